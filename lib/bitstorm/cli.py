@@ -1,0 +1,419 @@
+"""The commands: arguments in, one pipeline each, results out. Heavy imports wait in the bodies."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitstorm import __version__
+from bitstorm.errors import BitstormError, NothingToDo, UsageError
+
+if TYPE_CHECKING:
+    from bitstorm.pipelines.context import Context
+    from bitstorm.pipelines.imports import Foreign
+
+DONE, FAILED, USAGE, IDLE = 0, 1, 2, 3
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Commands in the order of the data's way, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bitstorm")
+def bitstorm() -> None:
+    """Bitcoin price batches through Spark and Petastorm to a forecast you can trust."""
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has, and its errors as exit codes."""
+
+    @click.option(
+        "--config",
+        "config_files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A YAML file over the defaults; may be repeated.",
+    )
+    @click.option("--workspace", help="The folder of all data.  [default: workspace]")
+    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+    @click.option("--quiet", is_flag=True, help="No progress.")
+    @click.option("--log-file", type=click.Path(path_type=Path), help="Keep the progress there.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @click.option("--fail-if-idle", is_flag=True, help="Exit 3 when there was nothing to do.")
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        config_files: tuple[Path, ...],
+        workspace: str | None,
+        overrides: tuple[str, ...],
+        as_json: bool,
+        quiet: bool,
+        log_file: Path | None,
+        debug: bool,
+        fail_if_idle: bool,
+        **own: Any,
+    ) -> int:
+        invocation = Invocation(
+            config_files=config_files,
+            workspace=workspace,
+            overrides=overrides,
+            as_json=as_json,
+            quiet=quiet,
+            log_file=log_file,
+            snapshot=own.pop("snapshot", None),
+        )
+        try:
+            result = command(invocation, **own)
+            if fail_if_idle and getattr(result, "idle", getattr(result, "stale", False)):
+                return IDLE
+            return DONE
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        except NothingToDo as error:
+            click.echo(f"bitstorm: {error}", err=True)
+            return IDLE if fail_if_idle else DONE
+        except BitstormError as error:
+            if debug:
+                raise
+            click.echo(f"bitstorm: {error}", err=True)
+            return error.exit_code
+        except Exception as error:
+            if debug:
+                raise
+            first = _first_line(error)
+            click.echo(
+                f"bitstorm: an unexpected {type(error).__name__}: {first}; run again with --debug "
+                "to see where, and please report it",
+                err=True,
+            )
+            return FAILED
+
+    return wrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """The common options as given; settings and workspace are opened when a command asks."""
+
+    config_files: tuple[Path, ...]
+    workspace: str | None
+    overrides: tuple[str, ...]
+    as_json: bool
+    quiet: bool
+    log_file: Path | None
+    snapshot: str | None
+
+    def context(self) -> Context:
+        """Settings, workspace and console; third parties are silenced from here on."""
+        from bitstorm import quiet
+        from bitstorm.config import load
+        from bitstorm.console import Console
+        from bitstorm.pipelines.context import Context
+        from bitstorm.workspace import DEFAULT_WORKSPACE, open_workspace
+
+        quiet.install_filters()
+        quiet.hush_loggers()
+        loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
+        return Context(
+            open_workspace(self.workspace or DEFAULT_WORKSPACE),
+            loaded.settings,
+            Console(self.quiet, self.log_file),
+            self.snapshot,
+        )
+
+    def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:
+        """The result on standard output: as JSON, or as the command's own lines."""
+        if self.as_json:
+            click.echo(json.dumps(_plain(result), indent=2))
+        else:
+            for line in lines():
+                click.echo(line)
+        return result
+
+
+def _foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.option("--timestamp-column", help="The column of the time."),
+            click.option("--price-column", help="The column of the price."),
+            click.option("--unit", type=click.Choice(["s", "ms", "us", "iso"])),
+            click.option(
+                "--stamp",
+                type=click.Choice(["close", "open"]),
+                default="close",
+                help="What a bar's stamp is; a close belongs to open + bar.",
+            ),
+            click.option("--bar", help="The length of a bar, such as 1h."),
+            click.option(
+                "--format", "form", type=click.Choice(["auto"]), help="Guess the columns."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _foreign(file: Path, form: str | None, **options: Any) -> Foreign:
+    from bitstorm.pipelines.imports import Foreign
+
+    return Foreign(file, auto=form == "auto", **options)
+
+
+_snapshot_option = click.option("--snapshot", metavar="ID", help="Read this one, not the newest.")
+
+
+@bitstorm.command()
+@_options
+def collect(invocation: Invocation) -> Any:
+    """One live observation into one CSV batch."""
+    from bitstorm.instants import iso
+    from bitstorm.pipelines.collect import collect as pipeline
+
+    result = pipeline(invocation.context())
+    seen = f"{result.observation.price:,.2f} at {iso(result.observation.timestamp)}"
+    return invocation.show(
+        result,
+        lambda: [
+            f"{seen}: stale, it has landed before"
+            if result.batch is None
+            else f"{seen} → {result.batch.path}"
+        ],
+    )
+
+
+@bitstorm.command()
+@click.option("--days", type=click.IntRange(min=1), help="Days of history.  [backfill.days]")
+@click.option("--until", metavar="TIME", help="Its end: ISO-8601 or Unix seconds.  [default: now]")
+@_options
+def backfill(invocation: Invocation, days: int | None, until: str | None) -> Any:
+    """History up to now, in slices, only what is missing."""
+    from bitstorm.instants import iso, parse_instant
+    from bitstorm.pipelines.collect import backfill as pipeline
+
+    try:
+        until_ms = None if until is None else parse_instant(until)
+    except ValueError as error:
+        raise UsageError(f"--until: {error}") from None
+    context = invocation.context()
+    result = pipeline(context, days=days, until_ms=until_ms)
+    span = f"{iso(result.wanted.start)} to {iso(result.wanted.end)}"
+    lines = [f"{result.points:,} points in {result.slices} slices, {result.calls} calls: {span}"]
+    if result.clamped:
+        lines.append("the plan of the key reaches no further back than that")
+    return invocation.show(result, lambda: lines)
+
+
+@bitstorm.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@_foreign_options
+@click.option("--preview", is_flag=True, help="Show the first rows as they would be taken.")
+@_options
+def import_(
+    invocation: Invocation, file: Path, form: str | None, preview: bool, **options: Any
+) -> Any:
+    """A foreign CSV or CSV.gz into a batch."""
+    from bitstorm.pipelines import imports
+
+    wanted = _foreign(file, form, **options)
+    if preview:
+        shown = imports.preview(invocation.context(), wanted)
+        rows = [", ".join(shown.columns), *[", ".join(row) for row in shown.rows]]
+        return invocation.show(shown, lambda: [*rows, *[f"note: {n}" for n in shown.notes]])
+    result = imports.import_file(invocation.context(), wanted)
+    return invocation.show(
+        result,
+        lambda: [
+            f"{result.rows:,} rows → {result.batch.path}",
+            *[f"note: {note}" for note in result.notes],
+        ],
+    )
+
+
+@bitstorm.command()
+@_options
+def ingest(invocation: Invocation) -> Any:
+    """New batches into the prices data set."""
+    from bitstorm.pipelines.ingest import ingest as pipeline
+    from bitstorm.terminal import ingested_lines
+
+    context = invocation.context()
+    result = pipeline(context)
+    return invocation.show(
+        result, lambda: ingested_lines(result, rejects=context.workspace.rejects)
+    )
+
+
+@bitstorm.command()
+@_snapshot_option
+@_options
+def indicators(invocation: Invocation) -> Any:
+    """Prices into the indicators data set."""
+    from bitstorm.pipelines.indicators import indicators as pipeline
+
+    result = pipeline(invocation.context())
+    state = "up to date" if result.idle else "published"
+    return invocation.show(
+        result, lambda: [f"{result.rows:,} points in snapshot {result.snapshot}, {state}"]
+    )
+
+
+@bitstorm.command()
+@_snapshot_option
+@_options
+def train(invocation: Invocation) -> Any:
+    """Indicators into a model run."""
+    from bitstorm.pipelines.train import train as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(
+        result,
+        lambda: [
+            f"run {result.run}: best of {result.epochs} epochs is {result.best_epoch}, "
+            f"validation loss {result.best_validation_loss:.4f}"
+        ],
+    )
+
+
+@bitstorm.command()
+@click.option("--run", "run_name", metavar="RUN", help="A training run.  [default: the newest]")
+@_snapshot_option
+@_options
+def forecast(invocation: Invocation, run_name: str | None) -> Any:
+    """The newest model on the newest data, held against persistence."""
+    from bitstorm.pipelines.forecast import forecast as pipeline
+    from bitstorm.report.summary import summary_text
+
+    result = pipeline(invocation.context(), run=run_name)
+    return invocation.show(result, lambda: [summary_text(result.metrics)])
+
+
+@bitstorm.command()
+@_options
+def report(invocation: Invocation) -> Any:
+    """Plots, summary and dashboard of the last forecast."""
+    from bitstorm.pipelines.report import report as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(result, lambda: [f"{result.folder}/{name}" for name in result.files])
+
+
+@bitstorm.command()
+@click.option("--csv", type=click.Path(path_type=Path), help="A price history of your own.")
+@_foreign_options
+@_options
+def run(invocation: Invocation, csv: Path | None, form: str | None, **options: Any) -> Any:
+    """All of it: collect, ingest, indicators, train, forecast, report."""
+    from bitstorm.pipelines.run import run as pipeline
+    from bitstorm.terminal import outcome_lines
+
+    wanted = None if csv is None else _foreign(csv, form, **options)
+    if csv is not None:
+        invocation = dataclasses.replace(
+            invocation, overrides=("source.mode=csv", *invocation.overrides)
+        )
+    context = invocation.context()
+    context.console.say(f"bitstorm {__version__}, workspace {context.workspace.root}")
+    result = pipeline(context, csv=wanted)
+    return invocation.show(result, lambda: outcome_lines(result))
+
+
+@bitstorm.command()
+@_snapshot_option
+@_options
+def status(invocation: Invocation) -> Any:
+    """What is there: rows, span, gaps, freshness."""
+    from bitstorm.pipelines.status import status as pipeline
+    from bitstorm.terminal import status_lines
+
+    context = invocation.context()
+    result = pipeline(context)
+    return invocation.show(result, lambda: status_lines(result, context.workspace.root))
+
+
+@bitstorm.group()
+def config() -> None:
+    """The settings."""
+
+
+@config.command("show")
+@_options
+def config_show(invocation: Invocation) -> Any:
+    """Every setting, its value and where it came from."""
+    from bitstorm.config import load
+
+    loaded = load(files=invocation.config_files, environ=os.environ, overrides=invocation.overrides)
+    rows = loaded.rows()
+    width = max(len(key) for key, _, _ in rows)
+    return invocation.show(
+        {key: {"value": value, "origin": origin} for key, value, origin in rows},
+        lambda: [f"{key:<{width}}  {value!s:<14}  {origin}" for key, value, origin in rows],
+    )
+
+
+@bitstorm.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--replay", type=click.Path(path_type=Path), help="A recorded market chart.")
+@_options
+def simulate(invocation: Invocation, port: int | None, replay: Path | None) -> Any:
+    """The simulated market as a CoinGecko-compatible API on loopback."""
+    from bitstorm.pipelines.simulate import simulate as pipeline
+
+    context = invocation.context()
+
+    def announce(address: str) -> None:
+        invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
+
+    return pipeline(context, port=port, replay=replay, announce=announce)
+
+
+def _plain(value: Any) -> Any:
+    """A result as JSON knows it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: _plain(item) for name, item in fields.items()}
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _first_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - some of Spark's errors cannot even be shown
+        return "(it has no text)"
+    return text.strip().splitlines()[0] if text.strip() else "(it has no text)"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of `bitstorm` and of the jobs; ends the process with the exit code."""
+    try:
+        code = bitstorm.main(args=arguments, prog_name="bitstorm", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

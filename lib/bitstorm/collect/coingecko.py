@@ -1,0 +1,399 @@
+"""The client of CoinGecko's API v3: live price and history, as observations or as clear errors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
+
+from bitstorm import __version__
+from bitstorm.collect.observation import Observation
+from bitstorm.collect.refusals import KEY_VARIABLE, is_error_body, refusal, said
+from bitstorm.collect.transport import Transport, is_loopback
+from bitstorm.config import Source
+from bitstorm.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
+from bitstorm.instants import DAY_MS, iso, now_ms
+from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
+
+Plan = Literal["keyless", "demo", "pro"]
+
+SOURCE = "coingecko"
+ROOTS: Mapping[Plan, str] = MappingProxyType(
+    {
+        "keyless": "https://api.coingecko.com/api/v3",
+        "demo": "https://api.coingecko.com/api/v3",
+        "pro": "https://pro-api.coingecko.com/api/v3",
+    }
+)
+USER_AGENT = f"bitstorm/{__version__} (+https://github.com/bitstorm/bitstorm)"
+
+_KEY_HEADERS: Mapping[Plan, str] = MappingProxyType(
+    {"demo": "x-cg-demo-api-key", "pro": "x-cg-pro-api-key"}
+)
+_SIMULATED_HEADER = "x-bitstorm-simulated"
+_MARK = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# How old a cached answer, and with it the point for "now" at its end, may be: the vendor says 30
+# minutes for hourly ranges, 12 hours for daily ones.
+_HOURLY_CACHE_S, _DAILY_CACHE_S = 3_600, 13 * 3_600
+# How far a clock of ours may be ahead of the server's.
+_CLOCK_SLACK_S = 120
+
+
+class CoinGecko:
+    """A client of one plan. A context manager; not to be shared between threads.
+
+    Time-outs and `deadline` are in seconds, the latter for one call with all its retries. The key
+    travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made.
+    Raises KeyProblem when the plan needs a key and there is none, UsageError when the key would
+    travel unencrypted.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        plan: Plan = "keyless",
+        api_key: str | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 60.0,
+        deadline: float = 300.0,
+        retries: int = 5,
+        clock: Callable[[], int] = now_ms,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        root = (base_url or ROOTS[plan]).rstrip("/")
+        headers = {
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+        }
+        self._key = None if plan == "keyless" else _usable_key(api_key, plan)
+        if self._key is not None:
+            if urlsplit(root).scheme != "https" and not is_loopback(root):
+                raise UsageError(
+                    "source.base_url is not https: the key would travel unencrypted; use https, "
+                    "or source.plan=keyless"
+                )
+            headers[_KEY_HEADERS[plan]] = self._key
+        self.plan = plan
+        self._official = root in ROOTS.values()
+        self._clock = clock
+        self._mark: str | None = None
+        self._answered = False
+        self._transport = Transport(
+            base_url=root,
+            headers=headers,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            deadline=deadline,
+            retries=retries,
+            clock=clock,
+            sleep=sleep,
+            monotonic=monotonic,
+        )
+
+    def __repr__(self) -> str:
+        key = "none" if self._key is None else "set"
+        return f"CoinGecko(host={self._transport.host!r}, plan={self.plan!r}, key={key})"
+
+    def __enter__(self) -> CoinGecko:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._transport.close()
+
+    @property
+    def calls(self) -> int:
+        return self._transport.calls
+
+    @property
+    def simulated_seed(self) -> str | None:
+        """What a simulator calls itself in its answers, None for the real one; as `source`."""
+        if not self._answered and not self._official:
+            self.ping()
+        return self._mark
+
+    @property
+    def source(self) -> str:
+        """`coingecko`, or `simulated:SEED` when the answers say so.
+
+        A host other than CoinGecko's own is asked once (`/ping`) when it has not answered yet.
+        """
+        seed = self.simulated_seed
+        return SOURCE if seed is None else f"simulated:{seed}"
+
+    def ping(self) -> None:
+        """One call that shows whether host, plan and key fit together. Raises SourceError."""
+        self._get("/ping", {}, coin=None, currency="")
+
+    def simple_price(self, coin: str, vs_currency: str) -> Observation:
+        """The newest observation, stamped with the source's own `last_updated_at`.
+
+        Raises UnknownCoin, UnknownCurrency, and what `market_chart_range` raises.
+        """
+        content = self._get(
+            "/simple/price",
+            {
+                "ids": coin,
+                "vs_currencies": vs_currency,
+                "include_market_cap": "true",
+                "include_24hr_vol": "true",
+                "include_24hr_change": "true",
+                "include_last_updated_at": "true",
+                "precision": "full",
+            },
+            coin=None,
+            currency=vs_currency,
+        )
+        if not isinstance(content, dict):
+            raise self._bad("/simple/price", "is no object")
+        if coin not in content:
+            raise UnknownCoin(
+                f"{self._transport.host} has no price of {coin!r}; set source.coin to an id as in "
+                "the coin's address at coingecko.com"
+            )
+        fields = content[coin]
+        if not isinstance(fields, dict):
+            raise self._bad("/simple/price", f"has no object under {coin!r}")
+        if vs_currency not in fields:
+            raise UnknownCurrency(
+                f"{self._transport.host} does not quote {coin} in {vs_currency!r}; set "
+                "source.vs_currency to a listed one, such as usd"
+            )
+        try:
+            price = _number(fields[vs_currency])
+            updated = _number(fields.get("last_updated_at"))
+            observation = Observation(
+                timestamp=0 if updated is None else int(updated) * 1000,
+                price=math.nan if price is None else price,
+                market_cap=_number(fields.get(f"{vs_currency}_market_cap")),
+                volume_24h=_number(fields.get(f"{vs_currency}_24h_vol")),
+                price_change_24h=_number(fields.get(f"{vs_currency}_24h_change")),
+            )
+        except _Shape as shape:
+            raise self._bad("/simple/price", str(shape)) from None
+        if not observation.price > 0:
+            raise BadAnswer(
+                f"{self._transport.host} has no price of {coin} in {vs_currency} at the moment "
+                f"(it says {fields[vs_currency]}); try again later"
+            )
+        if updated is None or not GENESIS_MS <= observation.timestamp < SECONDS_BELOW * 1000:
+            raise self._bad("/simple/price", "has no last_updated_at in Unix seconds")
+        return observation
+
+    def market_chart(self, coin: str, vs_currency: str, days: int) -> list[Observation]:
+        """The last `days` days: 5-minutely for one, hourly up to 90, daily (00:00 UTC) above.
+
+        Sorted, without the point for "now". Raises as `market_chart_range`.
+        """
+        if days < 1:
+            raise UsageError(f"market_chart is asked for {days} days; expected at least 1")
+        content = self._get(
+            f"/coins/{quote(coin, safe='')}/market_chart",
+            {"vs_currency": vs_currency, "days": str(days), "precision": "full"},
+            coin=coin,
+            currency=vs_currency,
+        )
+        return self._observations(content, touches_now=True)
+
+    def market_chart_range(
+        self, coin: str, vs_currency: str, from_s: int, to_s: int
+    ) -> list[Observation]:
+        """What lies in [from_s, to_s] (Unix seconds), sorted, without the point for "now".
+
+        Up to a day ending now is 5-minutely, up to 90 days hourly, above that daily. Raises
+        UsageError for bounds in the wrong order, unit or in the future, SourceError otherwise:
+        Unreachable, RateLimited, HistoryTooOld, KeyProblem, WrongHostForKey, UnknownCoin,
+        UnknownCurrency, BadAnswer.
+        """
+        now_s = self._clock() // 1000
+        if not 0 <= from_s <= to_s:
+            raise UsageError(
+                f"the range runs from {from_s} to {to_s}; expected the older one first"
+            )
+        if to_s > now_s + _CLOCK_SLACK_S:
+            raise UsageError(
+                f"the range ends at {to_s}, after now ({now_s}, {iso(now_s * 1000)}); expected "
+                "Unix seconds that lie in the past"
+            )
+        content = self._get(
+            f"/coins/{quote(coin, safe='')}/market_chart/range",
+            {
+                "vs_currency": vs_currency,
+                "from": str(from_s),
+                "to": str(to_s),
+                "precision": "full",
+            },
+            coin=coin,
+            currency=vs_currency,
+        )
+        cached_s = _DAILY_CACHE_S if to_s - from_s > 90 * 86_400 else _HOURLY_CACHE_S
+        points = self._observations(content, touches_now=to_s >= now_s - cached_s)
+        return [point for point in points if from_s * 1000 <= point.timestamp <= to_s * 1000]
+
+    def _get(self, path: str, params: Mapping[str, str], *, coin: str | None, currency: str) -> Any:
+        """The JSON of an answer with status 200, its numbers as floats."""
+        reply = self._transport.get(path, params)
+        host = self._transport.host
+        if reply.status != 200:
+            body = reply.body if self._key is None else reply.body.replace(self._key.encode(), b"*")
+            raise refusal(reply.status, body, host=host, coin=coin, currency=currency)
+        try:
+            content = json.loads(
+                reply.body, parse_int=float, parse_float=float, parse_constant=_refuse_constant
+            )
+        except (ValueError, RecursionError):
+            words = said(reply.body).message
+            raise BadAnswer(
+                f"{host} answers {path} with something that is not JSON "
+                f'("{self._without_key(words)}"); check source.base_url'
+            ) from None
+        if is_error_body(content):
+            what = said(reply.body)
+            raise BadAnswer(
+                f"{host} answers {path} with HTTP 200 but an error "
+                f'({what.code or "no code"}: "{self._without_key(what.message)}"); try again later'
+            )
+        self._note_origin(reply.headers)
+        return content
+
+    def _note_origin(self, headers: Mapping[str, str]) -> None:
+        mark = headers.get(_SIMULATED_HEADER)
+        if mark is not None and not _MARK.fullmatch(mark):
+            raise BadAnswer(
+                f"{self._transport.host} names an unreadable seed in {_SIMULATED_HEADER}; "
+                "check source.base_url"
+            )
+        if self._answered and mark != self._mark:
+            raise BadAnswer(
+                f"the answers of {self._transport.host} come from two sources "
+                f"({self._mark or SOURCE}, then {mark or SOURCE}); was the simulator restarted? "
+                "Run the command again"
+            )
+        self._mark = mark
+        self._answered = True
+
+    def _observations(self, content: Any, *, touches_now: bool) -> list[Observation]:
+        """The chart's three arrays joined on their stamps, sorted, each stamp once.
+
+        Of a stamp that comes twice the first value counts. Where the request touches now, the
+        point for "now" is dropped: the array's last one, recognised by its whole seconds (the
+        others have milliseconds, but for the daily ones at 00:00 UTC). Points without a price are
+        no observations.
+        """
+        if not isinstance(content, dict):
+            raise self._bad("a chart", "is no object")
+        try:
+            prices = _pairs(content, "prices")
+            caps = _by_stamp(_pairs(content, "market_caps"))
+            volumes = _by_stamp(_pairs(content, "total_volumes"))
+        except _Shape as shape:
+            raise self._bad("a chart", str(shape)) from None
+        if touches_now and prices and _is_current(prices[-1][0]):
+            prices = prices[:-1]
+        return [
+            Observation(stamp, price, caps.get(stamp), volumes.get(stamp))
+            for stamp, price in sorted(_by_stamp(prices).items())
+            if price is not None
+        ]
+
+    def _bad(self, what: str, problem: str) -> BadAnswer:
+        return BadAnswer(
+            f"the answer of {self._transport.host} for {what} {problem}; check source.base_url, "
+            "or whether the API has changed"
+        )
+
+    def _without_key(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key, "*")
+
+
+def client_from(
+    source: Source,
+    environ: Mapping[str, str],
+    *,
+    base_url: str | None = None,
+    clock: Callable[[], int] = now_ms,
+) -> CoinGecko:
+    """The client of the settings; its key comes from COINGECKO_API_KEY and nowhere else.
+
+    `base_url` wins over the settings (a simulator's own address). Raises as `CoinGecko`.
+    """
+    return CoinGecko(
+        base_url=base_url or source.base_url,
+        plan=source.plan,
+        api_key=environ.get(KEY_VARIABLE),
+        connect_timeout=source.connect_timeout_seconds,
+        read_timeout=source.read_timeout_seconds,
+        deadline=source.deadline_seconds,
+        retries=source.retries,
+        clock=clock,
+    )
+
+
+class _Shape(Exception):
+    """The answer is JSON but not what the endpoint promises."""
+
+
+def _usable_key(key: str | None, plan: Plan) -> str:
+    stripped = (key or "").strip()
+    if not stripped:
+        raise KeyProblem(
+            f"the {plan} plan needs a key and {KEY_VARIABLE} is not set; export it, or use "
+            "source.plan=keyless"
+        )
+    if not re.fullmatch(r"[\x21-\x7e]+", stripped):
+        raise KeyProblem(
+            f"{KEY_VARIABLE} holds characters that no key has; copy the key again, it looks like "
+            "CG- and letters and digits"
+        )
+    return stripped
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise _Shape(f"has {str(value)[:40]!r} where a number belongs")
+    return value
+
+
+def _pairs(content: Mapping[str, Any], key: str) -> list[tuple[int, float | None]]:
+    array = content.get(key)
+    if not isinstance(array, list):
+        raise _Shape(f"lacks the array {key!r}")
+    pairs = []
+    for item in array:
+        if not isinstance(item, list) or len(item) != 2:
+            raise _Shape(f"has {str(item)[:40]!r} in {key!r}; expected [milliseconds, number]")
+        stamp = _number(item[0])
+        if stamp is None or not GENESIS_MS <= stamp < SECONDS_BELOW * 1000:
+            raise _Shape(f"has the stamp {item[0]!r} in {key!r}; expected Unix milliseconds")
+        pairs.append((int(stamp), _number(item[1])))
+    return pairs
+
+
+def _by_stamp(pairs: list[tuple[int, float | None]]) -> dict[int, float | None]:
+    joined: dict[int, float | None] = {}
+    for stamp, value in pairs:
+        if joined.get(stamp) is None:
+            joined[stamp] = value
+    return joined
+
+
+def _is_current(stamp: int) -> bool:
+    return stamp % 1000 == 0 and stamp % DAY_MS != 0

@@ -1,0 +1,62 @@
+"""One live observation, one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept, write_batch
+from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.observation import Observation
+from bitstorm.instants import now_ms
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What one look at the market brought.
+
+    `batch` is None when the observation is stale: one of the same time has landed before. `age_ms`
+    is how old the observation was when it was fetched.
+    """
+
+    observation: Observation
+    source: str
+    batch: Batch | None
+    age_ms: int
+
+    @property
+    def stale(self) -> bool:
+        return self.batch is None
+
+
+def collect_once(
+    client: CoinGecko,
+    landing: Path,
+    *,
+    coin: str,
+    vs_currency: str,
+    clock: Callable[[], int] = now_ms,
+) -> Collected:
+    """Fetch the newest observation and land it, named and keyed by the source's own time.
+
+    `clock` gives Unix ms. Raises SourceError as `CoinGecko.simple_price`.
+    """
+    swept(landing)
+    observation = client.simple_price(coin, vs_currency)
+    fetched_at = clock()
+    name = batch_name(coin, observation.timestamp)
+    batch = None
+    if not (landing / name).exists():
+        batch = write_batch(
+            landing,
+            observation_rows([observation]),
+            name=name,
+            source=client.source,
+            coin=coin,
+            vs_currency=vs_currency,
+            granularity_ms=None,
+            fetched_at=fetched_at,
+            request={"endpoint": "/simple/price", "ids": coin, "vs_currencies": vs_currency},
+        )
+    return Collected(observation, client.source, batch, fetched_at - observation.timestamp)

@@ -1,0 +1,358 @@
+"""What the API answers to a request: pure functions of the market, the moment and the plan.
+
+Shapes, texts and status codes follow CoinGecko's API v3 as it was recorded; where it is not known
+what the API does, the comment says what is done here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from bitstorm.collect.simulator import stamps
+from bitstorm.collect.simulator.market import MARKET_START_MS, Market
+from bitstorm.collect.simulator.noise import Floats, Ints
+from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
+
+Plan = Literal["keyless", "demo", "pro"]
+
+PREFIX = "/api/v3"
+COIN = "bitcoin"
+# Units of a currency for a US dollar: the simulated market has one price and fixed rates.
+CURRENCIES: Mapping[str, float] = MappingProxyType(
+    {
+        "usd": 1.0, "aud": 1.52, "brl": 5.4, "cad": 1.37, "chf": 0.88, "cny": 7.2, "czk": 23.1,
+        "dkk": 6.86, "eur": 0.92, "gbp": 0.79, "hkd": 7.8, "huf": 362.0, "idr": 15_900.0,
+        "ils": 3.7, "inr": 83.5, "jpy": 150.0, "krw": 1_350.0, "mxn": 17.5, "nok": 10.6,
+        "nzd": 1.64, "php": 57.0, "pln": 3.95, "sar": 3.75, "sek": 10.5, "sgd": 1.35,
+        "thb": 35.5, "try": 32.5, "twd": 32.0, "zar": 18.5,
+    }
+)  # fmt: skip
+OHLC_DAYS = (1, 7, 14, 30, 90, 180, 365)
+
+_PRICING = "https://www.coingecko.com/en/api/pricing"
+_HOST_OF = {"demo": "api.coingecko.com", "pro": "pro-api.coingecko.com"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: `query` holds the last value of each parameter, `headers` lower-case names."""
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status)
+        self.answer = _json(body, status)
+
+
+def answer(ask: Ask, *, market: Market, now_ms: int, plan: Plan) -> Answer:
+    """The answer to a GET at `now_ms`."""
+    try:
+        _admit(ask, plan, now_ms)
+        return _json(_routed(ask)(ask, market, now_ms, plan))
+    except _Refused as refusal:
+        return refusal.answer
+
+
+def admitted(ask: Ask, *, now_ms: int, plan: Plan) -> Answer | None:
+    """The refusal that headers and keys alone lead to, None when the request may pass."""
+    try:
+        _admit(ask, plan, now_ms)
+    except _Refused as refusal:
+        return refusal.answer
+    return None
+
+
+def _admit(ask: Ask, plan: Plan, now_ms: int) -> None:
+    if not ask.headers.get("user-agent", "").strip():
+        raise _Refused(403, _status(403, "Please add a descriptive User-Agent to your request."))
+    demo = ask.headers.get("x-cg-demo-api-key") or ask.query.get("x_cg_demo_api_key")
+    pro = ask.headers.get("x-cg-pro-api-key") or ask.query.get("x_cg_pro_api_key")
+    if plan == "pro" and demo:
+        raise _Refused(400, _wrong_host(10011, "Demo", "pro", "demo", now_ms))
+    if plan == "pro" and not pro:
+        text = "API Key Missing. Please make sure you're using the right authentication method."
+        raise _Refused(401, _status(10002, text, now_ms))
+    if plan != "pro" and pro:
+        raise _Refused(400, _wrong_host(10010, "Pro", "demo", "pro", now_ms))
+
+
+_Endpoint = Callable[[Ask, Market, int, Plan], Any]
+
+
+def _routed(ask: Ask) -> _Endpoint:
+    parts = ask.path.removeprefix(PREFIX).strip("/").split("/")
+    if not ask.path.startswith(PREFIX + "/"):
+        raise _Refused(404, {"error": "Incorrect path"})
+    match parts:
+        case ["ping"]:
+            return _ping
+        case ["key"]:
+            return _key
+        case ["simple", "price"]:
+            return _simple_price
+        case ["simple", "supported_vs_currencies"]:
+            return _supported
+        case ["coins", "markets"]:
+            return _markets
+        case ["coins", coin, "market_chart"]:
+            return _market_chart if coin == COIN else _unknown_coin
+        case ["coins", coin, "market_chart", "range"]:
+            return _market_chart_range if coin == COIN else _unknown_coin
+        case ["coins", coin, "ohlc"]:
+            return _ohlc if coin == COIN else _unknown_coin
+    raise _Refused(404, {"error": "Incorrect path"})
+
+
+def _ping(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    return {"gecko_says": "(V3) To the Moon!"}
+
+
+def _key(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    if plan != "pro":
+        text = f"This request is limited to PRO API subscribers. Please visit {_PRICING}"
+        raise _Refused(401, _status(10005, text, now_ms))
+    return {"plan": "Other", "rate_limit_request_per_minute": 1000, "monthly_call_credit": 1000000}
+
+
+def _supported(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    return list(CURRENCIES)
+
+
+def _unknown_coin(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    raise _Refused(404, {"error": "coin not found"})
+
+
+def _simple_price(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    # A coin or currency that is not known is left out; so is one with a space before its name.
+    coins = _required(ask, "ids").split(",")
+    currencies = _required(ask, "vs_currencies").split(",")
+    if COIN not in coins:
+        return {}
+    node = now_ms // MINUTE_MS * MINUTE_MS
+    price, cap, volume, change = _columns(market, np.array([node]))
+    fields: dict[str, Any] = {}
+    for currency in currencies:
+        rate = CURRENCIES.get(currency)
+        if rate is None:
+            continue
+        fields[currency] = _rounded(price[0] * rate, ask.query.get("precision"))
+        if _wants(ask, "include_market_cap"):
+            fields[f"{currency}_market_cap"] = _number(cap[0] * rate)
+        if _wants(ask, "include_24hr_vol"):
+            fields[f"{currency}_24h_vol"] = _number(volume[0] * rate)
+        if _wants(ask, "include_24hr_change"):
+            fields[f"{currency}_24h_change"] = _number(change[0])
+    if fields and _wants(ask, "include_last_updated_at"):
+        fields["last_updated_at"] = node // 1000
+    return {COIN: fields}
+
+
+def _market_chart(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    rate = _rate(ask)
+    text = _required(ask, "days")
+    whole_history = (now_ms - MARKET_START_MS) // DAY_MS
+    days = whole_history if text == "max" else _whole(text, "days")
+    if plan != "pro" and (text == "max" or days > 365):
+        raise _Refused(401, _too_old(now_ms))
+    days = max(1, min(days, whole_history))
+    first = now_ms - days * DAY_MS
+    interval = ask.query.get("interval")
+    if interval == "daily" or (days > 90 and interval != "hourly"):
+        points = stamps.daily(first, now_ms)
+    elif days == 1 and interval != "hourly":
+        points = stamps.five_minutely(market.seed, first, now_ms)
+    else:
+        points = stamps.hourly(market.seed, first, now_ms)
+    return _chart(market, points, rate, ask, current_ms=now_ms)
+
+
+def _market_chart_range(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    rate = _rate(ask)
+    asked_first = _whole(_required(ask, "from"), "from") * 1000
+    asked_last = _whole(_required(ask, "to"), "to") * 1000
+    if plan != "pro" and asked_first < now_ms - 365 * DAY_MS:
+        raise _Refused(401, _too_old(now_ms))
+    # Not known of the API: bounds are included here, a `to` in the future is taken as now, and
+    # a range without points, `from` after `to` among them, is three empty arrays.
+    first, last = max(asked_first, MARKET_START_MS), min(asked_last, now_ms)
+    if first > last:
+        return _chart(market, np.array([], dtype=np.int64), rate, ask, current_ms=None)
+    span = asked_last - asked_first
+    touches_now = asked_last >= now_ms // MINUTE_MS * MINUTE_MS
+    if span > 90 * DAY_MS:
+        points = stamps.daily(first, last)
+    elif span <= DAY_MS and asked_last >= now_ms - stamps.FIVE_MINUTES_MS:
+        points = stamps.five_minutely(market.seed, first, last)
+    else:
+        points = stamps.hourly(market.seed, first, last)
+    return _chart(market, points, rate, ask, current_ms=last if touches_now else None)
+
+
+def _chart(
+    market: Market, points: Ints, rate: float, ask: Ask, *, current_ms: int | None
+) -> dict[str, Any]:
+    """The three arrays. With `current_ms` the newest price comes last, in whole seconds.
+
+    The price holds from its minute's beginning, so a regular point of the running minute is
+    followed by an older stamp with the same price, as in one of the recordings.
+    """
+    if current_ms is not None:
+        points = np.append(points, current_ms // MINUTE_MS * MINUTE_MS)
+    price, cap, volume, _ = _columns(market, points)
+    prices = [_rounded(p * rate, ask.query.get("precision", "full")) for p in price]
+    times = points.tolist()
+    return {
+        "prices": [[t, p] for t, p in zip(times, prices, strict=True)],
+        "market_caps": [[t, _number(c * rate)] for t, c in zip(times, cap, strict=True)],
+        "total_volumes": [[t, _number(v * rate)] for t, v in zip(times, volume, strict=True)],
+    }
+
+
+def _ohlc(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    rate = _rate(ask)
+    days = _whole(_required(ask, "days"), "days")
+    if days not in OHLC_DAYS:
+        raise _Refused(400, {"error": "Invalid days parameter"})
+    candle = HOUR_MS // 2 if days <= 2 else 4 * HOUR_MS if days <= 30 else 4 * DAY_MS
+    # The running candle is stamped with its close, which lies ahead.
+    close = -(-now_ms // candle) * candle
+    closes = np.arange(close - (days * DAY_MS // candle - 1) * candle, close + 1, candle)
+    closes = closes[closes - candle >= MARKET_START_MS]
+    minutes = np.arange(closes[0] - candle, now_ms + 1, MINUTE_MS)
+    price = market.price(minutes) * rate
+    starts = np.searchsorted(minutes, closes - candle)
+    ends = np.append(starts[1:], len(minutes)) - 1
+    high, low = np.maximum.reduceat(price, starts), np.minimum.reduceat(price, starts)
+    rows = zip(closes.tolist(), price[starts], high, low, price[ends], strict=True)
+    precision = ask.query.get("precision")
+    return [[t, *(_rounded(p, precision) for p in row)] for t, *row in rows]
+
+
+def _markets(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+    rate = _rate(ask)
+    if COIN not in ask.query.get("ids", COIN).split(","):
+        return []
+    node = now_ms // MINUTE_MS * MINUTE_MS
+    price, cap, volume, change = (column[0] for column in _columns(market, np.array([node])))
+    day = market.price(np.arange(max(node - DAY_MS, MARKET_START_MS), node + 1, MINUTE_MS)) * rate
+    return [
+        {
+            "id": COIN,
+            "symbol": "btc",
+            "name": "Bitcoin",
+            "image": None,
+            "current_price": _rounded(price * rate, ask.query.get("precision")),
+            "market_cap": _number(cap * rate),
+            "market_cap_rank": 1,
+            "fully_diluted_valuation": _number(21_000_000 * price * rate),
+            "total_volume": _number(volume * rate),
+            "high_24h": _number(day.max()),
+            "low_24h": _number(day.min()),
+            "price_change_24h": _number(day[-1] - day[0]),
+            "price_change_percentage_24h": _number(change),
+            "market_cap_change_24h": None,
+            "market_cap_change_percentage_24h": None,
+            "circulating_supply": _number(cap / price),
+            "total_supply": 21_000_000,
+            "max_supply": 21_000_000,
+            "ath": None,
+            "ath_change_percentage": None,
+            "ath_date": None,
+            "atl": None,
+            "atl_change_percentage": None,
+            "atl_date": None,
+            "roi": None,
+            "last_updated": iso(node),
+        }
+    ]
+
+
+def _columns(market: Market, times: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+    quotes = market.quotes(times)
+    return quotes.price, quotes.market_cap, quotes.volume_24h, quotes.price_change_24h
+
+
+def _required(ask: Ask, name: str) -> str:
+    value = ask.query.get(name, "")
+    if not value:
+        raise _Refused(422, {"error": f"Missing parameter {name}"})
+    return value
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise _Refused(400, {"error": f"invalid {name}"})
+    return int(text)
+
+
+def _rate(ask: Ask) -> float:
+    rate = CURRENCIES.get(_required(ask, "vs_currency"))
+    if rate is None:
+        raise _Refused(400, {"error": "invalid vs_currency"})
+    return rate
+
+
+def _wants(ask: Ask, name: str) -> bool:
+    return ask.query.get(name) == "true"
+
+
+def _rounded(value: float, precision: str | None) -> int | float | None:
+    if precision == "full":
+        return _number(value)
+    if precision is not None and precision.isdigit() and int(precision) <= 18:
+        return _number(round(float(value), int(precision)))
+    return _number(round(float(value), 0 if value >= 1000 else 2))
+
+
+def _number(value: float) -> int | float | None:
+    """As the API writes it: null for what is not there, no decimal point on whole numbers."""
+    number = float(value)
+    if number != number:
+        return None
+    return int(number) if number.is_integer() else number
+
+
+def _status(code: int, message: str, now_ms: int | None = None) -> dict[str, Any]:
+    status: dict[str, Any] = {} if now_ms is None else {"timestamp": _stamp(now_ms)}
+    return {"status": {**status, "error_code": code, "error_message": message}}
+
+
+def _too_old(now_ms: int) -> dict[str, Any]:
+    text = (
+        "Your request exceeds the allowed time range. Public API users are limited to querying "
+        "historical data within the past 365 days. Upgrade to a paid plan to enjoy full "
+        f"historical data access: {_PRICING}. "
+    )
+    return {"error": _status(10012, text, now_ms)}
+
+
+def _wrong_host(code: int, key: str, found: str, right: str, now_ms: int) -> dict[str, Any]:
+    text = (
+        f"If you are using {key} API key, please change your root URL from {_HOST_OF[found]} "
+        f"to {_HOST_OF[right]}"
+    )
+    return {"timestamp": _stamp(now_ms), "error_code": code, "status": {"error_message": text}}
+
+
+def _stamp(now_ms: int) -> str:
+    return f"{iso(now_ms - now_ms % 1000)[:-1]}.{now_ms % 1000:03d}+00:00"
+
+
+def _json(body: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(body, separators=(",", ":")).encode())

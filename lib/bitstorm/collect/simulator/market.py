@@ -1,0 +1,177 @@
+"""The simulated market: its price is a pure function of (seed, absolute time).
+
+What is like Bitcoin: volatility that comes in regimes, fat tails, volume that goes with
+volatility. What is not there on purpose: anything that tells the next move. Given the scale s of
+an hour its log return is normal with mean -s²/2 and deviation s, so the expected price after any
+time is the price now; the minutes inside an hour are the Brownian bridge of that same law, so this
+holds from minute to minute as well.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bitstorm.collect.simulator.noise import Floats, Ints, normal, uniform
+from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
+
+# Where CoinGecko's hourly data starts, too: 2018-01-30T00:00:00Z.
+MARKET_START_MS = 1_517_270_400_000
+MARKET_END_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z
+START_PRICE = 40_000.0
+
+# Hourly standard deviations, how often each regime is drawn, and the hours that one lasts.
+_REGIME_SCALES = np.array([0.0028, 0.0050, 0.0105])
+_REGIME_SHARES = np.array([0.40, 0.45, 0.15])
+_REGIME_HOURS = 96
+# Of the log of the scale within a regime: fattens the tails further.
+_SCALE_SPREAD = 0.35
+_TURNOVER_PER_HOUR = 1.1e9  # USD, in an hour of average volatility
+_TYPICAL_SCALE = 0.0055
+
+# Circulating supply at the halvings that were and will be, in between linear.
+_SUPPLY_TIMES = np.array(
+    [
+        MARKET_START_MS,
+        1_589_224_980_000,  # 2020-05-11
+        1_713_571_740_000,  # 2024-04-20
+        1_839_628_800_000,  # 2028-04-18
+        1_965_859_200_000,  # 2032-04-18
+        2_092_089_600_000,  # 2036-04-18
+        MARKET_END_MS,
+    ],
+    dtype=np.float64,
+)
+_SUPPLY = np.array(
+    [16_840_000, 18_375_000, 19_687_500, 20_343_750, 20_671_875, 20_835_938, 21_000_000],
+    dtype=np.float64,
+)
+
+# Lanes of the noise. Any other first number is another family of markets.
+_SWITCH, _REGIME, _SCALE, _RETURN, _TURNOVER, _MINUTE = range(55, 61)
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """What the market shows at some times, as arrays of one shape.
+
+    Prices and caps in USD, the volume of the 24 hours before, the change over them in percent; the
+    two last are NaN in the market's first day.
+    """
+
+    price: Floats
+    market_cap: Floats
+    volume_24h: Floats
+    price_change_24h: Floats
+
+
+@dataclass(frozen=True)
+class _Hours:
+    """The market hour by hour from its start; `log_open` and `turnover` have one entry more."""
+
+    log_open: Floats
+    log_return: Floats
+    scale: Floats
+    turnover: Floats
+
+    @property
+    def count(self) -> int:
+        return len(self.scale)
+
+
+class Market:
+    """A market of one seed. Asking costs milliseconds; threads may share it."""
+
+    def __init__(self, seed: int) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"the market's seed is {seed}; expected 0 to 2^63 - 1")
+        self.seed = seed
+        self._hours = _walk(seed, 0)
+        self._extending = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Market(seed={self.seed})"
+
+    def price(self, times_ms: ArrayLike) -> Floats:
+        """USD at the times (Unix ms): that of the minute's beginning.
+
+        Raises ValueError outside [MARKET_START_MS, MARKET_END_MS).
+        """
+        times = np.asarray(times_ms, dtype=np.int64)
+        hours = self._until(times)
+        minutes = (times - MARKET_START_MS) // MINUTE_MS
+        hour, minute = minutes // 60, minutes % 60
+        asked, place = np.unique(hour, return_inverse=True)
+        steps = normal(self.seed, _MINUTE, asked[:, None] * 60 + np.arange(60))
+        walked = np.concatenate([np.zeros((len(asked), 1)), np.cumsum(steps, axis=1)], axis=1)
+        share = np.arange(61) / 60
+        bridge = (walked - share * walked[:, -1:]) * (hours.scale[asked, None] / np.sqrt(60))
+        path = hours.log_open[asked, None] + share * hours.log_return[asked, None] + bridge
+        # A millionth of a dollar: what lies below differs from one processor to the next.
+        price: Floats = np.round(np.exp(path[place.reshape(hour.shape), minute]), 6)
+        return price
+
+    def quotes(self, times_ms: ArrayLike) -> Quotes:
+        """Price, cap, rolling volume and 24 h change at the times (Unix ms), as `price` raises."""
+        times = np.asarray(times_ms, dtype=np.int64)
+        nodes = times // MINUTE_MS * MINUTE_MS
+        price = self.price(nodes)
+        day_before = np.maximum(nodes - DAY_MS, MARKET_START_MS)
+        whole_day = nodes - DAY_MS >= MARKET_START_MS
+        change = (price / self.price(day_before) - 1) * 100
+        volume = self._traded(nodes) - self._traded(day_before)
+        return Quotes(
+            price=price,
+            market_cap=np.round(price * np.interp(nodes, _SUPPLY_TIMES, _SUPPLY), 4),
+            volume_24h=np.where(whole_day, np.round(volume, 4), np.nan),
+            price_change_24h=np.where(whole_day, np.round(change, 10), np.nan),
+        )
+
+    def _traded(self, times: Ints) -> Floats:
+        """USD that changed hands from the start of the market to the times."""
+        since = (times - MARKET_START_MS) / HOUR_MS
+        hours = self._hours
+        traded: Floats = np.interp(since, np.arange(hours.count + 1), hours.turnover)
+        return traded
+
+    def _until(self, times: Ints) -> _Hours:
+        """The hours up to the newest of the times, walked further when need be."""
+        if times.size == 0:
+            return self._hours
+        first, last = int(times.min()), int(times.max())
+        if first < MARKET_START_MS or last >= MARKET_END_MS:
+            outside = first if first < MARKET_START_MS else last
+            raise ValueError(
+                f"{iso(outside)} is outside the simulated market, which runs from "
+                f"{iso(MARKET_START_MS)} to {iso(MARKET_END_MS)}"
+            )
+        needed = (last - MARKET_START_MS) // HOUR_MS + 1
+        with self._extending:
+            if needed > self._hours.count:
+                # A month more than asked, so that a running server does not walk every hour.
+                self._hours = _walk(self.seed, needed + 720)
+            return self._hours
+
+
+def _walk(seed: int, count: int) -> _Hours:
+    """The first `count` hours. A longer walk has a shorter one as its beginning, bit by bit."""
+    hour = np.arange(count, dtype=np.int64)
+    scale = _REGIME_SCALES[_regimes(seed, hour)] * np.exp(
+        _SCALE_SPREAD * normal(seed, _SCALE, hour) - _SCALE_SPREAD**2
+    )
+    log_return = scale * normal(seed, _RETURN, hour) - scale**2 / 2
+    log_open = np.log(START_PRICE) + np.concatenate([[0.0], np.cumsum(log_return)])
+    turnover = _TURNOVER_PER_HOUR * (scale / _TYPICAL_SCALE) ** 0.8
+    turnover *= np.exp(0.3 * normal(seed, _TURNOVER, hour))
+    return _Hours(log_open, log_return, scale, np.concatenate([[0.0], np.cumsum(turnover)]))
+
+
+def _regimes(seed: int, hour: Ints) -> Ints:
+    """The regime of each hour: now and then one is drawn anew and stays until the next draw."""
+    drawn = np.searchsorted(np.cumsum(_REGIME_SHARES)[:-1], uniform(seed, 2 * _REGIME, hour))
+    anew = uniform(seed, 2 * _SWITCH, hour) < 1 / _REGIME_HOURS
+    latest = np.maximum.accumulate(np.where(anew, hour, 0))
+    return drawn[latest].astype(np.int64)

@@ -1,0 +1,375 @@
+"""Typed settings from four layers: defaults, --config files, the environment, --set.
+
+The defaults live here, so that a wheel or a py-files zip needs no file; `conf/base.yaml` repeats
+them for people and a test holds the two equal. Secrets are no settings: `COINGECKO_API_KEY` is
+read from the environment by the client alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from bitstorm.errors import Problem, SettingsError
+from bitstorm.instants import DAY_MS, duration_ms
+
+ENV_PREFIX = "BITSTORM__"
+DEFAULT = "default"
+
+
+def _duration(text: str) -> str:
+    duration_ms(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(_Section):
+    mode: Literal["simulated", "coingecko", "csv"] = Field(
+        "simulated", description="where prices come from"
+    )
+    base_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="the API's root; empty: that of the plan, or an own simulator",
+    )
+    coin: str = Field("bitcoin", pattern=r"^[a-z0-9-]+$", description="CoinGecko's id of the coin")
+    vs_currency: str = Field("usd", pattern=r"^[a-z]+$", description="the currency of the prices")
+    plan: Literal["keyless", "demo", "pro"] = Field(
+        "keyless", description="the plan of the key in COINGECKO_API_KEY; keyless sends none"
+    )
+    connect_timeout_seconds: float = Field(5.0, gt=0, description="to reach the server")
+    read_timeout_seconds: float = Field(60.0, gt=0, description="between two pieces of an answer")
+    deadline_seconds: float = Field(
+        300.0, gt=0, description="for one request with all its retries and waits"
+    )
+    retries: int = Field(5, ge=0, description="further tries after a fault that may pass")
+
+
+class Simulator(_Section):
+    seed: int = Field(7, ge=0, description="the market: the same seed gives the same prices")
+    port: int = Field(0, ge=0, le=65535, description="loopback port of `simulate`; 0: any free one")
+
+
+class Backfill(_Section):
+    days: int = Field(365, ge=1, description="days of history to fetch")
+    slice_days: int = Field(90, ge=2, le=90, description="days a request; above 90 it is daily")
+
+
+class Ingest(_Section):
+    settle_seconds: float = Field(
+        10.0, ge=0, description="age at which a CSV without a sidecar is taken as complete"
+    )
+    future_seconds: float = Field(
+        300.0, ge=0, description="how far a row may lie after its batch was fetched"
+    )
+
+
+class Grid(_Section):
+    frequency: Duration = Field("1h", description="the step of the regular grid")
+    max_gap: int = Field(
+        6, ge=0, description="steps carried forward; a longer hole cuts the series"
+    )
+
+
+class Indicators(_Section):
+    windows: list[Annotated[int, Field(ge=2)]] = Field(
+        default=[7, 24, 168],
+        min_length=1,
+        description="window lengths in steps, ascending",
+    )
+
+
+class Training(_Section):
+    look_back: int = Field(60, ge=1, description="steps that the network sees")
+    horizon: int = Field(1, ge=1, description="steps ahead that it predicts, directly")
+    target: Literal["log_return", "price"] = Field(
+        "log_return", description="what is learnt; price is min-max scaled, for comparison"
+    )
+    features: list[str] = Field(
+        default=[], description="columns of the indicators; empty: the target's own series"
+    )
+    train_share: float = Field(0.70, gt=0, lt=1, description="oldest part of the time span")
+    validation_share: float = Field(0.15, gt=0, lt=1, description="the part after it")
+    epochs: int = Field(30, ge=1, description="at most; early stopping may end before")
+    patience: int = Field(5, ge=1, description="epochs without a better validation loss")
+    batch_size: int | Literal["auto"] = Field("auto", description="windows a step; auto: 256")
+    learning_rate: float = Field(0.001, gt=0, description="of Adam")
+    units: int = Field(50, ge=1, description="cells of each LSTM layer")
+    dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
+    seed: int = Field(42, ge=0, description="of weights, dropout and shuffling")
+    backend: Literal["tensorflow"] = Field("tensorflow", description="what trains the network")
+
+
+class Forecast(_Section):
+    level: float = Field(0.8, gt=0, lt=1, description="share of outcomes the interval should hold")
+
+
+class Spark(_Section):
+    master: str = Field(
+        "local[*,4]",
+        min_length=1,
+        description="ignored under spark-submit; local[N,F]: N threads, F tries a task",
+    )
+    driver_memory: str = Field(
+        "2g", pattern=r"^\d+[kmgKMG]$", description="of the JVM, when Bitstorm starts it"
+    )
+    conf: dict[str, str | int | float | bool] = Field(
+        default={}, description="further Spark settings; spark-submit's own win"
+    )
+
+
+class Settings(_Section):
+    """All sections. Frozen: a command sees one set of settings from start to end."""
+
+    source: Source = Source()
+    simulator: Simulator = Simulator()
+    backfill: Backfill = Backfill()
+    ingest: Ingest = Ingest()
+    grid: Grid = Grid()
+    indicators: Indicators = Indicators()
+    training: Training = Training()
+    forecast: Forecast = Forecast()
+    spark: Spark = Spark()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings with the origin of every key that is not a default."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, Any, str]]:
+        """(key, value, origin) of every setting, in the order of the sections."""
+        return [
+            (key, value, self.origins.get(key, DEFAULT)) for key, value, _ in _walk(self.settings)
+        ]
+
+
+def load(
+    *,
+    files: Sequence[Path] = (),
+    environ: Mapping[str, str] = MappingProxyType({}),
+    overrides: Sequence[str] = (),
+) -> Loaded:
+    """Settings from the layers, later ones winning key by key.
+
+    `files` are YAML overlays in order, `environ` is searched for `BITSTORM__SECTION__KEY`,
+    `overrides` are `section.key=value` texts; the two last hold YAML scalars or lists.
+    Raises SettingsError with every problem at once.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+    problems: list[Problem] = []
+    layers = (
+        *(_from_file(path, problems) for path in files),
+        _from_environ(environ, problems),
+        _from_overrides(overrides, problems),
+    )
+    for layer in layers:
+        for key, (value, origin) in layer.items():
+            section, _, name = key.partition(".")
+            merged.setdefault(section, {})[name] = value
+            origins[key] = origin
+    settings = _validated(merged, origins, problems)
+    problems.extend(_contradictions(settings, origins, wrong={p.key for p in problems}))
+    if problems:
+        raise SettingsError(sorted(problems, key=lambda p: p.key))
+    return Loaded(settings, MappingProxyType(origins))
+
+
+def base_yaml() -> str:
+    """The text of `conf/base.yaml`: every key with its default and meaning."""
+    lines = [
+        "# Every setting with its default. This file is documentation: the defaults are built in.",
+        "# Overlay it with --config FILE, BITSTORM__SECTION__KEY=value or --set section.key=value.",
+    ]
+    section = ""
+    for key, value, meaning in _walk(Settings()):
+        head, _, name = key.partition(".")
+        if head != section:
+            section = head
+            lines += ["", f"{section}:"]
+        text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
+        lines.append(f"  {name}: {text.removesuffix('...').strip():<12} # {meaning}")
+    return "\n".join(lines) + "\n"
+
+
+def _walk(settings: Settings) -> Iterator[tuple[str, Any, str]]:
+    for section in type(settings).model_fields:
+        model = getattr(settings, section)
+        for name, info in type(model).model_fields.items():
+            yield f"{section}.{name}", getattr(model, name), info.description or ""
+
+
+Layer = dict[str, tuple[Any, str]]
+
+
+def _from_file(path: Path, problems: list[Problem]) -> Layer:
+    origin = str(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(Problem("--config", origin, f"cannot be read ({error.strerror})"))
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        problems.append(Problem("--config", origin, f"is not YAML ({first})"))
+        return {}
+    layer: Layer = {}
+    for section, body in (content or {}).items() if isinstance(content or {}, dict) else ():
+        if isinstance(body, dict):
+            layer.update({f"{section}.{name}": (value, origin) for name, value in body.items()})
+        elif body is not None:
+            problems.append(
+                Problem(str(section), origin, f"found {body!r}; expected a section of keys")
+            )
+    if content is not None and not isinstance(content, dict):
+        problems.append(Problem("--config", origin, "expected sections with keys at the top"))
+    return layer
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
+    layer: Layer = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        parts = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        if len(parts) != 2 or not all(parts):
+            problems.append(Problem(variable, "environment", f"expected {ENV_PREFIX}SECTION__KEY"))
+            continue
+        layer[".".join(parts)] = (_scalar(text), f"environment {variable}")
+    return layer
+
+
+def _from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Layer:
+    layer: Layer = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not (equals and dot and section and name):
+            problems.append(Problem(key, "--set", f"found {text!r}; expected section.key=value"))
+            continue
+        if section == "spark" and name.startswith("conf."):
+            # spark.conf is a map whose keys have dots of their own.
+            entries, _ = layer.get("spark.conf", ({}, ""))
+            layer["spark.conf"] = ({**entries, name.removeprefix("conf."): _scalar(value)}, "--set")
+            continue
+        layer[f"{section}.{name}"] = (_scalar(value), "--set")
+    return layer
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _validated(
+    merged: dict[str, dict[str, Any]], origins: Mapping[str, str], problems: list[Problem]
+) -> Settings:
+    """The settings with wrong keys left at their defaults, each one added to `problems`."""
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        seen: set[str] = set()
+        for detail in error.errors():
+            path = [str(part) for part in detail["loc"]]
+            key = ".".join(path[:2])
+            if key in seen:
+                continue
+            seen.add(key)
+            problems.append(Problem(key, _origin(key, origins), _explain(path, detail)))
+            if len(path) == 1:
+                merged.pop(path[0], None)
+            else:
+                merged.get(path[0], {}).pop(path[1], None)
+        return Settings.model_validate(merged)
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    if key in origins:
+        return origins[key]
+    return next((o for k, o in origins.items() if k.startswith(f"{key}.")), DEFAULT)
+
+
+def _explain(path: Sequence[str], detail: Any) -> str:
+    if detail["type"] == "extra_forbidden":
+        sections = Settings.model_fields
+        if len(path) == 1:
+            known = list(sections)
+        else:
+            annotation: Any = sections[path[0]].annotation
+            known = list(annotation.model_fields)
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+        return f"there is no such setting; {hint}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"found {detail['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _contradictions(
+    settings: Settings, origins: Mapping[str, str], *, wrong: set[str]
+) -> list[Problem]:
+    """What no single key shows: settings that cannot hold together."""
+    found: list[Problem] = []
+
+    def report(key: str, message: str, *others: str) -> None:
+        if wrong.isdisjoint({key, *others}):
+            found.append(Problem(key, _origin(key, origins), message))
+
+    training, grid, windows = settings.training, settings.grid, settings.indicators.windows
+    if sorted(set(windows)) != list(windows):
+        report("indicators.windows", f"found {list(windows)}; expected ascending, none repeated")
+    if training.train_share + training.validation_share >= 1:
+        report(
+            "training.validation_share",
+            f"train_share {training.train_share} + validation_share {training.validation_share} "
+            "leave nothing to test on; expected a sum below 1",
+            "training.train_share",
+        )
+    if isinstance(training.batch_size, int) and training.batch_size < 1:
+        report("training.batch_size", f"found {training.batch_size}; expected auto or at least 1")
+    if settings.source.mode != "csv":
+        steps = settings.backfill.days * DAY_MS // duration_ms(grid.frequency)
+        smallest = min(
+            training.validation_share,
+            training.train_share,
+            1 - training.train_share - training.validation_share,
+        )
+        needed = training.look_back + training.horizon
+        if smallest > 0 and needed >= steps * smallest:
+            report(
+                "training.look_back",
+                f"look_back {training.look_back} + horizon {training.horizon} steps of "
+                f"{grid.frequency} do not fit into the smallest part ({int(steps * smallest)} "
+                f"steps) of backfill.days {settings.backfill.days}; "
+                "ask for more days or look back less",
+                "training.horizon",
+                "backfill.days",
+                "grid.frequency",
+                "training.train_share",
+                "training.validation_share",
+            )
+    if settings.source.mode == "simulated" and settings.source.plan != "keyless":
+        report(
+            "source.plan",
+            f"found {settings.source.plan} with source.mode simulated, which needs no key; "
+            "set source.mode=coingecko or source.plan=keyless",
+            "source.mode",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Windows of the indicators → network → forecast, and how good it is."""

@@ -1,0 +1,55 @@
+"""A trained network's forecasts as prices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bitstorm.model.scaling import Scaler
+from bitstorm.model.windows import Feed, Target
+
+BATCH = 1024
+
+
+def predict(network: Any, feed: Feed, *, scaler: Scaler, target: Target) -> pd.DataFrame:
+    """One row a window, by time: `timestamp` of the target (int64 ms UTC) and, in double,
+    `origin` (the price at the window's end), `forecast`, `actual` (USD)."""
+    to_price = _prices(scaler, target)
+    pieces = []
+    for batch in feed.batches(batch_size=BATCH):
+        origin = batch["price"].astype(np.float64)
+        scaled = np.asarray(network(batch["window"], training=False))[:, 0]
+        pieces.append(
+            pd.DataFrame(
+                {
+                    "timestamp": batch["target_timestamp"],
+                    "origin": origin,
+                    "forecast": to_price(scaled.astype(np.float64), origin),
+                    "actual": batch["target_price"].astype(np.float64),
+                }
+            )
+        )
+    return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
+
+
+def predict_one(
+    network: Any, window: np.ndarray, *, origin: float, scaler: Scaler, target: Target
+) -> float:
+    """The forecast price after one scaled window of shape (look_back, features)."""
+    scaled = np.asarray(network(window[None].astype(np.float32), training=False))[:, 0]
+    to_price = _prices(scaler, target)
+    return float(to_price(scaled.astype(np.float64), np.array([origin]))[0])
+
+
+def _prices(scaler: Scaler, target: Target) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def to_price(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        value = scaler.target.back(scaled)
+        if target == "log_return":
+            return origin * np.exp(value)
+        # A price network may go below zero; a price can't, nor can its log return be computed.
+        return np.maximum(value, origin * 1e-3)
+
+    return to_price

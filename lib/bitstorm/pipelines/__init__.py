@@ -1,0 +1,1 @@
+"""One module a command: wiring only. Settings come apart here into plain arguments."""

@@ -1,0 +1,56 @@
+"""`import`: a price history of the user's own → a batch in the landing folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bitstorm.collect import foreign
+from bitstorm.collect.foreign import Imported, Preview, Reading
+from bitstorm.pipelines.context import Context
+from bitstorm.sidecar import Origin
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A foreign file and how the user says it is to be read."""
+
+    file: Path
+    timestamp_column: str | None = None
+    price_column: str | None = None
+    unit: Literal["s", "ms", "us", "iso"] | None = None
+    stamp: Literal["close", "open"] = "close"
+    bar: str | None = None
+    auto: bool = False
+
+
+def import_file(context: Context, wanted: Foreign) -> Imported:
+    """Land the file's rows, every one of them, for `ingest` to judge."""
+    settings = context.settings.source
+    context.workspace.check(Origin(foreign.SOURCE, settings.coin, settings.vs_currency))
+    return foreign.import_file(
+        wanted.file,
+        context.workspace.landing,
+        _reading(context, wanted),
+        coin=settings.coin,
+        vs_currency=settings.vs_currency,
+    )
+
+
+def preview(context: Context, wanted: Foreign) -> Preview:
+    """What the first rows would be taken as; nothing is written."""
+    return foreign.preview(wanted.file, _reading(context, wanted))
+
+
+def _reading(context: Context, wanted: Foreign) -> Reading:
+    return foreign.read_options(
+        wanted.file,
+        timestamp_column=wanted.timestamp_column,
+        price_column=wanted.price_column,
+        unit=wanted.unit,
+        stamp=wanted.stamp,
+        bar=wanted.bar,
+        auto=wanted.auto,
+        vs_currency=context.settings.source.vs_currency,
+    )

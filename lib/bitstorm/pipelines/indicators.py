@@ -1,0 +1,76 @@
+"""`indicators`: `prices` → the `indicators` data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitstorm.instants import duration_ms
+from bitstorm.pipelines.context import Context
+from bitstorm.schema import PRICES, indicator_table
+from bitstorm.store import petastorm_io, snapshots
+from bitstorm.transform.grid import to_grid
+from bitstorm.transform.indicators import to_indicators
+
+
+@dataclass(frozen=True)
+class Computed:
+    """`idle` when the newest indicators are already those of these prices and settings."""
+
+    snapshot: str
+    prices: str
+    rows: int
+    first_ms: int | None
+    last_ms: int | None
+    idle: bool
+
+
+def indicators(context: Context) -> Computed:
+    """Put the newest prices on the grid and publish their indicators."""
+    workspace, settings = context.workspace, context.settings
+    prices = snapshots.required(
+        workspace.prices, snapshot=context.snapshot, hint="run `bitstorm ingest` first"
+    )
+    recipe: dict[str, Any] = {
+        "prices": prices.id,
+        "frequency": settings.grid.frequency,
+        "max_gap": settings.grid.max_gap,
+        "windows": list(settings.indicators.windows),
+    }
+    parent = snapshots.current(workspace.indicators)
+    if parent is not None and parent.manifest.details == recipe:
+        return _computed(parent, idle=True)
+    table = indicator_table(settings.indicators.windows)
+    with context.spark("indicators") as spark:
+        frame = (
+            petastorm_io.read_spark(spark, prices, PRICES)
+            .select("timestamp", "price")
+            .transform(
+                to_grid,
+                step_ms=duration_ms(settings.grid.frequency),
+                max_gap=settings.grid.max_gap,
+            )
+            .transform(to_indicators, windows=settings.indicators.windows)
+        )
+
+        def write(folder: Path, _lineage: Path) -> dict[str, Any]:
+            petastorm_io.write_dataset(frame, folder, table)
+            return recipe
+
+        snapshot = snapshots.publish(
+            workspace.indicators, table=table.name, parent=parent, write=write
+        )
+    return _computed(snapshot, idle=False)
+
+
+def _computed(snapshot: snapshots.Snapshot, *, idle: bool) -> Computed:
+    manifest = snapshot.manifest
+    return Computed(
+        snapshot=snapshot.id,
+        prices=manifest.details["prices"],
+        rows=manifest.rows,
+        first_ms=manifest.first_ms,
+        last_ms=manifest.last_ms,
+        idle=idle,
+    )

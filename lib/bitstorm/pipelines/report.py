@@ -1,0 +1,112 @@
+"""`report`: pictures, summary and dashboard from what the stages before have left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bitstorm.errors import DataError
+from bitstorm.instants import duration_ms
+from bitstorm.model import runs
+from bitstorm.pipelines.context import Context
+from bitstorm.report import dashboard, plots
+from bitstorm.report.summary import mark_of, summary_text, write_text
+from bitstorm.schema import indicator_table
+from bitstorm.store import petastorm_io, snapshots
+from bitstorm.transform.grid import thinned
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# More points than a picture has pixels cannot be seen, and need not leave Spark.
+MOST_POINTS = 5_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files written, in `folder`."""
+
+    folder: str
+    files: tuple[str, ...]
+
+
+def report(context: Context) -> Report:
+    """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast."""
+    folder = context.workspace.reports
+    metrics = _metrics(folder / "metrics.json")
+    snapshot = snapshots.required(
+        context.workspace.indicators,
+        snapshot=metrics["snapshot"]["indicators"],
+        hint="run `bitstorm indicators` first",
+    )
+    windows: list[int] = snapshot.manifest.details["windows"]
+    with context.spark("report") as spark:
+        prices = _prices(spark, snapshot, windows)
+    forecast = pd.read_csv(folder / "forecast.csv")
+    run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
+    history = pd.read_csv(run.folder / runs.HISTORY)
+    mark = mark_of(metrics)
+    # A thinned series has a wider step; the cuts in it are still those of the grid.
+    level = metrics["interval"]["level"]
+    thin = _thin(forecast)
+    pictures = {
+        "price.png": plots.price_figure(prices, windows=windows, mark=mark),
+        "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
+        "forecast.png": plots.forecast_figure(thin, mark=mark, level=level),
+        "training.png": plots.training_figure(history, mark=mark),
+    }
+    for name, figure in pictures.items():
+        plots.save_png(figure, folder / name)
+    write_text(folder / "summary.txt", summary_text(metrics))
+    page = dashboard.dashboard_html(
+        metrics=metrics,
+        prices=prices,
+        forecast=thin,
+        history=history,
+        windows=windows,
+        mark=mark,
+    )
+    write_text(folder / "dashboard.html", page)
+    return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
+
+
+def _prices(
+    spark: SparkSession, snapshot: snapshots.Snapshot, windows: Sequence[int]
+) -> pd.DataFrame:
+    """At most MOST_POINTS points of the grid, evenly spaced, the newest among them."""
+    wanted = [
+        "timestamp",
+        "price",
+        "imputed",
+        *[f"ma_{w}" for w in windows],
+        *[f"volatility_{w}" for w in windows],
+        "rsi_14",
+        "drawdown",
+    ]
+    step_ms = duration_ms(snapshot.manifest.details["frequency"])
+    rows = petastorm_io.read_spark(spark, snapshot, indicator_table(windows)).select(*wanted)
+    last = snapshot.manifest.last_ms
+    assert last is not None  # an empty snapshot is never published
+    every = -(-snapshot.manifest.rows // MOST_POINTS)
+    return thinned(rows, step_ms=step_ms, every=every, last_ms=last).toPandas()
+
+
+def _thin(forecast: pd.DataFrame) -> pd.DataFrame:
+    every = -(-len(forecast) // MOST_POINTS)
+    return forecast.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no {path.name} in {path.parent}: run `bitstorm forecast` first"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None

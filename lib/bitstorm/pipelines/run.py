@@ -1,0 +1,103 @@
+"""`run`: the whole line, from prices to the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bitstorm.errors import DataError, NothingToDo
+from bitstorm.instants import iso
+from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.forecast import Forecast, forecast
+from bitstorm.pipelines.imports import Foreign, import_file
+from bitstorm.pipelines.indicators import indicators
+from bitstorm.pipelines.ingest import Ingested, ingest
+from bitstorm.pipelines.report import Report, report
+from bitstorm.pipelines.train import train
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the run came to; `seconds` by stage."""
+
+    ingested: Ingested
+    forecast: Forecast
+    report: Report
+    seconds: dict[str, float]
+
+
+def run(context: Context, *, csv: Foreign | None = None) -> Outcome:
+    """Collect (or import), ingest, indicators, train, forecast, report, in one Spark session."""
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, work: Callable[[], Any], told: Callable[[Any], str]) -> Any:
+        began = time.monotonic()
+        with context.console.stage(name) as outcome:
+            result = work()
+            outcome(told(result))
+        seconds[name] = round(time.monotonic() - began, 2)
+        return result
+
+    _collect(context, csv, stage)
+    began = time.monotonic()
+    with context.spark("run"):
+        seconds["spark"] = round(time.monotonic() - began, 2)
+        context.console.say(f"  {'spark':<11} {seconds['spark']:6.1f} s  session started")
+        ingested: Ingested = stage("ingest", lambda: ingest(context), _told_ingest)
+        if ingested.snapshot is None:
+            raise DataError(
+                f"of {ingested.read} rows read none was accepted; see the reasons in "
+                f"{context.workspace.rejects}"
+                if ingested.read
+                else f"there is no batch to ingest in {context.workspace.landing}: collect, "
+                "backfill or import first"
+            )
+        stage("indicators", lambda: indicators(context), lambda r: f"{r.rows:,} points")
+        stage("train", lambda: train(context), _told_train)
+        forecasted: Forecast = stage("forecast", lambda: forecast(context), _told_forecast)
+        reported: Report = stage("report", lambda: report(context), lambda r: r.folder)
+    return Outcome(ingested, forecasted, reported, seconds)
+
+
+def _collect(context: Context, csv: Foreign | None, stage: Callable[..., Any]) -> None:
+    if csv is not None:
+        imported = stage("import", lambda: import_file(context, csv), lambda r: f"{r.rows:,} rows")
+        for note in imported.notes:
+            context.console.say(f"    note: {note}")
+    elif context.settings.source.mode == "csv":
+        raise NothingToDo("source.mode is csv, but no file was named: add --csv FILE")
+    else:
+        from bitstorm.pipelines.collect import backfill, collect
+
+        stage(
+            "backfill",
+            lambda: backfill(context),
+            lambda r: f"{r.points:,} points in {r.slices} slices, {r.source}",
+        )
+        stage("collect", lambda: collect(context), _told_collect)
+
+
+def _told_collect(collected: Any) -> str:
+    price = f"{collected.observation.price:,.2f}"
+    state = "as before" if collected.stale else "new"
+    return f"{price} at {iso(collected.observation.timestamp)}, {state}"
+
+
+def _told_ingest(result: Ingested) -> str:
+    if result.idle:
+        return f"nothing new; {result.rows:,} rows"
+    return f"{result.accepted:,} accepted of {result.read:,} read"
+
+
+def _told_train(result: Any) -> str:
+    return (
+        f"{result.epochs} epochs of {result.windows:,} windows, best {result.best_epoch}, "
+        f"validation loss {result.best_validation_loss:.4f}"
+    )
+
+
+def _told_forecast(result: Forecast) -> str:
+    following = result.metrics["next"]
+    return f"{following['forecast']:,.2f} at {following['time']}"

@@ -1,0 +1,241 @@
+"""`train`: the `indicators` data set → a training run under `checkpoints/`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitstorm import __version__
+from bitstorm.config import Training
+from bitstorm.errors import DataError
+from bitstorm.instants import duration_ms, iso
+from bitstorm.model import runs, scaling, windows
+from bitstorm.model.runs import Run
+from bitstorm.model.scaling import Scaler
+from bitstorm.model.split import Split, split_by_time
+from bitstorm.model.windows import Feed
+from bitstorm.pipelines.context import Context
+from bitstorm.schema import indicator_table
+from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.snapshots import Snapshot
+from bitstorm.transform.grid import with_segment
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# What `features: []` stands for.
+DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The run and what it came to; losses are of the scaled target."""
+
+    run: str
+    indicators: str
+    windows: int
+    validation_windows: int
+    epochs: int
+    best_epoch: int
+    best_validation_loss: float
+    seconds: float
+
+
+def train(context: Context) -> Trained:
+    """Fit the network on the oldest part of the indicators, stop on the part after it."""
+    settings = context.settings.training
+    snapshot = snapshots.required(
+        context.workspace.indicators,
+        snapshot=context.snapshot,
+        hint="run `bitstorm indicators` first",
+    )
+    _check_length(snapshot, settings)
+    split = _split(snapshot, settings)
+    features = settings.features or DEFAULT_FEATURES[settings.target]
+    _check_features(features, snapshot)
+    cache = context.workspace.cache / f"windows-{os.getpid()}"
+    with context.spark("train") as spark:
+        try:
+            points = read_points(spark, snapshot, settings)
+            scaler = _fit_scaler(points, features, split, settings)
+            rows = points.transform(
+                windows.to_windows, features=features, look_back=settings.look_back, scaler=scaler
+            )
+            feeds = {
+                part: _feed(spark, rows, part, split, settings, len(features), cache)
+                for part in ("training", "validation")
+            }
+            run = _fit(context, snapshot, split, features, scaler, feeds)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
+    record = run.record
+    return Trained(
+        run=run.name,
+        indicators=snapshot.id,
+        windows=record["windows"]["training"],
+        validation_windows=record["windows"]["validation"],
+        **{k: record["fitted"][k] for k in ("epochs", "best_epoch", "best_validation_loss")},
+        seconds=record["fitted"]["seconds"],
+    )
+
+
+def read_points(spark: SparkSession, snapshot: Snapshot, settings: Training) -> DataFrame:
+    """The grid's points with their segment, position and target."""
+    details = snapshot.manifest.details
+    table = indicator_table(details["windows"])
+    return (
+        petastorm_io.read_spark(spark, snapshot, table)
+        .transform(with_segment, step_ms=duration_ms(details["frequency"]))
+        .transform(windows.with_target, horizon=settings.horizon, target=settings.target)
+    )
+
+
+def _fit(
+    context: Context,
+    snapshot: Snapshot,
+    split: Split,
+    features: list[str],
+    scaler: Scaler,
+    feeds: dict[str, Feed],
+) -> Run:
+    context.load_tensorflow()
+    import keras
+
+    from bitstorm.model import network, training
+
+    settings = context.settings.training
+    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
+    keras.utils.set_random_seed(settings.seed)
+    model = network.build(
+        look_back=settings.look_back,
+        features=len(features),
+        units=settings.units,
+        dropout=settings.dropout,
+        learning_rate=settings.learning_rate,
+    )
+    folder = runs.new_folder(context.workspace.checkpoints)
+    fitted = training.fit(
+        model,
+        train=feeds["training"],
+        validation=feeds["validation"],
+        epochs=settings.epochs,
+        patience=settings.patience,
+        batch_size=batch_size,
+        seed=settings.seed,
+        folder=folder,
+        progress=lambda text: context.console.progress(f"    {text}"),
+    )
+    record = {
+        "run": folder.name,
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "indicators": snapshot.id,
+        "prices": snapshot.manifest.details["prices"],
+        "frequency": snapshot.manifest.details["frequency"],
+        "settings": settings.model_dump(),
+        "features": features,
+        "batch_size": batch_size,
+        "scaler": scaler.to_json(),
+        "split": vars(split),
+        "windows": {part: len(feed) for part, feed in feeds.items()},
+        "fitted": vars(fitted),
+        "versions": {
+            "bitstorm": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("tensorflow", "keras", "petastorm", "pyspark")},
+        },
+    }
+    return runs.finish(folder, record)
+
+
+def _feed(
+    spark: SparkSession,
+    rows: DataFrame,
+    part: str,
+    split: Split,
+    settings: Training,
+    features: int,
+    cache: Path,
+) -> Feed:
+    from pyspark.sql import functions as F
+
+    time_of_target = F.col("target_timestamp")
+    inside = (
+        time_of_target <= split.train_until_ms
+        if part == "training"
+        else (time_of_target > split.train_until_ms) & (time_of_target <= split.validate_until_ms)
+    )
+    chosen = rows.where(F.col("target").isNotNull() & inside).select("window", "target")
+    feed = windows.make_feed(
+        spark, chosen, look_back=settings.look_back, features=features, cache=cache
+    )
+    if len(feed) == 0:
+        raise DataError(
+            f"the {part} part has no window: each needs {settings.look_back} consecutive points "
+            f"and a target {settings.horizon} later; collect more, lower training.look_back, or "
+            "raise grid.max_gap"
+        )
+    return feed
+
+
+def _fit_scaler(points: DataFrame, features: list[str], split: Split, settings: Training) -> Scaler:
+    from pyspark.sql import functions as F
+
+    known = points.where(F.col("timestamp") <= split.train_until_ms)
+    learnt = points.where(F.col("target_timestamp") <= split.train_until_ms)
+    by_return = settings.target == "log_return"
+    return Scaler(
+        scaling.fit(known, features, method="standard" if by_return else "min_max"),
+        scaling.fit(learnt, ["target"], method="deviation" if by_return else "min_max")["target"],
+    )
+
+
+def _split(snapshot: Snapshot, settings: Training) -> Split:
+    first, last = snapshot.manifest.first_ms, snapshot.manifest.last_ms
+    assert first is not None and last is not None  # an empty snapshot is never published
+    return split_by_time(
+        first_ms=first,
+        last_ms=last,
+        train_share=settings.train_share,
+        validation_share=settings.validation_share,
+    )
+
+
+def _check_length(snapshot: Snapshot, settings: Training) -> None:
+    """Refuse what can't work before Spark and TensorFlow take their time."""
+    rows = snapshot.manifest.rows
+    smallest = min(
+        settings.validation_share,
+        settings.train_share,
+        1 - settings.train_share - settings.validation_share,
+    )
+    needed = int((settings.look_back + settings.horizon + 1) / min(settings.train_share, 1)) + 1
+    needed = max(needed, int(1 / smallest) + 1)
+    if rows < needed:
+        manifest = snapshot.manifest
+        span = (
+            f" ({iso(manifest.first_ms)} to {iso(manifest.last_ms)})"
+            if manifest.first_ms is not None and manifest.last_ms is not None
+            else ""
+        )
+        raise DataError(
+            f"found {rows} points{span}, expected at least {needed} for look_back "
+            f"{settings.look_back}, horizon {settings.horizon} and the three parts: collect more, "
+            "or lower training.look_back"
+        )
+
+
+def _check_features(features: list[str], snapshot: Snapshot) -> None:
+    table = indicator_table(snapshot.manifest.details["windows"])
+    known = [f.name for f in table.fields if f.kind in ("float64", "float32", "int32")]
+    unknown = [name for name in features if name not in known]
+    if unknown:
+        raise DataError(
+            f"training.features has {', '.join(unknown)}, which the indicators don't; "
+            f"there are {', '.join(known)}"
+        )

@@ -1,0 +1,325 @@
+"""The dashboard's Plotly figures: the pictures of `plots`, to zoom and to read off.
+
+Times are Unix milliseconds on date axes, which Plotly shows in UTC. A trace without a colour is
+"ink": the page gives it the text's colour, light or dark. Plotly reads texts as markup, so what
+comes from outside is escaped. Import this module inside functions: it imports Plotly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from bitstorm.report import palette
+from bitstorm.report.mark import Mark
+from bitstorm.report.numbers import share
+from bitstorm.report.plots import best_epoch
+from bitstorm.report.series import returns_reach, squared_error_saved, typical_step, with_breaks
+
+_RANGES = [
+    {"count": 1, "label": "1 d", "step": "day", "stepmode": "backward"},
+    {"count": 7, "label": "7 d", "step": "day", "stepmode": "backward"},
+    {"count": 1, "label": "1 m", "step": "month", "stepmode": "backward"},
+    {"count": 6, "label": "6 m", "step": "month", "stepmode": "backward"},
+    {"label": "all", "step": "all"},
+]
+
+
+def price_chart(prices: pd.DataFrame, *, windows: Sequence[int], unit: str) -> go.Figure:
+    """The price with `ma_W`, and buttons for the range."""
+    lines = with_breaks(prices, ["price", *(f"ma_{w}" for w in windows)])
+    figure = _figure()
+    _line(figure, lines, "price", name="price", width=1.2)
+    for position, window in enumerate(windows):
+        _line(
+            figure,
+            lines,
+            f"ma_{window}",
+            name=f"mean of the last {window}",
+            colour=palette.window_colour(position),
+        )
+    _time(figure)
+    figure.update_xaxes(
+        rangeselector={"buttons": _RANGES, "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )
+    # On a narrow screen the buttons need a line of their own below the mode bar.
+    figure.update_layout(margin_t=66)
+    _money(figure, unit)
+    return figure
+
+
+def volatility_chart(prices: pd.DataFrame, *, windows: Sequence[int]) -> go.Figure:
+    """`volatility_W`, fractions a step."""
+    lines = with_breaks(prices, [f"volatility_{w}" for w in windows])
+    figure = _figure()
+    for position, window in enumerate(windows):
+        _line(
+            figure,
+            lines,
+            f"volatility_{window}",
+            name=f"last {window} changes",
+            colour=palette.window_colour(position),
+        )
+    _time(figure)
+    figure.update_yaxes(tickformat=".2~%", rangemode="tozero", title_text="volatility a step")
+    return figure
+
+
+def momentum_chart(prices: pd.DataFrame) -> go.Figure:
+    """`drawdown` (fraction below the running maximum) over `rsi_14` (0 to 100)."""
+    lines = with_breaks(prices, ["drawdown", "rsi_14"])
+    figure = _figure()
+    _line(figure, lines, "drawdown", name="drawdown", colour=palette.WARNING, fill="tozeroy")
+    _line(figure, lines, "rsi_14", name="RSI 14", colour=palette.FORECAST)
+    figure.data[1].update(yaxis="y2")
+    figure.update_layout(
+        yaxis={"domain": [0.55, 1], "tickformat": ".0%", "title": {"text": "drawdown"}},
+        yaxis2={
+            "domain": [0, 0.45],
+            "range": [0, 100],
+            "tickvals": [0, 30, 50, 70, 100],
+            "title": {"text": "RSI 14"},
+        },
+    )
+    _time(figure)
+    figure.update_xaxes(anchor="y2")
+    return figure
+
+
+def forecast_chart(forecast: pd.DataFrame, *, unit: str, level: float | None) -> go.Figure:
+    """Forecast, truth and "the price stays as it is", with the interval's band."""
+    names = ["actual", "forecast", "persistence", "lower", "upper"]
+    lines = with_breaks(forecast, names)
+    figure = _figure()
+    # One closed outline for each unbroken stretch: a band drawn between two lines would bridge.
+    edges = _outline(lines)
+    figure.add_scatter(
+        x=edges[0],
+        y=edges[1],
+        name="interval" if level is None else f"{share(level, digits=0)} interval",
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor="rgba(27,132,198,0.2)",
+        hoverinfo="skip",
+    )
+    _line(
+        figure,
+        lines,
+        "persistence",
+        name="the price stays as it is",
+        colour=palette.PERSISTENCE,
+    )
+    _line(figure, lines, "actual", name="actual")
+    _line(figure, lines, "forecast", name="forecast", colour=palette.FORECAST, dash="dash")
+    _time(figure)
+    _money(figure, unit)
+    return figure
+
+
+def returns_chart(forecast: pd.DataFrame) -> go.Figure:
+    """Predicted against actual log returns, both axes on one scale."""
+    actual = forecast["actual_log_return"].to_numpy(np.float64)
+    predicted = forecast["forecast_log_return"].to_numpy(np.float64)
+    reach = returns_reach(forecast)
+    figure = _figure()
+    figure.add_scatter(
+        x=[0.0, 0.0],
+        y=[-reach, reach],
+        name="the price stays as it is",
+        mode="lines",
+        line={"color": palette.PERSISTENCE, "width": 2},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=[-reach, reach],
+        y=[-reach, reach],
+        name="a perfect forecast",
+        mode="lines",
+        line={"color": palette.QUIET, "width": 1, "dash": "dash"},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=predicted,
+        y=actual,
+        name="one step of the test part",
+        mode="markers",
+        marker={"color": palette.FORECAST, "size": 5, "opacity": 0.45},
+        hovertemplate="predicted %{x:.5f}<br>actual %{y:.5f}<extra></extra>",
+    )
+    figure.update_xaxes(range=[-reach, reach], title_text="predicted log return")
+    figure.update_yaxes(range=[-reach, reach], title_text="actual log return")
+    figure.update_layout(hovermode="closest")
+    return figure
+
+
+def saved_chart(forecast: pd.DataFrame) -> go.Figure:
+    """The running sum of the squared error saved against persistence."""
+    frame = pd.DataFrame(
+        {"timestamp": forecast["timestamp"], "saved": squared_error_saved(forecast)}
+    )
+    lines = with_breaks(frame, ["saved"], step_ms=_step(forecast))
+    figure = _figure()
+    ends = forecast["timestamp"].to_numpy(np.float64)[[0, -1]]
+    figure.add_scatter(
+        x=ends,
+        y=[0.0, 0.0],
+        name="the price stays as it is",
+        mode="lines",
+        line={"color": palette.PERSISTENCE, "width": 2},
+        hoverinfo="skip",
+    )
+    _line(figure, lines, "saved", name="model", colour=palette.FORECAST)
+    _time(figure)
+    figure.update_yaxes(title_text="running sum, squared log return", exponentformat="power")
+    return figure
+
+
+def training_chart(history: pd.DataFrame) -> go.Figure:
+    """Training and validation loss of each epoch, the best one marked."""
+    epochs = history["epoch"].to_numpy(np.float64)
+    figure = _figure()
+    for column, name, colour in (
+        ("loss", "training", None),
+        ("val_loss", "validation", palette.FORECAST),
+    ):
+        figure.add_scatter(
+            x=epochs,
+            y=history[column].to_numpy(np.float64),
+            name=name,
+            mode="lines+markers",
+            line={"width": 1.6} if colour is None else {"color": colour, "width": 1.6},
+        )
+    best = best_epoch(history)
+    if best is not None:
+        row = history.loc[history["epoch"] == best].iloc[0]
+        figure.add_scatter(
+            x=[float(best)],
+            y=[float(row["val_loss"])],
+            name=f"best epoch ({best})",
+            mode="markers",
+            marker={
+                "color": palette.BETTER,
+                "size": 14,
+                "symbol": "circle-open",
+                "line": {"width": 3},
+            },
+        )
+    few = {"dtick": 1} if epochs.size <= 12 else {"tickformat": "d"}
+    figure.update_xaxes(title_text="epoch", **few)
+    figure.update_yaxes(title_text="loss (MSE, scaled target)")
+    return figure
+
+
+def stamp(figure: go.Figure, mark: Mark) -> go.Figure:
+    """Put the mark into the figure itself, for it goes along when a reader saves the picture."""
+    if mark.simulated:
+        figure.add_annotation(
+            text="SIMULATED",
+            xref="paper",
+            yref="paper",
+            x=0.5,
+            y=0.5,
+            showarrow=False,
+            textangle=-15,
+            opacity=0.13,
+            font={"size": 52, "color": palette.WARNING},
+        )
+    if mark.attribution:
+        figure.add_annotation(
+            text=mark.attribution,
+            xref="paper",
+            yref="paper",
+            x=1,
+            y=1,
+            xanchor="right",
+            yanchor="bottom",
+            showarrow=False,
+            font={"size": 10, "color": palette.QUIET},
+        )
+    return figure
+
+
+def _figure() -> go.Figure:
+    """An empty figure: colours of text, grid and ground come from the page."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        margin={"l": 64, "r": 12, "t": 44, "b": 96},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "title": {"text": ""},
+        },
+        hovermode="x unified",
+        autosize=True,
+        height=420,
+    )
+    return figure
+
+
+def _line(
+    figure: go.Figure,
+    lines: pd.DataFrame,
+    column: str,
+    *,
+    name: str,
+    colour: str | None = None,
+    width: float = 1.5,
+    dash: str | None = None,
+    fill: str | None = None,
+) -> None:
+    line: dict[str, Any] = {"width": width}
+    if colour is not None:
+        line["color"] = colour
+    if dash is not None:
+        line["dash"] = dash
+    figure.add_scatter(
+        x=lines["timestamp"].to_numpy(np.float64),
+        y=lines[column].to_numpy(np.float64),
+        name=name,
+        mode="lines",
+        line=line,
+        fill=fill,
+        connectgaps=False,
+    )
+
+
+def _outline(lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The band between `lower` and `upper` as closed outlines, NaN between the stretches."""
+    times = lines["timestamp"].to_numpy(np.float64)
+    lower, upper = (lines[name].to_numpy(np.float64) for name in ("lower", "upper"))
+    known = np.isfinite(lower) & np.isfinite(upper)
+    starts = np.flatnonzero(known & ~np.concatenate([[False], known[:-1]]))
+    ends = np.flatnonzero(known & ~np.concatenate([known[1:], [False]])) + 1
+    xs: list[np.ndarray] = []
+    ys: list[np.ndarray] = []
+    for start, end in zip(starts, ends, strict=True):
+        part = slice(start, end)
+        xs += [times[part], times[part][::-1], np.array([np.nan])]
+        ys += [upper[part], lower[part][::-1], np.array([np.nan])]
+    if not xs:
+        return np.empty(0), np.empty(0)
+    return np.concatenate(xs[:-1]), np.concatenate(ys[:-1])
+
+
+def _time(figure: go.Figure) -> None:
+    figure.update_xaxes(type="date", title_text="time (UTC)", hoverformat="%Y-%m-%d %H:%M UTC")
+
+
+def _money(figure: go.Figure, unit: str) -> None:
+    figure.update_yaxes(
+        tickformat=",.8~r", hoverformat=",.8~r", title_text=f"price ({escape(unit)})"
+    )
+
+
+def _step(frame: pd.DataFrame) -> int:
+    return typical_step(frame["timestamp"].to_numpy(np.int64))

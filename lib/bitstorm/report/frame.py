@@ -1,0 +1,160 @@
+"""Pictures and a printed report of a pandas price frame, for notebooks.
+
+The frames are those of `prepare_bitcoin_df`: a DatetimeIndex in ascending order (naive means UTC)
+and `price_usd` or `price`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from bitstorm.errors import DataError
+from bitstorm.instants import HOUR_MS, iso
+from bitstorm.report.mark import Mark
+from bitstorm.report.numbers import money, percent
+from bitstorm.report.plots import price_figure, volatility_figure
+from bitstorm.report.series import typical_step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DAY = pd.Timedelta(hours=24)
+_WINDOW = 7
+# A frame does not know its source; the currency is the column's.
+_MARK = Mark("unknown", "bitcoin", "usd")
+# Raw observations come irregularly: only a longer silence than so many steps is a hole.
+_HOLE_STEPS = 6
+
+
+def plot_price_trend(df: pd.DataFrame) -> Figure:
+    """The price and every `ma_W` that the frame has, over time in UTC.
+
+    A notebook shows the returned figure by itself. Raises DataError when the frame is not as
+    `prepare_bitcoin_df` gives it, or is empty.
+    """
+    frame = _plain(df)
+    return price_figure(
+        frame, windows=_windows(frame, "ma"), mark=_MARK, step_ms=_longest_step(frame)
+    )
+
+
+def plot_volatility(df: pd.DataFrame) -> Figure:
+    """Every `volatility_W` that the frame has, or `volatility_7` when it has none.
+
+    Returns and raises as `plot_price_trend` does.
+    """
+    frame = _plain(df)
+    if not _windows(frame, "volatility"):
+        frame = _with_indicators(frame)
+    return volatility_figure(
+        frame, windows=_windows(frame, "volatility"), mark=_MARK, step_ms=_longest_step(frame)
+    )
+
+
+def generate_report(df: pd.DataFrame) -> str:
+    """Print period, count, statistics, latest price and 24 h change; show both pictures.
+
+    `ma_7` and `volatility_7` are added where they are missing (`df` is not changed). Returns
+    what it printed. Raises as `plot_price_trend` does.
+    """
+    from bitstorm.report.canvas import show
+
+    frame = _with_indicators(_plain(df))
+    text = _report_text(frame)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    for figure in (plot_price_trend(_indexed(frame)), plot_volatility(_indexed(frame))):
+        show(figure)
+    return text
+
+
+def _report_text(frame: pd.DataFrame) -> str:
+    first, last = (iso(int(frame["timestamp"].iloc[position])) for position in (0, -1))
+    numbers = frame.drop(columns="timestamp").select_dtypes("number")
+    statistics = numbers.rename(columns={"price": "price_usd"}).describe()
+    return "\n".join(
+        [
+            "Bitcoin report",
+            f"Period: {first} to {last}",
+            f"Count: {len(frame):,}",
+            "",
+            statistics.to_string(float_format="{:,.6g}".format),
+            "",
+            f"Latest price: {money(float(frame['price'].iloc[-1]), 'USD')}",
+            f"Change in 24 h: {percent(_change_in_a_day(frame))}",
+            "",
+        ]
+    )
+
+
+def _change_in_a_day(frame: pd.DataFrame) -> float | None:
+    """Percent against the last observation that is at least 24 h older; None without a near one.
+
+    Near is within two steps or an hour of 24 h: over a hole there is no such change.
+    """
+    timestamp = frame["timestamp"].to_numpy(np.int64)
+    day_ago = int(timestamp[-1]) - _DAY // pd.Timedelta(milliseconds=1)
+    position = int(np.searchsorted(timestamp, day_ago, side="right")) - 1
+    if position < 0 or day_ago - timestamp[position] > max(HOUR_MS, 2 * typical_step(timestamp)):
+        return None
+    before, latest = (float(frame["price"].iloc[k]) for k in (position, -1))
+    return 100 * (latest - before) / before
+
+
+def _plain(df: pd.DataFrame) -> pd.DataFrame:
+    """`timestamp` (int64 ms) and `price` (float64) in front, the frame's other columns after."""
+    name = next((name for name in ("price_usd", "price") if name in df.columns), None)
+    if name is None or not isinstance(df.index, pd.DatetimeIndex):
+        raise DataError(
+            "the frame has no "
+            + ("column price_usd or price" if name is None else "DatetimeIndex")
+            + "; pass it through prepare_bitcoin_df first"
+        )
+    if df.empty:
+        raise DataError("the frame has no row; there is nothing to report")
+    if df.index.hasnans or not df.index.is_monotonic_increasing:
+        raise DataError(
+            "the frame's times are not in ascending order; pass it through prepare_bitcoin_df first"
+        )
+    index = df.index if df.index.tz is None else df.index.tz_convert("UTC").tz_localize(None)
+    rest = df.drop(columns=[name, "timestamp", "price"], errors="ignore")
+    return pd.DataFrame(
+        {
+            "timestamp": index.to_numpy("datetime64[ms]").astype(np.int64),
+            "price": df[name].to_numpy(np.float64),
+            **{column: rest[column].to_numpy() for column in rest.columns},
+        }
+    )
+
+
+def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The inverse of `_plain`."""
+    return frame.set_index(pd.to_datetime(frame["timestamp"], unit="ms", utc=True)).drop(
+        columns="timestamp"
+    )
+
+
+def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:
+    """`ma_7` and `volatility_7` where they are missing, as `transform.frame` defines them."""
+    prices = frame["price"]
+    changes = prices.pct_change(fill_method=None)
+    added = {
+        f"ma_{_WINDOW}": prices.rolling(_WINDOW).mean(),
+        f"volatility_{_WINDOW}": changes.rolling(_WINDOW).std(),
+    }
+    return frame.assign(**{name: s for name, s in added.items() if name not in frame.columns})
+
+
+def _windows(frame: pd.DataFrame, name: str) -> list[int]:
+    """The windows W of the columns `name_W`, ascending."""
+    found = (re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _longest_step(frame: pd.DataFrame) -> int:
+    return _HOLE_STEPS * typical_step(frame["timestamp"].to_numpy(np.int64))

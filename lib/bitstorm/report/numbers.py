@@ -1,0 +1,62 @@
+"""Numbers as people read them. Every function gives `n/a` for None and for NaN."""
+
+from __future__ import annotations
+
+import math
+import re
+
+NONE = "n/a"
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def amount(value: float | None) -> str:
+    """Two decimals and thousands separators; six significant digits below 1: `0.0812345`."""
+    if value is None or _absent(value):
+        return NONE
+    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.6g}"
+
+
+def money(value: float | None, unit: str) -> str:
+    """`67,123.45 USD`."""
+    return NONE if _absent(value) else f"{amount(value)} {unit}"
+
+
+def small(value: float | None) -> str:
+    """Four significant digits, for log returns and losses: `0.004213`, `2.1e-07`."""
+    return NONE if value is None or _absent(value) else f"{value:.4g}"
+
+
+def score(value: float | None) -> str:
+    """A skill, as the verdict writes it: `+0.0021`."""
+    return NONE if value is None or _absent(value) else f"{value:+,.4f}"
+
+
+def percent(value: float | None, *, signed: bool = True, digits: int = 2) -> str:
+    """A value in percent: `+1.25 %`."""
+    if value is None or _absent(value):
+        return NONE
+    return f"{value:{'+' if signed else ''},.{digits}f} %"
+
+
+def share(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
+    """A fraction as percent: 0.8 → `80.0 %`."""
+    return percent(None if value is None else 100 * value, signed=signed, digits=digits)
+
+
+def count(value: int | None) -> str:
+    """`8,760`."""
+    return NONE if value is None else f"{value:,d}"
+
+
+def moment(iso: str | None) -> str:
+    """`2024-03-01 12:00 UTC` of `2024-03-01T12:00:00Z`; other texts stay as they are."""
+    if not iso:
+        return NONE
+    match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?Z", iso)
+    if match is None:
+        return iso
+    date, minutes, seconds = match.groups()
+    return f"{date} {minutes}{seconds if seconds and seconds != ':00' else ''} UTC"

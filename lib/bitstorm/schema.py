@@ -1,0 +1,139 @@
+"""The tables, each defined once. All other forms are derived from these definitions.
+
+Derived here: the Spark StructType, the pandas dtypes, the CSV contract and the Markdown table of
+the docs. Derived in `store.petastorm_io`: the petastorm Unischema and the Arrow schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import DataType, StructType
+
+Kind = Literal["int64", "int32", "float64", "float32", "string", "bool"]
+
+PARTITION = "month"
+
+# Bitcoin's first block: no observation of any coin's price can be older.
+GENESIS_MS = 1_230_940_800_000  # 2009-01-03T00:00:00Z
+# An integer time below this is seconds: as milliseconds it would lie before March 1973.
+SECONDS_BELOW = 10**11
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: `unit` and `rule` are for people, `nullable` and `kind` are held."""
+
+    name: str
+    kind: Kind
+    unit: str
+    nullable: bool
+    rule: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """An ordered set of fields; the last one is the partition column `month`."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return [field.name for field in self.fields]
+
+    @property
+    def stored(self) -> tuple[Field, ...]:
+        """The fields that lie in the files: all but the partition column."""
+        return tuple(field for field in self.fields if field.name != PARTITION)
+
+    def field(self, name: str) -> Field:
+        return next(field for field in self.fields if field.name == name)
+
+
+_MONTH = Field(PARTITION, "string", "YYYY-MM of timestamp in UTC", False, "partition")
+
+PRICES = Table(
+    "BitcoinSchema",
+    (
+        Field("timestamp", "int64", "Unix milliseconds, UTC", False, "unique"),
+        Field("price", "float32", "USD", False, "finite, > 0"),
+        Field("market_cap", "float64", "USD", True),
+        Field("volume_24h", "float64", "USD, rolling 24 h (never summed)", True),
+        Field("price_change_24h", "float32", "percent", True),
+        _MONTH,
+    ),
+)
+
+
+def indicator_table(windows: Sequence[int]) -> Table:
+    """IndicatorSchema for the configured windows (steps of the grid, ascending)."""
+    double = [
+        ("log_return", "log of the price over the one before"),
+        *((f"ma_{w}", f"mean of the last {w} prices, USD") for w in windows),
+        *((f"volatility_{w}", f"sample sd of the last {w} fractional changes") for w in windows),
+        *((f"ema_{w}", f"exponential mean, span {w}, USD") for w in windows),
+        ("macd", "EMA 12 less EMA 26, USD"),
+        ("macd_signal", "EMA 9 of macd, USD"),
+        ("rsi_14", "0 to 100, Wilder"),
+        ("bollinger_upper_20", "mean of 20 + 2 population sd, USD"),
+        ("bollinger_lower_20", "mean of 20 - 2 population sd, USD"),
+        ("drawdown", "price over the running maximum, less 1"),
+    ]
+    return Table(
+        "IndicatorSchema",
+        (
+            Field("timestamp", "int64", "Unix milliseconds, UTC, on the grid", False, "unique"),
+            Field("price", "float32", "USD", False, "finite, > 0"),
+            Field("imputed", "bool", "carried forward: no observation in the bucket", False),
+            *(Field(name, "float64", unit, True) for name, unit in double),
+            Field("trend", "int32", "sign of ma_(smallest) less ma_(largest)", True),
+            _MONTH,
+        ),
+    )
+
+
+# The CSV batch. Columns go by name; `price_usd` is another name of `price`.
+CSV_REQUIRED = ("timestamp", "price")
+CSV_OPTIONAL = ("market_cap", "volume_24h", "price_change_24h")
+CSV_ALIASES = {"price_usd": "price"}
+CSV_COLUMNS = CSV_REQUIRED + CSV_OPTIONAL
+
+
+def spark_type(kind: Kind) -> DataType:
+    from pyspark.sql import types as t
+
+    by_kind: dict[Kind, DataType] = {
+        "int64": t.LongType(),
+        "int32": t.IntegerType(),
+        "float64": t.DoubleType(),
+        "float32": t.FloatType(),
+        "string": t.StringType(),
+        "bool": t.BooleanType(),
+    }
+    return by_kind[kind]
+
+
+def spark_struct(table: Table) -> StructType:
+    """The Spark schema, in the table's order, with its nullability."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(f.name, spark_type(f.kind), f.nullable) for f in table.fields])
+
+
+def pandas_dtypes(table: Table) -> dict[str, str]:
+    """NumPy dtypes of the stored fields when no nullable one needs more than NaN."""
+    numpy = {"bool": "bool", "string": "object", "int32": "Int32"}
+    return {field.name: numpy.get(field.kind, field.kind) for field in table.fields}
+
+
+def markdown(table: Table) -> str:
+    """The docs' table; a test holds the README's copy equal."""
+    rows = ["| field | type | unit | null | rule |", "|---|---|---|---|---|"]
+    for f in table.fields:
+        null = "yes" if f.nullable else "no"
+        rows.append(f"| `{f.name}` | {f.kind} | {f.unit} | {null} | {f.rule} |")
+    return "\n".join(rows)

@@ -1,0 +1,148 @@
+"""The only builder of a SparkSession."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitstorm import java
+from bitstorm.config import Spark
+from bitstorm.errors import EnvironmentProblem
+from bitstorm.quiet import native_stderr_to
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# What Bitstorm's results depend on: set even where a launcher says otherwise.
+REQUIRED = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+}
+# What is merely good for it: the launcher's and the user's values win.
+PREFERRED = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Hadoop's second algorithm moves files while tasks commit; the first only at the end.
+    "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
+    # An hour's worth of jobs keeps no history that anybody would look at.
+    "spark.ui.retainedJobs": "10",
+    "spark.sql.ui.retainedExecutions": "10",
+}
+
+
+def under_spark_submit() -> bool:
+    """Whether a launcher has already started the JVM for this process."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+@contextmanager
+def spark_session(
+    *,
+    app_name: str,
+    spark: Spark,
+    log: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[SparkSession]:
+    """A session in UTC for the block; stopped after it, unless it was already there.
+
+    Outside spark-submit the JVM is started with `spark.master`, `spark.driver_memory` and
+    `spark.conf`, and its standard error goes to `log`. Under spark-submit the launcher's master
+    and settings stand. Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    if SparkContext._active_spark_context is not None:
+        session = SparkSession.builder.getOrCreate()
+        before = {key: session.conf.get(key, None) for key in REQUIRED}
+        _apply(session, REQUIRED)
+        try:
+            yield session
+        finally:
+            _apply(session, before)
+        return
+
+    launched = under_spark_submit()
+    if not launched:
+        _prepare_environment(os.environ if environ is None else environ, master=spark.master)
+    conf = SparkConf()
+    wanted: dict[str, str] = {**PREFERRED, **{k: _text(v) for k, v in spark.conf.items()}}
+    if not launched:
+        wanted.update({k: v for k, v in _local(spark.master).items() if k not in wanted})
+        wanted["spark.driver.memory"] = spark.driver_memory
+        wanted["spark.master"] = spark.master
+    for key, value in wanted.items():
+        if not conf.contains(key):
+            conf.set(key, value)
+    for key, value in REQUIRED.items():
+        conf.set(key, value)
+    if not conf.contains("spark.app.name"):
+        conf.setAppName(app_name)
+    elsewhere = nullcontext() if launched or log is None else native_stderr_to(log)
+    try:
+        with elsewhere:
+            session = SparkSession.builder.config(conf=conf).getOrCreate()
+    except (PySparkRuntimeError, OSError) as error:
+        where = f"; its own words are in {log}" if log is not None else ""
+        raise EnvironmentProblem(
+            f"Spark did not start ({str(error).splitlines()[0]}){where}"
+        ) from error
+    session.sparkContext.setLogLevel("ERROR")
+    try:
+        yield session
+    finally:
+        session.stop()
+        if not launched:
+            _stop_jvm()
+
+
+def _local(master: str) -> dict[str, str]:
+    """On one machine a shuffle needs a few partitions, not the 200 that suit a cluster."""
+    if not master.startswith("local"):
+        return {}
+    return {"spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1)))}
+
+
+def _prepare_environment(environ: Mapping[str, str], *, master: str) -> None:
+    project = java.project_root()
+    home = java.find_java_home(environ, project=project)
+    if home is None:
+        raise EnvironmentProblem(java.explain(environ, project=project))
+    os.environ["JAVA_HOME"] = str(home)
+    if master.startswith("local"):
+        # Workers would else take the system's python3, which has none of the packages.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+
+def _stop_jvm() -> None:
+    """End the JVM with its session: a next one in this process may want other settings."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    if gateway is None:
+        return
+    gateway.shutdown()
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.stdin.close()
+        process.wait(timeout=30)
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+
+
+def _apply(session: SparkSession, values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            session.conf.unset(key)
+        else:
+            session.conf.set(key, value)
+
+
+def _text(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,83 @@
+"""The sidecar of a CSV batch: what `collect` states and `ingest` relies on.
+
+`landing/NAME.csv[.gz]` has `landing/NAME.csv[.gz].json` beside it. The sidecar is written first,
+so a CSV that is there has its sidecar; one that a person dropped in has none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bitstorm.errors import BatchError
+
+SUFFIX = ".json"
+SIMULATED = "simulated"
+
+
+class Sidecar(BaseModel):
+    """Times are Unix milliseconds UTC; `sha256` and `rows` are of the CSV as it lies there.
+
+    `source` is `coingecko`, `csv` or `simulated:SEED`. `granularity_ms` is the typical distance of
+    the observations, None where unknown. `corrections` names what was changed on the way, such as
+    `{"stamp": "open", "shifted_ms": 3600000}`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    rows: int
+    sha256: str
+    source: str
+    coin: str
+    vs_currency: str
+    granularity_ms: int | None
+    first_ms: int | None
+    last_ms: int | None
+    fetched_at: int
+    request: dict[str, Any] = {}
+    corrections: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a workspace is bound to."""
+
+    source: str
+    coin: str
+    vs_currency: str
+
+    @property
+    def simulated(self) -> bool:
+        return self.source.startswith(SIMULATED)
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.coin}, {self.vs_currency}"
+
+
+def sidecar_path(batch: Path) -> Path:
+    return batch.with_name(batch.name + SUFFIX)
+
+
+def read_sidecar(batch: Path) -> Sidecar | None:
+    """The batch's sidecar, None when there is none. Raises BatchError when it is not readable."""
+    path = sidecar_path(batch)
+    try:
+        return Sidecar.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        raise BatchError(
+            f"the sidecar {path.name} cannot be read ({str(error).splitlines()[0]}); "
+            "remove it to have the CSV taken as it is",
+            rule="sidecar_readable",
+        ) from None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

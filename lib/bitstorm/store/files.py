@@ -1,0 +1,193 @@
+"""Plain CSV and Parquet files, without Spark: for notebooks and small programs."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.store.petastorm_io import read_batches
+from bitstorm.store.snapshots import CURRENT, part_files, resolve
+
+PARQUET_NAME = "data.parquet"
+_CSV_ENDINGS = (".csv", ".csv.gz")
+
+
+def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) -> str:
+    """Write `df` as UTF-8 CSV into a folder, made if needed, and return the full path.
+
+    Without `filename` the name is `bitcoin_prices_YYYYmmdd_HHMMSS_ffffff.csv`, the time now in
+    UTC; a file of a given name is replaced at one moment. A named index
+    (such as that of `prepare_bitcoin_df`) becomes a column, an unnamed one is left out. Raises
+    StoreError for a name that leads out of the folder, or when nothing can be written there.
+    """
+    if filename is None:
+        # Microseconds, so that two calls in a second do not meet.
+        filename = f"bitcoin_prices_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}.csv"
+    if Path(filename).name != filename:
+        raise StoreError(f"found the file name {filename!r}; expected one without folders")
+    path = _folder_for(output_dir) / filename
+    rows = _with_index(df)
+    compression = "gzip" if path.suffix == ".gz" else None
+    _written(path, lambda target: rows.to_csv(target, index=False, compression=compression))
+    return str(path)
+
+
+def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str:
+    """Write `df` as `data.parquet` into a folder, made if needed, and return the full path.
+
+    `output_path` is a `file://` URL or a plain path, by default `parquet` in the working folder.
+    A `data.parquet` that is there is replaced at one moment. A named index becomes a column, an
+    unnamed one is left out. petastorm's `make_batch_reader` can open the folder. Raises
+    StoreError when the frame does not fit into Parquet, or nothing can be written there.
+    """
+    path = _folder_for(output_path) / PARQUET_NAME
+    try:
+        table = pa.Table.from_pandas(_with_index(df), preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise StoreError(
+            f"the frame does not fit into Parquet ({error}); give each column one type"
+        ) from None
+    _written(path, lambda target: pq.write_table(table, target))
+    return str(path)
+
+
+def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
+    """The rows of every `.csv` (and `.csv.gz`) of a folder, in the order of the names.
+
+    Columns are joined by name. What does not load is skipped with a warning (UserWarning). An
+    empty frame when the folder has no CSV. Raises StoreError when there is no such folder.
+    """
+    folder = _local(folder_path)
+    if not folder.is_dir():
+        raise StoreError(f"there is no folder {folder}; expected one with CSV files")
+    frames = []
+    for path in sorted(folder.iterdir()):
+        if not path.name.lower().endswith(_CSV_ENDINGS) or path.name.startswith("."):
+            continue
+        try:
+            frames.append(pd.read_csv(path, encoding="utf-8-sig"))
+        except (OSError, EOFError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
+            warnings.warn(f"{path.name} is skipped: {reason}", UserWarning, stacklevel=2)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def load_petastorm_batches_to_df(parquet_path: str) -> pd.DataFrame:
+    """All record batches of a data set as one frame; `month` comes back from the paths.
+
+    `parquet_path` is a plain path or a `file://` URL of a snapshot, of a data set's root (its
+    newest snapshot is read), of any folder with Parquet files, or of one such file. Raises
+    SnapshotMissing when there is nothing to read, SnapshotDamaged when a file has changed or the
+    row total is not that of the files' footers.
+    """
+    files = _parquet_files(parquet_path)
+    frames = list(_batches(files))
+    if not frames:
+        return _footer(files[0]).schema.to_arrow_schema().empty_table().to_pandas()
+    return pd.concat(frames, ignore_index=True)
+
+
+def load_from_parquet(input_dir: str) -> Iterator[pd.DataFrame]:
+    """The record batches one by one, as frames of what `load_petastorm_batches_to_df` joins.
+
+    What there is to read is resolved at once, and raises at once; the row total is checked when
+    the last batch has been taken.
+    """
+    return _batches(_parquet_files(input_dir))
+
+
+def _batches(files: Sequence[Path]) -> Iterator[pd.DataFrame]:
+    """The record batches of the files that have rows: petastorm refuses those without."""
+    filled = [path for path in files if _footer(path).num_rows]
+    if filled:
+        yield from read_batches(filled)
+
+
+def get_parquet_columns(parquet_file_path: str) -> list[str]:
+    """The column names of a Parquet file (or of a folder's first one), from its footer alone.
+
+    Raises SnapshotMissing when there is none, SnapshotDamaged when the file is not Parquet.
+    """
+    return list(_footer(_parquet_files(parquet_file_path)[0]).schema.to_arrow_schema().names)
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise SnapshotDamaged(
+            f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); "
+            "restore the file, or take it out of the folder"
+        ) from None
+
+
+def _parquet_files(location: str) -> list[Path]:
+    """What a location holds: one file, the newest snapshot's files, or every one below."""
+    path = _local(location)
+    if path.is_file():
+        return [path]
+    folder = resolve(path) if (path / CURRENT).is_file() else path
+    files = part_files(folder) if folder.is_dir() else []
+    if not files:
+        raise SnapshotMissing(
+            f"found no Parquet file under {path}; expected a snapshot, a data set's root, or a "
+            "folder with *.parquet"
+        )
+    return files
+
+
+def _local(location: str) -> Path:
+    """The absolute path of a plain path or a `file:` URL. Raises StoreError for other URLs."""
+    text = str(location)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
+        url = urlsplit(text)
+        if url.scheme != "file" or url.netloc not in ("", "localhost"):
+            raise StoreError(
+                f"{text} is not a local file; expected a path or a URL such as file:///folder"
+            )
+        text = unquote(url.path)
+    return Path(text).expanduser().absolute()
+
+
+def _folder_for(location: str) -> Path:
+    folder = _local(location)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {folder} cannot be made ({error.strerror})") from None
+    return folder
+
+
+def _with_index(df: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its named index levels as first columns, and a plain index.
+
+    Where a column has the name of a level, the column stays.
+    """
+    unwanted = [
+        number for number, name in enumerate(df.index.names) if name is None or name in df.columns
+    ]
+    if len(unwanted) == df.index.nlevels:
+        return df.reset_index(drop=True)
+    return df.droplevel(unwanted).reset_index() if unwanted else df.reset_index()
+
+
+def _written(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `path` and replace it, so that a reader sees the old file or the whole new."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,186 @@
+"""The only reader and writer of Petastorm data sets.
+
+Reading opens an explicit list of file URLs: petastorm then unpickles no `_common_metadata`, and a
+stray or stale `_metadata` cannot hide a file. A list drops the partition columns, so these are
+restored from the paths, and the rows of a whole pass are held against the footers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from bitstorm.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.quiet import third_party_warnings_hushed
+from bitstorm.schema import PARTITION, PRICES, Kind, Table, spark_struct, spark_type
+from bitstorm.store.snapshots import Snapshot, part_files
+from bitstorm.workspace import file_url
+
+with third_party_warnings_hushed():
+    from petastorm import make_batch_reader
+    from petastorm.codecs import ScalarCodec
+    from petastorm.etl.dataset_metadata import materialize_dataset
+    from petastorm.unischema import Unischema, UnischemaField
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_NUMPY: dict[Kind, Any] = {
+    "int64": np.int64,
+    "int32": np.int32,
+    "float64": np.float64,
+    "float32": np.float32,
+    "string": np.str_,
+    "bool": np.bool_,
+}
+
+
+def unischema(table: Table) -> Unischema:
+    """The petastorm schema of a table: scalars with the table's dtypes and nullability."""
+    return Unischema(
+        table.name,
+        [
+            UnischemaField(
+                f.name, _NUMPY[f.kind], (), ScalarCodec(spark_type(f.kind)), nullable=f.nullable
+            )
+            for f in table.fields
+        ],
+    )
+
+
+BitcoinSchema = unischema(PRICES)
+
+
+def write_dataset(frame: DataFrame, folder: Path, table: Table) -> None:
+    """Write the frame's rows as a whole Petastorm data set, one file a month, sorted by time.
+
+    `frame` has the table's columns; the files hold exactly its types. `_metadata` and
+    `_common_metadata` are both written. The folder must not exist.
+    """
+    spark = frame.sparkSession
+    url = file_url(folder)
+    rows = spark_rows(frame, table)
+    with (
+        third_party_warnings_hushed(),
+        materialize_dataset(spark, url, unischema(table), use_summary_metadata=True),
+    ):
+        write_partitioned(rows, folder)
+
+
+def write_partitioned(rows: DataFrame, folder: Path) -> None:
+    """Plain Parquet by month, one file a month, sorted by time inside."""
+    (
+        rows.repartition(PARTITION)
+        .sortWithinPartitions(PARTITION, "timestamp")
+        .write.mode("errorifexists")
+        .partitionBy(PARTITION)
+        .parquet(file_url(folder))
+    )
+
+
+def spark_rows(frame: DataFrame, table: Table) -> DataFrame:
+    """The frame with exactly the table's columns, order and types."""
+    from pyspark.sql import functions as F
+
+    return frame.select(
+        *[F.col(f.name).cast(spark_type(f.kind)).alias(f.name) for f in table.fields]
+    )
+
+
+def read_spark(spark: SparkSession, snapshot: Snapshot, table: Table) -> DataFrame:
+    """The snapshot's listed files as a DataFrame with the table's columns, `month` included."""
+    return _read_files(spark, snapshot.folder, snapshot.files, table)
+
+
+def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: Table) -> DataFrame:
+    from pyspark.sql.types import StructType
+
+    # Parquet gives every column as nullable; the schema spares Spark from guessing `month`.
+    schema = StructType.fromJson(
+        {
+            "type": "struct",
+            "fields": [
+                {**field.jsonValue(), "nullable": True} for field in spark_struct(table).fields
+            ],
+        }
+    )
+    if not files:
+        return spark.createDataFrame([], schema)
+    return (
+        spark.read.schema(schema)
+        .option("basePath", file_url(base))
+        .parquet(*[file_url(file) for file in files])
+    )
+
+
+def read_lineage(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
+    """Where each row of a snapshot came from: `timestamp` and the lineage columns."""
+    files = part_files(snapshot.lineage)
+    return spark.read.parquet(*[file_url(file) for file in files])
+
+
+def read_batches(
+    files: Sequence[Path], *, columns: Sequence[str] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Record batches of the files as pandas frames, through petastorm's `make_batch_reader`.
+
+    One frame a row group, folder by folder. Hive partition values (`month=2024-05` in a path)
+    come back as string columns. `columns` limits what is read. Raises SnapshotMissing without
+    files, SnapshotDamaged when a pass ends with other than the footers' number of rows.
+    """
+    if not files:
+        raise SnapshotMissing("found no Parquet file to read; expected at least one *.parquet")
+    expected = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    found = 0
+    for folder, group in groupby(files, key=lambda file: file.parent):
+        partitions = _partitions(folder)
+        for frame in _read_folder(list(group), columns=columns, partitions=partitions):
+            found += len(frame)
+            yield frame
+    if found != expected:
+        raise SnapshotDamaged(
+            f"read {found} rows where the files' footers state {expected}; "
+            "a file has changed while it was read: read again"
+        )
+
+
+def _read_folder(
+    files: Sequence[Path], *, columns: Sequence[str] | None, partitions: dict[str, str]
+) -> Iterator[pd.DataFrame]:
+    stored = None if columns is None else [name for name in columns if name not in partitions]
+    urls = [file_url(file) for file in files]
+    with (
+        third_party_warnings_hushed(),
+        make_batch_reader(
+            urls,
+            schema_fields=None if stored is None else [f"^{name}$" for name in stored],
+            # One worker and no shuffling: the rows keep the order of the files.
+            workers_count=1,
+            shuffle_row_groups=False,
+            num_epochs=1,
+        ) as reader,
+    ):
+        for batch in reader:
+            frame = pd.DataFrame(batch._asdict())
+            for name, value in partitions.items():
+                if columns is None or name in columns:
+                    frame[name] = value
+            yield frame if columns is None else frame[list(columns)]
+
+
+def _partitions(folder: Path) -> dict[str, str]:
+    """Hive partition values of a path: `…/year=2024/month=05` → both, outermost first."""
+    found: dict[str, str] = {}
+    for part in reversed(folder.parts):
+        name, equals, value = part.partition("=")
+        if not (equals and name):
+            break
+        found = {name: unquote(value), **found}
+    return found

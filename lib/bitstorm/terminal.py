@@ -1,0 +1,140 @@
+"""Results of commands as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitstorm.instants import duration_text, iso
+
+if TYPE_CHECKING:
+    from bitstorm.pipelines.ingest import Ingested
+    from bitstorm.pipelines.run import Outcome
+    from bitstorm.pipelines.status import Status
+
+_WIDTH = 100
+
+
+def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
+    """What became of the batches and their rows."""
+    if result.idle:
+        lines = ["nothing to ingest: every batch is known"]
+    else:
+        lines = [
+            f"{result.batches} batches: {result.read:,} rows read = {result.accepted:,} accepted "
+            f"+ {result.duplicate:,} duplicate + {result.refused:,} refused"
+        ]
+    if result.replaced:
+        lines.append(f"{result.replaced:,} stored rows gave way to better observations")
+    lines += [
+        f"refused {refused.path.name}: {refused.reason}" for refused in result.refused_batches
+    ]
+    if result.refused or result.refused_batches:
+        lines.append(f"what was refused, and why, is in {rejects}")
+    if result.unsettled_batches:
+        lines.append(f"{result.unsettled_batches} files are still too young to be taken")
+    if result.snapshot is not None:
+        lines.append(f"{result.rows:,} rows in snapshot {result.snapshot}")
+    return lines
+
+
+def outcome_lines(outcome: Outcome) -> list[str]:
+    """The closing table of `run`."""
+    ingested, metrics = outcome.ingested, outcome.forecast.metrics
+    unit = metrics["vs_currency"].upper()
+    model, persistence, band = metrics["model"], metrics["persistence"], metrics["interval"]
+    following = metrics["next"]
+    facts = [
+        ("source", _source(metrics["source"])),
+        (
+            "rows",
+            f"{ingested.read:,} read = {ingested.accepted:,} accepted + {ingested.duplicate:,} "
+            f"duplicate + {ingested.refused:,} refused; {ingested.rows:,} stored",
+        ),
+        ("span", f"{metrics['span']['first']} to {metrics['span']['last']}"),
+        ("snapshot", f"prices {metrics['snapshot']['prices']}"),
+        ("", f"indicators {metrics['snapshot']['indicators']}"),
+        ("run", metrics["run"]),
+        (
+            "next step",
+            f"{following['forecast']:,.2f} {unit} at {following['time']}, "
+            f"{band['level']:.0%} interval {following['lower']:,.2f} to {following['upper']:,.2f}",
+        ),
+        ("verdict", metrics["verdict"]),
+        ("report", f"{outcome.report.folder}/dashboard.html"),
+    ]
+    errors = [
+        ("", "RMSE " + unit, "MAE " + unit, "RMSE log return", "skill"),
+        _error_row("LSTM", model, f"{model['skill']:+.4f}"),
+        _error_row("price stays", persistence, "0"),
+    ]
+    seconds = "  ".join(f"{name} {value:.1f}" for name, value in outcome.seconds.items())
+    total = sum(outcome.seconds.values())
+    return [
+        *_table(facts),
+        *_table(errors, heading=True),
+        f"  {total:.1f} s in all: {seconds}",
+    ]
+
+
+def status_lines(status: Status, root: Path) -> list[str]:
+    """The state of a workspace."""
+    facts = [("workspace", str(root)), ("holds", status.origin or "nothing yet")]
+    for name, found in (("prices", status.prices), ("indicators", status.indicators)):
+        text = "none yet"
+        if found is not None:
+            text = f"{found['rows']:,} rows, {found['first']} to {found['last']}, "
+            text += f"{found['files']} files, {found['bytes']:,} bytes, {found['snapshot']}"
+        facts.append((name, text))
+    facts.append(("newest run", status.run or "none yet"))
+    waiting = f"{status.waiting_batches} to ingest, {status.unsettled_batches} too young"
+    facts.append(("landing", f"{waiting}, {status.refused_batches} refused"))
+    if status.age_ms is not None:
+        facts.append(("newest price", f"{duration_text(status.age_ms // 60_000 * 60_000)} old"))
+        gaps = (
+            f"{status.gap_count} with {status.missing:,} points missing" if status.gaps else "none"
+        )
+        facts.append(("gaps", gaps))
+        facts += [
+            ("", f"{iso(gap.after_ms)} to {iso(gap.before_ms)}: {gap.missing:,} points")
+            for gap in status.gaps
+        ]
+    return _table(facts)
+
+
+def _error_row(name: str, errors: dict[str, float], skill: str) -> tuple[str, ...]:
+    return (
+        name,
+        f"{errors['rmse_usd']:,.2f}",
+        f"{errors['mae_usd']:,.2f}",
+        f"{errors['rmse_log_return']:.6f}",
+        skill,
+    )
+
+
+def _source(label: str) -> str:
+    kind, _, detail = label.partition(":")
+    return f"SIMULATED market, seed {detail}" if kind == "simulated" else label
+
+
+def _table(rows: Sequence[Sequence[str]], *, heading: bool = False) -> list[str]:
+    """Aligned columns; long cells wrap inside their own column."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if heading else None, show_header=heading, pad_edge=True)
+    body = list(rows)
+    columns = body.pop(0) if heading else ("",) * len(body[0])
+    for place, column in enumerate(columns):
+        table.add_column(
+            column, justify="right" if heading and place else "left", no_wrap=not place
+        )
+    for row in body:
+        table.add_row(*[Text(cell) for cell in row])
+    stream = StringIO()
+    Console(file=stream, width=_WIDTH, color_system=None).print(table)
+    return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]

@@ -1,0 +1,67 @@
+"""A pytest fixture for tests of programs that use Bitstorm or Spark.
+
+In a `conftest.py`: `from bitstorm.testing import spark_session`. Needs pytest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bitstorm import session
+from bitstorm.config import Spark
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SETTINGS = Spark(
+    # Two threads show what is not in order; a third try shows what a retry does.
+    master="local[2,3]",
+    driver_memory="1g",
+    conf={
+        # Test data are small: more partitions would only be more tasks to start.
+        "spark.sql.shuffle.partitions": 2,
+        "spark.default.parallelism": 2,
+        # Plans are compiled for their first run; few tests have a second.
+        "spark.sql.codegen.cache.maxEntries": 1000,
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    },
+)
+
+_shared: pytest.StashKey[SparkSession] = pytest.StashKey()
+
+
+@pytest.fixture
+def spark_session(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
+    """One local session in UTC for the whole run, as new for each test.
+
+    After a test its settings are as before it, nothing is cached, and no temporary view is left.
+    """
+    config = request.config
+    if _shared not in config.stash:
+        stack = ExitStack()
+        config.stash[_shared] = stack.enter_context(
+            session.spark_session(app_name="tests", spark=SETTINGS, log=_log(config))
+        )
+        config.add_cleanup(stack.close)
+    shared = config.stash[_shared]
+    before = dict(shared.conf.getAll)
+    yield shared
+    after = dict(shared.conf.getAll)
+    for key in after.keys() - before.keys():
+        shared.conf.unset(key)
+    for key, value in before.items():
+        if after.get(key) != value:
+            shared.conf.set(key, value)
+    for table in shared.catalog.listTables():
+        if table.isTemporary:
+            shared.catalog.dropTempView(table.name)
+    shared.catalog.clearCache()
+
+
+def _log(config: pytest.Config) -> Path:
+    return config.rootpath / ".pytest_cache" / "spark.log"

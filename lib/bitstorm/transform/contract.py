@@ -1,0 +1,168 @@
+"""The CSV contract: lines of text to rows of `BitcoinSchema`, each refusal with its reason.
+
+Spark's own CSV reader goes by position, turns bad fields into nulls and casts generously
+(`100d`, `12:30`), so lines are split and held to an explicit grammar here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bitstorm.instants import iso
+from bitstorm.schema import CSV_COLUMNS, CSV_OPTIONAL, GENESIS_MS, PARTITION, SECONDS_BELOW
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+INTEGER = r"^[0-9]{1,18}$"
+DATE_TIME = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
+    r"(Z|z|[+-][0-9]{2}:?[0-9]{2})?$"
+)
+NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
+FLOAT32_MAX = 3.4028234663852886e38
+FLOAT64_MAX = 1.7976931348623157e308
+
+# What `with_rule` needs beside the texts: a row of this shape per batch, joined by the caller.
+BATCH_COLUMNS = ("batch", "width", "not_after_ms", *(f"at_{name}" for name in CSV_COLUMNS))
+
+
+def with_fields(lines: DataFrame) -> DataFrame:
+    """Split `text` at its commas and pick each contract column by its place in the header.
+
+    Needs `text`, `width` and `at_NAME` (0-based place, null where the batch has no such column).
+    Adds `found_width` and one text column `raw_NAME` for each contract column: trimmed, unquoted,
+    null where empty or absent. No value of the contract holds a comma, so a quoted comma is
+    refused by its width.
+    """
+    from pyspark.sql import functions as F
+
+    def picked(name: str) -> Column:
+        text = F.try_element_at(F.col("fields"), F.col(f"at_{name}") + 1)
+        bare = F.trim(F.regexp_replace(F.trim(text), r'^"(.*)"$', "$1"))
+        return F.when(bare != "", bare).alias(f"raw_{name}")
+
+    return (
+        lines.withColumn("fields", F.split("text", ",", -1))
+        .withColumn("found_width", F.size("fields"))
+        .select("*", *[picked(name) for name in CSV_COLUMNS])
+        .drop("fields")
+    )
+
+
+def with_values(fields: DataFrame) -> DataFrame:
+    """Add the typed value beside each `raw_NAME`: null where the text breaks the grammar.
+
+    `timestamp` is int64 milliseconds, the others double; a number too large for a double is
+    infinite and refused by its range.
+    """
+    from pyspark.sql import functions as F
+
+    def number(name: str) -> Column:
+        raw = F.col(f"raw_{name}")
+        return F.when(raw.rlike(NUMBER), raw.try_cast("double")).alias(name)
+
+    return fields.select(
+        "*", _timestamp_ms(F.col("raw_timestamp")).alias("timestamp"), *map(number, CSV_COLUMNS[1:])
+    )
+
+
+def with_rule(values: DataFrame) -> DataFrame:
+    """Add `rule`: the name of the first rule that a row breaks, null for a good row."""
+    from pyspark.sql import functions as F
+
+    broken = [F.when(condition, F.lit(rule)) for rule, condition in _rules()]
+    # A filter on a plain column would be pushed below all of this with every expression written
+    # out again (past the 64 KB that Java compiles); the output of an explode stays where it is.
+    return values.select("*", F.explode(F.array(F.coalesce(*broken))).alias("rule"))
+
+
+def reason(rule: str, row: Mapping[str, Any]) -> str:
+    """One sentence for a refused row of `with_rule`: what was found and what was expected."""
+    raw_time, raw_price = _said(row["raw_timestamp"]), _said(row["raw_price"])
+    explained = {
+        "field_count": f"found {row['found_width']} fields, the header has {row['width']}",
+        "timestamp_present": "the timestamp is empty",
+        "timestamp_readable": f"the timestamp {raw_time} is neither Unix seconds or milliseconds "
+        "nor an ISO-8601 date-time",
+        "timestamp_in_range": f"the time {raw_time} is before Bitcoin's first block "
+        f"({iso(GENESIS_MS)})",
+        "not_in_future": f"the time {raw_time} is later than its batch, which may hold nothing "
+        f"after {iso(row['not_after_ms'])}",
+        "price_present": "the price is empty",
+        "price_finite": f"the price {raw_price} is not finite",
+        "price_readable": f"the price {raw_price} is not a plain or exponent number",
+        "price_positive": f"the price {raw_price} is not above zero",
+        "price_in_range": f"the price {raw_price} does not fit into float32",
+    }
+    for name in CSV_OPTIONAL:
+        explained[f"{name}_readable"] = (
+            f"the {name} {_said(row[f'raw_{name}'])} is not a finite number; "
+            "leave it empty for none"
+        )
+    return explained[rule]
+
+
+def _said(text: str | None) -> str:
+    """A refused text as it may stand in a sentence: quoted and cut."""
+    return "" if text is None else repr(text[:60])
+
+
+def to_prices(accepted: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
+    """Good rows as `BitcoinSchema` columns (price rounded to float32), and the `keep` columns."""
+    from pyspark.sql import functions as F
+
+    return accepted.select(
+        "timestamp",
+        F.col("price").cast("float").alias("price"),
+        "market_cap",
+        "volume_24h",
+        F.col("price_change_24h").cast("float").alias("price_change_24h"),
+        month_of(F.col("timestamp")).alias(PARTITION),
+        *keep,
+    )
+
+
+def month_of(timestamp_ms: Column) -> Column:
+    """`YYYY-MM` in the session's time zone, which is UTC."""
+    from pyspark.sql import functions as F
+
+    return F.date_format(F.timestamp_millis(timestamp_ms), "yyyy-MM")
+
+
+def _timestamp_ms(raw: Column) -> Column:
+    from pyspark.sql import functions as F
+
+    integer = raw.try_cast("bigint")
+    moment = F.upper(raw).try_cast("timestamp")
+    return F.when(
+        raw.rlike(INTEGER), F.when(integer < SECONDS_BELOW, integer * 1000).otherwise(integer)
+    ).when(raw.rlike(DATE_TIME), F.unix_millis(moment))
+
+
+def _rules() -> list[tuple[str, Column]]:
+    """(name, when it is broken), in the order in which they are held."""
+    from pyspark.sql import functions as F
+
+    raw_time, time = F.col("raw_timestamp"), F.col("timestamp")
+    raw_price, price = F.col("raw_price"), F.col("price")
+    rules = [
+        ("field_count", F.col("found_width") != F.col("width")),
+        ("timestamp_present", raw_time.isNull()),
+        ("timestamp_readable", time.isNull()),
+        ("timestamp_in_range", time < GENESIS_MS),
+        ("not_in_future", time > F.col("not_after_ms")),
+        ("price_present", raw_price.isNull()),
+        ("price_finite", F.lower(raw_price).rlike(NOT_FINITE)),
+        ("price_readable", price.isNull()),
+        ("price_positive", price <= 0),
+        ("price_in_range", (price > FLOAT32_MAX) | (price.cast("float") == 0)),
+    ]
+    for name in CSV_OPTIONAL:
+        raw, value = F.col(f"raw_{name}"), F.col(name)
+        limit = FLOAT32_MAX if name == "price_change_24h" else FLOAT64_MAX
+        broken = raw.isNotNull() & (value.isNull() | (F.abs(value) > limit))
+        rules.append((f"{name}_readable", broken))
+    return rules

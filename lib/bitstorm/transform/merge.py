@@ -1,0 +1,33 @@
+"""Which observation stands where several state the same time.
+
+The winner has the finer granularity, then the later `fetched_at`, then the smaller batch hash,
+then the earlier line. No part of that depends on the order in which batches arrived.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+# The provenance of a row: its batch's hash, its line there, and what decides between batches.
+LINEAGE_COLUMNS = ("batch", "line", "granularity_ms", "fetched_at")
+
+
+def with_place(rows: DataFrame) -> DataFrame:
+    """Add `place`: 1 for the observation that stands at its timestamp, 2 and on for the others.
+
+    Needs `timestamp` and the lineage columns; `granularity_ms` and `fetched_at` may be null,
+    which ranks lowest.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    order = Window.partitionBy("timestamp").orderBy(
+        F.col("granularity_ms").asc_nulls_last(),
+        F.col("fetched_at").desc_nulls_last(),
+        F.col("batch").asc(),
+        F.col("line").asc(),
+    )
+    return rows.withColumn("place", F.row_number().over(order))

@@ -1,0 +1,118 @@
+"""Where things live, and the one (source, coin, currency) that a workspace belongs to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bitstorm.errors import WorkspaceBound, WorkspaceError
+from bitstorm.sidecar import Origin
+
+DEFAULT_WORKSPACE = "workspace"
+# petastorm and Spark take URLs without unquoting them, and Spark reads globs in every path.
+_UNUSABLE = "#?%*[]{}\\"
+
+
+def file_url(path: Path) -> str:
+    """The `file://` URL of a path as petastorm and Spark want it: nothing quoted."""
+    return f"file://{path.absolute()}"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of CONTRACT's layout under `root` (absolute)."""
+
+    root: Path
+
+    @property
+    def landing(self) -> Path:
+        return self.root / "landing"
+
+    @property
+    def rejects(self) -> Path:
+        return self.root / "rejects"
+
+    @property
+    def prices(self) -> Path:
+        return self.root / "prices"
+
+    @property
+    def indicators(self) -> Path:
+        return self.root / "indicators"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def cache(self) -> Path:
+        """Private: the converter's files and the JVM's log. May be deleted at any time."""
+        return self.root / ".cache"
+
+    @property
+    def binding(self) -> Path:
+        return self.root / "workspace.json"
+
+    def bound_to(self) -> Origin | None:
+        """What the workspace is bound to, None before the first ingest."""
+        try:
+            return Origin(**json.loads(self.binding.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (TypeError, ValueError) as error:
+            raise WorkspaceError(
+                f"{self.binding} is not a binding ({error}); expected source, coin and "
+                "vs_currency: restore it, or start with another --workspace"
+            ) from None
+
+    def check(self, origin: Origin) -> None:
+        """Raise WorkspaceBound when the workspace belongs to another origin."""
+        bound = self.bound_to()
+        if bound is not None and bound != origin:
+            raise WorkspaceBound(
+                f"the workspace {self.root} holds ({bound}); prices of ({origin}) do not belong "
+                "there: choose another --workspace"
+            )
+
+    def bind(self, origin: Origin) -> None:
+        """Bind to the origin once and for all; a repeated call with the same one does nothing."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        temporary = self.binding.with_name(f".{self.binding.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(origin), indent=2) + "\n", encoding="utf-8")
+        try:
+            # A link fails where the name exists: of two first ingests, one binds.
+            os.link(temporary, self.binding)
+        except FileExistsError:
+            self.check(origin)
+        finally:
+            temporary.unlink()
+
+
+def open_workspace(location: str) -> Workspace:
+    """A workspace at a local path or a `file:` URL. Raises WorkspaceError for other schemes."""
+    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", location):
+        url = urlsplit(location)
+        if url.scheme != "file" or url.netloc not in ("", "localhost"):
+            raise WorkspaceError(
+                f"the workspace {location} is not on a local path; expected a folder or a file: "
+                "URL (a mounted network folder is fine)"
+            )
+        location = unquote(url.path)
+    root = Path(location).expanduser()
+    if root.exists() and not root.is_dir():
+        raise WorkspaceError(f"the workspace {root} is a file; expected a folder")
+    unusable = sorted({character for character in str(root.absolute()) if character in _UNUSABLE})
+    if unusable:
+        raise WorkspaceError(
+            f"the workspace {root.absolute()} has {' '.join(unusable)} in its path, which Spark "
+            "or petastorm would misread: choose a path without it"
+        )
+    return Workspace(root.absolute())

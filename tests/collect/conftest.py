@@ -1,0 +1,57 @@
+"""What the tests of `collect` share: recorded answers and a simulator whose clock stands."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_server import NOW_MS, Waits
+
+from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.simulator.market import Market
+from bitstorm.collect.simulator.server import Simulator
+
+RECORDINGS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+
+
+def recording(name: str) -> Path:
+    path = RECORDINGS / name
+    if not path.exists():
+        pytest.skip(f"the recording {name} is not here: recordings are not part of the project")
+    return path
+
+
+@pytest.fixture(scope="session")
+def market() -> Market:
+    return Market(7)
+
+
+@pytest.fixture(scope="session")
+def chart_of_a_day() -> bytes:
+    """CoinGecko's answer to days=1 of 2021-05-16, byte for byte."""
+    path = recording("recorded_market_chart_bitcoin_usd_days-1_2021-05-16.json.gz")
+    return gzip.decompress(path.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def chart_of_all_days() -> bytes:
+    """CoinGecko's answer to days=max&interval=daily of 2023-06-03."""
+    path = recording("recorded_market_chart_bitcoin_usd_days-max_interval-daily_2023-06-03.json.gz")
+    return gzip.decompress(path.read_bytes())
+
+
+@pytest.fixture
+def simulator(market: Market) -> Iterator[Simulator]:
+    with Simulator(market, clock=lambda: NOW_MS) as running:
+        yield running
+
+
+@pytest.fixture
+def client(simulator: Simulator) -> Iterator[CoinGecko]:
+    with CoinGecko(base_url=simulator.base_url, clock=lambda: NOW_MS) as opened:
+        yield opened
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
