@@ -2,23 +2,14 @@
 
 import gzip
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from faulty_server import NOW_MS, Waits
 
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
-
-RECORDINGS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-def recording(name: str) -> Path:
-    path = RECORDINGS / name
-    if not path.exists():
-        pytest.skip(f"the recording {name} is not here: recordings are not part of the project")
-    return path
+from collect.faulty_server import NOW_MS, Waits
+from collect.recordings import recording
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from faulty_server import NOW_MS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from bitstorm.collect.batches import (
     write_batch,
 )
 from bitstorm.collect.observation import Observation
+from collect.faulty_server import NOW_MS
 
 NAME = "bitcoin_prices_20260101_000000.csv"
 POINTS = [
@@ -276,3 +276,12 @@ def test_batches_that_a_person_dropped_in_are_not_ours(tmp_path: Path) -> None:
     batch = written(tmp_path)
     assert list(known_batches(tmp_path)) == [(batch.path, batch.sidecar)]
     assert list(known_batches(tmp_path / "nowhere")) == []
+
+
+def test_a_persons_file_of_the_same_name_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("timestamp,price\n1767225600000,1.5\n")
+    batch = written(tmp_path)
+    second = "bitcoin_prices_20260101_000000_2.csv"
+    assert batch.path.name == second
+    assert names(tmp_path) == [NAME, second, second + ".json"]
+    assert (tmp_path / NAME).read_text() == "timestamp,price\n1767225600000,1.5\n"

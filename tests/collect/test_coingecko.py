@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from faulty_server import NOW_MS, Waits, answering, http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +32,7 @@ from bitstorm.errors import (
     WrongHostForKey,
 )
 from bitstorm.instants import DAY_MS, MINUTE_MS
+from collect.faulty_server import NOW_MS, Waits, answering, http
 
 SECRET = "CG-abcDEF0123456789"
 NOW_S = NOW_MS // 1000

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_server import NOW_MS, answering, http
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
@@ -17,6 +16,7 @@ from bitstorm.collect.source import opened
 from bitstorm.config import Settings, Source
 from bitstorm.errors import UsageError
 from bitstorm.instants import MINUTE_MS
+from collect.faulty_server import NOW_MS, answering, http
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"

@@ -184,9 +184,11 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
     beside = sidecar_path(target)
     if target.exists():
         return _same(target, draft, sidecar)
+    linked = True
     try:
         os.link(described, beside)
     except FileExistsError:
+        linked = False
         # Either another run is between its two links, or it was killed there.
         stated = _stated(target)
         if stated is None or stated.sha256 != draft.sha256:
@@ -196,7 +198,10 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
     try:
         os.link(draft.path, target)
     except FileExistsError:
-        return _same(target, draft, sidecar)
+        landed = _same(target, draft, sidecar)
+        if landed is None and linked:
+            beside.unlink()  # the name went to somebody's file, which this does not describe
+        return landed
     if not beside.exists():
         # A sweep took it for a leftover: this run was stopped between the links for long.
         os.link(described, beside)

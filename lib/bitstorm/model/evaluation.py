@@ -11,6 +11,8 @@ import numpy as np
 
 # Two-sided 5 % of the normal distribution.
 _CERTAIN = 1.96
+# Forecasts that do not overlap; with fewer the statistic is not near a normal one.
+_ENOUGH = 30
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,19 @@ class Difference:
 def difference(gains: np.ndarray, *, horizon: int) -> Difference:
     """Diebold and Mariano (1995): errors of h-step forecasts overlap over h - 1 steps.
 
-    The long-run variance has Bartlett weights (Newey and West, 1987), so it is never negative.
+    The long-run variance sums the autocovariances of these lags, as they do; where that comes out
+    negative, with Bartlett weights (Newey and West, 1987), which never does.
     """
     n = len(gains)
     centred = gains - gains.mean()
-    variance = float(centred @ centred) / n
-    for lag in range(1, min(horizon, n)):
-        covariance = float(centred[lag:] @ centred[:-lag]) / n
-        variance += 2 * (1 - lag / horizon) * covariance
-    return Difference(float(gains.mean()), math.sqrt(max(variance, 0.0) / n))
+    own = float(centred @ centred) / n
+    lags = range(1, min(horizon, n))
+    covariances = [float(centred[lag:] @ centred[:-lag]) / n for lag in lags]
+    variance = own + 2 * sum(covariances)
+    if variance <= 0:
+        weighted = [(1 - lag / horizon) * c for lag, c in zip(lags, covariances, strict=True)]
+        variance = max(own + 2 * sum(weighted), 0.0)
+    return Difference(float(gains.mean()), math.sqrt(variance / n))
 
 
 def compare(
@@ -80,7 +86,7 @@ def compare(
         },
         "persistence": asdict(persistence),
         "difference": {**asdict(gain), "t": gain.t},
-        "verdict": verdict(skill, gain),
+        "verdict": verdict(skill, gain, independent=len(actual) // horizon),
     }
 
 
@@ -91,9 +97,15 @@ def skill_score(rmse: float, rmse_of_persistence: float) -> float:
     return 1 - (rmse / rmse_of_persistence) ** 2
 
 
-def verdict(skill: float, gain: Difference) -> str:
-    """One sentence that a sceptic can hold us to."""
+def verdict(skill: float, gain: Difference, *, independent: int) -> str:
+    """One sentence that a sceptic can hold us to; `independent` forecasts do not overlap."""
     measured = f"skill {skill:+.4f}, t = {gain.t:+.2f}"
+    if independent < _ENOUGH:
+        return (
+            f"Not distinguishable from 'the price stays as it is' on the test part ({measured}): "
+            f"{independent} forecasts that do not overlap are too few to tell, "
+            f"expected at least {_ENOUGH}."
+        )
     if gain.t >= _CERTAIN:
         return f"Better than 'the price stays as it is' on the test part ({measured})."
     if gain.t <= -_CERTAIN:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bitstorm.errors import ModelError
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.windows import Feed, Target
 
@@ -16,7 +17,9 @@ BATCH = 1024
 
 def predict(network: Any, feed: Feed, *, scaler: Scaler, target: Target) -> pd.DataFrame:
     """One row a window, by time: `timestamp` of the target (int64 ms UTC) and, in double,
-    `origin` (the price at the window's end), `forecast`, `actual` (USD)."""
+    `origin` (the price at the window's end), `forecast`, `actual` (USD).
+
+    Raises ModelError where the network gives no finite number."""
     to_price = _prices(scaler, target)
     pieces = []
     for batch in feed.batches(batch_size=BATCH):
@@ -47,6 +50,11 @@ def predict_one(
 def _prices(scaler: Scaler, target: Target) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     def to_price(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
         value = scaler.target.back(scaled)
+        if not np.isfinite(value).all():
+            raise ModelError(
+                f"the network gave no finite number for {int((~np.isfinite(value)).sum())} of "
+                f"{len(value)} windows: train again"
+            )
         if target == "log_return":
             return origin * np.exp(value)
         # A price network may go below zero; a price can't, nor can its log return be computed.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from bitstorm.errors import ModelError
 
@@ -64,7 +65,7 @@ def load_network(run: Run) -> Any:
 
     try:
         return keras.saving.load_model(run.folder / BEST, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
         raise ModelError(
             f"the network of run {run.name} cannot be loaded ({str(error).splitlines()[0]}): "
             "train again"

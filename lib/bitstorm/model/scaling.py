@@ -64,10 +64,15 @@ def fit(rows: DataFrame, columns: Sequence[str], *, method: Method) -> dict[str,
         "min_max": lambda c: F.max(c) - F.min(c),
         "deviation": lambda c: F.sqrt(F.avg(F.col(c) * F.col(c))),
     }
-    found = rows.agg(
-        *[shifts[method](c).cast("double").alias(f"shift_{c}") for c in columns],
-        *[scales[method](c).cast("double").alias(f"scale_{c}") for c in columns],
-    ).collect()[0]
+    # In double from the start: the range of a float column would be rounded to a float.
+    found = (
+        rows.select(*[F.col(c).cast("double").alias(c) for c in columns])
+        .agg(
+            *[shifts[method](c).alias(f"shift_{c}") for c in columns],
+            *[scales[method](c).alias(f"scale_{c}") for c in columns],
+        )
+        .collect()[0]
+    )
     fitted: dict[str, Scale] = {}
     for column in columns:
         shift, scale = found[f"shift_{column}"], found[f"scale_{column}"]

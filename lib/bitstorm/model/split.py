@@ -22,6 +22,7 @@ def split_by_time(
     """Shares of the time span from the first to the last point."""
     span = last_ms - first_ms
     return Split(
-        train_until_ms=first_ms + int(span * train_share),
-        validate_until_ms=first_ms + int(span * (train_share + validation_share)),
+        # Rounded: 0.7 of 10 steps must not end a millisecond before the seventh.
+        train_until_ms=first_ms + round(span * train_share),
+        validate_until_ms=first_ms + round(span * (train_share + validation_share)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def fit(
 ) -> Fitted:
     """Train with early stopping; write `best.keras` and `history.csv` into the folder.
 
-    Raises ModelError when the loss is not a finite number.
+    An epoch whose loss is not a finite number is the last one; the best before it counts. Raises
+    ModelError when there is none before it.
     """
     import keras
 
@@ -57,6 +59,8 @@ def fit(
             row = (epoch + 1, float(logs["loss"]), float(logs["val_loss"]), round(seconds, 3))
             history.append(row)
             _write_history(folder / "history.csv", history)
+            if not (math.isfinite(row[1]) and math.isfinite(row[2])):
+                self.model.stop_training = True
             rate = len(train) / seconds
             progress(
                 f"epoch {row[0]}/{epochs}  loss {row[1]:.4f}  validation {row[2]:.4f}  "
@@ -70,7 +74,6 @@ def fit(
         epochs=epochs,
         verbose=0,
         callbacks=[
-            keras.callbacks.TerminateOnNaN(),
             keras.callbacks.ModelCheckpoint(
                 folder / "best.keras", monitor="val_loss", save_best_only=True
             ),
@@ -78,7 +81,7 @@ def fit(
             Epochs(),
         ],
     )
-    finite = [row for row in history if row[2] == row[2]]
+    finite = [row for row in history if math.isfinite(row[2])]
     if not finite or not (folder / "best.keras").exists():
         raise ModelError(
             "the training loss is not a finite number; expected it to fall: "

@@ -7,6 +7,7 @@ its target lies `horizon` points after its last one, in the same segment, and is
 from __future__ import annotations
 
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -145,9 +146,14 @@ class Feed:
 def make_feed(
     spark: SparkSession, windows: DataFrame, *, look_back: int, features: int, cache: Path
 ) -> Feed:
-    """Write the windows to the converter's cache under `cache`; float32 from here on."""
+    """Write the windows to a folder of their own under `cache`; float32 from here on.
+
+    The caller removes `cache` when the feed is done with. Given a DataFrame, the converter would
+    keep its plan and folder for the whole process, and serve them again after both are gone.
+    """
     with third_party_warnings_hushed():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
+        from pyspark.sql import functions as F
 
         cache.mkdir(parents=True, exist_ok=True)
         link = None
@@ -157,6 +163,13 @@ def make_feed(
             linked = Path(link.name) / "windows"
             linked.symlink_to(cache, target_is_directory=True)
             cache = linked
+        folder = file_url(cache / secrets.token_hex(8))
+        single = {"double": "float", "array<double>": "array<float>"}
+        windows.select(
+            *[F.col(name).cast(single.get(kind, kind)).alias(name) for name, kind in windows.dtypes]
+        ).write.parquet(folder)
+        # It asks for this setting even where it needs no cache of its own.
         spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(cache))
-        converter = make_spark_converter(windows, dtype="float32")
+        converter = make_spark_converter(folder)
+        spark.conf.unset(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF)
     return Feed(converter, look_back, features, link)

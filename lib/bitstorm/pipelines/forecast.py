@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bitstorm.config import Training
-from bitstorm.errors import DataError
+from bitstorm.errors import DataError, ModelError, SnapshotMissing
 from bitstorm.instants import DAY_MS, duration_ms, iso
 from bitstorm.model import evaluation, runs, windows
 from bitstorm.model import forecast as forecasts
@@ -21,7 +22,7 @@ from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.train import read_points
+from bitstorm.pipelines.train import numeric_columns, read_points
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -51,16 +52,19 @@ class Forecast:
 
 
 def forecast(context: Context, *, run: str | None = None) -> Forecast:
-    """Forecast the test part and the next step, and hold both against persistence."""
+    """Forecast the test part and the next step, and hold the former against persistence.
+
+    Everything after the run's validation part is its test part, however new. The next step's
+    numbers are NaN (null in the file) where the newest point ends no whole window.
+    """
     chosen = runs.newest(context.workspace.checkpoints, name=run)
     snapshot = snapshots.required(
         context.workspace.indicators,
         snapshot=context.snapshot,
         hint="run `bitstorm indicators` first",
     )
-    settings = Training.model_validate(chosen.record["settings"])
-    scaler = Scaler.from_json(chosen.record["scaler"])
-    split = Split(**chosen.record["split"])
+    settings, scaler, split = _recalled(chosen)
+    _check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
     cache = context.workspace.cache / f"windows-{os.getpid()}"
@@ -77,33 +81,36 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             )
             late = rows.where(F.col("target_timestamp") > split.train_until_ms)
             frame = _predictions(spark, late, network, chosen, settings, scaler, cache)
-            newest = rows.orderBy(F.col("timestamp").desc()).limit(1).collect()
-            overview = _overview(points, snapshot)
+            # Not there when the series was cut a moment ago: then there is no forecast from now.
+            newest = rows.where(F.col("timestamp") == snapshot.manifest.last_ms).collect()
+            overview = _overview(points, snapshot, observations=_observations(context, snapshot))
         finally:
             shutil.rmtree(cache, ignore_errors=True)
     validation = frame[frame["timestamp"] <= split.validate_until_ms]
     test = frame[frame["timestamp"] > split.validate_until_ms].reset_index(drop=True)
     if test.empty or validation.empty:
         raise DataError(
-            f"there is no window after {iso(split.validate_until_ms)}, so nothing to test on: "
-            "the indicators end before the run's test part; train again"
+            f"found {len(validation)} windows in the validation part of run {chosen.name} and "
+            f"{len(test)} after its end at {iso(split.validate_until_ms)}, expected some in each: "
+            "train again"
         )
     band = _interval(validation, level=context.settings.forecast.level)
     table = _table(test, band)
-    step = settings.horizon * duration_ms(chosen.record["frequency"])
-    last = newest[0]
-    window = np.array(last["window"]).reshape(settings.look_back, -1)
-    following = forecasts.predict_one(
-        network, window, origin=last["price"], scaler=scaler, target=settings.target
-    )
+    following = math.nan
+    if newest:
+        window = np.array(newest[0]["window"]).reshape(settings.look_back, -1)
+        following = forecasts.predict_one(
+            network, window, origin=newest[0]["price"], scaler=scaler, target=settings.target
+        )
     lower, upper = band.around(np.array([following]))
+    frequency = chosen.record["frequency"]
     bound = context.workspace.bound_to() or context.origin()
     metrics = {
         "source": bound.source,
         "simulated": bound.simulated,
         "coin": bound.coin,
         "vs_currency": bound.vs_currency,
-        "frequency": chosen.record["frequency"],
+        "frequency": frequency,
         "horizon": settings.horizon,
         "target": settings.target,
         "snapshot": {
@@ -132,8 +139,8 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             ),
         },
         "next": {
-            "time": iso(last["timestamp"] + step),
-            "from_price": last["price"],
+            "time": iso(_last_ms(snapshot) + settings.horizon * duration_ms(frequency)),
+            "from_price": overview["latest"]["price"],
             "forecast": following,
             "lower": float(lower[0]),
             "upper": float(upper[0]),
@@ -151,6 +158,59 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     draft.replace(path)
     write_metrics(reports / "metrics.json", metrics)
     return Forecast(metrics, str(path), str(reports / "metrics.json"))
+
+
+def _recalled(run: Run) -> tuple[Training, Scaler, Split]:
+    """What the run was trained with. Raises ModelError where its record says it otherwise."""
+    try:
+        return (
+            Training.model_validate(run.record["settings"]),
+            Scaler.from_json(run.record["scaler"]),
+            Split(**run.record["split"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the record of run {run.name} is not of this version ({reason}): train again"
+        ) from None
+
+
+def _check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
+    """Refuse what the run cannot forecast, before Spark and TensorFlow take their time."""
+    trained, found = run.record["frequency"], snapshot.manifest.details["frequency"]
+    if trained != found:
+        raise ModelError(
+            f"run {run.name} was trained on steps of {trained}, but the indicators have steps of "
+            f"{found}: train again, or set grid.frequency={trained} and run `bitstorm indicators`"
+        )
+    missing = set(run.record["features"]) - set(numeric_columns(snapshot))
+    if missing:
+        raise ModelError(
+            f"run {run.name} was trained on {', '.join(sorted(missing))}, which the indicators "
+            "don't have: train again, or compute them with the run's indicators.windows"
+        )
+    if _last_ms(snapshot) <= split.validate_until_ms:
+        raise DataError(
+            f"the indicators end at {iso(_last_ms(snapshot))}, expected points after "
+            f"{iso(split.validate_until_ms)}, where the test part of run {run.name} begins: "
+            "collect more, or train again"
+        )
+
+
+def _last_ms(snapshot: Snapshot) -> int:
+    last = snapshot.manifest.last_ms
+    assert last is not None  # an empty snapshot is never published
+    return last
+
+
+def _observations(context: Context, snapshot: Snapshot) -> int | None:
+    """Rows of the prices behind the indicators, None where these are no longer there."""
+    name = snapshot.manifest.details["prices"]
+    try:
+        prices = snapshots.current(context.workspace.prices, snapshot=name)
+    except SnapshotMissing:
+        return None
+    return None if prices is None else prices.manifest.rows
 
 
 def _predictions(
@@ -201,7 +261,7 @@ def _table(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
     )[list(FORECAST_COLUMNS)]
 
 
-def _overview(points: DataFrame, snapshot: Snapshot) -> dict[str, Any]:
+def _overview(points: DataFrame, snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
     """Span, imputed points, cuts, and the latest price with its change over 24 hours."""
     from pyspark.sql import functions as F
 
@@ -219,6 +279,7 @@ def _overview(points: DataFrame, snapshot: Snapshot) -> dict[str, Any]:
         "span": {
             "first": iso(manifest.first_ms),
             "last": iso(manifest.last_ms),
+            "rows": observations,
             "grid_points": manifest.rows,
             "imputed": found["imputed"],
             "cuts": found["cuts"],

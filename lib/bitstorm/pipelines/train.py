@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # What `features: []` stands for.
 DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
+PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -55,23 +57,33 @@ def train(context: Context) -> Trained:
         snapshot=context.snapshot,
         hint="run `bitstorm indicators` first",
     )
-    _check_length(snapshot, settings)
-    split = _split(snapshot, settings)
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
+    _check_length(snapshot, features, settings)
+    split = _split(snapshot, settings)
     cache = context.workspace.cache / f"windows-{os.getpid()}"
     with context.spark("train") as spark:
+        from pyspark.sql import functions as F
+
         try:
             points = read_points(spark, snapshot, settings)
             scaler = _fit_scaler(points, features, split, settings)
             rows = points.transform(
                 windows.to_windows, features=features, look_back=settings.look_back, scaler=scaler
             )
+            known = with_part(rows.where(F.col("target").isNotNull()), split)
+            counts = _counts(known, features, settings)
             feeds = {
-                part: _feed(spark, rows, part, split, settings, len(features), cache)
+                part: windows.make_feed(
+                    spark,
+                    known.where(F.col("part") == part).select("window", "target"),
+                    look_back=settings.look_back,
+                    features=len(features),
+                    cache=cache,
+                )
                 for part in ("training", "validation")
             }
-            run = _fit(context, snapshot, split, features, scaler, feeds)
+            run = _fit(context, snapshot, split, features, scaler, feeds, counts)
         finally:
             shutil.rmtree(cache, ignore_errors=True)
     record = run.record
@@ -103,6 +115,7 @@ def _fit(
     features: list[str],
     scaler: Scaler,
     feeds: dict[str, Feed],
+    counts: dict[str, int],
 ) -> Run:
     context.load_tensorflow()
     import keras
@@ -142,7 +155,7 @@ def _fit(
         "batch_size": batch_size,
         "scaler": scaler.to_json(),
         "split": vars(split),
-        "windows": {part: len(feed) for part, feed in feeds.items()},
+        "windows": counts,
         "fitted": vars(fitted),
         "versions": {
             "bitstorm": __version__,
@@ -153,34 +166,31 @@ def _fit(
     return runs.finish(folder, record)
 
 
-def _feed(
-    spark: SparkSession,
-    rows: DataFrame,
-    part: str,
-    split: Split,
-    settings: Training,
-    features: int,
-    cache: Path,
-) -> Feed:
+def with_part(rows: DataFrame, split: Split) -> DataFrame:
+    """Append `part`, one of PARTS: the one that the window's target lies in."""
     from pyspark.sql import functions as F
 
-    time_of_target = F.col("target_timestamp")
-    inside = (
-        time_of_target <= split.train_until_ms
-        if part == "training"
-        else (time_of_target > split.train_until_ms) & (time_of_target <= split.validate_until_ms)
+    target = F.col("target_timestamp")
+    return rows.withColumn(
+        "part",
+        F.when(target <= split.train_until_ms, PARTS[0])
+        .when(target <= split.validate_until_ms, PARTS[1])
+        .otherwise(PARTS[2]),
     )
-    chosen = rows.where(F.col("target").isNotNull() & inside).select("window", "target")
-    feed = windows.make_feed(
-        spark, chosen, look_back=settings.look_back, features=features, cache=cache
-    )
-    if len(feed) == 0:
+
+
+def _counts(known: DataFrame, features: list[str], settings: Training) -> dict[str, int]:
+    """Windows of each part. Raises DataError, before TensorFlow is loaded, where one has none."""
+    found = {row["part"]: row["count"] for row in known.groupBy("part").count().collect()}
+    counts = {part: found.get(part, 0) for part in PARTS}
+    if 0 in counts.values():
         raise DataError(
-            f"the {part} part has no window: each needs {settings.look_back} consecutive points "
-            f"and a target {settings.horizon} later; collect more, lower training.look_back, or "
-            "raise grid.max_gap"
+            f"found {', '.join(f'{n} {part}' for part, n in counts.items())} windows, expected "
+            f"some in each part; a window needs {settings.look_back} consecutive points with "
+            f"{', '.join(features)} and an observed price {settings.horizon} later: collect more, "
+            "lower training.look_back, or raise grid.max_gap"
         )
-    return feed
+    return counts
 
 
 def _fit_scaler(points: DataFrame, features: list[str], split: Split, settings: Training) -> Scaler:
@@ -206,36 +216,43 @@ def _split(snapshot: Snapshot, settings: Training) -> Split:
     )
 
 
-def _check_length(snapshot: Snapshot, settings: Training) -> None:
-    """Refuse what can't work before Spark and TensorFlow take their time."""
-    rows = snapshot.manifest.rows
-    smallest = min(
-        settings.validation_share,
-        settings.train_share,
-        1 - settings.train_share - settings.validation_share,
+def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
+    """Refuse what can't work before Spark and TensorFlow take their time.
+
+    What only the points themselves show, such as holes, is left to `_counts`.
+    """
+    manifest = snapshot.manifest
+    first, last = manifest.first_ms, manifest.last_ms
+    assert first is not None and last is not None  # an empty snapshot is never published
+    step = duration_ms(manifest.details["frequency"])
+    # These two have a value at the very first point, the others at the second or later.
+    late = 0 if set(features) <= {"price", "drawdown"} else 1
+    first_target = late + settings.look_back - 1 + settings.horizon
+    split = _split(snapshot, settings)
+    ends = [(until - first) // step for until in (split.train_until_ms, split.validate_until_ms)]
+    whole = first_target <= ends[0] < ends[1] < (last - first) // step
+    if whole and manifest.rows >= first_target + len(PARTS):
+        return
+    train, validation = settings.train_share, settings.validation_share
+    enough = max(first_target / train, 1 / validation, 1 / (1 - train - validation))
+    raise DataError(
+        f"found {manifest.rows} points ({iso(first)} to {iso(last)}), expected at least "
+        f"{math.ceil(enough) + 1} without a hole for look_back {settings.look_back}, horizon "
+        f"{settings.horizon} and the three parts: collect more, or lower training.look_back"
     )
-    needed = int((settings.look_back + settings.horizon + 1) / min(settings.train_share, 1)) + 1
-    needed = max(needed, int(1 / smallest) + 1)
-    if rows < needed:
-        manifest = snapshot.manifest
-        span = (
-            f" ({iso(manifest.first_ms)} to {iso(manifest.last_ms)})"
-            if manifest.first_ms is not None and manifest.last_ms is not None
-            else ""
-        )
-        raise DataError(
-            f"found {rows} points{span}, expected at least {needed} for look_back "
-            f"{settings.look_back}, horizon {settings.horizon} and the three parts: collect more, "
-            "or lower training.look_back"
-        )
 
 
 def _check_features(features: list[str], snapshot: Snapshot) -> None:
-    table = indicator_table(snapshot.manifest.details["windows"])
-    known = [f.name for f in table.fields if f.kind in ("float64", "float32", "int32")]
+    known = numeric_columns(snapshot)
     unknown = [name for name in features if name not in known]
     if unknown:
         raise DataError(
             f"training.features has {', '.join(unknown)}, which the indicators don't; "
             f"there are {', '.join(known)}"
         )
+
+
+def numeric_columns(snapshot: Snapshot) -> list[str]:
+    """The columns of an indicators snapshot that a network can be given."""
+    table = indicator_table(snapshot.manifest.details["windows"])
+    return [f.name for f in table.fields if f.kind in ("float64", "float32", "int32")]

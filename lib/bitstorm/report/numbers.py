@@ -34,16 +34,14 @@ def score(value: float | None) -> str:
     return NONE if value is None or _absent(value) else f"{value:+,.4f}"
 
 
-def percent(value: float | None, *, signed: bool = True, digits: int = 2) -> str:
-    """A value in percent: `+1.25 %`."""
-    if value is None or _absent(value):
-        return NONE
-    return f"{value:{'+' if signed else ''},.{digits}f} %"
+def percent(value: float | None) -> str:
+    """A change in percent: `+1.25 %`."""
+    return NONE if value is None or _absent(value) else f"{value:+,.2f} %"
 
 
-def share(value: float | None, *, signed: bool = False, digits: int = 1) -> str:
+def share(value: float | None, *, digits: int = 1) -> str:
     """A fraction as percent: 0.8 → `80.0 %`."""
-    return percent(None if value is None else 100 * value, signed=signed, digits=digits)
+    return NONE if value is None or _absent(value) else f"{100 * value:.{digits}f} %"
 
 
 def count(value: int | None) -> str:

@@ -33,7 +33,7 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
     if filename is None:
         # Microseconds, so that two calls in a second do not meet.
         filename = f"bitcoin_prices_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}.csv"
-    if Path(filename).name != filename:
+    if Path(filename).name != filename or filename in ("", ".."):
         raise StoreError(f"found the file name {filename!r}; expected one without folders")
     path = _folder_for(output_dir) / filename
     rows = _with_index(df)

@@ -155,24 +155,31 @@ def _read_folder(
     files: Sequence[Path], *, columns: Sequence[str] | None, partitions: dict[str, str]
 ) -> Iterator[pd.DataFrame]:
     stored = None if columns is None else [name for name in columns if name not in partitions]
-    urls = [file_url(file) for file in files]
-    with (
-        third_party_warnings_hushed(),
-        make_batch_reader(
-            urls,
+    with third_party_warnings_hushed():
+        reader = make_batch_reader(
+            [file_url(file) for file in files],
             schema_fields=None if stored is None else [f"^{name}$" for name in stored],
-            # One worker and no shuffling: the rows keep the order of the files.
-            workers_count=1,
+            # petastorm's thread pool can take "not begun" for "done" and lose a pass; without
+            # threads it can't, and the rows keep the order of the files.
+            reader_pool_type="dummy",
             shuffle_row_groups=False,
             num_epochs=1,
-        ) as reader,
-    ):
-        for batch in reader:
+        )
+    try:
+        while True:
+            with third_party_warnings_hushed():
+                batch = next(reader, None)
+            if batch is None:
+                return
             frame = pd.DataFrame(batch._asdict())
             for name, value in partitions.items():
                 if columns is None or name in columns:
                     frame[name] = value
             yield frame if columns is None else frame[list(columns)]
+    finally:
+        # Not by the reader's context manager: that prints to standard output.
+        reader.stop()
+        reader.join()
 
 
 def _partitions(folder: Path) -> dict[str, str]:

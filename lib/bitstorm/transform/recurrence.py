@@ -60,8 +60,9 @@ def with_recurrences(rows: DataFrame, recurrences: Sequence[Recurrence]) -> Data
     )
 
     def inside(r: Recurrence) -> Column:
-        power = F.col("tile_offset") * math.log(r.decay)
-        return F.exp(power) * F.sum(F.col(r.column) * F.exp(-power)).over(running)
+        # pow is right to the last digit or the one before; exp(o * log d) is only to o digits.
+        up, down = F.pow(F.lit(r.decay), -F.col("tile_offset")), F.pow(F.lit(r.decay), "tile_offset")
+        return down * F.sum(F.col(r.column) * up).over(running)
 
     tiled = rows.withColumn("tile", tile).withColumn("tile_offset", offset)
     partial = tiled.select("*", *[inside(r).alias(f"inside_{r.name}") for r in recurrences])
@@ -82,7 +83,7 @@ def with_recurrences(rows: DataFrame, recurrences: Sequence[Recurrence]) -> Data
     )
 
     def joined(r: Recurrence) -> Column:
-        weight = F.exp((F.col("tile_offset") + 1) * math.log(r.decay))
+        weight = F.pow(F.lit(r.decay), F.col("tile_offset") + 1)
         return (F.col(f"inside_{r.name}") + weight * F.col(f"state_{r.name}")).alias(r.name)
 
     return partial.join(states, ["segment", "tile"]).select(

@@ -1,0 +1,131 @@
+"""Indicators against pandas, TA-Lib and calculations by hand, nulls and cuts included."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+
+from bitstorm.schema import indicator_table
+from bitstorm.transform.grid import to_grid
+from bitstorm.transform.indicators import to_indicators
+
+pytestmark = pytest.mark.slow
+
+HOUR = 3_600_000
+WINDOWS = [7, 24, 168]
+FLOOR = {"log_return": 1e-6, "volatility": 1e-6}
+
+
+def reference(price: pd.Series, windows: list[int]) -> pd.DataFrame:
+    """One uncut stretch, by pandas and TA-Lib."""
+    p = price.astype("float64")
+    change = p.pct_change(fill_method=None)
+    out = {"log_return": np.log(p / p.shift())}
+    for w in windows:
+        out[f"ma_{w}"] = p.rolling(w).mean()
+        # Deviations in one window at a time: pandas' running update loses digits here.
+        out[f"volatility_{w}"] = change.rolling(w).apply(lambda x: x.std(ddof=1), raw=True)
+        out[f"ema_{w}"] = p.ewm(span=w, adjust=False, min_periods=w).mean()
+    fast = p.ewm(span=12, adjust=False, min_periods=12).mean()
+    slow = p.ewm(span=26, adjust=False, min_periods=26).mean()
+    out["macd"] = fast - slow
+    out["macd_signal"] = out["macd"].ewm(span=9, adjust=False, min_periods=9).mean()
+    out["rsi_14"] = pd.Series(talib.RSI(p.to_numpy(), 14), index=p.index)
+    middle, spread = p.rolling(20).mean(), p.rolling(20).apply(np.std, raw=True)
+    out["bollinger_upper_20"] = middle + 2 * spread
+    out["bollinger_lower_20"] = middle - 2 * spread
+    out["drawdown"] = p / p.cummax() - 1
+    out["trend"] = np.sign(out[f"ma_{windows[0]}"] - out[f"ma_{windows[-1]}"])
+    return pd.DataFrame(out)
+
+
+def computed(spark, observations: pd.DataFrame, *, step: int, windows: list[int]) -> pd.DataFrame:
+    frame = spark.createDataFrame(
+        list(observations.itertuples(index=False, name=None)), "timestamp bigint, price float"
+    )
+    grid = to_grid(frame.repartition(3), step_ms=step, max_gap=6)
+    return to_indicators(grid, windows=windows).orderBy("timestamp").toPandas()
+
+
+def assert_equal(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 1e-9) -> None:
+    for name in expected.columns:
+        ours = found[name].astype("float64").to_numpy()
+        theirs = expected[name].astype("float64").to_numpy()
+        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"nulls of {name}")
+        floor = next((f for start, f in FLOOR.items() if name.startswith(start)), 1e-9)
+        allowed = tolerance * np.maximum(np.abs(theirs), floor)
+        if name.startswith("macd"):
+            # The difference of two averages is known to the last digits of the averages.
+            allowed = np.maximum(allowed, 4 * np.spacing(found["price"].astype("float64")))
+        worst = np.nanmax(np.abs(ours - theirs) - allowed)
+        assert worst <= 0, f"{name} is off by {worst:.3g} more than allowed"
+
+
+def test_indicators_on_real_hours_equal_pandas_and_talib(spark_session, real_data):
+    source = pd.read_csv(real_data / "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz")
+    observations = pd.DataFrame(
+        {"timestamp": source["timestamp_s"] * 1000 + HOUR, "price": source["close"]}
+    )
+    found = computed(spark_session, observations, step=HOUR, windows=WINDOWS)
+    assert len(found) == 13_165
+    assert (found["timestamp"].to_numpy() == observations["timestamp"].to_numpy()).all()
+    assert not found["imputed"].any()
+    price = pd.Series(source["close"].to_numpy(dtype="float32"))
+    assert_equal(found, reference(price, WINDOWS))
+
+
+def test_everything_restarts_after_a_cut_and_carries_through_a_small_hole(spark_session):
+    chance = np.random.default_rng(11)
+    price = (30_000 * np.exp(np.cumsum(chance.normal(0, 0.01, 900)))).astype("float32")
+    stamps = np.arange(900) * HOUR + 1_600_000_000_000 // HOUR * HOUR
+    stamps[400:] += 40 * HOUR
+    kept = np.ones(900, dtype=bool)
+    kept[100:104] = False
+    observations = pd.DataFrame({"timestamp": stamps, "price": price})[kept]
+    found = computed(spark_session, observations, step=HOUR, windows=[3, 30])
+    carried = pd.Series(price).where(kept).ffill()
+    expected = pd.concat([reference(carried[:400], [3, 30]), reference(carried[400:], [3, 30])])
+    assert list(np.flatnonzero(found["imputed"])) == [100, 101, 102, 103]
+    assert (found["timestamp"].to_numpy() == stamps).all()
+    assert_equal(found, expected)
+
+
+def test_values_by_hand(spark_session):
+    prices = [100.0, 110.0, 99.0, 99.0]
+    observations = pd.DataFrame(
+        {"timestamp": [1_600_002_000_000 + n * HOUR for n in range(4)], "price": prices}
+    )
+    found = computed(spark_session, observations, step=HOUR, windows=[2, 3])
+    assert found["log_return"].tolist()[1:] == pytest.approx(
+        [math.log(1.1), math.log(0.9), 0.0], rel=1e-14
+    )
+    assert found["ma_2"].tolist()[1:] == [105.0, 104.5, 99.0]
+    # changes +0.1 and -0.1: mean 0, sample variance 0.02
+    assert found["volatility_2"].tolist()[2] == pytest.approx(math.sqrt(0.02), rel=1e-14)
+    # span 2: a = 2/3; 100, 106.666…, 101.555…
+    assert found["ema_2"].tolist()[1:3] == pytest.approx([320 / 3, 914 / 9], rel=1e-14)
+    assert found["drawdown"].tolist() == pytest.approx([0.0, 0.0, -0.1, -0.1], rel=1e-14)
+    # ma_2 less ma_3: 104.5 - 103, 99 - 102.666…
+    assert found["trend"].tolist()[2:] == [1, -1]
+    assert found["trend"].isna().tolist() == [True, True, False, False]
+    assert found["volatility_3"].isna().tolist() == [True, True, True, False]
+
+
+def test_a_constant_price_has_no_volatility_and_no_strength(spark_session):
+    observations = pd.DataFrame(
+        {"timestamp": [1_600_002_000_000 + n * HOUR for n in range(40)], "price": [5.25] * 40}
+    )
+    found = computed(spark_session, observations, step=HOUR, windows=[7, 24])
+    assert set(found["volatility_7"].dropna()) == {0.0}
+    assert set(found["drawdown"]) == {0.0}
+    assert talib.RSI(np.full(40, 5.25), 14)[-1] == found["rsi_14"].iloc[-1]
+
+
+def test_the_columns_are_those_of_the_schema_in_its_order(spark_session):
+    observations = pd.DataFrame({"timestamp": [1_600_002_000_000], "price": [1.0]})
+    found = computed(spark_session, observations, step=HOUR, windows=WINDOWS)
+    assert list(found.columns) == indicator_table(WINDOWS).names
