@@ -209,7 +209,9 @@ def until(there: Callable[[], Any], what: str, *, log: Path | None = None) -> No
     deadline = time.monotonic() + SECONDS_TO_START
     while not there():
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {SECONDS_TO_START} s: {what}\n{log.read_text() if log else ''}")
+            pytest.fail(
+                f"not within {SECONDS_TO_START} s: {what}\n{log.read_text() if log else ''}"
+            )
         time.sleep(0.1)
 
 
@@ -270,7 +272,10 @@ def test_ingest_and_indicators_run_on_the_cluster_they_are_submitted_to(
     assert points["ma_24"].isna().sum() == 23
 
     apps = {app["id"]: app for app in cluster.state()["completedapps"]}
-    assert sorted(app["name"] for app in apps.values()) == ["bitstorm indicators", "bitstorm ingest"]
+    assert sorted(app["name"] for app in apps.values()) == [
+        "bitstorm indicators",
+        "bitstorm ingest",
+    ]
     assert {app["state"] for app in apps.values()} == {"FINISHED"}
     for log in (cluster.spark.events / name for name in apps):
         events = [json.loads(line) for line in log.read_text().splitlines()]

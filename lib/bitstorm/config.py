@@ -204,7 +204,8 @@ def base_yaml() -> str:
             section = head
             lines += ["", f"{section}:"]
         text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
-        lines.append(f"  {name}: {text.removesuffix('...').strip():<12} # {meaning}")
+        entry = f"{name}: {text.removesuffix('...').strip()}"
+        lines.append(f"  {entry:<32} # {meaning}")
     return "\n".join(lines) + "\n"
 
 

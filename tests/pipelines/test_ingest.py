@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from landed import HOUR, collected, context_of, drop
 from petastorm import make_batch_reader, make_reader
 
 from bitstorm.errors import WorkspaceBound
@@ -19,6 +18,7 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.sidecar import Origin
 from bitstorm.store import snapshots
 from bitstorm.utils import load_petastorm_batches_to_df
+from landed import HOUR, collected, context_of, drop
 
 pytestmark = pytest.mark.slow
 
@@ -159,7 +159,11 @@ def test_the_snapshot_opens_with_every_peer_and_each_gives_the_same_rows(spark_s
     same(pd.read_parquet(folder).astype({"month": object}))
     plain = spark_session.read.parquet(str(folder))
     kinds = dict(plain.dtypes)
-    assert (kinds["timestamp"], kinds["price"], kinds["market_cap"]) == ("bigint", "float", "double")
+    assert (kinds["timestamp"], kinds["price"], kinds["market_cap"]) == (
+        "bigint",
+        "float",
+        "double",
+    )
     same(plain.toPandas().astype({"month": str}))
 
     url = folder.as_uri()

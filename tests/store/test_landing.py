@@ -5,10 +5,10 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from landed import collected, drop
 
 from bitstorm.errors import BatchError
 from bitstorm.store.landing import contract_columns, survey
+from landed import collected, drop
 
 NOW = 4_000_000_000_000
 
@@ -17,9 +17,7 @@ def look(landing, *, known=(), settle=10.0, now=None):
     import time
 
     moment = int(time.time() * 1000) if now is None else now
-    return survey(
-        landing, known=dict.fromkeys(known), settle_seconds=settle, now_ms=moment
-    )
+    return survey(landing, known=dict.fromkeys(known), settle_seconds=settle, now_ms=moment)
 
 
 @pytest.mark.parametrize(

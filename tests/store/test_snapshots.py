@@ -24,9 +24,7 @@ def written(stamps_by_month):
 
 
 def published(root, stamps_by_month, parent=None):
-    return snapshots.publish(
-        root, table="T", parent=parent, write=written(stamps_by_month)
-    )
+    return snapshots.publish(root, table="T", parent=parent, write=written(stamps_by_month))
 
 
 def test_a_published_snapshot_is_current_and_its_record_is_what_was_written(tmp_path):

@@ -9,7 +9,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm import __version__

@@ -61,7 +61,10 @@ def with_recurrences(rows: DataFrame, recurrences: Sequence[Recurrence]) -> Data
 
     def inside(r: Recurrence) -> Column:
         # pow is right to the last digit or the one before; exp(o * log d) is only to o digits.
-        up, down = F.pow(F.lit(r.decay), -F.col("tile_offset")), F.pow(F.lit(r.decay), "tile_offset")
+        up, down = (
+            F.pow(F.lit(r.decay), -F.col("tile_offset")),
+            F.pow(F.lit(r.decay), "tile_offset"),
+        )
         return down * F.sum(F.col(r.column) * up).over(running)
 
     tiled = rows.withColumn("tile", tile).withColumn("tile_offset", offset)

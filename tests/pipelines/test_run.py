@@ -1,0 +1,119 @@
+"""The whole line on the simulated market: what a newcomer's first command leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bitstorm.store import snapshots
+from bitstorm.workspace import open_workspace
+
+pytestmark = pytest.mark.slow
+
+BITSTORM = Path(sys.executable).with_name("bitstorm")
+SMALL = ["--set", "backfill.days=40", "--set", "training.epochs=2", "--set", "training.units=8"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One run of the command in its own process, and where it ran."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    process = subprocess.run(
+        [BITSTORM, "run", "--json", "--workspace", "my space", *SMALL],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("BITSTORM__")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    return process, open_workspace(str(folder / "my space"))
+
+
+def test_it_ends_well_and_says_nothing_but_its_own_progress(done):
+    process, _ = done
+    assert process.returncode == 0, process.stderr
+    stages = ["backfill", "collect", "spark", "ingest", "indicators", "train", "forecast", "report"]
+    lines = process.stderr.splitlines()
+    assert lines[0].startswith("bitstorm ")
+    assert [line.split()[0] for line in lines[1:]] == stages
+
+
+def test_standard_output_is_one_json_object_whose_rows_add_up(done):
+    result = json.loads(done[0].stdout)["ingested"]
+    assert result["read"] == result["accepted"] + result["duplicate"] + result["refused"] > 900
+    assert result["rows"] == result["accepted"]
+
+
+def test_it_leaves_data_sets_a_run_and_a_report_marked_simulated(done):
+    workspace = done[1]
+    for root in (workspace.prices, workspace.indicators):
+        assert (snapshots.resolve(root) / "_metadata").exists()
+    (record,) = workspace.checkpoints.glob("*/run.json")
+    assert {p.name for p in record.parent.iterdir()} == {"best.keras", "history.csv", "run.json"}
+    reports = {path.name: path for path in workspace.reports.iterdir()}
+    assert set(reports) == {
+        "price.png",
+        "volatility.png",
+        "forecast.png",
+        "training.png",
+        "metrics.json",
+        "forecast.csv",
+        "summary.txt",
+        "dashboard.html",
+    }
+    for name in ("summary.txt", "dashboard.html"):
+        assert "SIMULATED" in reports[name].read_text()
+        assert "Data provided by CoinGecko" not in reports[name].read_text()
+    for name in ("price.png", "forecast.png"):
+        assert reports[name].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_metrics_name_the_snapshots_that_they_came_from(done):
+    workspace = done[1]
+    metrics = json.loads((workspace.reports / "metrics.json").read_text())
+    assert metrics["snapshot"] == {
+        "prices": snapshots.current(workspace.prices).id,
+        "indicators": snapshots.current(workspace.indicators).id,
+    }
+    frame = pd.read_csv(workspace.reports / "forecast.csv")
+    saved = (
+        1
+        - ((frame.forecast_log_return - frame.actual_log_return) ** 2).mean()
+        / (frame.actual_log_return**2).mean()
+    )
+    assert metrics["model"]["skill"] == pytest.approx(saved, rel=1e-6, abs=1e-9)
+    assert metrics["test"]["windows"] == len(frame)
+
+
+def test_status_then_tells_what_is_there(done):
+    workspace = done[1]
+    process = subprocess.run(
+        [BITSTORM, "status", "--json", "--workspace", workspace.root],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    status = json.loads(process.stdout)
+    assert status["origin"] == "simulated:7, bitcoin, usd"
+    assert status["prices"]["rows"] == snapshots.current(workspace.prices).manifest.rows
+    assert status["waiting_batches"] == 0 and status["age_ms"] < 3_600_000
+    assert status["missing"] == sum_of_missing_hours(workspace)
+
+
+def sum_of_missing_hours(workspace) -> int:
+    frame = pd.read_parquet(snapshots.resolve(workspace.prices), columns=["timestamp"])
+    labels = pd.to_datetime(frame["timestamp"], unit="ms", utc=True).dt.ceil("h").drop_duplicates()
+    return len(pd.date_range(labels.min(), labels.max(), freq="h")) - len(labels)
+
+
+def test_no_private_file_is_left_over(done):
+    left = [p.name for p in done[1].cache.iterdir()]
+    assert left == ["spark.log"]

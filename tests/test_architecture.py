@@ -1,0 +1,115 @@
+"""Who may import whom: the walls of ARCHITECTURE.md, read from the code."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = ROOT / "lib" / "bitstorm"
+PACKAGE = "bitstorm"
+
+ROOMS = ("collect", "store", "transform", "model", "report")
+# Each layer may import those before it; the rooms of one layer don't import each other.
+LAYERS = (
+    ("errors", "instants"),
+    ("schema", "java", "quiet", "sidecar", "console"),
+    ("config", "workspace"),
+    ("session",),
+    ROOMS,
+    ("pipelines",),
+    ("terminal",),
+    ("cli",),
+)
+# Public faces: they may import anything below the pipelines.
+FACES = ("utils", "testing")
+FENCES = {
+    "requests": ("collect",),
+    "urllib3": ("collect",),
+    "petastorm": ("store", "model/windows"),
+    "tensorflow": ("model", "pipelines/context"),
+    "keras": ("model", "pipelines/context", "pipelines/train"),
+    "matplotlib": ("report",),
+    "plotly": ("report",),
+    "click": ("cli",),
+}
+HEAVY = ("pyspark", "tensorflow", "keras", "matplotlib", "plotly", "pandas", "numpy", "petastorm")
+
+
+def modules() -> list[Path]:
+    return sorted(LIBRARY.rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    """`store/landing` of `lib/bitstorm/store/landing.py`."""
+    return path.relative_to(LIBRARY).with_suffix("").as_posix().removesuffix("/__init__")
+
+
+def imports(path: Path, *, top_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if top_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.add(child.module)
+                if child.module == PACKAGE or child.module.startswith(f"{PACKAGE}."):
+                    found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def rank(name: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def test_every_module_has_its_layer():
+    tops = {place(path).split("/")[0] for path in modules()} - {"__init__"}
+    known = {name for layer in LAYERS for name in layer} | set(FACES)
+    assert tops == known
+
+
+def test_imports_go_downwards_and_rooms_do_not_know_each_other():
+    wrong = []
+    for path in modules():
+        here = place(path).split("/")[0]
+        if here in ("__init__", *FACES):
+            continue
+        theirs = {n.split(".")[1] for n in imports(path) if n.startswith(f"{PACKAGE}.")}
+        for there in theirs & {name for layer in LAYERS for name in layer} - {here}:
+            upwards = rank(there) > rank(here)
+            between_rooms = {here, there} <= set(ROOMS)
+            if upwards or between_rooms:
+                wrong.append(f"{place(path)} imports {there}")
+        wrong += [f"{place(path)} imports {there}" for there in theirs & set(FACES)]
+    assert wrong == []
+
+
+def test_third_parties_stay_inside_their_fences():
+    wrong = []
+    for path in modules():
+        for name in {name.split(".")[0] for name in imports(path)}:
+            allowed = FENCES.get(name)
+            if allowed and not place(path).startswith(allowed):
+                wrong.append(f"{place(path)} imports {name}")
+    assert wrong == []
+
+
+def test_what_the_command_line_loads_first_is_light():
+    start = [LIBRARY / "cli.py", LIBRARY / "errors.py", LIBRARY / "__init__.py"]
+    for path in start:
+        heavy = {name.split(".")[0] for name in imports(path, top_only=True)} & set(HEAVY)
+        assert heavy == set(), path.name
+
+
+def test_no_module_outside_the_tests_prints_or_edits_the_path():
+    for path in [*modules(), *sorted((ROOT / "jobs").glob("*.py"))]:
+        assert "sys.path" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,119 @@
+"""The commands as a user types them: exit codes, sentences, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitstorm import __version__
+
+BITSTORM = Path(sys.executable).with_name("bitstorm")
+
+
+def bitstorm(*arguments: str | Path, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("BITSTORM__")}
+    return subprocess.run(
+        [BITSTORM, *map(str, arguments)],
+        cwd=cwd,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands_in_the_order_of_the_datas_way(tmp_path):
+    shown = bitstorm("--help", cwd=tmp_path)
+    names = [line.split()[0] for line in shown.stdout.split("Commands:")[1].splitlines() if line]
+    expected = "collect backfill import ingest indicators train forecast report run status"
+    assert names[: len(expected.split())] == expected.split()
+    assert bitstorm("--version", cwd=tmp_path).stdout.strip().endswith(__version__)
+
+
+def test_wrong_settings_are_all_told_at_once_with_exit_code_2(tmp_path):
+    done = bitstorm("status", "--set", "a.b=1", "--set", "grid.max_gap=-1", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "2 settings are wrong" in done.stderr and "grid.max_gap" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dance"], ["status", "--loud"], ["backfill", "--days", "0"]]
+)
+def test_bad_usage_is_exit_code_2(tmp_path, arguments):
+    done = bitstorm(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_config_show_says_where_each_value_came_from(tmp_path):
+    done = bitstorm(
+        "config", "show", "--json", "--set", "training.epochs=3",
+        cwd=tmp_path, BITSTORM__GRID__FREQUENCY="5m",
+    )  # fmt: skip
+    shown = json.loads(done.stdout)
+    assert shown["training.epochs"] == {"value": 3, "origin": "--set"}
+    assert shown["grid.frequency"]["origin"] == "environment BITSTORM__GRID__FREQUENCY"
+    assert shown["training.horizon"] == {"value": 1, "origin": "default"}
+
+
+def test_the_status_of_an_empty_workspace_is_no_error(tmp_path):
+    done = bitstorm("status", "--workspace", "w", "--json", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    status = json.loads(done.stdout)
+    assert status["prices"] is None and status["waiting_batches"] == 0
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("indicators", "bitstorm ingest"), ("train", "indicators"), ("report", "bitstorm forecast")],
+)
+def test_a_command_without_what_it_needs_says_what_to_run_first(tmp_path, command, said):
+    done = bitstorm(command, "--workspace", "w", cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_to_ingest_is_exit_code_3_only_when_asked(tmp_path):
+    assert bitstorm("ingest", cwd=tmp_path).returncode == 0
+    assert bitstorm("ingest", "--fail-if-idle", cwd=tmp_path).returncode == 3
+
+
+def test_debug_shows_the_traceback_that_is_otherwise_spared(tmp_path):
+    done = bitstorm("indicators", "--debug", cwd=tmp_path)
+    assert "Traceback" in done.stderr and "SnapshotMissing" in done.stderr
+
+
+def test_progress_goes_to_standard_error_and_to_the_log_file_unless_quiet(tmp_path):
+    loud = bitstorm("collect", "--log-file", "log.txt", cwd=tmp_path)
+    assert loud.returncode == 0
+    again = bitstorm("collect", "--json", "--quiet", cwd=tmp_path)
+    result = json.loads(again.stdout)
+    assert again.stderr == ""
+    assert result["source"] == "simulated:7" and result["observation"]["price"] > 0
+
+
+def test_a_backfill_then_a_status_that_counts_it_as_waiting(tmp_path):
+    done = bitstorm("backfill", "--days", "10", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and 220 <= result["points"] <= 250
+    status = json.loads(bitstorm("status", "--json", cwd=tmp_path).stdout)
+    assert status["waiting_batches"] == len(result["batches"]) >= 1
+
+
+def test_an_import_preview_shows_rows_and_writes_nothing(tmp_path):
+    (tmp_path / "mine.csv").write_text("when,close\n1609459200,29000\n1609462800,29100\n")
+    done = bitstorm(
+        "import", "mine.csv", "--timestamp-column", "when", "--price-column", "close",
+        "--unit", "s", "--stamp", "open", "--bar", "1h", "--preview",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "2021-01-01T01:00:00Z, 29000" in done.stdout
+    assert not (tmp_path / "workspace").exists()

@@ -1,0 +1,57 @@
+"""One definition of each table; every other form says the same."""
+
+from __future__ import annotations
+
+import numpy as np
+from pyspark.sql import types as t
+
+from bitstorm.schema import PRICES, indicator_table, spark_struct
+from bitstorm.store.petastorm_io import BitcoinSchema, unischema
+
+
+def test_bitcoin_schema_is_the_contracts():
+    fields = {name: (f.numpy_dtype, f.nullable) for name, f in BitcoinSchema.fields.items()}
+    assert fields == {
+        "timestamp": (np.int64, False),
+        "price": (np.float32, False),
+        "market_cap": (np.float64, True),
+        "volume_24h": (np.float64, True),
+        "price_change_24h": (np.float32, True),
+        "month": (np.str_, False),
+    }
+    assert spark_struct(PRICES) == t.StructType(
+        [
+            t.StructField("timestamp", t.LongType(), False),
+            t.StructField("price", t.FloatType(), False),
+            t.StructField("market_cap", t.DoubleType(), True),
+            t.StructField("volume_24h", t.DoubleType(), True),
+            t.StructField("price_change_24h", t.FloatType(), True),
+            t.StructField("month", t.StringType(), False),
+        ]
+    )
+
+
+def test_the_indicator_schema_follows_the_windows():
+    table = indicator_table([3, 9])
+    assert table.names == [
+        "timestamp",
+        "price",
+        "imputed",
+        "log_return",
+        "ma_3",
+        "ma_9",
+        "volatility_3",
+        "volatility_9",
+        "ema_3",
+        "ema_9",
+        "macd",
+        "macd_signal",
+        "rsi_14",
+        "bollinger_upper_20",
+        "bollinger_lower_20",
+        "drawdown",
+        "trend",
+        "month",
+    ]
+    kinds = {name: f.numpy_dtype for name, f in unischema(table).fields.items()}
+    assert (kinds["imputed"], kinds["trend"], kinds["ma_3"]) == (np.bool_, np.int32, np.float64)
