@@ -10,7 +10,10 @@ from bitstorm.transform.merge import with_place
 
 pytestmark = pytest.mark.slow
 
-SCHEMA = "timestamp bigint, price double, batch string, line bigint, granularity_ms bigint, fetched_at bigint"
+SCHEMA = (
+    "timestamp bigint, price double, batch string, line bigint, granularity_ms bigint, "
+    "fetched_at bigint"
+)
 HOUR, DAY = 3_600_000, 86_400_000
 
 # Best first, as the contract ranks them.

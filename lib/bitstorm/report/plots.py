@@ -243,6 +243,8 @@ def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
 
 def _saved(axes: Axes, forecast: pd.DataFrame, *, step: int) -> None:
     """The running sum of the squared error saved against persistence."""
+    from matplotlib.ticker import FuncFormatter
+
     from bitstorm.report.canvas import dress, legend, time_axis
 
     frame = pd.DataFrame(
@@ -261,6 +263,8 @@ def _saved(axes: Axes, forecast: pd.DataFrame, *, step: int) -> None:
     )
     dress(axes, title=f"Squared error saved against persistence{found}")
     axes.set_ylabel("running sum, squared log return")
+    # Matplotlib's shared exponent would stand on the legend's line.
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     time_axis(axes)
     legend(axes)
 

@@ -1,0 +1,42 @@
+"""What the README says holds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from bitstorm.cli import bitstorm
+from bitstorm.config import Settings
+from bitstorm.schema import PRICES, indicator_table, markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_tables_are_those_of_the_schemas():
+    assert markdown(PRICES) in README
+    assert markdown(indicator_table(Settings().indicators.windows)) in README
+
+
+def test_every_command_that_it_names_exists_and_every_command_is_named():
+    table = README.split("| command | does |")[1].split("\n\n")[0]
+    named = {match.split()[0] for match in re.findall(r"^\| `([a-z -]+)", table, re.MULTILINE)}
+    assert named == set(bitstorm.commands)
+
+
+def test_every_file_that_it_links_to_is_there():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_options_that_it_shows_are_known():
+    for command, options in {
+        "run": ["--csv", "--timestamp-column", "--stamp", "--bar", "--unit", "--format"],
+        "backfill": ["--days", "--until"],
+        "simulate": ["--port", "--replay"],
+        "ingest": ["--workspace", "--config", "--json", "--fail-if-idle", "--log-file"],
+    }.items():
+        shown = CliRunner().invoke(bitstorm, [command, "--help"]).output
+        assert [o for o in options if o not in shown] == []
