@@ -72,6 +72,9 @@ class Ingest(_Section):
     settle_seconds: float = Field(
         10.0, ge=0, description="age at which a CSV without a sidecar is taken as complete"
     )
+    lock_seconds: float = Field(
+        60.0, ge=0, description="how long to wait for another run that is writing the data set"
+    )
     future_seconds: float = Field(
         300.0, ge=0, description="how far a row may lie after its batch was fetched"
     )

@@ -20,7 +20,9 @@ A message says what was found, what was expected and what to do.
     ├── BatchError                     a CSV batch or a foreign file as a whole
     ├── StoreError                     a data set on disk
     │   ├── SnapshotMissing            there is none, or none of that name
-    │   └── SnapshotDamaged            it is not what its record says
+    │   ├── SnapshotDamaged            it is not what its record says
+    │   ├── SealBroken                 what was written may not be published
+    │   └── Overtaken                  another run published first: merge again
     ├── DataError                      too little data, or data that cannot serve
     ├── ModelError                     a training run that cannot be used
     └── NothingToDo                    exit 3 with --fail-if-idle, else exit 0
@@ -133,6 +135,14 @@ class SnapshotMissing(StoreError):
 
 
 class SnapshotDamaged(StoreError):
+    pass
+
+
+class SealBroken(StoreError):
+    pass
+
+
+class Overtaken(StoreError):
     pass
 
 

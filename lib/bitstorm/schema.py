@@ -68,6 +68,19 @@ PRICES = Table(
     ),
 )
 
+# Where each row of PRICES came from, and what decides between observations of one time.
+LINEAGE = Table(
+    "LineageSchema",
+    (
+        Field("timestamp", "int64", "Unix milliseconds, UTC", False, "unique"),
+        Field("batch", "string", "SHA-256 of the batch's content", False),
+        Field("line", "int64", "its line there; the header is line 1", False),
+        Field("granularity_ms", "int64", "typical distance of the batch's rows", True),
+        Field("fetched_at", "int64", "Unix milliseconds, UTC", True),
+        _MONTH,
+    ),
+)
+
 
 def indicator_table(windows: Sequence[int]) -> Table:
     """IndicatorSchema for the configured windows (steps of the grid, ascending)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bitstorm.instants import duration_ms
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
 from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.snapshots import Change, Draft
 from bitstorm.transform.grid import to_grid
 from bitstorm.transform.indicators import to_indicators
 
@@ -41,6 +41,7 @@ def indicators(context: Context) -> Computed:
     parent = snapshots.current(workspace.indicators)
     if parent is not None and parent.manifest.details == recipe:
         return _computed(parent, idle=True)
+    snapshots.check_content(prices)
     table = indicator_table(settings.indicators.windows)
     with context.spark("indicators") as spark:
         frame = (
@@ -54,12 +55,19 @@ def indicators(context: Context) -> Computed:
             .transform(to_indicators, windows=settings.indicators.windows)
         )
 
-        def write(folder: Path, _lineage: Path) -> dict[str, Any]:
-            petastorm_io.write_dataset(frame, folder, table)
-            return recipe
+        def write(draft: Draft) -> Change:
+            petastorm_io.write_dataset(frame, draft.folder, table)
+            before = set() if parent is None else {f.month for f in parent.manifest.files}
+            # Every month is new: another window or gap may even take some away.
+            return Change(frozenset(before), may_lose_keys=True, details=recipe)
 
         snapshot = snapshots.publish(
-            workspace.indicators, table=table.name, parent=parent, write=write
+            workspace.indicators,
+            table=table,
+            schema=petastorm_io.unischema(table),
+            parent=parent,
+            operation="indicators",
+            write=write,
         )
     return _computed(snapshot, idle=False)
 

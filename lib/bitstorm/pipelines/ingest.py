@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import StoreError
+from bitstorm.errors import Overtaken
 from bitstorm.instants import now_ms
 from bitstorm.pipelines.context import Context
-from bitstorm.schema import CSV_COLUMNS, PARTITION, PRICES
+from bitstorm.schema import CSV_COLUMNS, LINEAGE, PARTITION, PRICES
 from bitstorm.sidecar import Origin
 from bitstorm.store import landing, petastorm_io, rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
-from bitstorm.store.snapshots import Snapshot
+from bitstorm.store.lock import writer_lock
+from bitstorm.store.snapshots import Change, Draft, Snapshot
 from bitstorm.transform.contract import (
     BATCH_COLUMNS,
+    month_of,
     reason,
     to_prices,
     with_fields,
@@ -57,30 +58,25 @@ class Ingested:
         return self.batches == 0 and not self.refused_batches
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The rows of one batch; a batch is taken only when they add up."""
-
-    name: str
-    read: int
-    accepted: int
-    duplicate: int
-    refused: int
-
-    def check(self) -> None:
-        if self.read != self.accepted + self.duplicate + self.refused:
-            raise StoreError(
-                f"batch {self.name} does not add up: {self.read} rows read, but {self.accepted} "
-                f"accepted + {self.duplicate} duplicate + {self.refused} refused; nothing was "
-                "published, please report this"
-            )
-
-
 def ingest(context: Context) -> Ingested:
-    """Take every new batch of the landing folder into a new snapshot of `prices`."""
+    """Take every new batch of the landing folder into a new snapshot of `prices`.
+
+    Raises StoreError when another run holds the data set for longer than `ingest.lock_seconds`.
+    """
+    workspace, settings = context.workspace, context.settings
+    with writer_lock(workspace.prices, wait_seconds=settings.ingest.lock_seconds):
+        while True:
+            try:
+                return _ingest(context)
+            except Overtaken:
+                # A mount without locks: the other run's snapshot is the parent now.
+                context.console.say("another run has published first: merging again")
+
+
+def _ingest(context: Context) -> Ingested:
     workspace, settings = context.workspace, context.settings
     parent = snapshots.current(workspace.prices)
-    known: dict[str, Any] = {} if parent is None else parent.manifest.details["batches"]
+    known = snapshots.read_ledger(parent)
     found = landing.survey(
         workspace.landing,
         known=known,
@@ -93,6 +89,7 @@ def ingest(context: Context) -> Ingested:
         for refused in (*found.refused, *strangers)
         if rejects.keep_batch(workspace.rejects, refused)
     )
+    manifest = None if parent is None else parent.manifest
     base = Ingested(
         batches=len(ready),
         read=0,
@@ -103,17 +100,25 @@ def ingest(context: Context) -> Ingested:
         refused_batches=newly_refused,
         unsettled_batches=len(found.unsettled),
         known_batches=len(found.known),
-        snapshot=None if parent is None else parent.id,
-        rows=0 if parent is None else parent.manifest.rows,
-        first_ms=None if parent is None else parent.manifest.first_ms,
-        last_ms=None if parent is None else parent.manifest.last_ms,
+        snapshot=None if manifest is None else manifest.id,
+        rows=0 if manifest is None else manifest.rows,
+        first_ms=None if manifest is None else manifest.first_ms,
+        last_ms=None if manifest is None else manifest.last_ms,
     )
     if not ready:
         return base
     workspace.bind(origin)
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("ingest") as spark, landing.staged(ready, staging) as folder:
-        return _merge(spark, context, base, ready=ready, folder=folder, parent=parent, known=known)
+        lines = _numbered(
+            spark, landing.read_lines(spark, folder), ready, future_ms=_future(context)
+        )
+        checked = lines.transform(with_fields).transform(with_values).transform(with_rule)
+        return _merge(context, base, checked, ready=ready, parent=parent, known=known)
+
+
+def _future(context: Context) -> int:
+    return int(context.settings.ingest.future_seconds * 1000)
 
 
 def _of_one_origin(
@@ -150,38 +155,35 @@ def _origin(batch: Batch) -> Origin | None:
 
 
 def _merge(
-    spark: SparkSession,
     context: Context,
     base: Ingested,
+    checked: DataFrame,
     *,
     ready: Sequence[Batch],
-    folder: Path,
     parent: Snapshot | None,
-    known: dict[str, Any],
+    known: dict[str, dict[str, Any]],
 ) -> Ingested:
     from pyspark import StorageLevel
     from pyspark.sql import functions as F
 
-    workspace = context.workspace
+    workspace, spark = context.workspace, checked.sparkSession
     names = {batch.sha256: batch.name for batch in ready}
-    future_ms = int(context.settings.ingest.future_seconds * 1000)
-    lines = _numbered(spark, landing.read_lines(spark, folder), ready, future_ms=future_ms)
-    checked = lines.transform(with_fields).transform(with_values).transform(with_rule)
-    by_rule = checked.groupBy("batch", "rule").count().collect()
+    good_month = F.when(F.col("rule").isNull(), month_of(F.col("timestamp")))
+    by_rule = checked.groupBy("batch", "rule", good_month.alias(PARTITION)).count().collect()
     read = _sums((row["batch"], row["count"]) for row in by_rule)
     refused = _sums((row["batch"], row["count"]) for row in by_rule if row["rule"] is not None)
+    months = {row[PARTITION] for row in by_rule if row[PARTITION] is not None}
     if refused:
         bad = checked.where(F.col("rule").isNotNull()).sort("batch", "line")
         rows = (row.asDict() for row in bad.toLocalIterator())
         explained = ({**row, "reason": reason(row["rule"], row)} for row in rows)
         rejects.keep_rows(workspace.rejects, explained, names=names)
     total = replace(base, read=sum(read.values()), refused=sum(refused.values()))
-    if parent is None and total.read == total.refused:
+    if parent is None and not months:
         return total
 
     good = to_prices(checked.where(F.col("rule").isNull()), keep=LINEAGE_COLUMNS)
-    stored = [] if parent is None else [_stored(spark, parent)]
-    everything = good if not stored else stored[0].unionByName(good)
+    everything = good if parent is None else good.unionByName(_stored(spark, parent, months))
     placed = with_place(everything).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = (
@@ -192,39 +194,44 @@ def _merge(
         won = {row["batch"]: row["won"] for row in counts}
         lost = {row["batch"]: row["all"] - row["won"] for row in counts}
         tallies = {
-            b.sha256: Tally(
-                b.name,
-                read.get(b.sha256, 0),
-                won.get(b.sha256, 0),
-                lost.get(b.sha256, 0),
-                refused.get(b.sha256, 0),
-            )
+            b.sha256: {
+                "name": b.name,
+                "read": read.get(b.sha256, 0),
+                "accepted": won.get(b.sha256, 0),
+                "duplicate": lost.get(b.sha256, 0),
+                "refused": refused.get(b.sha256, 0),
+            }
             for b in ready
         }
-        for tally in tallies.values():
-            tally.check()
         winners = placed.where(F.col("place") == 1)
 
-        def write(target: Path, lineage: Path) -> dict[str, Any]:
-            petastorm_io.write_dataset(winners, target, PRICES)
-            petastorm_io.write_partitioned(
-                winners.select("timestamp", *LINEAGE_COLUMNS, PARTITION), lineage
+        def write(draft: Draft) -> Change:
+            if months:
+                petastorm_io.write_dataset(winners, draft.folder, PRICES)
+                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE)
+            return Change(
+                frozenset(months),
+                with_lineage=True,
+                batches=tallies,
+                ledger={**known, **tallies},
             )
-            records = {sha: vars(tally) for sha, tally in tallies.items()}
-            return {"batches": {**known, **records}}
 
         snapshot = snapshots.publish(
-            workspace.prices, table=PRICES.name, parent=parent, write=write
+            workspace.prices,
+            table=PRICES,
+            schema=petastorm_io.BitcoinSchema,
+            parent=parent,
+            operation="ingest",
+            write=write,
         )
     finally:
         placed.unpersist()
-    accepted = sum(tally.accepted for tally in tallies.values())
-    before = 0 if parent is None else parent.manifest.rows
+    accepted = sum(tally["accepted"] for tally in tallies.values())
     return replace(
         total,
         accepted=accepted,
-        duplicate=sum(tally.duplicate for tally in tallies.values()),
-        replaced=before + accepted - snapshot.manifest.rows,
+        duplicate=sum(tally["duplicate"] for tally in tallies.values()),
+        replaced=base.rows + accepted - snapshot.manifest.rows,
         snapshot=snapshot.id,
         rows=snapshot.manifest.rows,
         first_ms=snapshot.manifest.first_ms,
@@ -232,10 +239,10 @@ def _merge(
     )
 
 
-def _stored(spark: SparkSession, parent: Snapshot) -> DataFrame:
-    """The parent's rows with their lineage."""
-    prices = petastorm_io.read_spark(spark, parent, PRICES)
-    lineage = petastorm_io.read_lineage(spark, parent)
+def _stored(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
+    """The parent's rows of these months with their lineage."""
+    prices = petastorm_io.read_spark(spark, parent, PRICES, months=months)
+    lineage = petastorm_io.read_lineage(spark, parent, months=months)
     return prices.join(lineage.select("timestamp", *LINEAGE_COLUMNS), "timestamp")
 
 

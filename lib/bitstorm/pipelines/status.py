@@ -47,7 +47,7 @@ def status(context: Context) -> Status:
     workspace, settings = context.workspace, context.settings
     prices = snapshots.current(workspace.prices, snapshot=context.snapshot)
     indicators = snapshots.current(workspace.indicators)
-    known = {} if prices is None else prices.manifest.details["batches"]
+    known = snapshots.read_ledger(prices)
     found = landing.survey(
         workspace.landing,
         known=known,

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from bitstorm.errors import SnapshotDamaged, SnapshotMissing
 from bitstorm.quiet import third_party_warnings_hushed
-from bitstorm.schema import PARTITION, PRICES, Kind, Table, spark_struct, spark_type
-from bitstorm.store.snapshots import Snapshot, part_files
+from bitstorm.schema import LINEAGE, PARTITION, PRICES, Kind, Table, spark_struct, spark_type
+from bitstorm.store.snapshots import Snapshot
 from bitstorm.workspace import file_url
 
 with third_party_warnings_hushed():
@@ -59,25 +59,23 @@ BitcoinSchema = unischema(PRICES)
 
 
 def write_dataset(frame: DataFrame, folder: Path, table: Table) -> None:
-    """Write the frame's rows as a whole Petastorm data set, one file a month, sorted by time.
+    """Write the frame's rows as a Petastorm data set, one file a month, sorted by time.
 
-    `frame` has the table's columns; the files hold exactly its types. `_metadata` and
-    `_common_metadata` are both written. The folder must not exist.
+    `frame` has the table's columns; the files hold exactly its types. The folder must not exist.
     """
     spark = frame.sparkSession
-    url = file_url(folder)
-    rows = spark_rows(frame, table)
     with (
         third_party_warnings_hushed(),
-        materialize_dataset(spark, url, unischema(table), use_summary_metadata=True),
+        materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
-        write_partitioned(rows, folder)
+        write_partitioned(frame, folder, table)
 
 
-def write_partitioned(rows: DataFrame, folder: Path) -> None:
+def write_partitioned(frame: DataFrame, folder: Path, table: Table) -> None:
     """Plain Parquet by month, one file a month, sorted by time inside."""
     (
-        rows.repartition(PARTITION)
+        spark_rows(frame, table)
+        .repartition(PARTITION)
         .sortWithinPartitions(PARTITION, "timestamp")
         .write.mode("errorifexists")
         .partitionBy(PARTITION)
@@ -94,9 +92,20 @@ def spark_rows(frame: DataFrame, table: Table) -> DataFrame:
     )
 
 
-def read_spark(spark: SparkSession, snapshot: Snapshot, table: Table) -> DataFrame:
+def read_spark(
+    spark: SparkSession, snapshot: Snapshot, table: Table, *, months: set[str] | None = None
+) -> DataFrame:
     """The snapshot's listed files as a DataFrame with the table's columns, `month` included."""
-    return _read_files(spark, snapshot.folder, snapshot.files, table)
+    files = snapshot.files if months is None else snapshot.of_months(months)
+    return _read_files(spark, snapshot.folder, files, table)
+
+
+def read_lineage(
+    spark: SparkSession, snapshot: Snapshot, *, months: set[str] | None = None
+) -> DataFrame:
+    """Where each row of a snapshot came from: the columns of LINEAGE."""
+    files = snapshot.lineage_files if months is None else snapshot.lineage_of_months(months)
+    return _read_files(spark, snapshot.lineage, files, LINEAGE)
 
 
 def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: Table) -> DataFrame:
@@ -118,12 +127,6 @@ def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: T
         .option("basePath", file_url(base))
         .parquet(*[file_url(file) for file in files])
     )
-
-
-def read_lineage(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
-    """Where each row of a snapshot came from: `timestamp` and the lineage columns."""
-    files = part_files(snapshot.lineage)
-    return spark.read.parquet(*[file_url(file) for file in files])
 
 
 def read_batches(

@@ -1,67 +1,51 @@
-"""Snapshots of a data set: `snapshots/ID/`, `manifests/ID.json` and `CURRENT`.
+"""Snapshots of a data set: `snapshots/ID/`, `lineage/ID/`, and the manifests that name them.
 
-A publish writes a whole new folder, then its manifest, then replaces CURRENT: that replacement
-is the only moment at which readers see anything change. Every reader resolves through `current`.
+A publish fills a new folder, shares the untouched months of its parent, seals it, and commits it
+by creating the next manifest: the one moment at which anything changes for a reader. The newest
+manifest is the current snapshot; `CURRENT` repeats its ID for other programs and can be rebuilt.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import pickle
 import re
 import secrets
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from bitstorm import __version__
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.errors import Overtaken, SealBroken, SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.schema import LINEAGE as LINEAGE_TABLE
+from bitstorm.schema import Table
+from bitstorm.sidecar import sha256_of
+from bitstorm.store import filesystem, summary
+from bitstorm.store import manifest as manifests
+from bitstorm.store.digest import dataset_digest
+from bitstorm.store.manifest import File, Manifest
+from bitstorm.store.seal import Sealed, require_subset, seal
+
+if TYPE_CHECKING:
+    from petastorm.unischema import Unischema
 
 CURRENT = "CURRENT"
 SNAPSHOTS = "snapshots"
-MANIFESTS = "manifests"
 LINEAGE = "lineage"
-_ID = re.compile(r"\d{6}-\d{8}T\d{6}Z-[0-9a-f]{6}")
-
-
-@dataclass(frozen=True)
-class File:
-    """A part file: its path inside the snapshot, bytes and rows."""
-
-    path: str
-    size: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a snapshot holds. Times are Unix milliseconds UTC, None for an empty snapshot.
-
-    `details` holds what the publishing command adds: the batches consumed, the settings used.
-    """
-
-    id: str
-    sequence: int
-    parent: str | None
-    table: str
-    rows: int
-    first_ms: int | None
-    last_ms: int | None
-    files: tuple[File, ...]
-    created_at: str
-    version: str = __version__
-    details: dict[str, Any] = field(default_factory=dict)
+LEDGER = "ledger.parquet"
+SCHEMA_VERSION = 1
+_ID = re.compile(r"(\d{8})-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One pinned snapshot: its folder and its manifest."""
+    """One pinned snapshot: its data set's root and its manifest."""
 
-    folder: Path
+    root: Path
     manifest: Manifest
 
     @property
@@ -69,35 +53,66 @@ class Snapshot:
         return self.manifest.id
 
     @property
-    def files(self) -> list[Path]:
-        return [self.folder / file.path for file in self.manifest.files]
+    def folder(self) -> Path:
+        return self.root / SNAPSHOTS / self.id
 
     @property
     def lineage(self) -> Path:
         """Where each row came from; beside the folder, so that the folder is a data set alone."""
-        return self.folder.parent.parent / LINEAGE / self.id
+        return self.root / LINEAGE / self.id
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / file.path for file in self.manifest.files]
+
+    @property
+    def lineage_files(self) -> list[Path]:
+        return [self.lineage / file.path for file in self.manifest.lineage]
+
+    def of_months(self, months: set[str]) -> list[Path]:
+        """The part files of these months."""
+        return [self.folder / f.path for f in self.manifest.files if f.month in months]
+
+    def lineage_of_months(self, months: set[str]) -> list[Path]:
+        return [self.lineage / f.path for f in self.manifest.lineage if f.month in months]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Where a publish writes: `folder` and `lineage` are new and empty, under `parent`."""
+
+    folder: Path
+    lineage: Path
+    parent: Snapshot | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a write did. `months` are those that it wrote anew or emptied: all others are shared
+    with the parent. `ledger` holds the tallies of all batches so far, `batches` the new ones."""
+
+    months: frozenset[str]
+    with_lineage: bool = False
+    may_lose_keys: bool = False
+    batches: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    ledger: Mapping[str, dict[str, Any]] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def current(root: Path, *, snapshot: str | None = None) -> Snapshot | None:
-    """The snapshot that CURRENT names, or the named one; None when there is none at all.
+    """The newest snapshot, or the one of that ID; None when there is none at all.
 
-    Raises SnapshotMissing for an unknown ID, SnapshotDamaged where the record cannot be read or
-    a part file is missing or of another size.
+    Raises SnapshotMissing for an unknown ID, SnapshotDamaged where the manifest is not what was
+    written or a file is missing or of another size.
     """
-    name = snapshot if snapshot is not None else _current_id(root)
-    if name is None:
+    numbers = manifests.sequences(root)
+    if snapshot is not None:
+        found = _named(root, snapshot, numbers)
+    elif numbers:
+        found = Snapshot(root, manifests.read(root, numbers[-1]))
+    else:
         return None
-    manifest = _read_manifest(root, name)
-    found = Snapshot(root / SNAPSHOTS / name, manifest)
-    for file in manifest.files:
-        path = found.folder / file.path
-        size = path.stat().st_size if path.exists() else None
-        if size != file.size:
-            raise SnapshotDamaged(
-                f"snapshot {name} is damaged: {file.path} has "
-                f"{'gone' if size is None else f'{size} bytes'}, expected {file.size} bytes; "
-                "restore the file, or ingest into a new workspace"
-            )
+    _check_sizes(found)
     return found
 
 
@@ -114,45 +129,104 @@ def resolve(root: Path) -> Path:
     return required(root, hint="publish one first").folder
 
 
+def check_content(snapshot: Snapshot) -> None:
+    """Re-hash the snapshot's data files. Raises SnapshotDamaged, which names each wrong one."""
+    wrong = damaged_files(snapshot)
+    if wrong:
+        raise SnapshotDamaged(
+            f"{', '.join(wrong)} of snapshot {snapshot.id} is not what was written (its SHA-256 "
+            "differs): restore it from a copy, or `bitstorm rollback` to a snapshot without it"
+        )
+
+
+def damaged_files(snapshot: Snapshot) -> list[str]:
+    """Paths, inside `snapshots/ID` and `lineage/ID`, of the files whose bytes have changed."""
+    found = []
+    for folder, files in (
+        (snapshot.folder, snapshot.manifest.files),
+        (snapshot.lineage, snapshot.manifest.lineage),
+    ):
+        for file in files:
+            path = folder / file.path
+            if not path.exists() or sha256_of(path) != file.sha256:
+                found.append(f"{folder.parent.name}/{folder.name}/{file.path}")
+    ledger = snapshot.manifest.ledger
+    if ledger is not None:
+        path = snapshot.lineage / LEDGER
+        if not path.exists() or sha256_of(path) != ledger["sha256"]:
+            found.append(f"{LINEAGE}/{snapshot.id}/{LEDGER}")
+    return found
+
+
 def publish(
     root: Path,
     *,
-    table: str,
+    table: Table,
+    schema: Unischema,
     parent: Snapshot | None,
-    write: Callable[[Path, Path], dict[str, Any]],
+    operation: str,
+    write: Callable[[Draft], Change],
+    reason: str = "",
 ) -> Snapshot:
-    """Write a new snapshot, record it and make it current.
+    """Fill, share, seal and commit a new snapshot on top of `parent`.
 
-    `write(folder, lineage)` fills the new folder (it does not exist yet) and, where it has any,
-    the lineage folder; what it returns becomes the manifest's `details`.
+    Raises SealBroken when what was written may not be seen, Overtaken when another run has
+    published on the same parent: redo the change on the new one. A failed publish leaves nothing
+    that a reader could meet.
     """
-    sequence = 1 if parent is None else parent.manifest.sequence + 1
-    moment = datetime.now(UTC)
-    name = f"{sequence:06d}-{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder = root / SNAPSHOTS / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    details = write(folder, root / LINEAGE / name)
-    files, first, last = _survey(folder)
-    manifest = Manifest(
-        id=name,
-        sequence=sequence,
-        parent=None if parent is None else parent.id,
-        table=table,
-        rows=sum(file.rows for file in files),
-        first_ms=first,
-        last_ms=last,
-        files=files,
-        created_at=moment.isoformat(timespec="seconds"),
-        details=details,
-    )
-    (root / MANIFESTS).mkdir(exist_ok=True)
-    _write_durably(root / MANIFESTS / f"{name}.json", json.dumps(asdict(manifest), indent=1))
-    _write_durably(root / CURRENT, name + "\n")
-    return Snapshot(folder, manifest)
+    sequence = _next_sequence(root, parent)
+    identity = f"{sequence:08d}-{secrets.token_hex(6)}"
+    draft = Draft(root / SNAPSHOTS / identity, root / LINEAGE / identity, parent)
+    for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        change = write(draft)
+        made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
+        _commit(root, made)
+    except BaseException:
+        for folder in (draft.folder, draft.lineage):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _point(root)
+    return Snapshot(root, made)
+
+
+def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
+    """Make an older snapshot current again by a new manifest on the same folder."""
+    numbers = manifests.sequences(root)
+    # The newest manifest may be the damaged one that this is to get away from.
+    sequence = numbers[-1] + 1
+    with contextlib.suppress(SnapshotDamaged):
+        newest = manifests.read(root, numbers[-1])
+        made = _again(old.manifest, sequence, newest.id, newest.hash, reason)
+        _commit(root, made)
+        _point(root)
+        return Snapshot(root, made)
+    made = _again(old.manifest, sequence, None, None, reason)
+    _commit(root, made)
+    _point(root)
+    return Snapshot(root, made)
+
+
+def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
+    """The tallies of every batch that was consumed, by the hash of its content."""
+    if snapshot is None or snapshot.manifest.ledger is None:
+        return {}
+    import pyarrow.parquet as pq
+
+    path = snapshot.lineage / LEDGER
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except OSError as error:
+        raise SnapshotDamaged(
+            f"the ledger {path} cannot be read ({str(error).splitlines()[0]}): "
+            "`bitstorm rollback` to an older snapshot"
+        ) from None
+    return {row.pop("batch"): row for row in rows}
 
 
 def part_files(folder: Path) -> list[Path]:
-    """The Parquet files of a snapshot or of any folder, sorted; `_metadata` and hidden ones not."""
+    """The Parquet files of any folder, sorted; `_metadata` and hidden ones not."""
     return sorted(
         path
         for path in folder.rglob("*.parquet")
@@ -160,62 +234,215 @@ def part_files(folder: Path) -> list[Path]:
     )
 
 
-def _survey(folder: Path) -> tuple[tuple[File, ...], int | None, int | None]:
-    files, lows, highs = [], [], []
-    for path in part_files(folder):
-        footer = pq.ParquetFile(path).metadata
-        relative = path.relative_to(folder).as_posix()
-        files.append(File(relative, path.stat().st_size, footer.num_rows))
-        column = footer.schema.names.index("timestamp")
-        for group in range(footer.num_row_groups):
-            statistics = footer.row_group(group).column(column).statistics
-            lows.append(statistics.min)
-            highs.append(statistics.max)
-    return tuple(files), min(lows, default=None), max(highs, default=None)
+def _named(root: Path, name: str, numbers: list[int]) -> Snapshot:
+    match = _ID.fullmatch(name)
+    if match and int(match[1]) in numbers:
+        manifest = manifests.read(root, int(match[1]))
+        if manifest.id == name:
+            return Snapshot(root, manifest)
+    known = []
+    for number in numbers[-3:]:
+        with contextlib.suppress(SnapshotDamaged):
+            known.append(manifests.read(root, number).id)
+    raise SnapshotMissing(
+        f"there is no snapshot {name!r} of {root.name}; "
+        + (f"the newest are {', '.join(known)}" if known else "there is none at all")
+    )
 
 
-def _current_id(root: Path) -> str | None:
+def _check_sizes(snapshot: Snapshot) -> None:
+    for folder, files in (
+        (snapshot.folder, snapshot.manifest.files),
+        (snapshot.lineage, snapshot.manifest.lineage),
+    ):
+        for file in files:
+            path = folder / file.path
+            size = path.stat().st_size if path.exists() else None
+            if size != file.size:
+                raise SnapshotDamaged(
+                    f"{folder.parent.name}/{snapshot.id}/{file.path} "
+                    f"{'is gone' if size is None else f'has {size} bytes'}, expected {file.size} "
+                    "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
+                )
+
+
+def _next_sequence(root: Path, parent: Snapshot | None) -> int:
+    return 1 if parent is None else parent.manifest.sequence + 1
+
+
+def _completed(
+    draft: Draft,
+    change: Change,
+    table: Table,
+    schema: Unischema,
+    sequence: int,
+    identity: str,
+    operation: str,
+    reason: str,
+) -> Manifest:
+    """Share what is untouched, rebuild the summaries, seal and sync; then state it all."""
+    parent = None if draft.parent is None else draft.parent.manifest
+    draft.folder.mkdir(exist_ok=True)
+    _drop_checksums(draft.folder)
+    shared = (
+        {}
+        if draft.parent is None
+        else _share(draft.parent.folder, draft.parent.manifest.files, draft.folder, change)
+    )
+    paths = [path.relative_to(draft.folder).as_posix() for path in part_files(draft.folder)]
+    summary.write(draft.folder, paths, table, schema)
+    data = seal(draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4))
+    where = f"{operation} {identity}"
+    if parent is not None and draft.parent is not None and not change.may_lose_keys:
+        before: dict[str, list[Path]] = {}
+        for file in parent.files:
+            if file.month in change.months:
+                before.setdefault(file.month, []).append(draft.parent.folder / file.path)
+        require_subset(before, data.keys, where=where)
+    lineage, ledger = _lineage(draft, change, data, where)
+    months = {
+        month: digest
+        for month, digest in (parent.months if parent is not None else {}).items()
+        if month not in change.months
+    }
+    months.update(data.digests)
+    synced = [draft.folder / path for path in paths if path not in shared]
+    filesystem.sync_tree(draft.folder, synced)
+    if lineage:
+        filesystem.sync_tree(draft.lineage, [draft.lineage / f.path for f in lineage])
+    return Manifest(
+        sequence=sequence,
+        id=identity,
+        parent=None if parent is None else parent.id,
+        parent_hash=None if parent is None else parent.hash,
+        operation=operation,
+        reason=reason,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        table=table.name,
+        schema_version=SCHEMA_VERSION,
+        schema=manifests.schema_record(table),
+        schema_hash=manifests.schema_hash(table),
+        rows=sum(file.rows for file in data.files),
+        first_ms=min((file.first_ms for file in data.files), default=None),
+        last_ms=max((file.last_ms for file in data.files), default=None),
+        files=data.files,
+        lineage=lineage,
+        ledger=ledger,
+        months=months,
+        digest=dataset_digest(months),
+        batches=dict(change.batches),
+        versions=_versions(),
+        details=dict(change.details),
+    ).sealed()
+
+
+def _lineage(
+    draft: Draft, change: Change, data: Sealed, where: str
+) -> tuple[tuple[File, ...], dict[str, Any] | None]:
+    """Share, seal and record the lineage; each rewritten month has the keys of its data."""
+    if not change.with_lineage:
+        return (), None
+    draft.lineage.mkdir(exist_ok=True)
+    _drop_checksums(draft.lineage)
+    shared = (
+        {}
+        if draft.parent is None
+        else _share(draft.parent.lineage, draft.parent.manifest.lineage, draft.lineage, change)
+    )
+    sealed = seal(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
+    for month in data.keys.keys() | sealed.keys.keys():
+        ours, theirs = data.keys.get(month), sealed.keys.get(month)
+        if (
+            ours is None
+            or theirs is None
+            or not (len(ours) == len(theirs) and (ours == theirs).all())
+        ):
+            raise SealBroken(f"the lineage of month {month} in {where} is not that of its rows")
+    for sha256, tally in change.batches.items():
+        if tally["read"] != tally["accepted"] + tally["duplicate"] + tally["refused"]:
+            raise SealBroken(
+                f"batch {tally.get('name', sha256)} does not add up: {tally['read']} rows read, "
+                f"but {tally['accepted']} accepted + {tally['duplicate']} duplicate + "
+                f"{tally['refused']} refused; nothing was published"
+            )
+    return sealed.files, _write_ledger(draft.lineage, change.ledger or {})
+
+
+def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("batch", pa.string()),
+            ("name", pa.string()),
+            ("read", pa.int64()),
+            ("accepted", pa.int64()),
+            ("duplicate", pa.int64()),
+            ("refused", pa.int64()),
+            ("retracted", pa.string()),
+        ]
+    )
+    rows = [{"retracted": None, **tally, "batch": batch} for batch, tally in sorted(ledger.items())]
+    path = lineage / LEDGER
+    lineage.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    filesystem.sync_file(path)
+    return {"sha256": sha256_of(path), "size": path.stat().st_size, "batches": len(rows)}
+
+
+def _share(source: Path, files: tuple[File, ...], folder: Path, change: Change) -> dict[str, File]:
+    """The parent's files of untouched months, linked into the folder; their records by path."""
+    shared = {file.path: file for file in files if file.month not in change.months}
+    for path in shared:
+        filesystem.share(source / path, folder / path)
+    return shared
+
+
+def _drop_checksums(folder: Path) -> None:
+    """Hadoop's `.crc` files and `_SUCCESS`: a link would come without, a manifest has SHA-256."""
+    if folder.exists():
+        for path in [*folder.rglob(".*.crc"), folder / "_SUCCESS"]:
+            path.unlink(missing_ok=True)
+
+
+def _commit(root: Path, made: Manifest) -> None:
     try:
-        name = (root / CURRENT).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    if not _ID.fullmatch(name):
-        raise SnapshotDamaged(
-            f"{root / CURRENT} holds {name[:60]!r}, which is no snapshot's ID; write the newest "
-            f"name under {MANIFESTS}/ into it"
-        )
-    return name
-
-
-def _read_manifest(root: Path, name: str) -> Manifest:
-    path = root / MANIFESTS / f"{name}.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8")) if _ID.fullmatch(name) else None
-        if record is None:
-            raise FileNotFoundError
-        return Manifest(**{**record, "files": tuple(File(**f) for f in record["files"])})
-    except FileNotFoundError:
-        known = sorted(p.stem for p in (root / MANIFESTS).glob("*.json"))
-        raise SnapshotMissing(
-            f"there is no snapshot {name!r} of {root.name}; "
-            + (f"the newest are {', '.join(known[-3:])}" if known else "there is none at all")
+        filesystem.create(manifests.path_of(root, made.sequence), made.to_bytes())
+    except FileExistsError:
+        raise Overtaken(
+            f"another run has published snapshot {made.sequence} of {root.name} first: "
+            "run the command again"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise SnapshotDamaged(
-            f"the manifest {path} cannot be read ({error}); "
-            f"write an older name under {MANIFESTS}/ into {root / CURRENT}"
-        ) from None
 
 
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def _point(root: Path) -> None:
+    """Rebuild CURRENT from the newest manifest; a hint, so a failure to write it is no failure."""
+    with contextlib.suppress(OSError, StoreError):
+        newest = manifests.read(root, manifests.sequences(root)[-1])
+        filesystem.replace(root / CURRENT, f"{newest.id}\n".encode())
+
+
+def _again(
+    old: Manifest, sequence: int, parent: str | None, parent_hash: str | None, reason: str
+) -> Manifest:
+    fields = {
+        **old.__dict__,
+        "sequence": sequence,
+        "parent": parent,
+        "parent_hash": parent_hash,
+        "operation": "rollback",
+        "reason": reason,
+        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "batches": {},
+        "versions": _versions(),
+    }
+    return Manifest(**fields).sealed()
+
+
+def _versions() -> dict[str, str]:
+    found = {"bitstorm": __version__}
+    for name in ("petastorm", "pyarrow", "pyspark"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

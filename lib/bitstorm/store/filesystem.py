@@ -1,0 +1,136 @@
+"""What a commit needs of a file system, and nothing else: durable files, exclusive names.
+
+A name appears whole or not at all: bytes go to a temporary file, which is synced, then linked to
+the name (a link fails where the name exists), then the folder is synced. Where there are no hard
+links, a rename that refuses to replace does the same; a file system that offers neither is refused.
+For HDFS and S3A see "The same store elsewhere" in ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from bitstorm.errors import StoreError
+
+TEMPORARY = ".tmp-"
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+# What `link` answers where there are no hard links, or none across this mount.
+_NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+def create(path: Path, content: bytes) -> None:
+    """Make `path` with exactly this content, durably. Raises FileExistsError when it is there,
+    StoreError where the file system cannot promise that."""
+    temporary = _written(path, content)
+    try:
+        _link_new(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put this content in the place of what is there, at one moment, durably."""
+    temporary = _written(path, content)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def share(source: Path, target: Path) -> None:
+    """`target` becomes the same immutable file as `source`: a hard link, or a copy without them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+        sync_file(target)
+
+
+def sync_tree(folder: Path, files: Iterable[Path]) -> None:
+    """Sync the files and every folder on the way to them from `folder` on."""
+    folders = {folder, folder.parent}
+    for file in files:
+        sync_file(file)
+        folders.update(parent for parent in file.parents if folder in parent.parents)
+    for parent in sorted(folders):
+        sync_folder(parent)
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network mounts cannot sync a folder; they order names themselves.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _written(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _link_new(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_new(source, target)
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Linux's renameat2 with RENAME_NOREPLACE, through libc: Python has no call of its own."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        renameat2 = None
+    if renameat2 is not None:
+        done = renameat2(
+            _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+        )
+        if done == 0:
+            return
+        code = ctypes.get_errno()
+        if code == errno.EEXIST:
+            raise FileExistsError(code, os.strerror(code), str(target))
+        if code not in (*_NO_LINKS, errno.EINVAL):
+            raise OSError(code, os.strerror(code), str(target))
+    raise StoreError(
+        f"the file system of {target.parent} has neither hard links nor a rename that refuses to "
+        "replace, so two runs could overwrite each other: choose a workspace on a local disk or "
+        "an NFS mount"
+    )

@@ -1,0 +1,144 @@
+"""The manifest: the truth about one snapshot. What it does not list does not exist.
+
+`manifests/00000001.json` and on, one a commit, created exclusively: of two writers that saw the
+same newest manifest one creates the next, the other finds the name taken. Each names its parent's
+hash and ends with its own (SHA-256 over the canonical JSON without it), so an edited or cut one is
+found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitstorm.errors import SnapshotDamaged
+from bitstorm.schema import Table
+
+MANIFESTS = "manifests"
+FORMAT = 1
+_NAME = re.compile(r"(\d{8})\.json")
+
+
+@dataclass(frozen=True)
+class File:
+    """One Parquet file: path inside its folder, bytes, SHA-256, rows, row groups, time range."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    row_groups: int
+    first_ms: int
+    last_ms: int
+
+    @property
+    def month(self) -> str:
+        return self.path.partition("/")[0].partition("=")[2]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Times are Unix milliseconds UTC, None for a snapshot without rows.
+
+    `files` lie in `snapshots/ID/`, `lineage` in `lineage/ID/`; `months` has the SHA-256 of each
+    month's rows, `digest` that of all of them. `batches` are the tallies of the batches that this
+    commit consumed; those of all commits are in the lineage's ledger. `details` is what the
+    publishing command adds.
+    """
+
+    sequence: int
+    id: str
+    parent: str | None
+    parent_hash: str | None
+    operation: str
+    reason: str
+    created_at: str
+    table: str
+    schema_version: int
+    schema: list[dict[str, Any]]
+    schema_hash: str
+    rows: int
+    first_ms: int | None
+    last_ms: int | None
+    files: tuple[File, ...]
+    lineage: tuple[File, ...]
+    ledger: dict[str, Any] | None
+    months: dict[str, str]
+    digest: str
+    batches: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+    details: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+    hash: str = ""
+
+    def sealed(self) -> Manifest:
+        """The manifest with its own hash."""
+        record = asdict(self)
+        record["hash"] = _hash_of(record)
+        return Manifest(**{**self.__dict__, "hash": record["hash"]})
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+
+def path_of(root: Path, sequence: int) -> Path:
+    return root / MANIFESTS / f"{sequence:08d}.json"
+
+
+def sequences(root: Path) -> list[int]:
+    """The numbers of all manifests, ascending."""
+    try:
+        names = [path.name for path in (root / MANIFESTS).iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
+
+
+def read(root: Path, sequence: int) -> Manifest:
+    """The manifest of that number, checked against its own hash. Raises SnapshotDamaged."""
+    path = path_of(root, sequence)
+    advice = (
+        "nothing was read in its place; `bitstorm rollback ID` makes an older snapshot current "
+        "again, `bitstorm history` lists them"
+    )
+    try:
+        record = json.loads(path.read_bytes())
+        if record.get("hash") != _hash_of(record):
+            raise SnapshotDamaged(
+                f"the manifest {path} is not what was written (its hash differs): {advice}"
+            )
+        if record["format"] > FORMAT:
+            raise SnapshotDamaged(
+                f"the manifest {path} has format {record['format']}, this version reads up to "
+                f"{FORMAT}: use a newer Bitstorm"
+            )
+        files = {name: tuple(File(**f) for f in record[name]) for name in ("files", "lineage")}
+        return Manifest(**{**record, **files})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        what = str(error).splitlines()[0]
+        raise SnapshotDamaged(f"the manifest {path} cannot be read ({what}): {advice}") from None
+
+
+def schema_record(table: Table) -> list[dict[str, Any]]:
+    """The table's fields as JSON: what a reader may rely on."""
+    return [
+        {"name": f.name, "type": f.kind, "nullable": f.nullable, "unit": f.unit}
+        for f in table.fields
+    ]
+
+
+def schema_hash(table: Table) -> str:
+    return _sha256(schema_record(table))
+
+
+def _hash_of(record: dict[str, Any]) -> str:
+    return _sha256({key: value for key, value in record.items() if key != "hash"})
+
+
+def _sha256(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

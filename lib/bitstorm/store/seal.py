@@ -1,0 +1,214 @@
+"""The seal: what must be true of a folder before a manifest may name it. Knows nothing of Spark.
+
+Files that the commit wrote are read whole, month by month; files that it shares with its parent
+are checked by size and footer and inherit the rest, so the cost follows what was rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bitstorm.errors import SealBroken
+from bitstorm.schema import PARTITION, Table
+from bitstorm.sidecar import sha256_of
+from bitstorm.store.digest import month_digest
+from bitstorm.store.manifest import File
+from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
+
+_PART = re.compile(r"month=(\d{4}-(?:0[1-9]|1[0-2]))/part-[0-9A-Za-z._-]+\.parquet")
+_BESIDE = {METADATA, COMMON_METADATA, "_SUCCESS"}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What was found: the files in path order, the rewritten months' digests and their keys."""
+
+    files: tuple[File, ...]
+    digests: Mapping[str, str]
+    keys: Mapping[str, np.ndarray]
+
+
+def seal(
+    folder: Path,
+    table: Table,
+    *,
+    inherited: Mapping[str, File],
+    unischema: bytes | None,
+) -> Sealed:
+    """Check the folder; `inherited` are the parent's records of shared files, by path.
+
+    `unischema` is what `_common_metadata` must hold, None for a folder without summary files.
+    Raises SealBroken, which names what was found and where.
+    """
+    paths = _listed(folder, summaries=unischema is not None)
+    files: list[File] = []
+    digests: dict[str, str] = {}
+    keys: dict[str, np.ndarray] = {}
+    by_month: dict[str, list[str]] = {}
+    for path in paths:
+        if path in inherited:
+            files.append(_unchanged(folder, inherited[path]))
+        else:
+            by_month.setdefault(_month(path), []).append(path)
+    for month, own in by_month.items():
+        rows, records = _read_month(folder, own, table)
+        keys[month] = _checked(rows, table, month=month, where=f"{folder.name}/month={month}")
+        digests[month] = month_digest(rows, table)
+        files += records
+    shared = {_month(path) for path in paths if path in inherited}
+    if both := shared & set(by_month):
+        raise SealBroken(
+            f"months {', '.join(sorted(both))} of {folder.name} mix new and inherited files"
+        )
+    files.sort(key=lambda file: file.path)
+    if unischema is not None and files:
+        _check_summaries(folder, files, table, unischema)
+    return Sealed(tuple(files), digests, keys)
+
+
+def require_subset(
+    before: Mapping[str, Sequence[Path]], after: Mapping[str, np.ndarray], *, where: str
+) -> None:
+    """The parent's keys of each rewritten month must all still be there. Raises SealBroken."""
+    for month, files in before.items():
+        known = np.concatenate([pq.read_table(f, columns=["timestamp"])[0] for f in files])
+        lost = np.setdiff1d(known, after.get(month, np.empty(0, np.int64)))
+        if len(lost):
+            raise SealBroken(
+                f"{len(lost)} rows of month {month} are in the parent and not in {where} "
+                f"(the first at {lost[0]}): nothing was published"
+            )
+
+
+def _listed(folder: Path, *, summaries: bool) -> list[str]:
+    """Every Parquet file, by path; anything that does not belong there breaks the seal."""
+    found: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise SealBroken(f"{folder.name} holds a link, {relative}: remove it")
+        if path.is_dir():
+            if re.fullmatch(r"month=\d{4}-\d{2}", relative):
+                continue
+            raise SealBroken(f"{folder.name} holds a stray folder {relative}")
+        bare = path.name.removeprefix(".").removesuffix(".crc")
+        checksum = path.name.startswith(".") and path.name.endswith(".crc")
+        named = path.with_name(bare).relative_to(folder).as_posix() if checksum else relative
+        if _PART.fullmatch(named):
+            if not checksum:
+                found.append(relative)
+        elif named not in _BESIDE or (not summaries and named in (METADATA, COMMON_METADATA)):
+            raise SealBroken(f"{folder.name} holds a stray file {relative}")
+    return found
+
+
+def _month(path: str) -> str:
+    return path.partition("/")[0].partition("=")[2]
+
+
+def _unchanged(folder: Path, record: File) -> File:
+    path = folder / record.path
+    size = path.stat().st_size
+    rows = pq.read_metadata(path).num_rows if size == record.size else None
+    if (size, rows) != (record.size, record.rows):
+        raise SealBroken(
+            f"{record.path} has {size} bytes and {rows} rows, its record {record.size} and "
+            f"{record.rows}: the parent's file is damaged, run `bitstorm verify`"
+        )
+    return record
+
+
+def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Table, list[File]]:
+    """The month's rows in the order of time, and a record for each file."""
+    wanted = arrow_schema(table)
+    pieces, records = [], []
+    for path in paths:
+        file = folder / path
+        try:
+            footer = pq.read_metadata(file)
+            rows = pq.ParquetFile(file).read()
+        except (OSError, pa.ArrowException) as error:
+            raise SealBroken(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        if rows.schema.remove_metadata().names != wanted.names:
+            raise SealBroken(f"{path} has columns {rows.schema.names}, expected {wanted.names}")
+        for field in wanted:
+            if rows.schema.field(field.name).type != field.type:
+                raise SealBroken(
+                    f"{field.name} of {path} is {rows.schema.field(field.name).type}, "
+                    f"expected {field.type}"
+                )
+        if rows.num_rows == 0 or rows.num_rows != footer.num_rows:
+            raise SealBroken(f"{path} has {rows.num_rows} rows, its footer {footer.num_rows}")
+        stamps = rows.column("timestamp")
+        span = pc.min_max(stamps)
+        records.append(
+            File(
+                path=path,
+                size=file.stat().st_size,
+                sha256=sha256_of(file),
+                rows=rows.num_rows,
+                row_groups=footer.num_row_groups,
+                first_ms=span["min"].as_py() or 0,
+                last_ms=span["max"].as_py() or 0,
+            )
+        )
+        pieces.append(rows.replace_schema_metadata(None).cast(wanted))
+    if len(pieces) == 1:
+        return pieces[0], records
+    return pa.concat_tables(pieces).sort_by("timestamp"), records
+
+
+def _checked(rows: pa.Table, table: Table, *, month: str, where: str) -> np.ndarray:
+    """The month's keys, int64 (n,), after every rule of the table was held against its rows."""
+    for field in table.stored:
+        if field.nullable:
+            continue
+        column = rows.column(field.name)
+        if column.null_count:
+            raise SealBroken(f"{column.null_count} values of {field.name} in {where} are null")
+        if field.kind in ("float32", "float64"):
+            values = column.to_numpy()
+            good = np.isfinite(values) & ((values > 0) if "> 0" in field.rule else True)
+            if not good.all():
+                raise SealBroken(
+                    f"{(~good).sum()} values of {field.name} in {where} are not {field.rule}"
+                )
+    keys: np.ndarray = rows.column("timestamp").to_numpy()
+    steps = np.diff(keys)
+    if (steps <= 0).any():
+        at = int(keys[int(np.flatnonzero(steps <= 0)[0])])
+        raise SealBroken(f"{where} repeats a timestamp or is out of order at {at}")
+    start = np.datetime64(month, "M").astype("datetime64[ms]").astype(np.int64)
+    end = (np.datetime64(month, "M") + 1).astype("datetime64[ms]").astype(np.int64)
+    if keys[0] < start or keys[-1] >= end:
+        raise SealBroken(f"{where} holds timestamps of another {PARTITION}")
+    return keys
+
+
+def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischema: bytes) -> None:
+    """`_metadata` lists just these files with their rows, `_common_metadata` the schema."""
+    try:
+        summary = pq.read_metadata(folder / METADATA)
+        common = pq.read_schema(folder / COMMON_METADATA)
+    except (OSError, pa.ArrowException) as error:
+        raise SealBroken(f"a summary of {folder.name} cannot be read ({error})") from None
+    listed: dict[str, int] = {}
+    for number in range(summary.num_row_groups):
+        group = summary.row_group(number)
+        path = group.column(0).file_path
+        listed[path] = listed.get(path, 0) + group.num_rows
+    expected = {file.path: file.rows for file in files}
+    if listed != expected:
+        odd = sorted(set(listed.items()) ^ set(expected.items()))[:3]
+        raise SealBroken(f"{METADATA} of {folder.name} does not list its files: {odd}")
+    kept = (common.metadata or {}).get(UNISCHEMA_KEY)
+    if kept != unischema or common.remove_metadata() != arrow_schema(table):
+        raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")

@@ -1,0 +1,66 @@
+"""`_metadata` and `_common_metadata`, rebuilt with pyarrow from the files that are there.
+
+Spark writes both inside `materialize_dataset`, but lists only what it wrote itself, and deletes
+both where footers' key-values differ (another Spark, a file written by pyarrow). petastorm then
+skips what is not listed without a word. Rebuilt from every footer, they are right for any mix.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitstorm.schema import Kind, Table
+from bitstorm.store import filesystem
+
+if TYPE_CHECKING:
+    from petastorm.unischema import Unischema
+
+METADATA = "_metadata"
+COMMON_METADATA = "_common_metadata"
+# Where petastorm looks for the pickled Unischema (petastorm.etl.dataset_metadata).
+UNISCHEMA_KEY = b"dataset-toolkit.unischema.v1"
+
+_ARROW: dict[Kind, pa.DataType] = {
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "float64": pa.float64(),
+    "float32": pa.float32(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+}
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The stored columns (without the partition), all nullable as in any file of Spark's."""
+    return pa.schema([pa.field(f.name, _ARROW[f.kind]) for f in table.stored])
+
+
+def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -> None:
+    """Both files for the Parquet files at these paths inside the folder."""
+    collected: pq.FileMetaData | None = None
+    for path in files:
+        footer = pq.read_metadata(folder / path)
+        footer.set_file_path(path)
+        if collected is None:
+            collected = footer
+        else:
+            collected.append_row_groups(footer)
+    if collected is not None:
+        _replaced(folder / METADATA, collected.write_metadata_file)
+    common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
+    _replaced(folder / COMMON_METADATA, lambda path: pq.write_metadata(common, path))
+
+
+def _replaced(path: Path, write_to) -> None:  # type: ignore[no-untyped-def]
+    temporary = path.with_name(f"{filesystem.TEMPORARY}{path.name}")
+    write_to(str(temporary))
+    filesystem.sync_file(temporary)
+    temporary.replace(path)
+    # Hadoop's checksum of the file that was there would refuse the new one.
+    path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
