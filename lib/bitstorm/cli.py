@@ -345,6 +345,93 @@ def status(invocation: Invocation) -> Any:
     return invocation.show(result, lambda: status_lines(result, context.workspace.root))
 
 
+@bitstorm.command()
+@click.option("--row", metavar="TIMESTAMP", help="Which batch and line a row of prices is from.")
+@_snapshot_option
+@_options
+def history(invocation: Invocation, row: str | None) -> Any:
+    """The snapshots, newest first."""
+    from bitstorm.instants import parse_instant
+    from bitstorm.pipelines import history as pipeline
+    from bitstorm.terminal import history_lines, trace_lines
+
+    if row is None:
+        commits = pipeline.history(invocation.context())
+        return invocation.show(commits, lambda: history_lines(commits))
+    try:
+        timestamp_ms = parse_instant(row)
+    except ValueError as error:
+        raise UsageError(f"--row: {error}") from None
+    found = pipeline.trace(invocation.context(), timestamp_ms)
+    return invocation.show(found, lambda: trace_lines(found))
+
+
+@bitstorm.command()
+@_options
+def verify(invocation: Invocation) -> Any:
+    """Re-check every hash and count."""
+    from bitstorm.pipelines import history as pipeline
+
+    found = pipeline.verify(invocation.context())
+    return invocation.show(
+        found,
+        lambda: [
+            f"{name}: {v.snapshots} snapshots, {v.files} files, {v.size:,} bytes, all as written"
+            for name, v in found.items()
+        ],
+    )
+
+
+@bitstorm.command()
+@click.argument("batch")
+@click.option("--reason", required=True, help="Why; it stays in the history.")
+@_options
+def retract(invocation: Invocation, batch: str, reason: str) -> Any:
+    """Take a wrong batch out again, as a new snapshot."""
+    from bitstorm.pipelines.retract import retract as pipeline
+    from bitstorm.terminal import retracted_lines
+
+    result = pipeline(invocation.context(), batch, reason=reason)
+    return invocation.show(result, lambda: retracted_lines(result))
+
+
+@bitstorm.command()
+@click.argument("snapshot_id", metavar="ID")
+@click.option("--reason", default="", help="Why; it stays in the history.")
+@_options
+def rollback(invocation: Invocation, snapshot_id: str, reason: str) -> Any:
+    """Make an older snapshot current again, as a new commit."""
+    from bitstorm.pipelines import history as pipeline
+
+    result = pipeline.rollback(invocation.context(), snapshot_id, reason=reason)
+    return invocation.show(
+        result,
+        lambda: [
+            f"{result.data_set}: {result.snapshot} is current again, {result.rows:,} rows; "
+            "batches ingested since then count as new"
+        ],
+    )
+
+
+@bitstorm.command()
+@click.option("--keep", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True)
+@_options
+def gc(invocation: Invocation, keep: int, hours: float) -> Any:
+    """Remove old snapshots, and what no snapshot names."""
+    from bitstorm.pipelines import history as pipeline
+
+    found = pipeline.collect_garbage(invocation.context(), keep=keep, hours=hours)
+    return invocation.show(
+        found,
+        lambda: [
+            f"{name}: {len(c.snapshots)} snapshots and {len(c.orphans)} orphans removed, "
+            f"{c.freed:,} bytes freed"
+            for name, c in found.items()
+        ],
+    )
+
+
 @bitstorm.group()
 def config() -> None:
     """The settings."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from bitstorm.instants import duration_text, iso
 
 if TYPE_CHECKING:
+    from bitstorm.pipelines.history import Commit, Trace
     from bitstorm.pipelines.ingest import Ingested
+    from bitstorm.pipelines.retract import Retracted
     from bitstorm.pipelines.run import Outcome
     from bitstorm.pipelines.status import Status
 
@@ -102,6 +104,39 @@ def status_lines(status: Status, root: Path) -> list[str]:
             for gap in status.gaps
         ]
     return _table(facts)
+
+
+def history_lines(commits: Sequence[Commit]) -> list[str]:
+    """One line a commit, newest first."""
+    if not commits:
+        return ["nothing has been published yet"]
+    rows = [("data set", "snapshot", "when (UTC)", "what", "rows", "batches, reason")]
+    for c in commits:
+        why = c.reason or ", ".join(c.batches[:2]) + (" …" if len(c.batches) > 2 else "")
+        rows.append((c.data_set, c.snapshot, c.created_at[:19], c.operation, f"{c.rows:,}", why))
+    return _table(rows, heading=True)
+
+
+def trace_lines(found: Trace) -> list[str]:
+    """Where a row came from."""
+    return [
+        f"{iso(found.timestamp)} in snapshot {found.snapshot}: line {found.line} of "
+        f"{found.name or 'a batch'}, SHA-256 {found.batch}"
+    ]
+
+
+def retracted_lines(result: Retracted) -> list[str]:
+    """What a retraction changed."""
+    lines = [
+        f"{result.name}: {result.removed:,} rows taken out, at {result.restored:,} of their times "
+        f"another observation stands again; {result.rows:,} rows in snapshot {result.snapshot}"
+    ]
+    if result.absent_batches:
+        lines.append(
+            f"{result.absent_batches} ingested batches are no longer in landing/: what they said "
+            "of these times could not be asked"
+        )
+    return lines
 
 
 def _error_row(name: str, errors: dict[str, float], skill: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from bitstorm.store.files import (
     save_to_parquet_arrow,
 )
 from bitstorm.store.petastorm_io import BitcoinSchema
+from bitstorm.store.writer import make_batch_writer
 from bitstorm.transform.frame import (
     calculate_moving_average,
     calculate_volatility,
@@ -27,6 +28,7 @@ __all__ = [
     "load_all_csvs_from_folder",
     "load_from_parquet",
     "load_petastorm_batches_to_df",
+    "make_batch_writer",
     "plot_price_trend",
     "plot_volatility",
     "prepare_bitcoin_df",

@@ -63,6 +63,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
         snapshot=context.snapshot,
         hint="run `bitstorm indicators` first",
     )
+    snapshots.check_content(snapshot)
     settings, scaler, split = _recalled(chosen)
     _check_fit(chosen, snapshot, split)
     context.load_tensorflow()

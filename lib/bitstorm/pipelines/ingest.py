@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import Overtaken
@@ -110,15 +111,17 @@ def _ingest(context: Context) -> Ingested:
     workspace.bind(origin)
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("ingest") as spark, landing.staged(ready, staging) as folder:
-        lines = _numbered(
-            spark, landing.read_lines(spark, folder), ready, future_ms=_future(context)
-        )
-        checked = lines.transform(with_fields).transform(with_values).transform(with_rule)
+        checked = checked_lines(spark, context, ready, folder)
         return _merge(context, base, checked, ready=ready, parent=parent, known=known)
 
 
-def _future(context: Context) -> int:
-    return int(context.settings.ingest.future_seconds * 1000)
+def checked_lines(
+    spark: SparkSession, context: Context, batches: Sequence[Batch], folder: Path
+) -> DataFrame:
+    """Every data line of the batches staged in `folder`, with its values and its `rule`."""
+    future_ms = int(context.settings.ingest.future_seconds * 1000)
+    lines = _numbered(spark, landing.read_lines(spark, folder), batches, future_ms=future_ms)
+    return lines.transform(with_fields).transform(with_values).transform(with_rule)
 
 
 def _of_one_origin(
@@ -183,7 +186,7 @@ def _merge(
         return total
 
     good = to_prices(checked.where(F.col("rule").isNull()), keep=LINEAGE_COLUMNS)
-    everything = good if parent is None else good.unionByName(_stored(spark, parent, months))
+    everything = good if parent is None else good.unionByName(stored_rows(spark, parent, months))
     placed = with_place(everything).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         counts = (
@@ -239,7 +242,7 @@ def _merge(
     )
 
 
-def _stored(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
+def stored_rows(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
     """The parent's rows of these months with their lineage."""
     prices = petastorm_io.read_spark(spark, parent, PRICES, months=months)
     lineage = petastorm_io.read_lineage(spark, parent, months=months)

@@ -56,6 +56,7 @@ def train(context: Context) -> Trained:
         snapshot=context.snapshot,
         hint="run `bitstorm indicators` first",
     )
+    snapshots.check_content(snapshot)
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)

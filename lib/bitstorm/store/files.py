@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.store.petastorm_io import read_batches
-from bitstorm.store.snapshots import CURRENT, part_files, resolve
+from bitstorm.store.snapshots import current, part_files
 
 PARQUET_NAME = "data.parquet"
 _CSV_ENDINGS = (".csv", ".csv.gz")
@@ -136,8 +136,11 @@ def _parquet_files(location: str) -> list[Path]:
     path = _local(location)
     if path.is_file():
         return [path]
-    folder = resolve(path) if (path / CURRENT).is_file() else path
-    files = part_files(folder) if folder.is_dir() else []
+    # A data set's root means its newest snapshot, and of that just what the manifest names.
+    snapshot = current(path) if path.is_dir() else None
+    files = part_files(path) if snapshot is None and path.is_dir() else []
+    if snapshot is not None:
+        files = snapshot.files
     if not files:
         raise SnapshotMissing(
             f"found no Parquet file under {path}; expected a snapshot, a data set's root, or a "

@@ -116,6 +116,10 @@ def read(root: Path, sequence: int) -> Manifest:
                 f"the manifest {path} has format {record['format']}, this version reads up to "
                 f"{FORMAT}: use a newer Bitstorm"
             )
+        if record["sequence"] != sequence:
+            raise SnapshotDamaged(
+                f"the manifest {path} is that of number {record['sequence']}: {advice}"
+            )
         files = {name: tuple(File(**f) for f in record[name]) for name in ("files", "lineage")}
         return Manifest(**{**record, **files})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -8,6 +8,7 @@ manifest is the current snapshot; `CURRENT` repeats its ID for other programs an
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import re
 import secrets
@@ -184,8 +185,10 @@ def publish(
         made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
         _commit(root, made)
     except BaseException:
-        for folder in (draft.folder, draft.lineage):
-            shutil.rmtree(folder, ignore_errors=True)
+        # A commit may fail after its manifest is there (the last sync, an interrupt).
+        if not _may_be_named(root, sequence, identity):
+            for folder in (draft.folder, draft.lineage):
+                shutil.rmtree(folder, ignore_errors=True)
         raise
     _point(root)
     return Snapshot(root, made)
@@ -264,6 +267,13 @@ def _check_sizes(snapshot: Snapshot) -> None:
                     f"{'is gone' if size is None else f'has {size} bytes'}, expected {file.size} "
                     "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
                 )
+
+
+def _may_be_named(root: Path, sequence: int, identity: str) -> bool:
+    try:
+        return manifests.read(root, sequence).id == identity
+    except SnapshotDamaged:
+        return os.path.lexists(manifests.path_of(root, sequence))
 
 
 def _next_sequence(root: Path, parent: Snapshot | None) -> int:

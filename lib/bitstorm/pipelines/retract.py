@@ -1,0 +1,137 @@
+"""`retract`: takes a wrong batch out again, as a new snapshot; what it had displaced comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitstorm.errors import NothingToDo, Overtaken, UsageError
+from bitstorm.instants import now_ms
+from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.ingest import checked_lines, stored_rows
+from bitstorm.schema import LINEAGE, PRICES
+from bitstorm.store import landing, petastorm_io, snapshots
+from bitstorm.store.landing import Batch
+from bitstorm.store.lock import writer_lock
+from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.transform.contract import to_prices
+from bitstorm.transform.merge import LINEAGE_COLUMNS, with_place
+
+
+@dataclass(frozen=True)
+class Retracted:
+    """`removed` rows of the batch are gone; at `restored` of their times another batch's
+    observation stands again. `absent_batches` were ingested but no longer lie in `landing/`, so
+    what they had said of these times cannot come back."""
+
+    batch: str
+    name: str
+    removed: int
+    restored: int
+    absent_batches: int
+    snapshot: str
+    rows: int
+
+
+def retract(context: Context, batch: str, *, reason: str) -> Retracted:
+    """Take out the batch of that file name or hash (its first digits will do)."""
+    if not reason.strip():
+        raise UsageError("--reason is empty; say why, it stays in the history")
+    root = context.workspace.prices
+    with writer_lock(root, wait_seconds=context.settings.ingest.lock_seconds):
+        while True:
+            try:
+                return _retract(context, batch, reason=reason)
+            except Overtaken:
+                context.console.say("another run has published first: retracting again")
+
+
+def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
+    from pyspark.sql import functions as F
+
+    workspace = context.workspace
+    parent = snapshots.required(workspace.prices, hint="run `bitstorm ingest` first")
+    ledger = snapshots.read_ledger(parent)
+    sha256 = _identify(batch, ledger)
+    name = ledger[sha256]["name"]
+    months = _months_of(parent, sha256)
+    others, absent = _others(context, ledger, sha256)
+    entry = {**ledger[sha256], "retracted": reason}
+    staging = workspace.cache / f"staging-{os.getpid()}"
+    with context.spark("retract") as spark, landing.staged(others, staging) as folder:
+        stored = stored_rows(spark, parent, months).persist()
+        removed = stored.where(F.col("batch") == sha256).select("timestamp")
+        kept = stored.where(F.col("batch") != sha256)
+        candidates = kept
+        if others and months:
+            good = checked_lines(spark, context, others, folder).where(F.col("rule").isNull())
+            again = to_prices(good, keep=LINEAGE_COLUMNS)
+            candidates = kept.unionByName(again.join(removed, "timestamp", "left_semi"))
+        winners = with_place(candidates).where(F.col("place") == 1).persist()
+        rows, held, left = removed.count(), kept.count(), winners.count()
+
+        def write(draft: Draft) -> Change:
+            if left:
+                petastorm_io.write_dataset(winners, draft.folder, PRICES)
+                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE)
+            return Change(
+                frozenset(months),
+                with_lineage=True,
+                may_lose_keys=True,
+                ledger={**ledger, sha256: entry},
+                details={"retracted": sha256},
+            )
+
+        made = snapshots.publish(
+            workspace.prices,
+            table=PRICES,
+            schema=petastorm_io.BitcoinSchema,
+            parent=parent,
+            operation="retract",
+            reason=reason,
+            write=write,
+        )
+        stored.unpersist()
+        winners.unpersist()
+    return Retracted(sha256, name, rows, left - held, absent, made.id, made.manifest.rows)
+
+
+def _identify(batch: str, ledger: Mapping[str, Mapping[str, Any]]) -> str:
+    wanted = batch.lower()
+    found = [sha for sha, t in ledger.items() if t["name"] == batch or sha == wanted]
+    if not found and len(wanted) >= 6:
+        found = [sha for sha in ledger if sha.startswith(wanted)]
+    if len(found) != 1:
+        what = "no ingested batch" if not found else f"{len(found)} ingested batches"
+        raise UsageError(
+            f"{what} called {batch!r}; give the file's name, or the hash that "
+            "`bitstorm history` shows"
+        )
+    if ledger[found[0]].get("retracted"):
+        raise NothingToDo(f"{batch} was retracted before: {ledger[found[0]]['retracted']}")
+    return found[0]
+
+
+def _months_of(parent: Snapshot, sha256: str) -> set[str]:
+    """The months that have rows of the batch, from one column of the lineage."""
+    import pyarrow.parquet as pq
+
+    return {
+        file.month
+        for file in parent.manifest.lineage
+        if pq.read_table(
+            parent.lineage / file.path, columns=["line"], filters=[("batch", "=", sha256)]
+        ).num_rows
+    }
+
+
+def _others(
+    context: Context, ledger: Mapping[str, Mapping[str, Any]], sha256: str
+) -> tuple[list[Batch], int]:
+    """The other ingested batches that still lie in the landing folder, and how many do not."""
+    found = landing.survey(context.workspace.landing, known={}, settle_seconds=0.0, now_ms=now_ms())
+    wanted = {sha for sha, t in ledger.items() if sha != sha256 and not t.get("retracted")}
+    others = [batch for batch in found.ready if batch.sha256 in wanted]
+    return others, len(wanted) - len(others)

@@ -1,0 +1,133 @@
+"""`verify` and `gc`: is everything what its record says, and what may go."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from bitstorm.errors import SnapshotDamaged
+from bitstorm.sidecar import sha256_of
+from bitstorm.store import manifest as manifests
+from bitstorm.store.filesystem import TEMPORARY, sync_folder
+from bitstorm.store.manifest import File, Manifest
+from bitstorm.store.snapshots import LEDGER, LINEAGE, SNAPSHOTS
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was looked at; `problems` are sentences, empty when all is well."""
+
+    snapshots: int
+    files: int
+    size: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `gc` removed: snapshots by ID, folders and files that no manifest names, bytes freed."""
+
+    snapshots: tuple[str, ...]
+    orphans: tuple[str, ...]
+    freed: int
+
+
+def verify(root: Path) -> Verified:
+    """Re-hash every file that any manifest names, and every manifest; each shared file once."""
+    problems: list[str] = []
+    kept: dict[int, Manifest] = {}
+    for sequence in manifests.sequences(root):
+        try:
+            kept[sequence] = manifests.read(root, sequence)
+        except SnapshotDamaged as error:
+            problems.append(str(error))
+    hashes: dict[tuple[int, int], str] = {}
+    size = 0
+    broken: dict[str, list[str]] = {}
+    for sequence, manifest in kept.items():
+        before = kept.get(sequence - 1)
+        if before is not None and manifest.parent_hash not in (None, before.hash):
+            problems.append(
+                f"manifest {sequence} names another parent than manifest {sequence - 1}"
+            )
+        if sum(file.rows for file in manifest.files) != manifest.rows:
+            problems.append(f"manifest {sequence} states {manifest.rows} rows, its files do not")
+        for path, expected in _stated(root, manifest):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                broken.setdefault(f"{path.name} is gone", []).append(manifest.id)
+                continue
+            inode = (status.st_dev, status.st_ino)
+            if inode not in hashes:
+                hashes[inode] = sha256_of(path)
+                size += status.st_size
+            if hashes[inode] != expected:
+                place = path.relative_to(path.parents[2]).as_posix()
+                what = f"{place.partition('/')[2]} is not what was written (its SHA-256 differs)"
+                broken.setdefault(what, []).append(manifest.id)
+    for what, identities in broken.items():
+        problems.append(f"{what}; it belongs to {', '.join(dict.fromkeys(identities))}")
+    return Verified(len(kept), len(hashes), size, tuple(problems))
+
+
+def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: float) -> Collected:
+    """Remove all but the newest `keep` snapshots and those younger than the limit, and orphans.
+
+    A manifest goes before its folders, so no reader meets one without the other. Nothing is
+    removed while a manifest cannot be read: it might name anything.
+    """
+    numbers = manifests.sequences(root)
+    every = {number: manifests.read(root, number) for number in numbers}
+    kept = {
+        number
+        for place, number in enumerate(reversed(numbers))
+        if place < keep
+        or now_s - datetime.fromisoformat(every[number].created_at).timestamp() < younger_than_s
+    }
+    named = {every[number].id for number in kept}
+    gone = []
+    for number in numbers:
+        if number not in kept:
+            manifests.path_of(root, number).unlink()
+            gone.append(every[number].id)
+    if gone:
+        sync_folder(root / manifests.MANIFESTS)
+    freed, orphans = 0, []
+    for parent in (root / SNAPSHOTS, root / LINEAGE):
+        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+            young = now_s - folder.stat().st_mtime < younger_than_s
+            if folder.name in named or (young and folder.name not in gone):
+                continue
+            # A file that another snapshot shares frees nothing.
+            freed += sum(f.stat().st_size for f in folder.rglob("*") if _last_link(f))
+            shutil.rmtree(folder)
+            if folder.name not in gone:
+                orphans.append(f"{parent.name}/{folder.name}")
+    for leftover in [
+        *root.glob(f"{TEMPORARY}*"),
+        *(root / manifests.MANIFESTS).glob(f"{TEMPORARY}*"),
+    ]:
+        if now_s - leftover.stat().st_mtime >= younger_than_s:
+            freed += leftover.stat().st_size
+            leftover.unlink()
+            orphans.append(leftover.relative_to(root).as_posix())
+    return Collected(tuple(dict.fromkeys(gone)), tuple(orphans), freed)
+
+
+def _last_link(path: Path) -> bool:
+    return path.is_file() and path.stat().st_nlink == 1
+
+
+def _stated(root: Path, manifest: Manifest) -> list[tuple[Path, str]]:
+    def paths(folder: Path, files: tuple[File, ...]) -> list[tuple[Path, str]]:
+        return [(folder / file.path, file.sha256) for file in files]
+
+    lineage = root / LINEAGE / manifest.id
+    stated = paths(root / SNAPSHOTS / manifest.id, manifest.files)
+    stated += paths(lineage, manifest.lineage)
+    if manifest.ledger is not None:
+        stated.append((lineage / LEDGER, manifest.ledger["sha256"]))
+    return stated

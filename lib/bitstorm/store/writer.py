@@ -1,0 +1,350 @@
+"""`make_batch_writer`: rows into a data set without Spark or a JVM.
+
+The same files, lineage, seal and manifests as `ingest`: what one wrote the other builds on. Rows
+are spooled by month, so a long stream of pieces needs the memory of one month.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bitstorm.errors import DataError, Overtaken, StoreError, UsageError
+from bitstorm.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table
+from bitstorm.store import snapshots
+from bitstorm.store.digest import month_digest
+from bitstorm.store.lock import writer_lock
+from bitstorm.store.manifest import schema_hash
+from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.store.summary import arrow_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from petastorm.unischema import Unischema
+
+_KINDS: Mapping[Any, Kind] = {
+    np.dtype(np.int64): "int64",
+    np.dtype(np.int32): "int32",
+    np.dtype(np.float64): "float64",
+    np.dtype(np.float32): "float32",
+    np.dtype(np.bool_): "bool",
+    np.dtype(np.str_): "string",
+}
+# As transform.merge ranks them; nulls come last in each direction.
+_RANK = [
+    ("timestamp", "ascending"),
+    ("granularity_ms", "ascending"),
+    ("fetched_at", "descending"),
+    ("batch", "ascending"),
+    ("line", "ascending"),
+]
+
+
+def make_batch_writer(
+    dataset_url: str | Path,
+    schema: Unischema,
+    *,
+    granularity_ms: int | None = None,
+    fetched_at: int | None = None,
+    lock_seconds: float = 60.0,
+) -> BatchWriter:
+    """A context manager whose `write(rows)` takes pandas frames or Arrow tables in pieces.
+
+    `dataset_url` is a data set's root (a path or `file://` URL), made if needed; `schema` a
+    Unischema of scalars with an int64 `timestamp` (Unix ms, UTC), such as `BitcoinSchema`. Leaving
+    the block without an error publishes all rows as one new snapshot on top of the newest; with an
+    error nothing is. `granularity_ms` and `fetched_at` (Unix ms) decide, as in `ingest`, between
+    rows of one time. Raises UsageError for a schema or location that cannot be, DataError for rows
+    that break the schema, StoreError when another run holds the data set for over `lock_seconds`.
+    """
+    return BatchWriter(
+        _root(dataset_url),
+        table_of(schema),
+        schema,
+        granularity_ms=granularity_ms,
+        fetched_at=fetched_at,
+        lock_seconds=lock_seconds,
+    )
+
+
+class BatchWriter:
+    """See `make_batch_writer`. After the block, `snapshot` is what was published (or was there
+    already, when the very same rows had been written before)."""
+
+    def __init__(
+        self,
+        root: Path,
+        table: Table,
+        schema: Unischema,
+        *,
+        granularity_ms: int | None,
+        fetched_at: int | None,
+        lock_seconds: float,
+    ) -> None:
+        self.snapshot: Snapshot | None = None
+        self._root, self._table, self._schema = root, table, schema
+        self._granularity_ms, self._fetched_at = granularity_ms, fetched_at
+        self._lock_seconds = lock_seconds
+        self._lines = 0
+        self._spool: tempfile.TemporaryDirectory[str] | None = None
+        self._streams: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._spool = tempfile.TemporaryDirectory(prefix="bitstorm-writer-")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._spool is not None  # __enter__ has run
+        try:
+            for stream in self._streams.values():
+                stream.close()
+            if kind is None and self._streams:
+                self.snapshot = self._published()
+        finally:
+            self._spool.cleanup()
+            self._streams.clear()
+            self._spool = None
+
+    def write(self, rows: pd.DataFrame | pa.Table) -> None:
+        """Take a piece: columns by name, `month` derived, a missing nullable column is null.
+
+        Raises DataError, and takes nothing of the piece, when a row breaks the schema.
+        """
+        if self._spool is None:
+            raise UsageError("the writer is not open: use it as a context manager")
+        piece = _conform(rows, self._table, first=self._lines)
+        if piece.num_rows == 0:
+            return
+        lines = pa.array(range(self._lines + 1, self._lines + 1 + piece.num_rows), pa.int64())
+        self._lines += piece.num_rows
+        piece = piece.append_column("line", lines)
+        months = (
+            piece.column("timestamp").to_numpy().astype("datetime64[ms]").astype("datetime64[M]")
+        )
+        for month in np.unique(months):
+            self._stream(str(month)).write_table(piece.filter(pa.array(months == month)))
+
+    def _stream(self, month: str) -> Any:
+        if month not in self._streams:
+            schema = arrow_schema(self._table).append(pa.field("line", pa.int64()))
+            self._streams[month] = pa.ipc.new_file(str(self._path(month)), schema)
+        return self._streams[month]
+
+    def _path(self, month: str) -> Path:
+        assert self._spool is not None
+        return Path(self._spool.name) / f"{month}.arrow"
+
+    def _spooled(self, month: str) -> pa.Table:
+        with pa.memory_map(str(self._path(month))) as source:
+            rows = pa.ipc.open_file(source).read_all()
+            return rows.sort_by([("timestamp", "ascending"), ("line", "ascending")])
+
+    def _identity(self) -> str:
+        """The hash of the batch's content: its rows by time, whatever the pieces were."""
+        digest = hashlib.sha256()
+        for month in sorted(self._streams):
+            rows = self._spooled(month).drop_columns(["line"])
+            digest.update(f"{month}:{month_digest(rows, self._table)}\n".encode())
+        return digest.hexdigest()
+
+    def _published(self) -> Snapshot:
+        identity = self._identity()
+        with writer_lock(self._root, wait_seconds=self._lock_seconds):
+            while True:
+                parent = snapshots.current(self._root)
+                _check_parent(parent, self._table)
+                ledger = snapshots.read_ledger(parent)
+                if parent is not None and identity in ledger:
+                    return parent
+                try:
+                    return self._publish(parent, identity, ledger)
+                except Overtaken:
+                    # A mount without locks: merge again on top of the other's snapshot.
+                    continue
+
+    def _publish(
+        self, parent: Snapshot | None, identity: str, ledger: dict[str, dict[str, Any]]
+    ) -> Snapshot:
+        months = frozenset(self._streams)
+
+        def write(draft: Draft) -> Change:
+            accepted = sum(self._merge_month(month, parent, identity, draft) for month in months)
+            tally = {
+                "name": "make_batch_writer",
+                "read": self._lines,
+                "accepted": accepted,
+                "duplicate": self._lines - accepted,
+                "refused": 0,
+            }
+            return Change(
+                months,
+                with_lineage=True,
+                batches={identity: tally},
+                ledger={**ledger, identity: tally},
+            )
+
+        return snapshots.publish(
+            self._root,
+            table=self._table,
+            schema=self._schema,
+            parent=parent,
+            operation="write",
+            write=write,
+        )
+
+    def _merge_month(self, month: str, parent: Snapshot | None, identity: str, draft: Draft) -> int:
+        """Write the month's winners and their lineage; how many of them are this batch's."""
+        new = self._spooled(month)
+        count = new.num_rows
+        own = {
+            "batch": pa.array([identity] * count, pa.string()),
+            "granularity_ms": pa.array([self._granularity_ms] * count, pa.int64()),
+            "fetched_at": pa.array([self._fetched_at] * count, pa.int64()),
+        }
+        for name, values in own.items():
+            new = new.append_column(name, values)
+        pieces = [new]
+        if parent is not None:
+            data = [pq.ParquetFile(path).read() for path in parent.of_months({month})]
+            origin = [pq.ParquetFile(path).read() for path in parent.lineage_of_months({month})]
+            if data:
+                pieces.append(_side_by_side(pa.concat_tables(data), pa.concat_tables(origin)))
+        rows = pa.concat_tables([piece.select(new.column_names) for piece in pieces])
+        rows = rows.sort_by(_RANK)
+        stamps = rows.column("timestamp").to_numpy()
+        first = np.ones(len(stamps), dtype=bool)
+        first[1:] = stamps[1:] != stamps[:-1]
+        winners = rows.filter(pa.array(first))
+        name = f"part-{secrets.token_hex(8)}.parquet"
+        for folder, table in ((draft.folder, self._table), (draft.lineage, LINEAGE)):
+            target = folder / f"{PARTITION}={month}" / name
+            target.parent.mkdir(parents=True)
+            pq.write_table(winners.select(arrow_schema(table).names), target)
+        won: int = pc.sum(pc.equal(winners.column("batch"), identity)).as_py() or 0
+        return won
+
+
+def table_of(schema: Unischema) -> Table:
+    """The Table of a Unischema. Raises UsageError for what a data set of ours cannot hold."""
+    fields = []
+    for name, field in schema.fields.items():
+        if name == PARTITION:
+            continue
+        kind = None if field.shape not in ((), None) else _KINDS.get(np.dtype(field.numpy_dtype))
+        if kind is None:
+            raise UsageError(
+                f"field {name} of the schema is {field.numpy_dtype} with shape {field.shape}; "
+                f"expected a scalar of {', '.join(sorted(set(_KINDS.values())))}"
+            )
+        fields.append(Field(name, kind, "", bool(field.nullable)))
+    known = {field.name: field for field in fields}
+    if "timestamp" not in known or known["timestamp"].kind != "int64":
+        raise UsageError("the schema has no int64 field `timestamp` (Unix milliseconds, UTC)")
+    shapes = [(f.name, f.kind, f.nullable) for f in fields]
+    if shapes == [(f.name, f.kind, f.nullable) for f in PRICES.stored]:
+        return PRICES
+    return Table(schema._name, (*fields, PRICES.field(PARTITION)))
+
+
+def _side_by_side(data: pa.Table, lineage: pa.Table) -> pa.Table:
+    """Rows of a month with their lineage: both files hold the same keys in the same order."""
+    data, lineage = data.sort_by("timestamp"), lineage.sort_by("timestamp")
+    for name in ("batch", "line", "granularity_ms", "fetched_at"):
+        data = data.append_column(name, lineage.column(name))
+    return data.replace_schema_metadata(None)
+
+
+def _conform(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.Table:
+    """The rows with exactly the table's stored columns. Raises DataError."""
+    wanted = arrow_schema(table)
+    if not isinstance(rows, pa.Table):
+        rows = pa.Table.from_pandas(rows, preserve_index=False)
+    unknown = [name for name in rows.column_names if name not in (*wanted.names, PARTITION)]
+    missing = [f.name for f in table.stored if not f.nullable and f.name not in rows.column_names]
+    if unknown or missing:
+        raise DataError(
+            f"the rows have the columns {', '.join(rows.column_names)}: "
+            + (f"{', '.join(missing)} missing" if missing else f"{', '.join(unknown)} unknown")
+            + f"; expected {', '.join(wanted.names)}"
+        )
+    columns = []
+    for field in table.stored:
+        target = wanted.field(field.name).type
+        if field.name not in rows.column_names:
+            columns.append(pa.nulls(rows.num_rows, target))
+            continue
+        column = rows.column(field.name)
+        try:
+            # A double becomes the nearest float32, as everywhere; nothing else may lose anything.
+            narrowed = pa.types.is_float64(column.type) and pa.types.is_float32(target)
+            column = column.cast(target, safe=not narrowed)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{field.name} is {column.type}, expected {target} ({str(error).splitlines()[0]})"
+            ) from None
+        _check_values(column, field, first=first)
+        columns.append(column)
+    return pa.table(columns, schema=wanted)
+
+
+def _check_values(column: pa.ChunkedArray, field: Field, *, first: int) -> None:
+    if field.nullable or len(column) == 0:
+        return
+    bad = np.asarray(column.is_null().to_numpy())
+    if field.kind in ("float32", "float64"):
+        values = pc.fill_null(column, 1).to_numpy()
+        bad = bad | ~np.isfinite(values)
+        if "> 0" in field.rule:
+            bad = bad | (values <= 0)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{field.name} of row {first + row + 1} is {column[row].as_py()!r}, expected "
+            f"{field.rule if field.kind.startswith('float') and field.rule else 'a value'}; "
+            f"{int(bad.sum())} such rows in this piece"
+        )
+
+
+def _check_parent(parent: Snapshot | None, table: Table) -> None:
+    if parent is None:
+        return
+    manifest = parent.manifest
+    if [f["name"] for f in manifest.schema] != table.names or (
+        manifest.table == table.name and manifest.schema_hash != schema_hash(table)
+    ):
+        held = ", ".join(field["name"] for field in manifest.schema)
+        raise StoreError(
+            f"{parent.root} holds {manifest.table} ({held}), not {table.name}: "
+            "write into another data set"
+        )
+    if manifest.ledger is None:
+        raise StoreError(
+            f"{parent.root} is computed from other data and has no lineage: "
+            "write into a data set of its own"
+        )
+
+
+def _root(dataset_url: str | Path) -> Path:
+    text = str(dataset_url)
+    if "://" in text:
+        url = urlsplit(text)
+        if url.scheme != "file" or url.netloc not in ("", "localhost"):
+            raise UsageError(f"{text} is not on a local path; expected a folder or a file: URL")
+        text = unquote(url.path)
+    return Path(text).expanduser().absolute()

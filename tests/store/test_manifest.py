@@ -1,0 +1,187 @@
+"""A manifest is what was written, or it is found out: never a silent fallback."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bitstorm.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.schema import PRICES
+from bitstorm.store import manifest as manifests
+from bitstorm.store import snapshots
+from faults.publishing import (
+    FEBRUARY,
+    HOUR,
+    JANUARY,
+    batch,
+    canonical_hash,
+    job,
+    publish,
+    unbroken,
+    verified,
+    whole,
+)
+
+
+def three_commits(root):
+    batches = [batch(f"b{n}", start, 3) for n, start in enumerate((JANUARY, FEBRUARY, JANUARY - 9))]
+    for number in range(3):
+        assert job(root, batches[: number + 1])
+    return batches
+
+
+def newest(root):
+    return sorted((root / "manifests").iterdir())[-1]
+
+
+def test_each_manifest_names_its_parent_and_ends_the_chain_that_anybody_can_check(tmp_path):
+    batches = three_commits(tmp_path)
+    records = unbroken(tmp_path)
+    assert [r["sequence"] for r in records] == [1, 2, 3]
+    assert [r["parent"] for r in records] == [None, records[0]["id"], records[1]["id"]]
+    verified(tmp_path, batches)
+
+
+def test_a_manifest_states_schema_files_totals_versions_and_the_batches_it_consumed(tmp_path):
+    job(tmp_path, [batch("one", JANUARY, 3), batch("two", FEBRUARY, 2)])
+    record = json.loads(newest(tmp_path).read_text())
+    assert [(f["name"], f["type"], f["nullable"]) for f in record["schema"]] == [
+        ("timestamp", "int64", False),
+        ("price", "float32", False),
+        ("market_cap", "float64", True),
+        ("volume_24h", "float64", True),
+        ("price_change_24h", "float32", True),
+        ("month", "string", False),
+    ]
+    assert record["schema_hash"] == manifests.schema_hash(PRICES)
+    assert (record["rows"], record["first_ms"], record["last_ms"]) == (5, JANUARY, FEBRUARY + HOUR)
+    assert [
+        (f["path"], f["rows"], f["row_groups"], f["first_ms"], f["last_ms"])
+        for f in record["files"]
+    ] == [
+        ("month=2021-01/part-0.parquet", 3, 1, JANUARY, JANUARY + 2 * HOUR),
+        ("month=2021-02/part-0.parquet", 2, 1, FEBRUARY, FEBRUARY + HOUR),
+    ]
+    assert set(record["batches"]) == {"one", "two"}
+    assert {"bitstorm", "pyarrow", "petastorm", "pyspark"} <= set(record["versions"])
+
+
+def test_a_file_that_is_no_numbered_manifest_is_none(tmp_path):
+    first = publish(tmp_path, whole({JANUARY: 1.0}))
+    folder = tmp_path / "manifests"
+    for name in ("1.json", "00000002.json.tmp", ".tmp-00000002.json-ab12cd34", "00000002.txt"):
+        (folder / name).write_text("{}")
+    assert manifests.sequences(tmp_path) == [1]
+    assert snapshots.current(tmp_path) == first
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_cut_newest_manifest_is_a_loud_error_that_names_rollback(tmp_path, share):
+    three_commits(tmp_path)
+    content = newest(tmp_path).read_bytes()
+    newest(tmp_path).write_bytes(content[: int(len(content) * share)])
+    for read in (
+        lambda: snapshots.current(tmp_path),
+        lambda: snapshots.required(tmp_path, hint="x"),
+        lambda: snapshots.resolve(tmp_path),
+        lambda: job(tmp_path, [batch("b9", JANUARY, 1)]),
+    ):
+        with pytest.raises(SnapshotDamaged, match=r"00000003\.json.*rollback"):
+            read()
+    assert len(manifests.sequences(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("content", [b"[]", b"null", b"7", b'{"hash": 1}', b"\xff\xfe", b"{" * 9999])
+def test_a_manifest_of_something_else_is_the_same_clear_error(tmp_path, content):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    newest(tmp_path).write_bytes(content)
+    with pytest.raises(SnapshotDamaged, match="rollback"):
+        snapshots.current(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"rows": 4},
+        {"id": "00000001-000000000000"},
+        {"parent_hash": "0" * 64},
+        {"digest": "0" * 64},
+        {"files": []},
+        {"reason": "nothing to see"},
+        {"hash": "0" * 64},
+    ],
+)
+def test_an_edited_manifest_is_found_out(tmp_path, edit):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    record = json.loads(newest(tmp_path).read_text())
+    newest(tmp_path).write_text(json.dumps({**record, **edit}))
+    with pytest.raises(SnapshotDamaged, match="rollback"):
+        snapshots.current(tmp_path)
+
+
+def test_fields_that_this_version_does_not_know_are_not_read_over(tmp_path):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    record = {**json.loads(newest(tmp_path).read_text()), "encrypted": True}
+    newest(tmp_path).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
+    with pytest.raises(SnapshotDamaged, match="encrypted"):
+        snapshots.current(tmp_path)
+
+
+def test_a_manifest_of_a_later_format_asks_for_a_newer_bitstorm(tmp_path):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    record = {**json.loads(newest(tmp_path).read_text()), "format": 99}
+    newest(tmp_path).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
+    with pytest.raises(SnapshotDamaged, match="newer Bitstorm"):
+        snapshots.current(tmp_path)
+
+
+def test_a_copy_under_another_number_is_not_that_commit(tmp_path):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    (tmp_path / "manifests" / "00000002.json").write_bytes(newest(tmp_path).read_bytes())
+    with pytest.raises(SnapshotDamaged, match=r"00000002\.json.*number 1"):
+        snapshots.current(tmp_path)
+
+
+def test_a_manifest_that_may_not_be_read_is_no_missing_data_set(tmp_path):
+    publish(tmp_path, whole({JANUARY: 1.0}))
+    path = newest(tmp_path)
+    path.unlink()
+    path.mkdir()  # unreadable, also for root
+    with pytest.raises(SnapshotDamaged, match="rollback"):
+        snapshots.current(tmp_path)
+
+
+def test_older_snapshots_stay_readable_by_name_beside_a_damaged_newest_one(tmp_path):
+    first = publish(tmp_path, whole({JANUARY: 1.0}))
+    publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}), first)
+    newest(tmp_path).write_bytes(b"{")
+    assert snapshots.current(tmp_path, snapshot=first.id) == first
+    with pytest.raises(SnapshotMissing, match=first.id):
+        snapshots.current(tmp_path, snapshot="00000009-000000000000")
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_no_single_changed_byte_is_read_as_the_manifest(tmp_path, data):
+    root = tmp_path / "prices"
+    if not root.exists():
+        publish(root, whole({JANUARY: 1.5, FEBRUARY: 2.5}))
+    path = newest(root)
+    whole_text = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole_text) - 2))
+    byte = data.draw(st.integers(0, 255).filter(lambda b: b != whole_text[at]))
+    before = manifests.read(root, 1)
+    path.write_bytes(whole_text[:at] + bytes([byte]) + whole_text[at + 1 :])
+    try:
+        # Other white space, or an escape for the same letter, is the same manifest.
+        assert dataclasses.asdict(manifests.read(root, 1)) == dataclasses.asdict(before)
+    except SnapshotDamaged as error:
+        assert "rollback" in str(error)
+    finally:
+        path.write_bytes(whole_text)
