@@ -245,14 +245,16 @@ def import_(
 
 
 @bitstorm.command()
+@click.option("--replay-rejects", is_flag=True, help="Judge refused rows again, as set now.")
 @_options
-def ingest(invocation: Invocation) -> Any:
+def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
     """New batches into the prices data set."""
-    from bitstorm.pipelines.ingest import ingest as pipeline
+    from bitstorm.pipelines.ingest import ingest as take
+    from bitstorm.pipelines.replay import replay
     from bitstorm.terminal import ingested_lines
 
     context = invocation.context()
-    result = pipeline(context)
+    result = replay(context) if replay_rejects else take(context)
     return invocation.show(
         result, lambda: ingested_lines(result, rejects=context.workspace.rejects)
     )

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from bitstorm.errors import Problem, SettingsError
 from bitstorm.instants import DAY_MS, duration_ms
+from bitstorm.schema import CSV_RULES, CSV_RULES_TO_WARN_OF
 
 ENV_PREFIX = "BITSTORM__"
 DEFAULT = "default"
@@ -77,6 +78,15 @@ class Ingest(_Section):
     )
     future_seconds: float = Field(
         300.0, ge=0, description="how far a row may lie after its batch was fetched"
+    )
+
+    rules: dict[str, Literal["refuse", "warn", "fail"]] = Field(
+        default={}, description="rule: refuse the row (default), warn and take it, or fail the run"
+    )
+    max_jump: float | None = Field(
+        None,
+        gt=1,
+        description="price_jump: most times above or below the rows around it; null: off",
     )
 
 
@@ -219,6 +229,8 @@ def _walk(settings: Settings) -> Iterator[tuple[str, Any, str]]:
             yield f"{section}.{name}", getattr(model, name), info.description or ""
 
 
+_MAPS = ("spark.conf", "ingest.rules")
+
 Layer = dict[str, tuple[Any, str]]
 
 
@@ -267,10 +279,11 @@ def _from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Layer:
         if not (equals and dot and section and name):
             problems.append(Problem(key, "--set", f"found {text!r}; expected section.key=value"))
             continue
-        if section == "spark" and name.startswith("conf."):
-            # spark.conf is a map whose keys have dots of their own.
-            entries, _ = layer.get("spark.conf", ({}, ""))
-            layer["spark.conf"] = ({**entries, name.removeprefix("conf."): _scalar(value)}, "--set")
+        head, dot, entry = name.partition(".")
+        if dot and f"{section}.{head}" in _MAPS:
+            # Entries of a map are set one by one; Spark's keys have dots of their own.
+            entries, _ = layer.get(f"{section}.{head}", ({}, ""))
+            layer[f"{section}.{head}"] = ({**entries, entry: _scalar(value)}, "--set")
             continue
         layer[f"{section}.{name}"] = (_scalar(value), "--set")
     return layer
@@ -346,6 +359,17 @@ def _contradictions(
             "leave nothing to test on; expected a sum below 1",
             "training.train_share",
         )
+    for rule, action in settings.ingest.rules.items():
+        if rule not in CSV_RULES:
+            close = difflib.get_close_matches(rule, CSV_RULES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(CSV_RULES)}"
+            report("ingest.rules", f"there is no rule {rule!r}; {hint}")
+        elif action == "warn" and rule not in CSV_RULES_TO_WARN_OF:
+            report(
+                "ingest.rules",
+                f"a row that breaks {rule} cannot be stored, so there is nothing to warn of; "
+                f"use refuse or fail (warn is for {', '.join(CSV_RULES_TO_WARN_OF)})",
+            )
     if isinstance(training.batch_size, int) and training.batch_size < 1:
         report("training.batch_size", f"found {training.batch_size}; expected auto or at least 1")
     if settings.source.mode != "csv":

@@ -114,6 +114,28 @@ CSV_REQUIRED = ("timestamp", "price")
 CSV_OPTIONAL = ("market_cap", "volume_24h", "price_change_24h")
 CSV_ALIASES = {"price_usd": "price"}
 CSV_COLUMNS = CSV_REQUIRED + CSV_OPTIONAL
+# The rules for a row of a batch, in the order in which they are held.
+CSV_RULES = (
+    "field_count",
+    "timestamp_present",
+    "timestamp_readable",
+    "timestamp_in_range",
+    "not_in_future",
+    "price_present",
+    "price_finite",
+    "price_readable",
+    "price_positive",
+    "price_in_range",
+    "price_jump",
+    *(f"{name}_readable" for name in CSV_OPTIONAL),
+)
+# A row that breaks one of these can be stored all the same; what is unreadable becomes null.
+CSV_RULES_TO_WARN_OF = (
+    "timestamp_in_range",
+    "not_in_future",
+    "price_jump",
+    *(f"{name}_readable" for name in CSV_OPTIONAL),
+)
 
 
 def spark_type(kind: Kind) -> DataType:

@@ -30,6 +30,7 @@ def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
         ]
     if result.replaced:
         lines.append(f"{result.replaced:,} stored rows gave way to better observations")
+    lines += [f"warning: {n:,} rows break {rule}" for rule, n in result.warned.items()]
     lines += [
         f"refused {refused.path.name}: {refused.reason}" for refused in result.refused_batches
     ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 
 import pandas as pd
 import pytest
-from landed import HOUR, collected, context_of
 
 from bitstorm.errors import NothingToDo, SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.pipelines import history
@@ -16,6 +16,7 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.retract import retract
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
+from landed import HOUR, collected, context_of
 
 pytestmark = pytest.mark.slow
 
@@ -35,19 +36,29 @@ def stored(context, snapshot=None):
     return dict(zip(frame["timestamp"], frame["price"], strict=True))
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Where the workspace of `context` is made once, to be copied for each test."""
+    return tmp_path_factory.mktemp("history") / "workspace"
+
+
 @pytest.fixture
-def context(spark_session, tmp_path):
+def context(spark_session, tmp_path, template):
     """Three ingests: daily rows, then better hourly ones over one of them, then a bad batch."""
-    context = context_of(tmp_path)
-    landing = context.workspace.landing
-    collected(landing, "daily.csv", text([(START, 1), (START + 40 * DAY, 2)]), granularity_ms=DAY)
-    ingest(context)
-    collected(landing, "hourly.csv", text([(START, 10), (START + HOUR, 11)]))
-    ingest(context)
-    wrong = [(START + HOUR, 99), (START + 2 * HOUR, 99), (START + 40 * DAY, 99)]
-    collected(landing, "wrong.csv", text(wrong), granularity_ms=60_000)
-    ingest(context)
-    return context
+    if not template.exists():
+        made = context_of(template)
+        landing = made.workspace.landing
+        daily = [(START, 1), (START + 40 * DAY, 2)]
+        collected(landing, "daily.csv", text(daily), granularity_ms=DAY)
+        ingest(made)
+        collected(landing, "hourly.csv", text([(START, 10), (START + HOUR, 11)]))
+        ingest(made)
+        wrong = [(START + HOUR, 99), (START + 2 * HOUR, 99), (START + 40 * DAY, 99)]
+        collected(landing, "wrong.csv", text(wrong), granularity_ms=60_000)
+        ingest(made)
+    # -a keeps what is linked between snapshots linked in the copy.
+    subprocess.run(["cp", "-a", template, tmp_path / "workspace"], check=True)
+    return context_of(tmp_path / "workspace")
 
 
 def test_retracting_a_batch_brings_back_what_it_had_displaced(context):

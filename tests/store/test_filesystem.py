@@ -93,7 +93,7 @@ def test_a_file_system_that_offers_neither_is_refused_with_a_way_out(
 ):
     monkeypatch.setattr(os, "link", failing_link(errno.EPERM))
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
-    with pytest.raises(StoreError, match="neither hard links nor a rename.*choose a workspace"):
+    with pytest.raises(StoreError, match=r"neither hard links nor a rename.*choose a workspace"):
         filesystem.create(tmp_path / "a", b"content")
     assert list(tmp_path.iterdir()) == []
 

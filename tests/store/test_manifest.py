@@ -95,7 +95,9 @@ def test_a_cut_newest_manifest_is_a_loud_error_that_names_rollback(tmp_path, sha
     assert len(manifests.sequences(tmp_path)) == 3
 
 
-@pytest.mark.parametrize("content", [b"[]", b"null", b"7", b'{"hash": 1}', b"\xff\xfe", b"{" * 9999])
+@pytest.mark.parametrize(
+    "content", [b"[]", b"null", b"7", b'{"hash": 1}', b"\xff\xfe", b"{" * 9999]
+)
 def test_a_manifest_of_something_else_is_the_same_clear_error(tmp_path, content):
     publish(tmp_path, whole({JANUARY: 1.0}))
     newest(tmp_path).write_bytes(content)

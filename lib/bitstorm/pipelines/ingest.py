@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import Overtaken
+from bitstorm.errors import DataError, Overtaken
 from bitstorm.instants import now_ms
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import CSV_COLUMNS, LINEAGE, PARTITION, PRICES
@@ -37,6 +37,7 @@ class Ingested:
     """read = accepted + duplicate + refused, over the batches that were taken.
 
     `replaced` counts stored rows that a better observation of the same time took the place of;
+    `warned` counts rows that were taken although they break a rule that is only to warn, by rule;
     `snapshot` is None when the data set still does not exist.
     """
 
@@ -46,6 +47,7 @@ class Ingested:
     duplicate: int
     refused: int
     replaced: int
+    warned: Mapping[str, int]
     refused_batches: tuple[Refused, ...]
     unsettled_batches: int
     known_batches: int
@@ -98,6 +100,7 @@ def _ingest(context: Context) -> Ingested:
         duplicate=0,
         refused=0,
         replaced=0,
+        warned={},
         refused_batches=newly_refused,
         unsettled_batches=len(found.unsettled),
         known_batches=len(found.known),
@@ -111,8 +114,8 @@ def _ingest(context: Context) -> Ingested:
     workspace.bind(origin)
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("ingest") as spark, landing.staged(ready, staging) as folder:
-        checked = checked_lines(spark, context, ready, folder)
-        return _merge(context, base, checked, ready=ready, parent=parent, known=known)
+        rows = checked_lines(spark, context, ready, folder)
+        return _merge(context, base, rows, ready=ready, parent=parent, known=known)
 
 
 def checked_lines(
@@ -121,7 +124,21 @@ def checked_lines(
     """Every data line of the batches staged in `folder`, with its values and its `rule`."""
     future_ms = int(context.settings.ingest.future_seconds * 1000)
     lines = _numbered(spark, landing.read_lines(spark, folder), batches, future_ms=future_ms)
-    return lines.transform(with_fields).transform(with_values).transform(with_rule)
+    return checked(context, lines)
+
+
+def checked(context: Context, lines: DataFrame) -> DataFrame:
+    """The lines with their values, `rule` and `warning`, as the settings hold the rules."""
+    ingest = context.settings.ingest
+    return (
+        lines.transform(with_fields)
+        .transform(with_values)
+        .transform(
+            with_rule,
+            warn=[rule for rule, action in ingest.rules.items() if action == "warn"],
+            max_jump=ingest.max_jump,
+        )
+    )
 
 
 def _of_one_origin(
@@ -166,46 +183,158 @@ def _merge(
     parent: Snapshot | None,
     known: dict[str, dict[str, Any]],
 ) -> Ingested:
+    from pyspark.sql import functions as F
+
+    rules = context.settings.ingest.rules
+    counted = count_by_rule(checked)
+    refuse_to_go_on(counted, rules)
+    total = replace(
+        base,
+        read=counted.total(),
+        refused=counted.total(refused=True),
+        warned=counted.warned,
+    )
+    if total.refused:
+        facts = {batch.sha256: rejects.batch_facts(batch) for batch in ready}
+        keep_refused(context, checked, facts=facts)
+    if parent is None and not counted.months:
+        return total
+    good = to_prices(checked.where(F.col("rule").isNull()), keep=LINEAGE_COLUMNS)
+    snapshot, tallies = publish_merged(
+        context,
+        good,
+        operation="ingest",
+        parent=parent,
+        known=known,
+        months=counted.months,
+        tallies={
+            b.sha256: {
+                "batch": b.sha256,
+                "name": b.name,
+                "read": counted.read.get(b.sha256, 0),
+                "refused": counted.refused.get(b.sha256, 0),
+            }
+            for b in ready
+        },
+    )
+    return with_outcome(total, snapshot, tallies)
+
+
+def with_outcome(
+    total: Ingested, snapshot: Snapshot, tallies: Mapping[str, Mapping[str, Any]]
+) -> Ingested:
+    """The result with what the merge made of the good rows."""
+    manifest = snapshot.manifest
+    accepted = sum(tally["accepted"] for tally in tallies.values())
+    return replace(
+        total,
+        accepted=accepted,
+        duplicate=sum(tally["duplicate"] for tally in tallies.values()),
+        replaced=total.rows + accepted - manifest.rows,
+        snapshot=snapshot.id,
+        rows=manifest.rows,
+        first_ms=manifest.first_ms,
+        last_ms=manifest.last_ms,
+    )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Rows by batch, refused rows by batch and by rule, and the months of the good ones."""
+
+    read: Mapping[str, int]
+    refused: Mapping[str, int]
+    by_rule: Mapping[str, int]
+    warned: Mapping[str, int]
+    months: frozenset[str]
+
+    def total(self, *, refused: bool = False) -> int:
+        return sum((self.refused if refused else self.read).values())
+
+
+def count_by_rule(checked: DataFrame) -> Counted:
+    """One pass over the checked rows."""
+    from pyspark.sql import functions as F
+
+    month = F.when(F.col("rule").isNull(), month_of(F.col("timestamp"))).alias(PARTITION)
+    rows = checked.groupBy("batch", "rule", "warning", month).count().collect()
+    bad = [row for row in rows if row["rule"] is not None]
+    warned = [row for row in rows if row["rule"] is None and row["warning"] is not None]
+    return Counted(
+        read=_sums((row["batch"], row["count"]) for row in rows),
+        refused=_sums((row["batch"], row["count"]) for row in bad),
+        by_rule=_sums((row["rule"], row["count"]) for row in bad),
+        warned=_sums((row["warning"], row["count"]) for row in warned),
+        months=frozenset(row[PARTITION] for row in rows if row[PARTITION] is not None),
+    )
+
+
+def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
+    """Raise DataError where rows break a rule that is to fail the run."""
+    fatal = [
+        f"{count:,} rows break {rule}"
+        for rule, count in counted.by_rule.items()
+        if rules.get(rule) == "fail"
+    ]
+    if fatal:
+        raise DataError(
+            f"{' and '.join(fatal)}, which ingest.rules sets to fail the run: nothing was "
+            "published; mend or remove the batch, or set the rule to refuse"
+        )
+
+
+def keep_refused(
+    context: Context, checked: DataFrame, *, facts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Path]:
+    """Write the refused rows with their reasons, streamed batch by batch."""
+    from pyspark.sql import functions as F
+
+    bad = checked.where(F.col("rule").isNotNull()).sort("batch", "line")
+    rows = (row.asDict() for row in bad.toLocalIterator())
+    explained = ({**row, "reason": reason(row["rule"], row)} for row in rows)
+    return rejects.keep_rows(context.workspace.rejects, explained, facts=facts)
+
+
+def publish_merged(
+    context: Context,
+    good: DataFrame,
+    *,
+    operation: str,
+    parent: Snapshot | None,
+    known: Mapping[str, dict[str, Any]],
+    months: frozenset[str],
+    tallies: Mapping[str, dict[str, Any]],
+) -> tuple[Snapshot, dict[str, dict[str, Any]]]:
+    """Merge good rows (prices with lineage) into the parent's months and publish.
+
+    `tallies` are by their key in the ledger, each with the `batch` of its rows, `name`, `read` and
+    `refused`; they come back with `accepted` and `duplicate`, counted, not derived.
+    """
     from pyspark import StorageLevel
     from pyspark.sql import functions as F
 
-    workspace, spark = context.workspace, checked.sparkSession
-    names = {batch.sha256: batch.name for batch in ready}
-    good_month = F.when(F.col("rule").isNull(), month_of(F.col("timestamp")))
-    by_rule = checked.groupBy("batch", "rule", good_month.alias(PARTITION)).count().collect()
-    read = _sums((row["batch"], row["count"]) for row in by_rule)
-    refused = _sums((row["batch"], row["count"]) for row in by_rule if row["rule"] is not None)
-    months = {row[PARTITION] for row in by_rule if row[PARTITION] is not None}
-    if refused:
-        bad = checked.where(F.col("rule").isNotNull()).sort("batch", "line")
-        rows = (row.asDict() for row in bad.toLocalIterator())
-        explained = ({**row, "reason": reason(row["rule"], row)} for row in rows)
-        rejects.keep_rows(workspace.rejects, explained, names=names)
-    total = replace(base, read=sum(read.values()), refused=sum(refused.values()))
-    if parent is None and not months:
-        return total
-
-    good = to_prices(checked.where(F.col("rule").isNull()), keep=LINEAGE_COLUMNS)
-    everything = good if parent is None else good.unionByName(stored_rows(spark, parent, months))
-    placed = with_place(everything).persist(StorageLevel.MEMORY_AND_DISK)
+    workspace, spark = context.workspace, good.sparkSession
+    fresh = good.withColumn("fresh", F.lit(True))
+    if parent is not None and months:
+        stored = stored_rows(spark, parent, set(months)).withColumn("fresh", F.lit(False))
+        fresh = fresh.unionByName(stored)
+    placed = with_place(fresh).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        counts = (
-            placed.groupBy("batch")
-            .agg(F.count_if(F.col("place") == 1).alias("won"), F.count("*").alias("all"))
+        counts = {
+            row["batch"]: (row["won"], row["lost"])
+            for row in placed.where("fresh")
+            .groupBy("batch")
+            .agg(
+                F.count_if(F.col("place") == 1).alias("won"),
+                F.count_if(F.col("place") > 1).alias("lost"),
+            )
             .collect()
-        )
-        won = {row["batch"]: row["won"] for row in counts}
-        lost = {row["batch"]: row["all"] - row["won"] for row in counts}
-        tallies = {
-            b.sha256: {
-                "name": b.name,
-                "read": read.get(b.sha256, 0),
-                "accepted": won.get(b.sha256, 0),
-                "duplicate": lost.get(b.sha256, 0),
-                "refused": refused.get(b.sha256, 0),
-            }
-            for b in ready
         }
+        complete: dict[str, dict[str, Any]] = {}
+        for key, tally in tallies.items():
+            won, lost = counts.get(tally["batch"], (0, 0))
+            told = {name: value for name, value in tally.items() if name != "batch"}
+            complete[key] = {**told, "accepted": won, "duplicate": lost}
         winners = placed.where(F.col("place") == 1)
 
         def write(draft: Draft) -> Change:
@@ -213,10 +342,10 @@ def _merge(
                 petastorm_io.write_dataset(winners, draft.folder, PRICES)
                 petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE)
             return Change(
-                frozenset(months),
+                months,
                 with_lineage=True,
-                batches=tallies,
-                ledger={**known, **tallies},
+                batches=complete,
+                ledger={**known, **complete},
             )
 
         snapshot = snapshots.publish(
@@ -224,22 +353,12 @@ def _merge(
             table=PRICES,
             schema=petastorm_io.BitcoinSchema,
             parent=parent,
-            operation="ingest",
+            operation=operation,
             write=write,
         )
     finally:
         placed.unpersist()
-    accepted = sum(tally["accepted"] for tally in tallies.values())
-    return replace(
-        total,
-        accepted=accepted,
-        duplicate=sum(tally["duplicate"] for tally in tallies.values()),
-        replaced=base.rows + accepted - snapshot.manifest.rows,
-        snapshot=snapshot.id,
-        rows=snapshot.manifest.rows,
-        first_ms=snapshot.manifest.first_ms,
-        last_ms=snapshot.manifest.last_ms,
-    )
+    return snapshot, complete
 
 
 def stored_rows(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
@@ -302,7 +421,7 @@ def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:
     )
 
 
-def _sums(pairs: Any) -> dict[str, int]:
+def _sums(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     found: dict[str, int] = {}
     for key, count in pairs:
         found[key] = found.get(key, 0) + count

@@ -60,13 +60,14 @@ def share(source: Path, target: Path) -> None:
 
 
 def sync_tree(folder: Path, files: Iterable[Path]) -> None:
-    """Sync the files and every folder on the way to them from `folder` on."""
-    folders = {folder, folder.parent}
+    """Sync these files, and the names of everything in `folder` and of itself."""
     for file in files:
         sync_file(file)
-        folders.update(parent for parent in file.parents if folder in parent.parents)
-    for parent in sorted(folders):
-        sync_folder(parent)
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+    sync_folder(folder.parent)
 
 
 def sync_file(path: Path) -> None:

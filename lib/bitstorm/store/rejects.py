@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bitstorm.store.landing import Refused
+from bitstorm.store.landing import Batch, Refused
 
 _SHORT = 12
 
@@ -47,35 +47,56 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
 
 
 def keep_rows(
-    rejects: Path, rows: Iterable[Mapping[str, Any]], *, names: Mapping[str, str]
+    rejects: Path, rows: Iterable[Mapping[str, Any]], *, facts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Path]:
     """Write refused rows, which come batch by batch, one JSONL file a batch.
 
-    Each row has `batch`, `line`, `text`, `rule`, `reason`; `names` gives a batch's file name.
-    Returns the files by batch. Rows are streamed, however many there are.
+    Each row has `batch`, `line`, `text`, `rule`, `reason`; `facts` are a batch's (see
+    `batch_facts`), which make a line of the file enough to judge the row again. Returns the files
+    by batch. Rows are streamed, however many there are.
     """
-    folder = rejects / "rows"
     written: dict[str, Path] = {}
     for batch, group in groupby(rows, key=lambda row: str(row["batch"])):
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{batch[:_SHORT]}-{names[batch]}.jsonl"
-        temporary = folder / f".{target.name}"
+        target = rows_path(rejects, batch, str(facts[batch]["file"]))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}")
         with temporary.open("w", encoding="utf-8") as stream:
-            for line in _lines(group, names[batch]):
+            for line in _lines(group, facts[batch]):
                 stream.write(line)
         temporary.replace(target)
         written[batch] = target
     return written
 
 
-def _lines(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[str]:
+def batch_facts(batch: Batch) -> dict[str, Any]:
+    """What is said of a batch beside each of its refused rows."""
+    sidecar = batch.sidecar
+    return {
+        "file": batch.name,
+        "columns": list(batch.columns),
+        "seen_ms": batch.seen_ms,
+        "granularity_ms": None if sidecar is None else sidecar.granularity_ms,
+        "fetched_at": None if sidecar is None else sidecar.fetched_at,
+    }
+
+
+def rows_path(rejects: Path, batch: str, name: str) -> Path:
+    """Where the refused rows of a batch are."""
+    return rejects / "rows" / f"{batch[:_SHORT]}-{name}.jsonl"
+
+
+def kept_rows(rejects: Path) -> list[Path]:
+    """All files of refused rows."""
+    return sorted(
+        path for path in (rejects / "rows").glob("*.jsonl") if not path.name.startswith(".")
+    )
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[str]:
     for row in rows:
         record = {
-            "file": name,
-            "line": row["line"],
-            "rule": row["rule"],
-            "reason": row["reason"],
-            "text": row["text"],
-            "batch": row["batch"],
+            "file": facts["file"],
+            **{name: row[name] for name in ("line", "rule", "reason", "text", "batch")},
+            **facts,
         }
         yield json.dumps(record, ensure_ascii=False) + "\n"

@@ -6,6 +6,7 @@ are checked by size and footer and inherit the rest, so the cost follows what wa
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from bitstorm.store.digest import month_digest
 from bitstorm.store.manifest import File
 from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
 
-_PART = re.compile(r"month=(\d{4}-(?:0[1-9]|1[0-2]))/part-[0-9A-Za-z._-]+\.parquet")
+_MONTH = re.compile(r"month=\d{4}-(?:0[1-9]|1[0-2])")
+_PART = re.compile(_MONTH.pattern + r"/part-[0-9A-Za-z._-]+\.parquet")
 _BESIDE = {METADATA, COMMON_METADATA, "_SUCCESS"}
 
 
@@ -49,6 +51,8 @@ def seal(
     Raises SealBroken, which names what was found and where.
     """
     paths = _listed(folder, summaries=unischema is not None)
+    if missing := sorted(inherited.keys() - set(paths)):
+        raise SealBroken(f"{folder.name} lacks {', '.join(missing)}, which its parent has")
     files: list[File] = []
     digests: dict[str, str] = {}
     keys: dict[str, np.ndarray] = {}
@@ -96,7 +100,7 @@ def _listed(folder: Path, *, summaries: bool) -> list[str]:
         if path.is_symlink():
             raise SealBroken(f"{folder.name} holds a link, {relative}: remove it")
         if path.is_dir():
-            if re.fullmatch(r"month=\d{4}-\d{2}", relative):
+            if _MONTH.fullmatch(relative):
                 continue
             raise SealBroken(f"{folder.name} holds a stray folder {relative}")
         bare = path.name.removeprefix(".").removesuffix(".crc")
@@ -116,8 +120,10 @@ def _month(path: str) -> str:
 
 def _unchanged(folder: Path, record: File) -> File:
     path = folder / record.path
-    size = path.stat().st_size
-    rows = pq.read_metadata(path).num_rows if size == record.size else None
+    size, rows = path.stat().st_size, None
+    if size == record.size:
+        with contextlib.suppress(pa.ArrowException, OSError):
+            rows = pq.read_metadata(path).num_rows
     if (size, rows) != (record.size, record.rows):
         raise SealBroken(
             f"{record.path} has {size} bytes and {rows} rows, its record {record.size} and "

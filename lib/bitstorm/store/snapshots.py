@@ -13,7 +13,7 @@ import pickle
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -130,9 +130,10 @@ def resolve(root: Path) -> Path:
     return required(root, hint="publish one first").folder
 
 
-def check_content(snapshot: Snapshot) -> None:
-    """Re-hash the snapshot's data files. Raises SnapshotDamaged, which names each wrong one."""
-    wrong = damaged_files(snapshot)
+def check_content(snapshot: Snapshot, *, months: Collection[str] | None = None) -> None:
+    """Re-hash the snapshot's files, or those of some months. Raises SnapshotDamaged, which names
+    each wrong one."""
+    wrong = damaged_files(snapshot, months=months)
     if wrong:
         raise SnapshotDamaged(
             f"{', '.join(wrong)} of snapshot {snapshot.id} is not what was written (its SHA-256 "
@@ -140,14 +141,16 @@ def check_content(snapshot: Snapshot) -> None:
         )
 
 
-def damaged_files(snapshot: Snapshot) -> list[str]:
-    """Paths, inside `snapshots/ID` and `lineage/ID`, of the files whose bytes have changed."""
+def damaged_files(snapshot: Snapshot, *, months: Collection[str] | None = None) -> list[str]:
+    """Paths from the data set's root of the files, of these months, whose bytes have changed."""
     found = []
     for folder, files in (
         (snapshot.folder, snapshot.manifest.files),
         (snapshot.lineage, snapshot.manifest.lineage),
     ):
         for file in files:
+            if months is not None and file.month not in months:
+                continue
             path = folder / file.path
             if not path.exists() or sha256_of(path) != file.sha256:
                 found.append(f"{folder.parent.name}/{folder.name}/{file.path}")
@@ -180,6 +183,9 @@ def publish(
     draft = Draft(root / SNAPSHOTS / identity, root / LINEAGE / identity, parent)
     for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
         folder.mkdir(parents=True, exist_ok=True)
+    if parent is None:
+        filesystem.sync_folder(root)
+        filesystem.sync_folder(root.parent)
     try:
         change = write(draft)
         made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
@@ -219,6 +225,8 @@ def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
 
     path = snapshot.lineage / LEDGER
     try:
+        if sha256_of(path) != snapshot.manifest.ledger["sha256"]:
+            raise OSError("its SHA-256 is not what was written")
         rows = pq.read_table(path).to_pylist()
     except OSError as error:
         raise SnapshotDamaged(
@@ -238,11 +246,12 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def _named(root: Path, name: str, numbers: list[int]) -> Snapshot:
-    match = _ID.fullmatch(name)
-    if match and int(match[1]) in numbers:
-        manifest = manifests.read(root, int(match[1]))
-        if manifest.id == name:
-            return Snapshot(root, manifest)
+    if match := _ID.fullmatch(name):
+        # After a rollback a later manifest names it as well, and `gc` may have taken its own.
+        for number in (n for n in numbers if n >= int(match[1])):
+            manifest = manifests.read(root, number)
+            if manifest.id == name:
+                return Snapshot(root, manifest)
     known = []
     for number in numbers[-3:]:
         with contextlib.suppress(SnapshotDamaged):
@@ -304,6 +313,8 @@ def _completed(
     data = seal(draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4))
     where = f"{operation} {identity}"
     if parent is not None and draft.parent is not None and not change.may_lose_keys:
+        # What was merged came from these: damage must not be sealed anew.
+        check_content(draft.parent, months=change.months)
         before: dict[str, list[Path]] = {}
         for file in parent.files:
             if file.month in change.months:
@@ -316,10 +327,10 @@ def _completed(
         if month not in change.months
     }
     months.update(data.digests)
-    synced = [draft.folder / path for path in paths if path not in shared]
-    filesystem.sync_tree(draft.folder, synced)
-    if lineage:
-        filesystem.sync_tree(draft.lineage, [draft.lineage / f.path for f in lineage])
+    for folder, files in ((draft.folder, data.files), (draft.lineage, lineage)):
+        if folder.exists():
+            new = [folder / file.path for file in files if file.month in change.months]
+            filesystem.sync_tree(folder, new)
     return Manifest(
         sequence=sequence,
         id=identity,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm.errors import SealBroken
 from bitstorm.schema import Kind, Table
 from bitstorm.store import filesystem
 
@@ -42,15 +43,23 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -> None:
-    """Both files for the Parquet files at these paths inside the folder."""
+    """Both files for the Parquet files at these paths inside the folder.
+
+    Raises SealBroken for a file without a readable footer, or with other columns than the rest.
+    """
     collected: pq.FileMetaData | None = None
     for path in files:
-        footer = pq.read_metadata(folder / path)
-        footer.set_file_path(path)
-        if collected is None:
-            collected = footer
-        else:
-            collected.append_row_groups(footer)
+        try:
+            footer = pq.read_metadata(folder / path)
+            footer.set_file_path(path)
+            if collected is None:
+                collected = footer
+            else:
+                collected.append_row_groups(footer)
+        except (pa.ArrowException, RuntimeError) as error:
+            raise SealBroken(
+                f"{path} does not go with the other files ({str(error).splitlines()[0]})"
+            ) from None
     if collected is not None:
         _replaced(folder / METADATA, collected.write_metadata_file)
     common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})

@@ -6,11 +6,18 @@ Spark's own CSV reader goes by position, turns bad fields into nulls and casts g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.instants import iso
-from bitstorm.schema import CSV_COLUMNS, CSV_OPTIONAL, GENESIS_MS, PARTITION, SECONDS_BELOW
+from bitstorm.schema import (
+    CSV_COLUMNS,
+    CSV_OPTIONAL,
+    CSV_RULES,
+    GENESIS_MS,
+    PARTITION,
+    SECONDS_BELOW,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -69,14 +76,38 @@ def with_values(fields: DataFrame) -> DataFrame:
     )
 
 
-def with_rule(values: DataFrame) -> DataFrame:
-    """Add `rule`: the name of the first rule that a row breaks, null for a good row."""
+def with_rule(
+    values: DataFrame, *, warn: Collection[str] = (), max_jump: float | None = None
+) -> DataFrame:
+    """Add `rule`: the first rule that a row breaks, null for a good row; and `warning`: the first
+    of the `warn` rules that it breaks, which do not refuse it.
+
+    `max_jump` bounds price_jump: a price may be at most so many times the median of the seven rows
+    around it in its batch, and at least that part of it; None switches the rule off. (Against the
+    row before it alone, the good row after a spike would be refused with it.)
+    """
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    broken = [F.when(condition, F.lit(rule)) for rule, condition in _rules()]
+    rules = dict(_rules())
+    if max_jump is not None:
+        around = Window.partitionBy("batch").orderBy("timestamp", "line").rowsBetween(-3, 3)
+        usable = F.when((F.col("price") > 0) & (F.col("price") <= FLOAT32_MAX), F.col("price"))
+        # Spark has no median over a moving frame; of seven it is the fourth when sorted.
+        near = F.sort_array(F.collect_list(usable).over(around))
+        middle = F.try_element_at(near, F.ceil(F.size(near) / 2).cast("int"))
+        values = values.withColumn("around", middle)
+        rules["price_jump"] = (F.col("price") > F.col("around") * max_jump) | (
+            F.col("price") < F.col("around") / max_jump
+        )
+    held = [name for name in CSV_RULES if name in rules and name not in warn]
+    told = [name for name in CSV_RULES if name in rules and name in warn]
+    broken = [F.when(rules[rule], F.lit(rule)) for rule in held]
+    warned = [F.when(rules[rule], F.lit(rule)) for rule in told] or [F.lit(None).cast("string")]
     # A filter on a plain column would be pushed below all of this with every expression written
     # out again (past the 64 KB that Java compiles); the output of an explode stays where it is.
-    return values.select("*", F.explode(F.array(F.coalesce(*broken))).alias("rule"))
+    verdict = F.struct(F.coalesce(*broken).alias("rule"), F.coalesce(*warned).alias("warning"))
+    return values.select("*", F.inline(F.array(verdict)))
 
 
 def reason(rule: str, row: Mapping[str, Any]) -> str:
@@ -96,6 +127,8 @@ def reason(rule: str, row: Mapping[str, Any]) -> str:
         "price_readable": f"the price {raw_price} is not a plain or exponent number",
         "price_positive": f"the price {raw_price} is not above zero",
         "price_in_range": f"the price {raw_price} does not fit into float32",
+        "price_jump": f"the price {raw_price} is too far from {row.get('around')}, the median of "
+        "the rows around it (ingest.max_jump)",
     }
     for name in CSV_OPTIONAL:
         explained[f"{name}_readable"] = (
@@ -117,12 +150,19 @@ def to_prices(accepted: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
     return accepted.select(
         "timestamp",
         F.col("price").cast("float").alias("price"),
-        "market_cap",
-        "volume_24h",
-        F.col("price_change_24h").cast("float").alias("price_change_24h"),
+        *[_finite(name) for name in CSV_OPTIONAL],
         month_of(F.col("timestamp")).alias(PARTITION),
         *keep,
     )
+
+
+def _finite(name: str) -> Column:
+    """An optional number as it is stored; null where it is too large (and was only warned of)."""
+    from pyspark.sql import functions as F
+
+    single = name == "price_change_24h"
+    bounded = F.when(F.abs(name) <= (FLOAT32_MAX if single else FLOAT64_MAX), F.col(name))
+    return bounded.cast("float" if single else "double").alias(name)
 
 
 def month_of(timestamp_ms: Column) -> Column:

@@ -1,0 +1,238 @@
+"""Runs a job with a strike at its first, second, … file-system call until it gets through.
+
+`python sweeping.py SCENARIO KIND FOLDER [STEP]` prints one JSON object: how many runs, and what
+went wrong in which. Each run is a fork of this process: everything is loaded once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bitstorm.store import housekeeping, snapshots, writer
+from faults.publishing import FEBRUARY, HOUR, JANUARY, MARCH, Batch, batch, job, rows_of, verified
+from faults.striking import Strike
+
+DEADLINE = 20.0
+OLD = [batch("b", JANUARY, 5), batch("c", FEBRUARY, 4, price=300)]
+NEW = [
+    *OLD,
+    batch("a", FEBRUARY + 2 * HOUR, 4, price=500),
+    batch("d", MARCH, 2),
+]
+
+
+class Scenario:
+    """`before` builds what is there, `act` is struck and run again, `old` and `new` are the
+    batches that the data set holds before and after it."""
+
+    old: list[Batch] = []
+    new: list[Batch] = NEW
+
+    def before(self, root: Path) -> None:
+        if self.old:
+            job(root, self.old)
+
+    def act(self, root: Path) -> None:
+        job(root, self.new)
+
+
+class First(Scenario):
+    pass
+
+
+class Next(Scenario):
+    old = OLD
+
+
+class Copies(Next):
+    """A file system without hard links between two files that are both in use."""
+
+    def act(self, root: Path) -> None:
+        link = os.link
+
+        def refused(source, target, **options):  # type: ignore[no-untyped-def]
+            if str(target).endswith(".parquet"):
+                raise OSError(18, "Invalid cross-device link")
+            link(source, target, **options)
+
+        os.link = refused
+        super().act(root)
+
+
+class Rollback(Scenario):
+    old = NEW
+    new = OLD
+
+    def before(self, root: Path) -> None:
+        job(root, OLD)
+        job(root, NEW)
+
+    def act(self, root: Path) -> None:
+        now = snapshots.current(root)
+        assert now is not None
+        if now.manifest.operation != "rollback":
+            target = next(root.glob("snapshots/00000001-*")).name
+            old = snapshots.current(root, snapshot=target)
+            assert old is not None
+            snapshots.republish(root, old, reason="a mistake")
+
+
+class Garbage(Scenario):
+    """gc of all but the newest snapshot."""
+
+    old = NEW
+
+    def before(self, root: Path) -> None:
+        for count in (1, 2, 4):
+            job(root, NEW[:count])
+        (root / "snapshots" / "00000009-orphan").mkdir()
+        (root / "snapshots" / "00000009-orphan" / "x").touch()
+
+    def act(self, root: Path) -> None:
+        housekeeping.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 5)
+
+
+SCENARIOS = {kind.__name__.lower(): kind for kind in (First, Next, Copies, Rollback, Garbage)}
+
+
+def forked(act: Callable[[], None]) -> str:
+    """"" when `act` went well in a child, else how it ended."""
+    reader, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = ""
+        try:
+            act()
+        except BaseException:  # noqa: BLE001 - the child tells its parent and ends
+            told = traceback.format_exc(limit=-4)
+        os.write(sender, told[-3000:].encode())
+        os._exit(1 if told else 0)
+    os.close(sender)
+    until = time.monotonic() + DEADLINE
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > until:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            os.close(reader)
+            return "past its deadline"
+        time.sleep(0.001)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    return "killed" if os.WIFSIGNALED(status) else text
+
+
+def held(root: Path, *choices: Iterable[Batch]) -> None:
+    """The data set is whole, and one of these; () stands for none."""
+    if snapshots.current(root) is None:
+        assert any(not list(choice) for choice in choices), "the data set is gone"
+        return
+    errors = []
+    for choice in choices:
+        try:
+            verified(root, choice)
+            return
+        except AssertionError as error:
+            errors.append(str(error))
+    raise AssertionError(f"neither: {errors}")
+
+
+def sweep(scenario: Scenario, kind: str, folder: Path, step: int) -> dict[str, object]:
+    base = folder / "base"
+    shutil.rmtree(base, ignore_errors=True)
+    base.mkdir(parents=True)
+    problem = forked(lambda: scenario.before(base / "prices"))
+    assert not problem, problem
+    problems: list[str] = []
+    ended: dict[str, int] = {}
+    number, runs = 1, 0
+    while True:
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(base, work, copy_function=_same_links({}))
+        root = work / "prices"
+        told = folder / "calls"
+        told.write_text("")
+
+        def struck(root: Path = root, number: int = number, told: Path = told) -> None:
+            with Strike(root, kind, number) as strike:
+                try:
+                    scenario.act(root)
+                finally:
+                    Strike._armed = None
+                    told.write_text("\n".join(strike.calls[:number]) if strike.fell else "")
+
+        outcome = forked(struck)
+        runs += 1
+        fell = outcome == "killed" or bool(told.read_text())
+        name = outcome.strip().splitlines()[-1].partition(":")[0] if outcome else "through"
+        ended[name] = ended.get(name, 0) + 1
+        last = told.read_text().splitlines()[-1:]
+        for what, check in (
+            ("after the strike", lambda root=root: held(root, scenario.old, scenario.new)),
+            ("the job again", lambda root=root: scenario.act(root)),
+            ("after it", lambda root=root: _final(root, scenario)),
+        ):
+            problem = forked(check)
+            if problem:
+                problems.append(f"call {number} {last}, {what}: {problem}")
+        if not fell:
+            return {"runs": runs, "calls": number - 1, "ended": ended, "problems": problems}
+        number += step
+
+
+def _final(root: Path, scenario: Scenario) -> None:
+    final = scenario.new if not isinstance(scenario, Garbage) else scenario.old
+    found = verified_after_gc(root, final) if isinstance(scenario, Garbage) else None
+    if found is None:
+        held(root, final)
+    assert not housekeeping.verify(root).problems
+    now = snapshots.current(root)
+    assert now is not None
+    if isinstance(scenario, First | Next):
+        assert {t for t, _ in rows_of(now)} >= {t for b in scenario.old for t, _ in b.rows}
+    # Nothing that a crash left behind stops the next run, or a writer of another kind.
+    more = [*final, batch("e", MARCH + 5 * HOUR, 1)]
+    job(root, more)
+    assert (root / "CURRENT").read_text().strip() == snapshots.current(root).id  # type: ignore
+    assert writer is not None
+
+
+def verified_after_gc(root: Path, batches: Iterable[Batch]) -> object:
+    found = snapshots.current(root)
+    assert found is not None and snapshots.damaged_files(found) == []
+    assert len(list((root / "manifests").glob("[0-9]*"))) == 1
+    assert [p.name for p in (root / "snapshots").iterdir()] == [found.id]
+    assert [p.name for p in (root / "lineage").iterdir()] == [found.id]
+    return found
+
+
+def _same_links(seen: dict[int, str]) -> Callable[[str, str], str]:
+    """copytree's copy_function that keeps hard links among the copies."""
+
+    def copy(source: str, target: str) -> str:
+        inode = os.stat(source).st_ino
+        if inode in seen:
+            os.link(seen[inode], target)
+        else:
+            shutil.copy2(source, target)
+            seen[inode] = target
+        return target
+
+    return copy
+
+
+if __name__ == "__main__":
+    scenario, kind, folder, *rest = sys.argv[1:]
+    print(json.dumps(sweep(SCENARIOS[scenario](), kind, Path(folder), int(*rest or "1"))))
