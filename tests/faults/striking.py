@@ -10,6 +10,9 @@ the n-th call the strike falls:
     EIO …      OSError of that name, once
     full       ENOSPC, from there on at every call that needs space; removing still works
     gone       EIO, from there on at every call: for the file system the process has died
+
+Only calls that change something count, unless `reads`: a kill before one that does not leaves
+what a kill before the next one leaves.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ class Strike:
     _armed: Strike | None = None
     _hooked = False
 
-    def __init__(self, folder: Path, kind: str, number: int) -> None:
+    def __init__(self, folder: Path, kind: str, number: int, *, reads: bool = False) -> None:
         assert kind in KINDS
         self._folder, self._kind, self._number = str(folder), kind, number
+        self._reads = reads
         self.calls: list[str] = []
 
     def __enter__(self) -> Strike:
@@ -55,6 +59,9 @@ class Strike:
         return len(self.calls) >= self._number
 
     def call(self, event: str, *paths: Any, needs_space: bool, half: Path | None = None) -> None:
+        changes = needs_space or event in ("os.remove", "os.rmdir", "os.truncate")
+        if not changes and not self._reads:
+            return
         if not any(_text(path).startswith(self._folder) for path in paths):
             return
         self.calls.append(f"{event} {_text(paths[-1]).removeprefix(self._folder)}")

@@ -85,6 +85,7 @@ def _ingest(context: Context) -> Ingested:
         known=known,
         settle_seconds=settings.ingest.settle_seconds,
         now_ms=now_ms(),
+        cache=workspace.cache / "landing.json",
     )
     origin, ready, strangers = _of_one_origin(found.ready, workspace.bound_to(), context)
     newly_refused = tuple(

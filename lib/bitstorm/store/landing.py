@@ -7,6 +7,7 @@ driver; its rows only ever by Spark.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import zlib
@@ -74,13 +75,22 @@ class Survey:
 
 
 def survey(
-    landing: Path, *, known: Mapping[str, object], settle_seconds: float, now_ms: int
+    landing: Path,
+    *,
+    known: Mapping[str, object],
+    settle_seconds: float,
+    now_ms: int,
+    cache: Path | None = None,
 ) -> Survey:
     """Look at every `.csv` and `.csv.gz`; `known` holds the hashes that were taken before.
 
     A file without a sidecar is left alone until its modification time is older than
-    `settle_seconds`: somebody may still be writing it. Of equal contents one is taken.
+    `settle_seconds`: somebody may still be writing it. Of equal contents one is taken. `cache` is
+    a file that remembers the hashes of known batches by inode, size and times, so that a long
+    history in the folder is not read again each time; without it everything is hashed.
     """
+    remembered = _remembered(cache)
+    seen: dict[str, str] = {}
     ready: dict[str, Batch] = {}
     refused: list[Refused] = []
     unsettled: list[Path] = []
@@ -94,7 +104,10 @@ def survey(
         if alone and now_ms - modified_ms < settle_seconds * 1000:
             unsettled.append(path)
             continue
-        digest = sha256_of(path)
+        mark = _fingerprint(path)
+        digest = remembered.get(mark) or sha256_of(path)
+        if digest in known:
+            seen[mark] = digest
         if digest in known or digest in ready:
             repeated.append(path)
             continue
@@ -102,7 +115,31 @@ def survey(
             ready[digest] = _open_batch(path, digest, modified_ms)
         except BatchError as error:
             refused.append(Refused(path, digest, error.rule, str(error)))
+    if cache is not None and seen != remembered:
+        _remember(cache, seen)
     return Survey(tuple(ready.values()), tuple(refused), tuple(unsettled), tuple(repeated))
+
+
+def _fingerprint(path: Path) -> str:
+    """What a file cannot keep when its content is changed: inode, size, both times."""
+    s = path.stat()
+    return f"{path.name}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}"
+
+
+def _remembered(cache: Path | None) -> dict[str, str]:
+    """Hashes by fingerprint. Only of batches that were ingested: what is new is always read."""
+    try:
+        content = json.loads(cache.read_bytes()) if cache is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remember(cache: Path, seen: Mapping[str, str]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    draft = cache.with_name(f".{cache.name}-{os.getpid()}")
+    draft.write_text(json.dumps(seen), encoding="utf-8")
+    draft.replace(cache)
 
 
 def _open_batch(path: Path, digest: str, modified_ms: int) -> Batch:

@@ -8,7 +8,6 @@ restored from the paths, and the rows of a whole pass are held against the foote
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -134,36 +133,22 @@ def read_batches(
 ) -> Iterator[pd.DataFrame]:
     """Record batches of the files as pandas frames, through petastorm's `make_batch_reader`.
 
-    One frame a row group, folder by folder. Hive partition values (`month=2024-05` in a path)
-    come back as string columns. `columns` limits what is read. Raises SnapshotMissing without
-    files, SnapshotDamaged when a pass ends with other than the footers' number of rows.
+    One frame a row group, in the order of the files. Hive partition values (`month=2024-05` in a
+    path) come back as string columns. `columns` limits what is read. Raises SnapshotMissing
+    without files, SnapshotDamaged when a pass gives other rows than the files' footers state.
     """
     if not files:
         raise SnapshotMissing("found no Parquet file to read; expected at least one *.parquet")
-    expected = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
-    found = 0
-    for folder, group in groupby(files, key=lambda file: file.parent):
-        partitions = _partitions(folder)
-        for frame in _read_folder(list(group), columns=columns, partitions=partitions):
-            found += len(frame)
-            yield frame
-    if found != expected:
-        raise SnapshotDamaged(
-            f"read {found} rows where the files' footers state {expected}; "
-            "a file has changed while it was read: read again"
-        )
-
-
-def _read_folder(
-    files: Sequence[Path], *, columns: Sequence[str] | None, partitions: dict[str, str]
-) -> Iterator[pd.DataFrame]:
-    stored = None if columns is None else [name for name in columns if name not in partitions]
+    partitions = {folder: _partitions(folder) for folder in {file.parent for file in files}}
+    names = {name for found in partitions.values() for name in found}
+    stored = None if columns is None else [name for name in columns if name not in names]
+    expected = iter(_row_groups(files))
     with third_party_warnings_hushed():
         reader = make_batch_reader(
             [file_url(file) for file in files],
             schema_fields=None if stored is None else [f"^{name}$" for name in stored],
             # petastorm's thread pool can take "not begun" for "done" and lose a pass; without
-            # threads it can't, and the rows keep the order of the files.
+            # threads it can't, and row groups come in the order of the files.
             reader_pool_type="dummy",
             shuffle_row_groups=False,
             num_epochs=1,
@@ -172,10 +157,17 @@ def _read_folder(
         while True:
             with third_party_warnings_hushed():
                 batch = next(reader, None)
-            if batch is None:
+            file, rows = next(expected, (None, 0))
+            found = 0 if batch is None else len(batch[0])
+            if found != rows:
+                raise SnapshotDamaged(
+                    f"read {found} rows where the footer of {file or 'no file'} states {rows}; "
+                    "a file has changed while it was read: read again"
+                )
+            if batch is None or file is None:
                 return
             frame = pd.DataFrame(batch._asdict())
-            for name, value in partitions.items():
+            for name, value in partitions[file.parent].items():
                 if columns is None or name in columns:
                     frame[name] = value
             yield frame if columns is None else frame[list(columns)]
@@ -183,6 +175,16 @@ def _read_folder(
         # Not by the reader's context manager: that prints to standard output.
         reader.stop()
         reader.join()
+
+
+def _row_groups(files: Sequence[Path]) -> list[tuple[Path, int]]:
+    """Each row group that has rows, by the files' footers."""
+    found = []
+    for file in files:
+        footer = pq.read_metadata(file)
+        sizes = (footer.row_group(n).num_rows for n in range(footer.num_row_groups))
+        found += [(file, size) for size in sizes if size]
+    return found
 
 
 def _partitions(folder: Path) -> dict[str, str]:
