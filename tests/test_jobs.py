@@ -113,6 +113,7 @@ class Spark:
             "spark.eventLog.dir": f"file://{self.events}",
             "spark.eventLog.compress": "false",
             "spark.eventLog.rolling.enabled": "false",
+            "spark.sql.session.timeZone": "Asia/Tokyo",
             "spark.sql.shuffle.partitions": "2",
         }
         (self.base / "conf" / "spark-defaults.conf").write_text(
@@ -241,51 +242,91 @@ def drop_batch(workspace: Path, name: str, rows: list[str]) -> None:
     os.utime(path, (minute_ago, minute_ago))
 
 
-@pytest.mark.slow
-def test_ingest_and_indicators_run_on_the_cluster_they_are_submitted_to(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    workspace = tmp_path / "workspace"
-    hours = [f"{FIRST_MS + k * HOUR_MS},{42_000 + k}" for k in range(48)]
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted to the cluster one after the other, and the workspace that it filled."""
+
+    cluster: Cluster
+    workspace: Path
+    ingested: Finished
+    computed: Finished
+
+    def applications(self) -> list[dict[str, Any]]:
+        """The master's own record of the finished ones, oldest first."""
+        return sorted(self.cluster.state()["completedapps"], key=lambda app: str(app["id"]))
+
+    def events(self) -> list[list[dict[str, Any]]]:
+        """The event log of each application."""
+        logs = [self.cluster.spark.events / app["id"] for app in self.applications()]
+        return [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
+
+    def properties(self) -> list[dict[str, str]]:
+        """The settings that each application ran with."""
+        wanted = "SparkListenerEnvironmentUpdate"
+        found = [next(e for e in events if e["Event"] == wanted) for events in self.events()]
+        return [event["Spark Properties"] for event in found]
+
+
+HOURS = 48
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster: Cluster) -> Submitted:
+    workspace = cluster.spark.base / "workspace"
+    hours = [f"{FIRST_MS + k * HOUR_MS},{42_000 + k}" for k in range(HOURS)]
     drop_batch(workspace, "first.csv", hours[:30])
-    # An hour again, one that is no price, and one that nobody has seen.
+    # An hour again, one without a price, and one that is no time.
     drop_batch(workspace, "second.csv", [*hours[29:], "2024-01-03T00:00:00Z,0", "noon,42000"])
-    # spark-submit's --master wins over the settings.
-    options = ["--workspace", str(workspace), "--set", "spark.master=local[1]", "--json", "--quiet"]
-
+    options = ["--workspace", str(workspace), "--json", "--quiet"]
+    options += ["--set", "spark.master=local[1]"]
+    options += ["--set", "spark.conf.spark.sql.shuffle.partitions=5"]
     ingested = cluster.submit("ingest", *options)
-
-    assert ingested.code == 0, ingested
-    assert "Traceback" not in ingested.stdout + ingested.stderr
-    counts = {name: ingested.result[name] for name in ("read", "accepted", "duplicate", "refused")}
-    assert counts == {"read": 51, "accepted": 48, "duplicate": 1, "refused": 2}
-    prices = load_petastorm_batches_to_df(str(workspace / "prices"))
-    assert prices["timestamp"].tolist() == [FIRST_MS + k * HOUR_MS for k in range(48)]
-    assert prices["price"].tolist() == [42_000 + k for k in range(48)]
-
     computed = cluster.submit("indicators", *options, "--set", "indicators.windows=[3, 24]")
+    return Submitted(cluster, workspace, ingested, computed)
 
-    assert computed.code == 0, computed
-    assert computed.result["rows"] == 48
-    points = load_petastorm_batches_to_df(str(workspace / "indicators"))
-    assert points["ma_3"].tolist()[2:] == [42_000 + k - 1 for k in range(2, 48)]
+
+@pytest.mark.slow
+def test_ingest_stores_the_rows_of_the_batches(submitted: Submitted) -> None:
+    found = submitted.ingested
+    assert found.code == 0, found
+    assert "Traceback" not in found.stdout + found.stderr
+    counts = {name: found.result[name] for name in ("read", "accepted", "duplicate", "refused")}
+    assert counts == {"read": 51, "accepted": HOURS, "duplicate": 1, "refused": 2}
+    prices = load_petastorm_batches_to_df(str(submitted.workspace / "prices"))
+    assert prices["timestamp"].tolist() == [FIRST_MS + k * HOUR_MS for k in range(HOURS)]
+    assert prices["price"].tolist() == [42_000 + k for k in range(HOURS)]
+
+
+@pytest.mark.slow
+def test_indicators_are_computed_from_them(submitted: Submitted) -> None:
+    found = submitted.computed
+    assert found.code == 0, found
+    assert found.result["rows"] == HOURS
+    points = load_petastorm_batches_to_df(str(submitted.workspace / "indicators"))
+    # Of prices that rise by one an hour the mean of the last three is the one before.
+    assert points["ma_3"].tolist()[2:] == [42_000 + k - 1 for k in range(2, HOURS)]
     assert points["ma_24"].isna().sum() == 23
 
-    apps = {app["id"]: app for app in cluster.state()["completedapps"]}
-    assert sorted(app["name"] for app in apps.values()) == [
-        "bitstorm indicators",
-        "bitstorm ingest",
-    ]
-    assert {app["state"] for app in apps.values()} == {"FINISHED"}
-    for log in (cluster.spark.events / name for name in apps):
-        events = [json.loads(line) for line in log.read_text().splitlines()]
-        ran_with = next(e for e in events if e["Event"] == "SparkListenerEnvironmentUpdate")
-        properties = ran_with["Spark Properties"]
-        assert properties["spark.master"] == cluster.url
-        assert properties["spark.sql.session.timeZone"] == "UTC"
+
+@pytest.mark.slow
+def test_they_run_on_the_master_that_they_are_submitted_to(submitted: Submitted) -> None:
+    apps = submitted.applications()
+    assert [app["state"] for app in apps] == ["FINISHED", "FINISHED"]
+    assert "ingest" in apps[0]["name"]
+    assert "indicators" in apps[1]["name"]
+    for events in submitted.events():
+        tasks = [event["Task Info"] for event in events if event["Event"] == "SparkListenerTaskEnd"]
         # The worker's one executor did every task, the driver none.
-        tasks = [e["Task Info"] for e in events if e["Event"] == "SparkListenerTaskEnd"]
         assert {task["Executor ID"] for task in tasks} == {"0"}
+
+
+@pytest.mark.slow
+def test_what_the_launcher_sets_wins_over_the_settings(submitted: Submitted) -> None:
+    for properties in submitted.properties():
+        assert properties["spark.master"] == submitted.cluster.url
+        assert properties["spark.sql.shuffle.partitions"] == "2"
+        # But for what the results depend on.
+        assert properties["spark.sql.session.timeZone"] == "UTC"
 
 
 @pytest.mark.slow

@@ -124,15 +124,18 @@ class Invocation:
         from bitstorm.config import load
         from bitstorm.console import Console
         from bitstorm.pipelines.context import Context
+        from bitstorm.session import under_spark_submit
         from bitstorm.workspace import DEFAULT_WORKSPACE, open_workspace
 
         quiet.install_filters()
         quiet.hush_loggers()
         loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
+        # spark-submit sends a job's standard error to its standard output, into the JSON.
+        hushed = self.quiet or (self.as_json and under_spark_submit())
         return Context(
             open_workspace(self.workspace or DEFAULT_WORKSPACE),
             loaded.settings,
-            Console(self.quiet, self.log_file),
+            Console(hushed, self.log_file),
             self.snapshot,
         )
 

@@ -54,6 +54,7 @@ def spark_session(
     `spark.conf`, and its standard error goes to `log`. Under spark-submit the launcher's master
     and settings stand. Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on.
     """
+    from py4j.protocol import Py4JJavaError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
@@ -71,6 +72,9 @@ def spark_session(
     launched = under_spark_submit()
     if not launched:
         _prepare_environment(os.environ if environ is None else environ, master=spark.master)
+    else:
+        # What the launcher has set is known to its JVM alone; without one SparkConf is empty.
+        SparkContext._ensure_initialized()
     conf = SparkConf()
     wanted: dict[str, str] = {**PREFERRED, **{k: _text(v) for k, v in spark.conf.items()}}
     if not launched:
@@ -88,10 +92,10 @@ def spark_session(
     try:
         with elsewhere:
             session = SparkSession.builder.config(conf=conf).getOrCreate()
-    except (PySparkRuntimeError, OSError) as error:
-        where = f"; its own words are in {log}" if log is not None else ""
+    except (PySparkRuntimeError, Py4JJavaError, OSError) as error:
+        where = f"; its own words are in {log}" if log is not None and not launched else ""
         raise EnvironmentProblem(
-            f"Spark did not start ({str(error).splitlines()[0]}){where}"
+            f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     try:
@@ -100,6 +104,13 @@ def spark_session(
         session.stop()
         if not launched:
             _stop_jvm()
+
+
+def _cause(error: Exception) -> str:
+    """One line; of a Java exception its message, without Python's words about the call."""
+    thrown = getattr(error, "java_exception", None)
+    text = str(error) if thrown is None else str(thrown.getMessage() or thrown.toString())
+    return text.strip().splitlines()[0]
 
 
 def _local(master: str) -> dict[str, str]:

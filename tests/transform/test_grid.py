@@ -18,7 +18,8 @@ def brute_force(observations: list[tuple[int, float]], step: int, max_gap: int):
     """(label, price, imputed, segment, position) by looking at every bucket in turn."""
     observations = sorted(observations)
     first = -(-observations[0][0] // step) * step
-    last = -(-observations[-1][0] // step) * step
+    # The newest bucket counts only when something stands at its label: else it is not complete.
+    last = observations[-1][0] // step * step
     rows, segment, position, missing, price = [], 0, -1, 0, None
     waiting: list[tuple[int, float]] = []
     for label in range(first, last + step, step):
@@ -60,6 +61,13 @@ def test_the_grid_equals_a_loop_over_every_bucket(spark_session):
 
 def test_a_point_holds_nothing_later_than_its_label(spark_session):
     rows = gridded(spark_session, [(START, 1.0), (START + 1, 2.0), (START + STEP, 3.0)])
+    assert [(t - START, p) for t, p, *_ in rows] == [(0, 1.0), (STEP, 3.0)]
+
+
+def test_an_unfinished_bucket_is_not_there_until_it_is_complete(spark_session):
+    known = [(START, 1.0), (START + 1, 2.0), (START + STEP - 1, 3.0)]
+    assert [t - START for t, *_ in gridded(spark_session, known)] == [0]
+    rows = gridded(spark_session, [*known, (START + STEP + 1, 4.0)])
     assert [(t - START, p) for t, p, *_ in rows] == [(0, 1.0), (STEP, 3.0)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
@@ -42,6 +43,7 @@ def indicators(context: Context) -> Computed:
     if parent is not None and parent.manifest.details == recipe:
         return _computed(parent, idle=True)
     snapshots.check_content(prices)
+    _check_span(prices, duration_ms(settings.grid.frequency), settings.grid.frequency)
     table = indicator_table(settings.indicators.windows)
     with context.spark("indicators") as spark:
         frame = (
@@ -70,6 +72,15 @@ def indicators(context: Context) -> Computed:
             write=write,
         )
     return _computed(snapshot, idle=False)
+
+
+def _check_span(prices: snapshots.Snapshot, step_ms: int, frequency: str) -> None:
+    first, last = prices.manifest.first_ms, prices.manifest.last_ms
+    if first is None or last is None or last // step_ms < -(-first // step_ms):
+        raise DataError(
+            f"the {prices.manifest.rows} prices do not yet fill one step of {frequency}, so there "
+            "is no point to compute on: collect more, or set a finer grid.frequency"
+        )
 
 
 def _computed(snapshot: snapshots.Snapshot, *, idle: bool) -> Computed:

@@ -1,7 +1,8 @@
 """Pictures and a printed report of a pandas price frame, for notebooks.
 
 The frames are those of `prepare_bitcoin_df`: a DatetimeIndex in ascending order (naive means UTC)
-and `price_usd` or `price`.
+and `price_usd` or `price`. `df.attrs["source"]`, where it is set, says where the prices are from:
+with `simulated:SEED` everything drawn or printed is marked.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _DAY = pd.Timedelta(hours=24)
 _WINDOW = 7
-# A frame does not know its source; the currency is the column's.
-_MARK = Mark("unknown", "bitcoin", "usd")
 # Raw observations come irregularly: only a longer silence than so many steps is a hole.
 _HOLE_STEPS = 6
 
@@ -39,7 +38,7 @@ def plot_price_trend(df: pd.DataFrame) -> Figure:
     """
     frame = _plain(df)
     return price_figure(
-        frame, windows=_windows(frame, "ma"), mark=_MARK, step_ms=_longest_step(frame)
+        frame, windows=_windows(frame, "ma"), mark=_mark(df), step_ms=_longest_step(frame)
     )
 
 
@@ -52,7 +51,7 @@ def plot_volatility(df: pd.DataFrame) -> Figure:
     if not _windows(frame, "volatility"):
         frame = _with_indicators(frame)
     return volatility_figure(
-        frame, windows=_windows(frame, "volatility"), mark=_MARK, step_ms=_longest_step(frame)
+        frame, windows=_windows(frame, "volatility"), mark=_mark(df), step_ms=_longest_step(frame)
     )
 
 
@@ -73,13 +72,20 @@ def generate_report(df: pd.DataFrame) -> str:
     return text
 
 
+def _mark(df: pd.DataFrame) -> Mark:
+    """Most frames don't know their source; the currency is the column's."""
+    return Mark(str(df.attrs.get("source", "unknown")), "bitcoin", "usd")
+
+
 def _report_text(frame: pd.DataFrame) -> str:
     first, last = (iso(int(frame["timestamp"].iloc[position])) for position in (0, -1))
     numbers = frame.drop(columns="timestamp").select_dtypes("number")
     statistics = numbers.rename(columns={"price": "price_usd"}).describe()
+    banner = _mark(frame).banner
     return "\n".join(
         [
             "Bitcoin report",
+            *([f"*** {banner} ***"] if banner else []),
             f"Period: {first} to {last}",
             f"Count: {len(frame):,}",
             "",
@@ -123,13 +129,15 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
         )
     index = df.index if df.index.tz is None else df.index.tz_convert("UTC").tz_localize(None)
     rest = df.drop(columns=[name, "timestamp", "price"], errors="ignore")
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "timestamp": index.to_numpy("datetime64[ms]").astype(np.int64),
             "price": df[name].to_numpy(np.float64),
             **{column: rest[column].to_numpy() for column in rest.columns},
         }
     )
+    frame.attrs = dict(df.attrs)
+    return frame
 
 
 def _indexed(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 The point labelled t holds the last observation of (t - step, t]. Buckets without one carry the
 value forward and are marked `imputed`; a hole of more than `max_gap` buckets cuts the series:
-no points inside it, and a new `segment` after it.
+no points inside it, and a new `segment` after it. The newest bucket is left out until it is
+complete, that is until there is an observation at its label or after it: its value could still
+change.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def to_grid(prices: DataFrame, *, step_ms: int, max_gap: int) -> DataFrame:
     from pyspark.sql import functions as F
 
     label = (F.ceil(F.col("timestamp") / F.lit(step_ms)) * step_ms).cast("bigint")
-    filled = prices.groupBy(label.alias("label")).agg(F.max_by("price", "timestamp").alias("price"))
+    filled = prices.groupBy(label.alias("label")).agg(
+        F.max_by("price", "timestamp").alias("price"), F.max("timestamp").alias("newest")
+    )
     # One series is one ordered run; a constant key says so where an empty one would warn.
     series = Window.partitionBy(F.lit(0)).orderBy("label")
     to_next = (F.lead("label").over(series) - F.col("label")) / step_ms
@@ -32,7 +36,9 @@ def to_grid(prices: DataFrame, *, step_ms: int, max_gap: int) -> DataFrame:
     )
     cut = F.coalesce((F.lag("to_next").over(series) - 1 > max_gap).cast("int"), F.lit(0))
     segments = (
-        filled.withColumn("to_next", to_next.cast("bigint"))
+        filled.withColumn("following", F.lead("label").over(series))
+        .where(F.col("following").isNotNull() | (F.col("newest") == F.col("label")))
+        .withColumn("to_next", to_next.cast("bigint"))
         .withColumn("cut", cut)
         .withColumn("segment", F.sum("cut").over(series.rowsBetween(Window.unboundedPreceding, 0)))
         .withColumn("start", F.min("label").over(Window.partitionBy("segment")))
