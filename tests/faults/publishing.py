@@ -235,15 +235,18 @@ def canonical_hash(record: Mapping[str, Any]) -> str:
 
 
 def unbroken(root: Path) -> list[dict[str, Any]]:
-    """The manifests' records, after their numbers, hashes and parents' hashes were checked."""
+    """The manifests' records, after their numbers, hashes and parents' hashes were checked.
+
+    They end with the newest one without a hole; `gc` may have taken the oldest.
+    """
     records = []
     paths = sorted((root / "manifests").glob("[0-9]*.json"))
-    for number, path in enumerate(paths, start=1):
+    for number, path in enumerate(paths, start=int(paths[0].stem) if paths else 1):
         record = json.loads(path.read_text())
         assert path.name == f"{number:08d}.json" and record["sequence"] == number
         assert record["hash"] == canonical_hash(record), path.name
-        before = records[-1] if records else None
-        assert record["parent_hash"] == (before and before["hash"]), path.name
+        if records or number == 1:
+            assert record["parent_hash"] == (records[-1]["hash"] if records else None), path.name
         records.append(record)
     return records
 

@@ -102,7 +102,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and _opens_to_write(arguments)
         Strike._armed = None
         try:
-            strike.call(event, arguments[0], needs_space=writes or event in _SPACE)
+            path = _text(arguments[0])
+            if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # relative to a folder
+                path = f"{os.readlink(f'/proc/self/fd/{arguments[1]}')}/{path}"
+            strike.call(event, path, needs_space=writes or event in _SPACE)
         finally:
             Strike._armed = strike
     elif event in _PAIRS:

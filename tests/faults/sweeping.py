@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -156,35 +157,52 @@ def sweep(scenario: Scenario, kind: str, folder: Path, *, reads: bool) -> dict[s
     scenario.before(base / "prices")
     problems: list[str] = []
     ended: dict[str, int] = {}
-    number, runs = 1, 0
+    number = 0
     while True:
+        number += 1
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work, copy_function=_same_links({}))
         root = work / "prices"
-        told = folder / "calls"
-        told.write_text("")
-
-        def struck(root: Path = root, number: int = number, told: Path = told) -> None:
-            with Strike(root, kind, number, reads=reads) as strike:
-                try:
-                    scenario.act(root)
-                finally:
-                    Strike._armed = None
-                    told.write_text("\n".join(strike.calls[:number]) if strike.fell else "")
-
-        outcome = forked(struck)
-        runs += 1
-        fell = outcome == "killed" or bool(told.read_text())
+        told = folder / "told"
+        outcome = forked(lambda n=number, r=root, t=told: _struck(scenario, kind, r, n, t, reads))
+        (folder / "filler").unlink(missing_ok=True)
         name = outcome.strip().splitlines()[-1].partition(":")[0] if outcome else "through"
-        ended[name] = ended.get(name, 0) + 1
-        last = told.read_text().splitlines()[-1:]
-        problem = forked(lambda root=root: _afterwards(root, scenario))  # type: ignore[misc]
+        ended[name.rpartition(".")[2]] = ended.get(name.rpartition(".")[2], 0) + 1
+        problem = forked(lambda r=root: _afterwards(r, scenario))
         if problem:
-            problems.append(f"call {number} {last}: {problem}")
-        if not fell:
-            return {"runs": runs, "calls": number - 1, "ended": ended, "problems": problems}
-        number += 1
+            calls = told.read_text().splitlines() if told.exists() else []
+            problems.append(f"{kind} {number} {calls[number - 1 : number]}: {problem}")
+        if not outcome and not _fell(told):
+            return {"runs": number, "ended": ended, "problems": problems}
+
+
+def _struck(
+    scenario: Scenario, kind: str, root: Path, number: int, told: Path, reads: bool
+) -> None:
+    """The act under the `number`-th fault; `told` then holds the calls up to there."""
+    told.unlink(missing_ok=True)
+    if kind == "fsize":
+        # No file may grow beyond: what `prlimit --fsize` and `ulimit -f` do.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number * 128, resource.RLIM_INFINITY))
+        scenario.act(root)
+    elif kind == "tmpfs":
+        free = os.statvfs(root)
+        with (told.parent / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, (free.f_bavail - number + 1) * free.f_bsize)
+        scenario.act(root)
+    else:
+        with Strike(root, kind, number, reads=reads) as strike:
+            try:
+                scenario.act(root)
+            finally:
+                Strike._armed = None
+                if strike.fell:
+                    told.write_text("\n".join(strike.calls))
+
+
+def _fell(told: Path) -> bool:
+    return told.exists() and bool(told.read_text())
 
 
 def _afterwards(root: Path, scenario: Scenario) -> None:

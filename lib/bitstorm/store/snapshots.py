@@ -175,8 +175,8 @@ def publish(
     """Fill, share, seal and commit a new snapshot on top of `parent`.
 
     Raises SealBroken when what was written may not be seen, Overtaken when another run has
-    published on the same parent: redo the change on the new one. A failed publish leaves nothing
-    that a reader could meet.
+    published on the same parent: redo the change on the new one, StoreError when the disk is full
+    or fails. A failed publish leaves nothing that a reader could meet.
     """
     sequence = _next_sequence(root, parent)
     identity = f"{sequence:08d}-{secrets.token_hex(6)}"
@@ -190,11 +190,18 @@ def publish(
         change = write(draft)
         made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
         _commit(root, made)
-    except BaseException:
+    except BaseException as error:
         # A commit may fail after its manifest is there (the last sync, an interrupt).
-        if not _may_be_named(root, sequence, identity):
+        named = _may_be_named(root, sequence, identity)
+        if not named:
             for folder in (draft.folder, draft.lineage):
                 shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{root.name} cannot be written ({error.strerror or error}): "
+                f"{'it may be published all the same' if named else 'nothing was published'}; "
+                "make room or mend the disk, and run the command again"
+            ) from error
         raise
     _point(root)
     return Snapshot(root, made)
