@@ -1,4 +1,4 @@
-"""Readers see the old snapshot or the new one, whole, and a clear sentence when neither is right."""
+"""Readers see the old snapshot or the new one, whole, or a clear sentence."""
 
 from __future__ import annotations
 
