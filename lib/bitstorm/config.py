@@ -122,7 +122,7 @@ class Training(_Section):
     learning_rate: float = Field(0.001, gt=0, description="of Adam")
     units: int = Field(50, ge=1, description="cells of each LSTM layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
-    seed: int = Field(42, ge=0, description="of weights, dropout and shuffling")
+    seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
     backend: Literal["tensorflow"] = Field("tensorflow", description="what trains the network")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitstorm.instants import duration_text, iso
 
@@ -60,11 +61,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         ("snapshot", f"prices {metrics['snapshot']['prices']}"),
         ("", f"indicators {metrics['snapshot']['indicators']}"),
         ("run", metrics["run"]),
-        (
-            "next step",
-            f"{following['forecast']:,.2f} {unit} at {following['time']}, "
-            f"{band['level']:.0%} interval {following['lower']:,.2f} to {following['upper']:,.2f}",
-        ),
+        ("next step", _next_step(following, band["level"], unit)),
         ("verdict", metrics["verdict"]),
         ("report", f"{outcome.report.folder}/dashboard.html"),
     ]
@@ -80,6 +77,15 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         *_table(errors, heading=True),
         f"  {total:.1f} s in all: {seconds}",
     ]
+
+
+def _next_step(following: dict[str, Any], level: float, unit: str) -> str:
+    if math.isnan(following["forecast"]):
+        return "none: the newest stretch of prices is shorter than the look-back"
+    return (
+        f"{following['forecast']:,.2f} {unit} at {following['time']}, "
+        f"{level:.0%} interval {following['lower']:,.2f} to {following['upper']:,.2f}"
+    )
 
 
 def status_lines(status: Status, root: Path) -> list[str]:

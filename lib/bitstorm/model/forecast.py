@@ -11,6 +11,7 @@ import pandas as pd
 from bitstorm.errors import ModelError
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.windows import Feed, Target
+from bitstorm.quiet import third_party_warnings_hushed
 
 BATCH = 1024
 
@@ -22,19 +23,20 @@ def predict(network: Any, feed: Feed, *, scaler: Scaler, target: Target) -> pd.D
     Raises ModelError where the network gives no finite number."""
     to_price = _prices(scaler, target)
     pieces = []
-    for batch in feed.batches(batch_size=BATCH):
-        origin = batch["price"].astype(np.float64)
-        scaled = np.asarray(network(batch["window"], training=False))[:, 0]
-        pieces.append(
-            pd.DataFrame(
-                {
-                    "timestamp": batch["target_timestamp"],
-                    "origin": origin,
-                    "forecast": to_price(scaled.astype(np.float64), origin),
-                    "actual": batch["target_price"].astype(np.float64),
-                }
+    with third_party_warnings_hushed():
+        for batch in feed.batches(batch_size=BATCH):
+            origin = batch["price"].astype(np.float64)
+            scaled = np.asarray(network(batch["window"], training=False))[:, 0]
+            pieces.append(
+                pd.DataFrame(
+                    {
+                        "timestamp": batch["target_timestamp"],
+                        "origin": origin,
+                        "forecast": to_price(scaled.astype(np.float64), origin),
+                        "actual": batch["target_price"].astype(np.float64),
+                    }
+                )
             )
-        )
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bitstorm.errors import ModelError
 from bitstorm.model.windows import Feed
+from bitstorm.quiet import third_party_warnings_hushed
 
 AUTO_BATCH_SIZE = 256
 HISTORY = ("epoch", "loss", "val_loss", "seconds")
@@ -45,6 +46,7 @@ def fit(
     ModelError when there is none before it.
     """
     import keras
+    import tensorflow as tf
 
     history: list[tuple[int, float, float, float]] = []
 
@@ -68,19 +70,28 @@ def fit(
             )
 
     began = time.monotonic()
-    network.fit(
-        train.dataset(batch_size=batch_size, shuffle_seed=seed),
-        validation_data=validation.dataset(batch_size=batch_size),
-        epochs=epochs,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.ModelCheckpoint(
-                folder / "best.keras", monitor="val_loss", save_best_only=True
-            ),
-            keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience),
-            Epochs(),
-        ],
-    )
+    try:
+        with third_party_warnings_hushed():
+            network.fit(
+                train.dataset(batch_size=batch_size, shuffle_seed=seed),
+                validation_data=validation.dataset(batch_size=batch_size),
+                epochs=epochs,
+                verbose=0,
+                callbacks=[
+                    keras.callbacks.ModelCheckpoint(
+                        folder / "best.keras", monitor="val_loss", save_best_only=True
+                    ),
+                    keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience),
+                    Epochs(),
+                ],
+            )
+    except tf.errors.OpError as error:
+        # What fails in the feed comes out of TensorFlow as a line of a long text.
+        lines = error.message.strip().splitlines()
+        reason = next((line for line in reversed(lines) if "Error: " in line), lines[0])
+        raise ModelError(
+            f"the training broke off ({reason.split('Error: ')[-1].strip()}): train again"
+        ) from error
     finite = [row for row in history if math.isfinite(row[2])]
     if not finite or not (folder / "best.keras").exists():
         raise ModelError(

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bitstorm.errors import ModelError
 from bitstorm.model.scaling import Scaler
 from bitstorm.quiet import third_party_warnings_hushed
 from bitstorm.workspace import file_url
@@ -21,9 +24,7 @@ from bitstorm.workspace import file_url
 if TYPE_CHECKING:
     import numpy as np
     from petastorm.spark import SparkDatasetConverter
-    from pyspark.sql import DataFrame, SparkSession
-
-_PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
+    from pyspark.sql import DataFrame
 
 Target = Literal["log_return", "price"]
 
@@ -81,6 +82,9 @@ def to_windows(
     ).where(F.size("window") == look_back * len(features))
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
+
+
 @dataclass(frozen=True)
 class Feed:
     """Windows in a converter's data set, served in batches of fixed shape.
@@ -91,28 +95,37 @@ class Feed:
     converter: SparkDatasetConverter
     look_back: int
     features: int
-    # Keeps a link to the cache alive as long as the feed; see make_feed.
-    link: tempfile.TemporaryDirectory[str] | None = None
 
     def __len__(self) -> int:
         return len(self.converter)
 
     def batches(self, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """One pass in the order of the files: `window` is float32 (n, look_back, features), the
-        other columns are (n,); n is `batch_size` but for the last batch."""
-        with (
-            third_party_warnings_hushed(),
-            self.converter.make_tf_dataset(
-                batch_size=batch_size,
-                num_epochs=1,
-                workers_count=1,
-                shuffle_row_groups=False,
-            ) as dataset,
-        ):
+        other columns are (n,); n is `batch_size` but for the last batch.
+
+        Raises ModelError when the pass ends with other than the feed's number of windows. The
+        caller hushes third parties' warnings: filters are the whole process's, and this may run
+        in a thread of TensorFlow's.
+        """
+        served = 0
+        with self.converter.make_tf_dataset(
+            batch_size=batch_size,
+            num_epochs=1,
+            workers_count=1,
+            # petastorm's thread pool can take "not begun" for "done" and lose a pass.
+            reader_pool_type="dummy",
+            shuffle_row_groups=False,
+        ) as dataset:
             for batch in dataset.as_numpy_iterator():
                 columns = batch._asdict()
                 shape = (-1, self.look_back, self.features)
+                served += len(columns["window"])
                 yield {**columns, "window": columns["window"].reshape(shape)}
+        if served != len(self):
+            raise ModelError(
+                f"a pass over the windows served {served}, expected {len(self)}: their files under "
+                f"{self.converter.cache_dir_url} have changed meanwhile"
+            )
 
     def dataset(self, *, batch_size: int, shuffle_seed: int | None = None) -> Any:
         """A `tf.data.Dataset` of (window, target) that Keras can go through once an epoch.
@@ -143,33 +156,39 @@ class Feed:
         )
 
 
-def make_feed(
-    spark: SparkSession, windows: DataFrame, *, look_back: int, features: int, cache: Path
-) -> Feed:
-    """Write the windows to a folder of their own under `cache`; float32 from here on.
+def make_feed(windows: DataFrame, *, look_back: int, features: int, cache: Path) -> Feed:
+    """Write the windows to a new folder under `cache`; float32 from here on.
 
-    The caller removes `cache` when the feed is done with. Given a DataFrame, the converter would
-    keep its plan and folder for the whole process, and serve them again after both are gone.
+    The caller removes `cache` when the feed is done with.
     """
+    from pyspark.sql import functions as F
+
     with third_party_warnings_hushed():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
-        from pyspark.sql import functions as F
 
-        cache.mkdir(parents=True, exist_ok=True)
-        link = None
-        if not _PLAIN.fullmatch(str(cache)):
-            # The converter looks for its files under the quoted form of their path.
-            link = tempfile.TemporaryDirectory(prefix="bitstorm-")
-            linked = Path(link.name) / "windows"
-            linked.symlink_to(cache, target_is_directory=True)
-            cache = linked
-        folder = file_url(cache / secrets.token_hex(8))
-        single = {"double": "float", "array<double>": "array<float>"}
-        windows.select(
-            *[F.col(name).cast(single.get(kind, kind)).alias(name) for name, kind in windows.dtypes]
-        ).write.parquet(folder)
-        # It asks for this setting even where it needs no cache of its own.
-        spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(cache))
-        converter = make_spark_converter(folder)
-        spark.conf.unset(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF)
-    return Feed(converter, look_back, features, link)
+    folder = cache / secrets.token_hex(8)
+    single = {"double": "float", "array<double>": "array<float>"}
+    windows.select(
+        *[F.col(name).cast(single.get(kind, kind)).alias(name) for name, kind in windows.dtypes]
+    ).write.parquet(file_url(folder))
+    link = None if _PLAIN.fullmatch(str(folder)) else _linked(folder)
+    # Given a DataFrame, the converter would keep plan and folder for the whole process, and serve
+    # them again when the folder is gone. Given a path it keeps nothing, but insists on the setting.
+    spark = windows.sparkSession
+    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(cache))
+    place = folder if link is None else link / folder.name
+    with third_party_warnings_hushed():
+        converter = make_spark_converter(file_url(place))
+    converter.file_urls.sort()
+    feed = Feed(converter, look_back, features)
+    if link is not None:
+        weakref.finalize(feed, shutil.rmtree, link, ignore_errors=True)
+    return feed
+
+
+def _linked(folder: Path) -> Path:
+    """A folder with a plain path and a link to this one: the converter looks for its files under
+    the quoted form of their path, which is another where it has a space."""
+    link = Path(tempfile.mkdtemp(prefix="bitstorm-"))
+    (link / folder.name).symlink_to(folder.absolute(), target_is_directory=True)
+    return link

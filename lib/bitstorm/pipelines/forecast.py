@@ -28,7 +28,7 @@ from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 FORECAST_COLUMNS = (
     "timestamp",
@@ -81,7 +81,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
                 scaler=scaler,
             )
             late = rows.where(F.col("target_timestamp") > split.train_until_ms)
-            frame = _predictions(spark, late, network, chosen, settings, scaler, cache)
+            frame = _predictions(late, network, chosen, settings, scaler, cache)
             # Not there when the series was cut a moment ago: then there is no forecast from now.
             newest = rows.where(F.col("timestamp") == snapshot.manifest.last_ms).collect()
             overview = _overview(points, snapshot, observations=_observations(context, snapshot))
@@ -215,7 +215,6 @@ def _observations(context: Context, snapshot: Snapshot) -> int | None:
 
 
 def _predictions(
-    spark: SparkSession,
     rows: DataFrame,
     network: Any,
     run: Run,
@@ -225,12 +224,11 @@ def _predictions(
 ) -> pd.DataFrame:
     from pyspark.sql import functions as F
 
-    # The converter makes every double a float32, which is what prices are stored as.
+    # The feed makes every double a float32, which is what prices are stored as.
     known = rows.where(F.col("target").isNotNull()).select(
         "window", "target_timestamp", "price", "target_price"
     )
     feed = windows.make_feed(
-        spark,
         known,
         look_back=settings.look_back,
         features=len(run.record["features"]),

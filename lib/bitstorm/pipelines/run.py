@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,4 +101,6 @@ def _told_train(result: Any) -> str:
 
 def _told_forecast(result: Forecast) -> str:
     following = result.metrics["next"]
+    if math.isnan(following["forecast"]):
+        return "no next step: the newest stretch of prices is too short"
     return f"{following['forecast']:,.2f} at {following['time']}"

@@ -75,7 +75,6 @@ def train(context: Context) -> Trained:
             counts = _counts(known, features, settings)
             feeds = {
                 part: windows.make_feed(
-                    spark,
                     known.where(F.col("part") == part).select("window", "target"),
                     look_back=settings.look_back,
                     features=len(features),
@@ -208,9 +207,13 @@ def _fit_scaler(points: DataFrame, features: list[str], split: Split, settings: 
 def _split(snapshot: Snapshot, settings: Training) -> Split:
     first, last = snapshot.manifest.first_ms, snapshot.manifest.last_ms
     assert first is not None and last is not None  # an empty snapshot is never published
+    return _split_of(first, last, settings)
+
+
+def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
     return split_by_time(
-        first_ms=first,
-        last_ms=last,
+        first_ms=first_ms,
+        last_ms=last_ms,
         train_share=settings.train_share,
         validation_share=settings.validation_share,
     )
@@ -228,16 +231,22 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     # These two have a value at the very first point, the others at the second or later.
     late = 0 if set(features) <= {"price", "drawdown"} else 1
     first_target = late + settings.look_back - 1 + settings.horizon
-    split = _split(snapshot, settings)
-    ends = [(until - first) // step for until in (split.train_until_ms, split.validate_until_ms)]
-    whole = first_target <= ends[0] < ends[1] < (last - first) // step
-    if whole and manifest.rows >= first_target + len(PARTS):
+    at_least = first_target + len(PARTS)
+
+    def fits(points: int) -> bool:
+        """Whether as many points in a row have a target in each part."""
+        split = _split_of(0, (points - 1) * step, settings)
+        ends = split.train_until_ms // step, split.validate_until_ms // step
+        return first_target <= ends[0] < ends[1] < points - 1
+
+    if manifest.rows >= at_least and fits((last - first) // step + 1):
         return
     train, validation = settings.train_share, settings.validation_share
-    enough = max(first_target / train, 1 / validation, 1 / (1 - train - validation))
+    most = 2 + math.ceil(max(first_target / train, 1 / validation, 1 / (1 - train - validation)))
+    enough = next(n for n in range(max(manifest.rows + 1, at_least), most + 1) if fits(n))
     raise DataError(
         f"found {manifest.rows} points ({iso(first)} to {iso(last)}), expected at least "
-        f"{math.ceil(enough) + 1} without a hole for look_back {settings.look_back}, horizon "
+        f"{enough} without a hole for look_back {settings.look_back}, horizon "
         f"{settings.horizon} and the three parts: collect more, or lower training.look_back"
     )
 

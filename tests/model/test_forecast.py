@@ -1,0 +1,72 @@
+"""From what a network says to prices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bitstorm.errors import ModelError
+from bitstorm.model import forecast
+from bitstorm.model.scaling import Scale, Scaler
+
+RETURNS = Scaler({"log_return": Scale(0.0, 0.01)}, Scale(0.0, 0.02))
+PRICES = Scaler({"price": Scale(100.0, 50.0)}, Scale(100.0, 50.0))
+
+
+class Batches:
+    """A feed of two batches whose windows hold what the network shall say, newest first."""
+
+    def __init__(self, said: list[float]) -> None:
+        self.said = said
+
+    def batches(self, *, batch_size):
+        first = 1_732_000_123_457
+        for part in (slice(2, None), slice(0, 2)):
+            said = np.array(self.said, np.float32)[part]
+            place = np.arange(len(self.said))[part]
+            yield {
+                "window": said.reshape(-1, 1, 1),
+                "target_timestamp": first + place,
+                "price": (100 + place).astype(np.float32),
+                "target_price": (200 + place).astype(np.float32),
+            }
+
+
+def echo(window, training):
+    assert training is False
+    return window[:, 0, :]
+
+
+def test_a_return_is_applied_to_the_price_at_the_windows_end():
+    found = forecast.predict(echo, Batches([0.0, 1.0, -0.5]), scaler=RETURNS, target="log_return")
+    assert found["timestamp"].tolist() == [1_732_000_123_457 + i for i in range(3)]
+    assert found["origin"].tolist() == [100.0, 101.0, 102.0]
+    assert found["actual"].tolist() == [200.0, 201.0, 202.0]
+    expected = [100.0, 101 * math.exp(0.02), 102 * math.exp(-0.01)]
+    assert found["forecast"].tolist() == pytest.approx(expected, rel=1e-14)
+    assert {str(dtype) for dtype in found.dtypes} == {"int64", "float64"}
+
+
+def test_a_scaled_price_becomes_a_price_and_never_one_below_zero():
+    found = forecast.predict(echo, Batches([0.5, 2.0, -3.0]), scaler=PRICES, target="price")
+    assert found["forecast"].tolist() == pytest.approx([125.0, 200.0, 0.102])
+
+
+def test_one_window_is_forecast_as_in_a_batch():
+    window = np.array([[0.25]])
+    by_return = forecast.predict_one(
+        echo, window, origin=1000.0, scaler=RETURNS, target="log_return"
+    )
+    by_price = forecast.predict_one(echo, window, origin=1000.0, scaler=PRICES, target="price")
+    assert by_return == pytest.approx(1000 * math.exp(0.005), rel=1e-14)
+    assert by_price == pytest.approx(112.5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("target", ["log_return", "price"])
+def test_a_network_that_gives_no_number_is_refused(bad, target):
+    scaler = RETURNS if target == "log_return" else PRICES
+    with pytest.raises(ModelError, match="no finite number for 1 of 2 windows"):
+        forecast.predict(echo, Batches([0.1, bad, 0.1]), scaler=scaler, target=target)
