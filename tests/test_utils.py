@@ -23,6 +23,7 @@ NAMES = [
     "load_all_csvs_from_folder",
     "load_from_parquet",
     "load_petastorm_batches_to_df",
+    "make_batch_writer",
     "plot_price_trend",
     "plot_volatility",
     "prepare_bitcoin_df",

@@ -6,13 +6,13 @@ import json
 
 import pandas as pd
 import pytest
-from landed import HOUR, collected, context_of, drop
 
 from bitstorm.errors import DataError, SettingsError
 from bitstorm.pipelines import history
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay
 from bitstorm.store import snapshots
+from landed import HOUR, collected, context_of, drop
 
 pytestmark = pytest.mark.slow
 

@@ -235,23 +235,22 @@ def test_a_file_that_is_not_parquet_is_named(dataset: Path) -> None:
         get_parquet_columns(str(wrong))
 
 
-def test_a_data_sets_root_means_its_newest_snapshot(tmp_path: Path, frame: pd.DataFrame) -> None:
-    from bitstorm.store.snapshots import publish
+def test_a_data_sets_root_means_its_newest_snapshot(tmp_path: Path) -> None:
+    from bitstorm.utils import BitcoinSchema, make_batch_writer
 
     root = tmp_path / "prices"
-    for rows in (frame.head(1), frame):
-
-        def write(folder: Path, lineage: Path, rows: pd.DataFrame = rows) -> dict[str, int]:
-            (folder / "month=2024-01").mkdir(parents=True)
-            pq.write_table(
-                pa.Table.from_pandas(rows, preserve_index=False),
-                folder / "month=2024-01" / "part-0.parquet",
-            )
-            return {}
-
-        newest = publish(root, table="BitcoinSchema", parent=None, write=write)
-    whole = frame.assign(month="2024-01")
+    stamps = [1_704_067_200_000, 1_706_745_600_000]
+    for stamp in stamps:
+        with make_batch_writer(root, BitcoinSchema) as writer:
+            writer.write(pd.DataFrame({"timestamp": [stamp], "price": [1.5]}))
+    whole = load_petastorm_batches_to_df(str(root))
+    assert whole["timestamp"].tolist() == stamps
+    assert whole["month"].tolist() == ["2024-01", "2024-02"]
+    assert_frame_equal(load_petastorm_batches_to_df(str(writer.snapshot.folder)), whole)
+    first = min((root / "snapshots").iterdir(), key=lambda path: path.name)
+    assert load_petastorm_batches_to_df(str(first))["timestamp"].tolist() == stamps[:1]
+    # A stray file that no manifest names is not read as part of the data set.
+    pq.write_table(
+        pa.table({"timestamp": [5]}), writer.snapshot.folder / "month=2024-01" / "part-x.parquet"
+    )
     assert_frame_equal(load_petastorm_batches_to_df(str(root)), whole)
-    assert_frame_equal(load_petastorm_batches_to_df(str(newest.folder)), whole)
-    first = min((root / "snapshots").iterdir(), key=lambda path: path.stat().st_ctime_ns)
-    assert_frame_equal(load_petastorm_batches_to_df(str(first)), whole.head(1))

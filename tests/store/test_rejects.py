@@ -23,18 +23,23 @@ def test_a_refused_batch_is_kept_whole_with_its_reason_and_only_once(tmp_path):
 
 def test_refused_rows_are_kept_by_batch_and_a_repetition_changes_nothing(tmp_path):
     names = {"a" * 64: "one.csv", "b" * 64: "two.csv"}
+    facts = {
+        batch: {"file": name, "columns": ["timestamp", "price"], "seen_ms": 5}
+        for batch, name in names.items()
+    }
     rows = [
         {"batch": batch, "line": line, "text": f"{line},\0ü", "rule": "r", "reason": "why"}
         for batch in names
         for line in (2, 5)
     ]
     for _ in range(2):
-        written = keep_rows(tmp_path, iter(rows), names=names)
+        written = keep_rows(tmp_path, iter(rows), facts=facts)
     assert sorted(p.name for p in (tmp_path / "rows").iterdir()) == [
         "aaaaaaaaaaaa-one.csv.jsonl",
         "bbbbbbbbbbbb-two.csv.jsonl",
     ]
     lines = [json.loads(x) for x in written["b" * 64].read_text().splitlines()]
+    assert all((x["columns"], x["seen_ms"]) == (["timestamp", "price"], 5) for x in lines)
     assert [(x["file"], x["line"], x["text"], x["rule"], x["reason"]) for x in lines] == [
         ("two.csv", 2, "2,\0ü", "r", "why"),
         ("two.csv", 5, "5,\0ü", "r", "why"),
