@@ -116,8 +116,8 @@ def _run(scratch: Path, rows: int) -> Outcome:
     )
 
 
-def _context(root: Path) -> Context:
-    settings = load(overrides=["spark.driver_memory=4g"]).settings
+def _context(root: Path, *overrides: str) -> Context:
+    settings = load(overrides=["spark.driver_memory=4g", *overrides]).settings
     return Context(open_workspace(str(root)), settings, Console(quiet=True))
 
 

@@ -94,6 +94,10 @@ def _text(path: Any) -> str:
         return ""
 
 
+def _path_of(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     strike = Strike._armed
     if strike is None:
@@ -104,7 +108,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         try:
             path = _text(arguments[0])
             if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # relative to a folder
-                path = f"{os.readlink(f'/proc/self/fd/{arguments[1]}')}/{path}"
+                path = f"{_path_of(arguments[1])}/{path}"
             strike.call(event, path, needs_space=writes or event in _SPACE)
         finally:
             Strike._armed = strike
@@ -141,7 +145,7 @@ def _wrap() -> None:
 
     def synced(descriptor: int) -> None:
         if Strike._armed is not None:
-            _seen("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+            _seen("fsync", _path_of(descriptor))
         fsync(descriptor)
 
     def written(table: Any, where: Any, *arguments: Any, **options: Any) -> None:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,8 +35,8 @@ class Scenario:
     """`before` builds what is there, `act` is struck and run again, `old` and `new` are the
     batches that the data set holds before and after it."""
 
-    old: list[Batch] = []
-    new: list[Batch] = NEW
+    old: Sequence[Batch] = ()
+    new: Sequence[Batch] = NEW
 
     def before(self, root: Path) -> None:
         if self.old:
@@ -160,6 +160,7 @@ def sweep(scenario: Scenario, kind: str, folder: Path, *, reads: bool) -> dict[s
     number = 0
     while True:
         number += 1
+        assert number < 500, f"it never gets through: {ended}"
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work, copy_function=_same_links({}))
@@ -187,7 +188,7 @@ def _struck(
         resource.setrlimit(resource.RLIMIT_FSIZE, (number * 128, resource.RLIM_INFINITY))
         scenario.act(root)
     elif kind == "tmpfs":
-        free = os.statvfs(root)
+        free = os.statvfs(told.parent)
         with (told.parent / "filler").open("wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, (free.f_bavail - number + 1) * free.f_bsize)
         scenario.act(root)
@@ -237,7 +238,7 @@ def _same_links(seen: dict[int, str]) -> Callable[[str, str], str]:
     """copytree's copy_function that keeps hard links among the copies."""
 
     def copy(source: str, target: str) -> str:
-        inode = os.stat(source).st_ino
+        inode = Path(source).stat().st_ino
         if inode in seen:
             os.link(seen[inode], target)
         else:

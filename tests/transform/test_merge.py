@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 SCHEMA = (
     "timestamp bigint, price double, batch string, line bigint, granularity_ms bigint, "
-    "fetched_at bigint"
+    "fetched_at bigint, month string"
 )
 HOUR, DAY = 3_600_000, 86_400_000
 
@@ -31,7 +31,7 @@ RANKED = [
 
 def test_finer_then_later_fetched_then_smaller_hash_then_earlier_line_wins(spark_session):
     for seed in range(3):
-        shuffled = random.Random(seed).sample(RANKED, len(RANKED))
+        shuffled = [(*row, "1970-01") for row in random.Random(seed).sample(RANKED, len(RANKED))]
         frame = spark_session.createDataFrame(shuffled, SCHEMA).repartition(3)
         found = with_place(frame).orderBy("place").collect()
         assert [row["price"] for row in found] == [row[1] for row in RANKED]
@@ -39,6 +39,6 @@ def test_finer_then_later_fetched_then_smaller_hash_then_earlier_line_wins(spark
 
 
 def test_different_times_do_not_compete(spark_session):
-    rows = [(t, float(t), "a", t, None, None) for t in range(1, 50)]
+    rows = [(t, float(t), "a", t, None, None, "1970-01") for t in range(1, 50)]
     frame = spark_session.createDataFrame(rows, SCHEMA)
     assert {row["place"] for row in with_place(frame).collect()} == {1}

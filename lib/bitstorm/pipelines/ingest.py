@@ -340,8 +340,8 @@ def publish_merged(
 
         def write(draft: Draft) -> Change:
             if months:
-                petastorm_io.write_dataset(winners, draft.folder, PRICES)
-                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE)
+                petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
+                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE, arranged=True)
             return Change(
                 months,
                 with_lineage=True,

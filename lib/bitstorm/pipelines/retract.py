@@ -74,8 +74,8 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
 
         def write(draft: Draft) -> Change:
             if left:
-                petastorm_io.write_dataset(winners, draft.folder, PRICES)
-                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE)
+                petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
+                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE, arranged=True)
             return Change(
                 frozenset(months),
                 with_lineage=True,

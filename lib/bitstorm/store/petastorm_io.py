@@ -57,29 +57,28 @@ def unischema(table: Table) -> Unischema:
 BitcoinSchema = unischema(PRICES)
 
 
-def write_dataset(frame: DataFrame, folder: Path, table: Table) -> None:
+def write_dataset(frame: DataFrame, folder: Path, table: Table, *, arranged: bool = False) -> None:
     """Write the frame's rows as a Petastorm data set, one file a month, sorted by time.
 
-    `frame` has the table's columns; the files hold exactly its types. The folder must not exist.
+    `frame` has the table's columns; the files hold exactly its types. `arranged` says that each
+    month is in one partition already, by time. The folder must not exist.
     """
     spark = frame.sparkSession
     with (
         third_party_warnings_hushed(),
         materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
-        write_partitioned(frame, folder, table)
+        write_partitioned(frame, folder, table, arranged=arranged)
 
 
-def write_partitioned(frame: DataFrame, folder: Path, table: Table) -> None:
+def write_partitioned(
+    frame: DataFrame, folder: Path, table: Table, *, arranged: bool = False
+) -> None:
     """Plain Parquet by month, one file a month, sorted by time inside."""
-    (
-        spark_rows(frame, table)
-        .repartition(PARTITION)
-        .sortWithinPartitions(PARTITION, "timestamp")
-        .write.mode("errorifexists")
-        .partitionBy(PARTITION)
-        .parquet(file_url(folder))
-    )
+    rows = spark_rows(frame, table)
+    if not arranged:
+        rows = rows.repartition(PARTITION).sortWithinPartitions(PARTITION, "timestamp")
+    rows.write.mode("errorifexists").partitionBy(PARTITION).parquet(file_url(folder))
 
 
 def spark_rows(frame: DataFrame, table: Table) -> DataFrame:

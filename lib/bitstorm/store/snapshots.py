@@ -372,6 +372,9 @@ def _lineage(
         return (), None
     draft.lineage.mkdir(exist_ok=True)
     _drop_checksums(draft.lineage)
+    # petastorm leaves Spark writing them after a write that failed in the same session.
+    for name in (summary.METADATA, summary.COMMON_METADATA):
+        (draft.lineage / name).unlink(missing_ok=True)
     shared = (
         {}
         if draft.parent is None
