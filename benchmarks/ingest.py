@@ -14,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def _frame(first: int, count: int) -> pd.DataFrame:
 
 def _write_batches(folder: Path, rows: int, batches: int = 10) -> None:
     edges = np.linspace(0, rows, batches + 1, dtype=int)
-    for number, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (first, last) in enumerate(pairwise(edges)):
         _land(folder, _frame(int(first), int(last - first)), f"{number:02d}")
 
 

@@ -158,7 +158,7 @@ def test_a_commit_that_fails_after_its_manifest_is_there_keeps_its_files(
         sync(path)
 
     monkeypatch.setattr(filesystem, "sync_folder", failing)
-    with pytest.raises((KeyboardInterrupt, StoreError), match="^$|may be published"):
+    with pytest.raises((KeyboardInterrupt, StoreError), match=r"^$|may be published"):
         job(tmp_path, [batch("a", JANUARY, 3)])
     monkeypatch.undo()
     verified(tmp_path, [batch("a", JANUARY, 3)])

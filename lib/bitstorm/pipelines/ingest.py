@@ -363,7 +363,9 @@ def publish_merged(
 
 
 def stored_rows(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
-    """The parent's rows of these months with their lineage."""
+    """The parent's rows of these months with their lineage. Raises SnapshotDamaged before one that
+    is not what was written could be merged into anything."""
+    snapshots.check_content(parent, months=months)
     prices = petastorm_io.read_spark(spark, parent, PRICES, months=months)
     lineage = petastorm_io.read_lineage(spark, parent, months=months)
     return prices.join(lineage.select("timestamp", *LINEAGE_COLUMNS), "timestamp")

@@ -188,7 +188,7 @@ def _header_line(path: Path) -> str:
                 pass
     except (OSError, EOFError, zlib.error) as error:
         raise BatchError(f"it cannot be read ({error})", rule="batch_readable") from None
-    if not start:
+    if not start.removeprefix(b"\xef\xbb\xbf"):
         raise BatchError("it is empty; expected a header line", rule="batch_readable")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:256]:
         raise BatchError("it is not UTF-8 (UTF-16?); save it as UTF-8", rule="batch_utf8")

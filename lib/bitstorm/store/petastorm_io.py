@@ -8,6 +8,7 @@ restored from the paths, and the rows of a whole pass are held against the foote
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -40,6 +41,16 @@ _NUMPY: dict[Kind, Any] = {
     "bool": np.bool_,
 }
 
+# What petastorm.etl.dataset_metadata changes while it writes.
+_HADOOP_KEYS = (
+    "parquet.summary.metadata.level",
+    "parquet.enable.summary-metadata",
+    "parquet.summary.metadata.propagate-errors",
+    "parquet.block.size.row.check.min",
+    "parquet.row-group.size.row.check.min",
+    "parquet.block.size",
+)
+
 
 def unischema(table: Table) -> Unischema:
     """The petastorm schema of a table: scalars with the table's dtypes and nullability."""
@@ -66,9 +77,26 @@ def write_dataset(frame: DataFrame, folder: Path, table: Table, *, arranged: boo
     spark = frame.sparkSession
     with (
         third_party_warnings_hushed(),
+        _hadoop_settings_kept(spark),
         materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
         write_partitioned(frame, folder, table, arranged=arranged)
+
+
+@contextmanager
+def _hadoop_settings_kept(spark: SparkSession) -> Iterator[None]:
+    """petastorm restores the settings that it changes only when nothing fails; left as they are,
+    every later write of the session would get summary files."""
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    before = {key: hadoop.get(key) for key in _HADOOP_KEYS}
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                hadoop.unset(key)
+            else:
+                hadoop.set(key, value)
 
 
 def write_partitioned(

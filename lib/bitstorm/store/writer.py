@@ -182,6 +182,8 @@ class BatchWriter:
         self, parent: Snapshot | None, identity: str, ledger: dict[str, dict[str, Any]]
     ) -> Snapshot:
         months = frozenset(self._streams)
+        if parent is not None:
+            snapshots.check_content(parent, months=months)
 
         def write(draft: Draft) -> Change:
             accepted = sum(self._merge_month(month, parent, identity, draft) for month in months)

@@ -1,0 +1,335 @@
+"""An ingest under faults: redone once, it holds just the valid observations, each once."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from bitstorm.errors import BitstormError, SnapshotDamaged
+from bitstorm.pipelines.indicators import indicators
+from bitstorm.pipelines.ingest import ingest
+from bitstorm.schema import PRICES
+from bitstorm.store import housekeeping, snapshots
+from bitstorm.store.summary import UNISCHEMA_KEY, arrow_schema
+from bitstorm.utils import load_petastorm_batches_to_df
+from faults.broken_batches import KINDS, Broken, drop
+from faults.publishing import HOUR, JANUARY, prices_digest, rows_of
+from faults.striking import Strike
+from landed import context_of
+
+pytestmark = pytest.mark.slow
+
+INGEST = "import sys; from bitstorm.cli import main; sys.exit(main(['ingest', *sys.argv[1:]]))"
+
+
+def landed(context, made: dict[str, Broken]) -> None:
+    for name, one in made.items():
+        drop(context.workspace.landing, name, one)
+
+
+def check(context, made: dict[str, Broken]) -> None:
+    """The data set, the ledger and the rejects are what the batches say."""
+    workspace = context.workspace
+    wanted: dict[int, float] = {}
+    for one in made.values():
+        if one.rule is None and not one.waits:
+            wanted.update(one.rows)
+    found = snapshots.current(workspace.prices)
+    if not wanted:
+        assert found is None or found.manifest.rows == 0
+    else:
+        assert rows_of(found) == sorted(wanted.items())
+        assert found.manifest.digest == prices_digest(
+            (stamp, price, None, None, None) for stamp, price in wanted.items()
+        )
+        assert housekeeping.verify(workspace.prices).problems == ()
+        ledger = {tally["name"]: tally for tally in snapshots.read_ledger(found).values()}
+        taken = {name: one for name, one in made.items() if one.rule is None and not one.waits}
+        assert set(ledger) == set(taken)
+        for name, one in taken.items():
+            tally = ledger[name]
+            assert (tally["read"], tally["refused"]) == (one.read, len(one.refused)), name
+            assert tally["accepted"] + tally["duplicate"] == len(one.rows), name
+        assert sum(tally["accepted"] for tally in ledger.values()) == len(wanted)
+    refused: dict[str, list[str]] = {}
+    for path in (workspace.rejects / "rows").glob("*.jsonl"):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            refused.setdefault(record["file"], []).append(record["text"])
+    assert refused == {
+        name: one.refused for name, one in made.items() if one.refused and one.rule is None
+    }
+    whole = {}
+    for path in (workspace.rejects / "batches").glob("*.reason.json"):
+        record = json.loads(path.read_text())
+        whole[record["batch"]] = record["rule"]
+        assert path.with_name(path.name.removesuffix(".reason.json")).exists()
+    assert sorted(whole.values()) == sorted(
+        {one.content: one.rule for one in made.values() if one.rule is not None}.values()
+    )
+
+
+def drawn(rng: random.Random, kinds: list[str], first_slot: int = 1) -> dict[str, Broken]:
+    return {
+        f"{slot:02d} {kind}.csv": KINDS[kind](rng, slot)
+        for slot, kind in enumerate(kinds, start=first_slot)
+    }
+
+
+def test_each_kind_of_broken_batch_is_taken_refused_or_left_as_it_must_be(spark_session, tmp_path):
+    context = context_of(tmp_path)
+    made = drawn(random.Random(1), list(KINDS))
+    landed(context, made)
+    first = ingest(context)
+    assert first.unsettled_batches == 1
+    check(context, made)
+    again = ingest(context)
+    assert again.idle and again.snapshot == first.snapshot
+    check(context, made)
+
+
+def struck_and_redone(tmp_path: Path, seed: int) -> None:
+    """Two or three broken batches on top of one or none; an ingest that fails at a random call
+    of the file system, or not at all; then once more."""
+    rng = random.Random(seed)
+    context = context_of(tmp_path)
+    before = drawn(rng, ["good"]) if rng.random() < 0.7 else {}
+    landed(context, before)
+    if before:
+        ingest(context)
+    old = snapshots.current(context.workspace.prices)
+    kinds = rng.sample(sorted(KINDS), rng.choice((2, 3)))
+    made = {**before, **drawn(rng, kinds, first_slot=5)}
+    landed(context, made)
+    kind, number = rng.choice(("gone", "interrupt", "EIO", "full")), rng.randrange(1, 110)
+    with Strike(context.workspace.root, kind, number) as strike:
+        try:
+            ingest(context)
+        except (BitstormError, OSError, KeyboardInterrupt):
+            assert strike.fell
+    now = snapshots.current(context.workspace.prices)
+    assert now is None or snapshots.damaged_files(now) == []
+    if now != old:
+        assert now.manifest.sequence == (1 if old is None else 2)
+    elif old is not None:
+        assert rows_of(now) == rows_of(old)
+    ingest(context)
+    check(context, made)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_pairs_and_triples(spark_session, tmp_path, seed):
+    struck_and_redone(tmp_path, seed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(20, 220))
+def test_more_random_pairs_and_triples(spark_session, tmp_path, seed):
+    struck_and_redone(tmp_path, seed)
+
+
+# In processes of their own: the JVM too is killed, or started elsewhere in the world.
+
+
+def child(root: Path, **environment: str) -> subprocess.Popen:
+    arguments = ["--workspace", str(root), "--json", "--quiet", "--set", "spark.master=local[2,4]"]
+    return subprocess.Popen(
+        [sys.executable, "-c", INGEST, *arguments, "--set", "spark.driver_memory=1g"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+
+
+def finished(process: subprocess.Popen) -> dict:
+    try:
+        told, wrong = process.communicate(timeout=120)
+    finally:
+        kill(process)
+    assert process.returncode == 0, wrong[-3000:]
+    return json.loads(told)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """The whole group, the JVM included, and wait until nobody of it is left."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            break
+        process.poll()
+        time.sleep(0.02)
+    else:
+        pytest.fail("the process group does not end")
+    process.communicate()
+
+
+def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
+    """Kills at these shares of the time that a whole run takes."""
+    made = drawn(random.Random(3), ["good", "crlf", "quote", "utf16", "edges"])
+    base = context_of(tmp_path / "base")
+    landed(base, drawn(random.Random(4), ["good"], first_slot=9))
+    ingest(base)
+    made = {**drawn(random.Random(4), ["good"], first_slot=9), **made}
+    landed(base, made)
+
+    def copied(name: str):
+        shutil.copytree(base.workspace.root, tmp_path / name)
+        return context_of(tmp_path / name)
+
+    whole = copied("whole")
+    began = time.monotonic()
+    finished(child(whole.workspace.root))
+    seconds = time.monotonic() - began
+    check(whole, made)
+    digest = snapshots.current(whole.workspace.prices).manifest.digest
+    for number, share in enumerate(moments):
+        context = copied(str(number))
+        old = snapshots.current(context.workspace.prices)
+        process = child(context.workspace.root)
+        time.sleep(share * seconds)
+        kill(process)
+        now = snapshots.current(context.workspace.prices)
+        assert snapshots.damaged_files(now) == []
+        assert now == old or now.manifest.digest == digest
+        ingest(context)
+        check(context, made)
+        assert snapshots.current(context.workspace.prices).manifest.digest == digest
+        shutil.rmtree(context.workspace.root)
+
+
+def test_spark_and_its_jvm_killed_at_two_moments(spark_session, tmp_path):
+    rng = random.Random(5)
+    killed_and_redone(tmp_path, [rng.uniform(low, low + 0.15) for low in (0.55, 0.75)])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(4))
+def test_spark_and_its_jvm_killed_at_twenty_moments(spark_session, tmp_path, seed):
+    rng = random.Random(seed)
+    killed_and_redone(tmp_path, [rng.uniform(0.35, 1.0) for _ in range(5)])
+
+
+def test_under_new_yorks_clock_every_time_and_month_is_utc(tmp_path):
+    context = context_of(tmp_path)
+    made = {"edges.csv": KINDS["edges"](random.Random(6), 1)}
+    landed(context, made)
+    zone = "America/New_York"
+    finished(child(context.workspace.root, TZ=zone, JAVA_TOOL_OPTIONS=f"-Duser.timezone={zone}"))
+    check(context, made)
+    months = [f.month for f in snapshots.current(context.workspace.prices).manifest.files]
+    assert months == ["2021-03", "2021-04", "2021-10", "2021-11"]
+
+
+def test_tasks_that_always_fail_publish_nothing_and_the_run_can_be_redone(spark_session, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        context = context_of(disk / "workspace")
+        made = drawn(random.Random(7), ["good", "crlf"])
+        landed(context, made)
+        context.workspace.prices.mkdir()
+        free = os.statvfs(disk)
+        with (disk / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, (free.f_bavail - 3) * free.f_bsize)
+        with pytest.raises(Exception, match=r"(?i)no space|cannot be written|failed"):
+            ingest(context)
+        assert snapshots.current(context.workspace.prices) is None
+        (disk / "filler").unlink()
+        ingest(context)
+        check(context, made)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+# Damage and malice in what is stored.
+
+
+@pytest.fixture
+def filled(spark_session, tmp_path):
+    context = context_of(tmp_path)
+    rows = {JANUARY + n * HOUR: 100.0 + n % 17 for n in range(24 * 40)}
+    lines = "".join(f"{stamp},{price}\n" for stamp, price in rows.items())
+    made = {"rows.csv": Broken(f"timestamp,price\n{lines}".encode(), rows)}
+    landed(context, made)
+    ingest(context)
+    return context
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_it(filled):
+    found = snapshots.current(filled.workspace.prices)
+    flip(found.files[1])
+    name = found.manifest.files[1].path
+    with pytest.raises(SnapshotDamaged, match=name):
+        indicators(filled)
+    drop(
+        filled.workspace.landing,
+        "more.csv",
+        Broken(f"timestamp,price\n{JANUARY + 39 * 24 * HOUR + 1},5\n".encode()),
+    )
+    with pytest.raises(SnapshotDamaged, match=name):
+        ingest(filled)
+    assert snapshots.current(filled.workspace.prices) == found
+    (problem,) = housekeeping.verify(filled.workspace.prices).problems
+    assert name in problem and found.id in problem
+
+
+def test_a_flipped_byte_in_indicators_stops_train(filled):
+    from bitstorm.pipelines.train import train
+
+    indicators(filled)
+    found = snapshots.current(filled.workspace.indicators)
+    flip(found.files[0])
+    with pytest.raises(SnapshotDamaged, match=found.manifest.files[0].path):
+        train(filled)
+    (problem,) = housekeeping.verify(filled.workspace.indicators).problems
+    assert found.manifest.files[0].path in problem
+
+
+class _Poison:
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self):
+        # `open` is of builtins, which petastorm's restricted unpickler lets through.
+        return open, (str(self._marker), "w")
+
+
+def test_a_poisoned_common_metadata_is_never_unpickled(filled, tmp_path):
+    marker = tmp_path / "marker"
+    poison = pickle.dumps(_Poison(marker))
+    pickle.loads(poison).close()
+    marker.unlink()  # it is live
+    found = snapshots.current(filled.workspace.prices)
+    schema = arrow_schema(PRICES).with_metadata({UNISCHEMA_KEY: poison})
+    pq.write_metadata(schema, found.folder / "_common_metadata")
+    assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == 960
+    assert len(load_petastorm_batches_to_df(str(found.folder))) == 960
+    indicators(filled)
+    ingest(filled)
+    housekeeping.verify(filled.workspace.prices)
+    assert not marker.exists()

@@ -1,0 +1,69 @@
+"""Many writers and readers at once: every commit counts once, every pass is one snapshot's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitstorm.store import housekeeping, snapshots
+from faults.publishing import rows_of, unbroken
+from faults.together import own_rows
+
+pytestmark = pytest.mark.slow
+
+
+def started(role: str, *arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("together.py")), role, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def ended(process: subprocess.Popen, *, within: float) -> str:
+    try:
+        told, wrong = process.communicate(timeout=within)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        pytest.fail("it did not end within its deadline")
+    assert process.returncode == 0, wrong[-3000:]
+    return told
+
+
+def check(root: Path, names: list[str], commits: int) -> None:
+    wanted = [row for name in names for n in range(commits) for row in own_rows(name, n)]
+    assert len(dict(wanted)) == len(wanted)
+    found = snapshots.current(root)
+    assert rows_of(found) == sorted(wanted)
+    assert len(unbroken(root)) == len(names) * commits
+    assert len(list((root / "manifests").iterdir())) == len(names) * commits
+    assert len(snapshots.read_ledger(found)) == len(names) * commits
+    assert housekeeping.verify(root).problems == ()
+
+
+@pytest.mark.parametrize("role", ["writer", "unlocked"])
+def test_five_writers_of_ten_commits_make_exactly_fifty_manifests(tmp_path, role):
+    root, names = tmp_path / "prices", ["one", "two", "three", "four", "five"]
+    writers = [started(role, root, name, 10) for name in names]
+    for process in writers:
+        ended(process, within=240)
+    check(root, names, 10)
+
+
+def test_readers_during_a_hundred_publishes_each_see_one_manifests_rows(tmp_path):
+    root, stop = tmp_path / "prices", tmp_path / "stop"
+    readers = [started("reader", root, stop) for _ in range(2)]
+    try:
+        ended(started("unlocked", root, "one", 100), within=240)
+    finally:
+        stop.touch()
+    for process in readers:
+        assert int(ended(process, within=60)) >= 5
+    check(root, ["one"], 100)
