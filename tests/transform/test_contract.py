@@ -114,14 +114,14 @@ def test_times_become_unix_milliseconds_utc_whatever_their_form(spark_session):
 
 def test_columns_go_by_name_and_prices_are_rounded_to_float32_once(spark_session):
     header = ("price_change_24h", "price", "timestamp")
-    lines = ["-1.4093297098441402,77953.82550382407,1779027899041"]
-    places = judged(spark_session, lines, header).drop("not_after_ms")
+    lines = ["-1.4093297098441402,77953.82550382407,1679027899041"]
+    places = judged(spark_session, lines, header)
     row = to_prices(places).collect()[0]
-    assert row["timestamp"] == 1_779_027_899_041
+    assert row["timestamp"] == 1_679_027_899_041
     assert np.float32(row["price"]) == np.float32(77953.82550382407)
     assert np.float32(row["price_change_24h"]) == np.float32(-1.4093297098441402)
     assert row["market_cap"] is None and row["volume_24h"] is None
-    assert row["month"] == "2026-05"
+    assert row["month"] == "2023-03"
 
 
 def test_optional_numbers_are_kept_in_double(spark_session):
@@ -142,3 +142,18 @@ def test_a_reason_says_what_was_found_and_never_a_whole_novel(spark_session):
     row = judged(spark_session, [line]).collect()[0].asDict()
     text = reason(row["rule"], row)
     assert "xxx" in text and "number" in text and len(text) < 200
+
+
+def test_a_refused_row_keeps_nothing_but_its_place_even_when_its_time_is_no_calendar_day(
+    spark_session,
+):
+    lines = ["999999999999999999,5,,,", "1609459200,7,,,"]
+    frame = to_prices(judged(spark_session, lines), keep=("n", "rule")).orderBy("n")
+    bad, good = frame.collect()
+    assert (bad["rule"], bad["timestamp"], bad["price"], bad["month"]) == (
+        "not_in_future",
+        None,
+        None,
+        None,
+    )
+    assert (good["rule"], good["price"], good["month"]) == (None, 7.0, "2021-01")

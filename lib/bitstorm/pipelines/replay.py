@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import Overtaken
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.ingest import (
-    Ingested,
+from bitstorm.pipelines.ingest import Ingested, with_outcome
+from bitstorm.pipelines.judging import (
     checked,
     count_by_rule,
     keep_refused,
-    publish_merged,
+    only_good,
     refuse_to_go_on,
-    with_outcome,
+    to_judged,
 )
+from bitstorm.pipelines.merging import publish_merged
 from bitstorm.schema import CSV_COLUMNS
 from bitstorm.store import rejects, snapshots
 from bitstorm.store.lock import writer_lock
-from bitstorm.transform.contract import to_prices
-from bitstorm.transform.merge import LINEAGE_COLUMNS
 from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def _replay(context: Context) -> Ingested:
     with context.spark("replay") as spark:
         lines = _read(context, spark).where(~F.col("batch").isin(list(retracted)))
         rows = checked(context, lines)
-        counted = count_by_rule(rows)
+        counted = count_by_rule(to_judged(rows))
         refuse_to_go_on(counted, context.settings.ingest.rules)
         total = replace(base, read=counted.total(), refused=counted.total(refused=True))
         good = rows.where(F.col("rule").isNull())
@@ -90,7 +89,7 @@ def _replay(context: Context) -> Ingested:
             fresh = good.where(F.col("batch").isin([tally["batch"] for tally in new.values()]))
             snapshot, tallies = publish_merged(
                 context,
-                to_prices(fresh, keep=LINEAGE_COLUMNS),
+                only_good(to_judged(fresh)),
                 operation="replay",
                 parent=parent,
                 known=known,

@@ -10,14 +10,14 @@ from typing import Any
 from bitstorm.errors import NothingToDo, Overtaken, UsageError
 from bitstorm.instants import now_ms
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.ingest import checked_lines, stored_rows
+from bitstorm.pipelines.judging import checked_lines, only_good, to_judged
+from bitstorm.pipelines.merging import stored_rows
 from bitstorm.schema import LINEAGE, PRICES
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.landing import Batch
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.transform.contract import to_prices
-from bitstorm.transform.merge import LINEAGE_COLUMNS, with_place
+from bitstorm.transform.merge import with_place
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
         kept = stored.where(F.col("batch") != sha256)
         candidates = kept
         if others and months:
-            good = checked_lines(spark, context, others, folder).where(F.col("rule").isNull())
-            again = to_prices(good, keep=LINEAGE_COLUMNS)
+            again = only_good(to_judged(checked_lines(spark, context, others, folder)))
             candidates = kept.unionByName(again.join(removed, "timestamp", "left_semi"))
         winners = with_place(candidates).where(F.col("place") == 1).persist()
         rows, held, left = removed.count(), kept.count(), winners.count()

@@ -149,17 +149,19 @@ def _said(text: str | None) -> str:
     return "" if text is None else repr(text[:60])
 
 
-def to_prices(accepted: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
-    """Good rows as `BitcoinSchema` columns (price rounded to float32), and the `keep` columns."""
+def to_prices(judged: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
+    """Rows of `with_rule` as `BitcoinSchema` columns (price rounded to float32), and the `keep`
+    columns. A refused row keeps those alone, all others are null."""
     from pyspark.sql import functions as F
 
-    return accepted.select(
-        "timestamp",
-        F.col("price").cast("float").alias("price"),
-        *[_finite(name) for name in CSV_OPTIONAL],
-        month_of(F.col("timestamp")).alias(PARTITION),
-        *keep,
-    )
+    values = {
+        "timestamp": F.col("timestamp"),
+        "price": F.col("price").cast("float"),
+        **{name: _finite(name) for name in CSV_OPTIONAL},
+        PARTITION: month_of(F.col("timestamp")),
+    }
+    good = F.col("rule").isNull()
+    return judged.select(*[F.when(good, v).alias(name) for name, v in values.items()], *keep)
 
 
 def _finite(name: str) -> Column:
@@ -168,7 +170,7 @@ def _finite(name: str) -> Column:
 
     single = name == "price_change_24h"
     bounded = F.when(F.abs(name) <= (FLOAT32_MAX if single else FLOAT64_MAX), F.col(name))
-    return bounded.cast("float" if single else "double").alias(name)
+    return bounded.cast("float" if single else "double")
 
 
 def month_of(timestamp_ms: Column) -> Column:
