@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
+from bitstorm.schema import indicator_table
 from bitstorm.store import snapshots
+from bitstorm.store.petastorm_io import unischema
+from bitstorm.store.snapshots import Change, Draft
+from bitstorm.store.summary import arrow_schema
 from landed import HOUR, context_of, drop
 
 START = 1_609_459_200_000  # 2021-01-01T00:00:00Z
@@ -66,19 +70,30 @@ def with_prices(
 
 def published(context: Context, points: pd.DataFrame, *, frequency: str = "1h") -> Context:
     """An indicators snapshot of the points as they are, without Spark; other columns are null."""
+    table = indicator_table([2, 3])
+    columns = arrow_schema(table)
+    details = {"prices": "none", "frequency": frequency, "max_gap": 6, "windows": [2, 3]}
+    parent = snapshots.current(context.workspace.indicators)
+    before = set() if parent is None else {file.month for file in parent.manifest.files}
 
-    def write(folder: Path, lineage: Path) -> dict:
-        target = folder / "month=2021-01"
-        target.mkdir(parents=True)
-        pq.write_table(
-            pa.Table.from_pandas(points, preserve_index=False), target / "part-0.parquet"
-        )
-        return {"prices": "none", "frequency": frequency, "max_gap": 6, "windows": [2, 3]}
+    def write(draft: Draft) -> Change:
+        months = pd.to_datetime(points["timestamp"], unit="ms").dt.strftime("%Y-%m")
+        for month, rows in points.groupby(months):
+            target = draft.folder / f"month={month}"
+            target.mkdir(parents=True)
+            whole = rows.reindex(columns=columns.names)
+            pq.write_table(
+                pa.Table.from_pandas(whole, schema=columns, preserve_index=False),
+                target / "part-0.parquet",
+            )
+        return Change(frozenset(before | set(months)), may_lose_keys=True, details=details)
 
     snapshots.publish(
         context.workspace.indicators,
-        table="IndicatorSchema",
-        parent=snapshots.current(context.workspace.indicators),
+        table=table,
+        schema=unischema(table),
+        parent=parent,
+        operation="indicators",
         write=write,
     )
     return context
