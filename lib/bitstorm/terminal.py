@@ -117,11 +117,13 @@ def history_lines(commits: Sequence[Commit]) -> list[str]:
     """One line a commit, newest first."""
     if not commits:
         return ["nothing has been published yet"]
-    rows = [("data set", "snapshot", "when (UTC)", "what", "rows", "batches, reason")]
+    lines = []
     for c in commits:
-        why = c.reason or ", ".join(c.batches[:2]) + (" …" if len(c.batches) > 2 else "")
-        rows.append((c.data_set, c.snapshot, c.created_at[:19], c.operation, f"{c.rows:,}", why))
-    return _table(rows, heading=True)
+        batches = ", ".join(c.batches[:2]) + (" …" if len(c.batches) > 2 else "")
+        facts = f"{c.data_set:<10}  {c.snapshot}  {c.created_at[:19]}Z  {c.operation:<10}"
+        # Nothing is cut or wrapped: an ID that is shown is there to be copied.
+        lines.append(f"{facts}  {c.rows:>11,} rows  {c.reason or batches}".rstrip())
+    return lines
 
 
 def trace_lines(found: Trace) -> list[str]:

@@ -16,6 +16,7 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.retract import retract
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
+from bitstorm.terminal import history_lines
 from landed import HOUR, collected, context_of
 
 pytestmark = pytest.mark.slow
@@ -171,3 +172,9 @@ def test_gc_keeps_the_newest_and_the_young_and_removes_the_rest_and_orphans(cont
         snapshots.current(root, snapshot=first)
     collected(context.workspace.landing, "next.csv", text([(START + 3 * DAY, 5)]))
     assert ingest(context).accepted == 1
+
+
+def test_the_history_shows_every_id_whole(context):
+    commits = history.history(context)
+    lines = history_lines(commits)
+    assert [c.snapshot in line for c, line in zip(commits, lines, strict=True)] == [True] * 3
