@@ -23,23 +23,13 @@ from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.train import numeric_columns, read_points
+from bitstorm.report.plots import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-FORECAST_COLUMNS = (
-    "timestamp",
-    "actual",
-    "forecast",
-    "persistence",
-    "lower",
-    "upper",
-    "actual_log_return",
-    "forecast_log_return",
-)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import Overtaken
@@ -38,20 +38,27 @@ class Ingested:
     `snapshot` is None when the data set still does not exist.
     """
 
-    batches: int
-    read: int
-    accepted: int
-    duplicate: int
-    refused: int
-    replaced: int
-    warned: Mapping[str, int]
-    refused_batches: tuple[Refused, ...]
-    unsettled_batches: int
-    known_batches: int
-    snapshot: str | None
-    rows: int
-    first_ms: int | None
-    last_ms: int | None
+    batches: int = 0
+    read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    refused: int = 0
+    replaced: int = 0
+    warned: Mapping[str, int] = field(default_factory=dict)
+    refused_batches: tuple[Refused, ...] = ()
+    unsettled_batches: int = 0
+    known_batches: int = 0
+    snapshot: str | None = None
+    rows: int = 0
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+    def at(self, snapshot: Snapshot | None) -> Ingested:
+        """The same with what this snapshot holds."""
+        if snapshot is None:
+            return self
+        m = snapshot.manifest
+        return replace(self, snapshot=m.id, rows=m.rows, first_ms=m.first_ms, last_ms=m.last_ms)
 
     @property
     def idle(self) -> bool:
@@ -90,23 +97,12 @@ def _ingest(context: Context) -> Ingested:
         for refused in (*found.refused, *strangers)
         if rejects.keep_batch(workspace.rejects, refused)
     )
-    manifest = None if parent is None else parent.manifest
     base = Ingested(
         batches=len(ready),
-        read=0,
-        accepted=0,
-        duplicate=0,
-        refused=0,
-        replaced=0,
-        warned={},
         refused_batches=newly_refused,
         unsettled_batches=len(found.unsettled),
         known_batches=len(found.known),
-        snapshot=None if manifest is None else manifest.id,
-        rows=0 if manifest is None else manifest.rows,
-        first_ms=None if manifest is None else manifest.first_ms,
-        last_ms=None if manifest is None else manifest.last_ms,
-    )
+    ).at(parent)
     if not ready:
         return base
     workspace.bind(origin)
@@ -202,15 +198,10 @@ def with_outcome(
     total: Ingested, snapshot: Snapshot, tallies: Mapping[str, Mapping[str, Any]]
 ) -> Ingested:
     """The result with what the merge made of the good rows."""
-    manifest = snapshot.manifest
     accepted = sum(tally["accepted"] for tally in tallies.values())
     return replace(
         total,
         accepted=accepted,
         duplicate=sum(tally["duplicate"] for tally in tallies.values()),
-        replaced=total.rows + accepted - manifest.rows,
-        snapshot=snapshot.id,
-        rows=manifest.rows,
-        first_ms=manifest.first_ms,
-        last_ms=manifest.last_ms,
-    )
+        replaced=total.rows + accepted - snapshot.manifest.rows,
+    ).at(snapshot)

@@ -55,23 +55,7 @@ def _replay(context: Context) -> Ingested:
     workspace = context.workspace
     parent = snapshots.current(workspace.prices)
     known = snapshots.read_ledger(parent)
-    manifest = None if parent is None else parent.manifest
-    base = Ingested(
-        batches=0,
-        read=0,
-        accepted=0,
-        duplicate=0,
-        refused=0,
-        replaced=0,
-        warned={},
-        refused_batches=(),
-        unsettled_batches=0,
-        known_batches=len(known),
-        snapshot=None if manifest is None else manifest.id,
-        rows=0 if manifest is None else manifest.rows,
-        first_ms=None if manifest is None else manifest.first_ms,
-        last_ms=None if manifest is None else manifest.last_ms,
-    )
+    base = Ingested(known_batches=len(known)).at(parent)
     retracted = {sha for sha, tally in known.items() if tally.get("retracted")}
     files = rejects.kept_rows(workspace.rejects)
     if not files:
