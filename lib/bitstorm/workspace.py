@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from bitstorm import filesystem
 from bitstorm.errors import WorkspaceBound, WorkspaceError
 from bitstorm.sidecar import Origin
 
@@ -85,15 +85,12 @@ class Workspace:
     def bind(self, origin: Origin) -> None:
         """Bind to the origin once and for all; a repeated call with the same one does nothing."""
         self.root.mkdir(parents=True, exist_ok=True)
-        temporary = self.binding.with_name(f".{self.binding.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(origin), indent=2) + "\n", encoding="utf-8")
+        content = json.dumps(asdict(origin), indent=2) + "\n"
         try:
-            # A link fails where the name exists: of two first ingests, one binds.
-            os.link(temporary, self.binding)
+            # Fails where the name exists: of two first ingests, one binds.
+            filesystem.create(self.binding, content.encode())
         except FileExistsError:
             self.check(origin)
-        finally:
-            temporary.unlink()
 
 
 def open_workspace(location: str) -> Workspace:

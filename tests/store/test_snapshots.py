@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bitstorm import filesystem
 from bitstorm.errors import Overtaken, SnapshotDamaged, SnapshotMissing, StoreError
-from bitstorm.store import filesystem, snapshots
 from bitstorm.store import manifest as manifests
+from bitstorm.store import snapshots
 from faults.publishing import (
     FEBRUARY,
     HOUR,
@@ -128,6 +129,22 @@ def test_of_two_commits_on_one_parent_one_wins_and_the_other_is_told_to_merge_ag
         publish(tmp_path, whole({MARCH: 3.0}), first)
     assert snapshots.current(tmp_path) == second
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_writer_whose_number_gc_has_freed_is_overtaken_all_the_same(tmp_path):
+    first = publish(tmp_path, whole({JANUARY: 1.0}))
+    second = publish(tmp_path, whole({FEBRUARY: 2.0}), first)
+
+    def slow(draft):
+        third = publish(tmp_path, whole({MARCH: 3.0}), second)
+        # As `gc` does, after a day.
+        manifests.path_of(tmp_path, second.manifest.sequence).unlink()
+        assert snapshots.current(tmp_path) == third
+        return whole({MARCH + 1: 4.0})(draft)
+
+    with pytest.raises(Overtaken, match="another run has published"):
+        publish(tmp_path, slow, first)
+    assert {t for t, _ in rows_of(snapshots.current(tmp_path))} == {JANUARY, FEBRUARY, MARCH}
 
 
 def test_an_overtaken_commit_merged_again_loses_nothing_of_either(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from bitstorm.errors import SnapshotDamaged
+from bitstorm.filesystem import TEMPORARY, sync_folder
 from bitstorm.sidecar import sha256_of
 from bitstorm.store import manifest as manifests
-from bitstorm.store.filesystem import TEMPORARY, sync_folder
 from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.snapshots import LEDGER, LINEAGE, SNAPSHOTS
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from bitstorm import filesystem
 from bitstorm.store.landing import Batch, Refused
 
 _SHORT = 12
@@ -30,6 +30,7 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{target.name}"
     shutil.copyfile(refused.path, temporary)
+    filesystem.sync_file(temporary)
     temporary.replace(target)
     record = {
         "file": refused.path.name,
@@ -38,11 +39,7 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
         "reason": refused.reason,
     }
     # The note is last: a batch counts as kept only when both are whole.
-    with ExitStack() as stack:
-        draft = folder / f".{note.name}"
-        stack.callback(draft.unlink, missing_ok=True)
-        draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        draft.replace(note)
+    filesystem.replace(note, (json.dumps(record, indent=2) + "\n").encode())
     return True
 
 
@@ -63,7 +60,9 @@ def keep_rows(
         with temporary.open("w", encoding="utf-8") as stream:
             for line in _lines(group, facts[batch]):
                 stream.write(line)
+        filesystem.sync_file(temporary)
         temporary.replace(target)
+        filesystem.sync_folder(target.parent)
         written[batch] = target
     return written
 

@@ -13,20 +13,20 @@ import pickle
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm import __version__
+from bitstorm import __version__, filesystem
 from bitstorm.errors import Overtaken, SealBroken, SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.schema import Table
 from bitstorm.sidecar import sha256_of
-from bitstorm.store import filesystem, summary
 from bitstorm.store import manifest as manifests
+from bitstorm.store import summary
 from bitstorm.store.digest import dataset_digest
 from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.seal import Sealed, require_subset, seal
@@ -243,6 +243,20 @@ def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
     return {row.pop("batch"): row for row in rows}
 
 
+def lineage_values(
+    snapshot: Snapshot, months: set[str], columns: Sequence[str]
+) -> set[tuple[Any, ...]]:
+    """The distinct values that these columns of the lineage have together in these months."""
+    import pyarrow.parquet as pq
+
+    found: set[tuple[Any, ...]] = set()
+    for path in snapshot.lineage_of_months(months):
+        rows = pq.ParquetFile(path, read_dictionary=["batch"]).read(columns=list(columns))
+        distinct = rows.group_by(list(columns)).aggregate([]).select(list(columns))
+        found.update(zip(*(column.to_pylist() for column in distinct.columns), strict=True))
+    return found
+
+
 def part_files(folder: Path) -> list[Path]:
     """The Parquet files of any folder, sorted; `_metadata` and hidden ones not."""
     return sorted(
@@ -439,6 +453,9 @@ def _drop_checksums(folder: Path) -> None:
 
 def _commit(root: Path, made: Manifest) -> None:
     try:
+        if manifests.sequences(root)[-1:] > [made.sequence]:
+            # Its number may be free again: `gc` took what others have published meanwhile.
+            raise FileExistsError
         filesystem.create(manifests.path_of(root, made.sequence), made.to_bytes())
     except FileExistsError:
         raise Overtaken(

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm import filesystem
 from bitstorm.errors import SealBroken
 from bitstorm.schema import Kind, Table
-from bitstorm.store import filesystem
 
 if TYPE_CHECKING:
     from petastorm.unischema import Unischema

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bitstorm import filesystem
 from bitstorm.errors import StoreError
-from bitstorm.store import filesystem
 
 
 @pytest.fixture
