@@ -42,16 +42,18 @@ class Outcome:
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[int], None]], *, runs: int = RUNS, warm_up: bool = True
+    ways: Mapping[str, Callable[[int], float | None]], *, runs: int = RUNS, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each way, run in turn A B A B …; the argument numbers the run (0 warms up)."""
+    """Seconds of each way, run in turn A B A B …; the argument numbers the run (0 warms up).
+
+    A way that has to prepare something first takes the time itself and returns its seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(0 if warm_up else 1, runs + 1):
         for name, way in ways.items():
             began = time.perf_counter()
-            way(number)
+            own = way(number)
             if number:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - began if own is None else own)
     return seconds
 
 

@@ -14,6 +14,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Outcome, interleaved, medians
+from benchmarks.plain_spark import plain_spark, seconds_of
 from bitstorm.config import load
 from bitstorm.console import Console
 from bitstorm.pipelines.context import Context
@@ -34,11 +36,12 @@ ROWS = 5_000_000
 DAY = 1_440
 MINUTE_MS = 60_000
 START_MS = 1_356_998_400_000  # 2013-01-01
-SCHEMA = "timestamp bigint, price double, market_cap double, volume_24h double"
+MEMORY = "4g"
 
 
 def run(rows: int = ROWS) -> Outcome:
-    """All three comparisons in one Spark session, each way interleaved with its peer."""
+    """All three comparisons, each way interleaved with its peer. Plain Spark runs in a process of
+    its own, under Spark's own settings: those of Bitstorm's session are part of Bitstorm."""
     hush_loggers()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
         return _run(Path(scratch), rows)
@@ -48,16 +51,11 @@ def _run(scratch: Path, rows: int) -> Outcome:
     source = scratch / "batches"
     _write_batches(source, rows)
     context = _context(scratch / "session")
-    with context.spark("benchmark") as spark:
+    spark = context.spark("benchmark")
+    with plain_spark(source, scratch / "plain", memory=MEMORY) as peer, spark:
 
-        def plain(number: int) -> None:
-            from pyspark.sql import functions as F
-
-            target = scratch / "plain"
-            shutil.rmtree(target, ignore_errors=True)
-            frame = spark.read.csv(f"{file_url(source)}/*.csv", schema=SCHEMA, header=True)
-            month = F.date_format(F.timestamp_millis("timestamp"), "yyyy-MM")
-            frame.withColumn("month", month).write.partitionBy("month").parquet(file_url(target))
+        def plain(number: int) -> float:
+            return seconds_of(peer)
 
         def ours(number: int) -> None:
             workspace = scratch / "full"
@@ -68,24 +66,31 @@ def _run(scratch: Path, rows: int) -> Outcome:
             result = ingest(_context(workspace))
             assert result.accepted == rows, result
 
-        full = interleaved({"plain_spark": plain, "ingest": ours})
+        full = interleaved({"plain_spark": plain, "ingest": ours}, runs=5)
 
         day = _day(rows)
 
-        def into_history(number: int) -> None:
+        def into_history(number: int) -> float:
             workspace = scratch / "history"
             shutil.rmtree(workspace, ignore_errors=True)
             subprocess.run(["cp", "-a", "-l", scratch / "full", workspace], check=True)
+            # The copy's batches are new files: an hourly run would know them from the one before.
+            assert ingest(_context(workspace)).idle
             _land(workspace / "landing", day, "day")
+            began = time.perf_counter()
             assert ingest(_context(workspace)).accepted == DAY
+            return time.perf_counter() - began
 
-        def into_empty(number: int) -> None:
+        def into_empty(number: int) -> float:
             workspace = scratch / "empty"
             shutil.rmtree(workspace, ignore_errors=True)
             _land(workspace / "landing", day, "day")
+            began = time.perf_counter()
             assert ingest(_context(workspace)).accepted == DAY
+            return time.perf_counter() - began
 
-        one_day = interleaved({"day_into_history": into_history, "day_into_empty": into_empty})
+        days = {"day_into_history": into_history, "day_into_empty": into_empty}
+        one_day = interleaved(days, runs=9)
 
     snapshot = snapshots.required(_context(scratch / "full").workspace.prices, hint="")
 
@@ -102,7 +107,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
         reader.stop()
         reader.join()
 
-    read = interleaved({"read_batches": by_us, "make_batch_reader": by_petastorm}, runs=5)
+    read = interleaved({"read_batches": by_us, "make_batch_reader": by_petastorm}, runs=11)
     results = medians({**full, **one_day, **read})
     return Outcome(
         name="ingest",
@@ -121,7 +126,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
 
 
 def _context(root: Path, *overrides: str) -> Context:
-    settings = load(overrides=["spark.driver_memory=4g", *overrides]).settings
+    settings = load(overrides=[f"spark.driver_memory={MEMORY}", *overrides]).settings
     return Context(open_workspace(str(root)), settings, Console(quiet=True))
 
 

@@ -29,6 +29,15 @@ PREFERRED = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Hadoop's second algorithm moves files while tasks commit; the first only at the end.
     "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
+    # Hadoop's other local file system writes a checksum file beside each file, which a snapshot
+    # drops (its manifest has SHA-256), and without Hadoop's native library starts a `chmod` process
+    # several times a file.
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    # What is kept lives for seconds: packing it costs more than it saves.
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",
+    # Java compiles no method beyond 8,000 bytes: a longer one, run as it is, takes ten times as
+    # long as the same steps one after another.
+    "spark.sql.codegen.hugeMethodLimit": "8000",
     # An hour's worth of jobs keeps no history that anybody would look at.
     "spark.ui.retainedJobs": "10",
     "spark.sql.ui.retainedExecutions": "10",

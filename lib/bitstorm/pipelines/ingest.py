@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import Overtaken
 from bitstorm.instants import now_ms
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import (
@@ -15,15 +14,17 @@ from bitstorm.pipelines.judging import (
     count_by_rule,
     keep_refused,
     only_good,
+    placed,
+    provenance,
     refuse_to_go_on,
     to_judged,
 )
-from bitstorm.pipelines.merging import publish_merged
+from bitstorm.pipelines.merging import as_only_writer, publish_merged
 from bitstorm.sidecar import Origin
 from bitstorm.store import landing, rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Snapshot
+from bitstorm.transform.merge import Provenance, ranked
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -70,14 +71,7 @@ def ingest(context: Context) -> Ingested:
 
     Raises StoreError when another run holds the data set for longer than `ingest.lock_seconds`.
     """
-    workspace, settings = context.workspace, context.settings
-    with writer_lock(workspace.prices, wait_seconds=settings.ingest.lock_seconds):
-        while True:
-            try:
-                return _ingest(context)
-            except Overtaken:
-                # A mount without locks: the other run's snapshot is the parent now.
-                context.console.say("another run has published first: merging again")
+    return as_only_writer(context, lambda: _ingest(context), doing="merging")
 
 
 def _ingest(context: Context) -> Ingested:
@@ -108,8 +102,9 @@ def _ingest(context: Context) -> Ingested:
     workspace.bind(origin)
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("ingest") as spark, landing.staged(ready, staging) as folder:
-        rows = checked_lines(spark, context, ready, folder)
-        return _merge(context, base, rows, ready=ready, parent=parent, known=known)
+        ranking = ranked(map(provenance, ready))
+        rows = checked_lines(spark, context, ready, folder, ranking=ranking)
+        return _merge(context, base, rows, ready=ready, ranking=ranking, parent=parent, known=known)
 
 
 def _of_one_origin(
@@ -151,15 +146,12 @@ def _merge(
     checked: DataFrame,
     *,
     ready: Sequence[Batch],
+    ranking: tuple[Provenance, ...],
     parent: Snapshot | None,
     known: dict[str, dict[str, Any]],
 ) -> Ingested:
-    from pyspark import StorageLevel
-
-    # Kept, so that the lines are parsed once: for the counts and for the merge.
-    judged = to_judged(checked).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        counted = count_by_rule(judged)
+    with placed(to_judged(checked)) as rows:
+        counted = count_by_rule(rows, ranking)
         refuse_to_go_on(counted, context.settings.ingest.rules)
         total = replace(
             base,
@@ -169,16 +161,17 @@ def _merge(
         )
         if total.refused:
             facts = {batch.sha256: rejects.batch_facts(batch) for batch in ready}
-            keep_refused(context, checked, facts=facts)
+            keep_refused(context, checked, ranking=ranking, facts=facts)
         if parent is None and not counted.months:
             return total
         snapshot, tallies = publish_merged(
             context,
-            only_good(judged),
+            only_good(rows),
+            ranking=ranking,
             operation="ingest",
             parent=parent,
             known=known,
-            months=counted.months,
+            counted=counted,
             tallies={
                 b.sha256: {
                     "batch": b.sha256,
@@ -189,8 +182,6 @@ def _merge(
                 for b in ready
             },
         )
-    finally:
-        judged.unpersist()
     return with_outcome(total, snapshot, tallies)
 
 

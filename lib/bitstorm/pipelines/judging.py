@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,39 @@ from bitstorm.transform.contract import (
     with_rule,
     with_values,
 )
-from bitstorm.transform.merge import LINEAGE_COLUMNS
+from bitstorm.transform.merge import Provenance, with_place
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+# Refused rows have no month; spread over so many, one batch of them alone is no single task.
+_SPREAD = 32
+
+
+def provenance(batch: Batch) -> Provenance:
+    """What decides between this batch and others."""
+    s = batch.sidecar
+    return Provenance(
+        batch.sha256, None if s is None else s.granularity_ms, None if s is None else s.fetched_at
+    )
+
+
 def checked_lines(
-    spark: SparkSession, context: Context, batches: Sequence[Batch], folder: Path
+    spark: SparkSession,
+    context: Context,
+    batches: Sequence[Batch],
+    folder: Path,
+    *,
+    ranking: Sequence[Provenance],
 ) -> DataFrame:
-    """Every data line of the batches staged in `folder`, with its values and its `rule`."""
+    """Every data line of the batches staged in `folder`, with its values and its `rule`; `rank`
+    is its batch's place in the ranking."""
     future_ms = int(context.settings.ingest.future_seconds * 1000)
-    lines = _numbered(spark, landing.read_lines(spark, folder), batches, future_ms=future_ms)
+    lines, names = landing.read_lines(spark, folder)
+    by_name = {batch.staged_name: batch for batch in batches}
+    by_file = {number: by_name[name] for number, name in names.items()}
+    lines = _numbered(lines, by_file, ranking=ranking, future_ms=future_ms)
     return checked(context, lines)
 
 
@@ -51,10 +73,13 @@ def checked(context: Context, lines: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True)
 class Counted:
-    """Rows by batch, refused rows by batch and by rule, and the months of the good ones."""
+    """Rows by batch: all, refused, and of the good those that stand at their time and those that
+    do not; refused and warned ones by rule; and the months of the good ones."""
 
     read: Mapping[str, int]
     refused: Mapping[str, int]
+    won: Mapping[str, int]
+    lost: Mapping[str, int]
     by_rule: Mapping[str, int]
     warned: Mapping[str, int]
     months: frozenset[str]
@@ -64,28 +89,57 @@ class Counted:
 
 
 def to_judged(checked: DataFrame) -> DataFrame:
-    """The checked rows as prices with their lineage, `rule` and `warning`."""
-    return to_prices(checked, keep=(*LINEAGE_COLUMNS, "rule", "warning"))
+    """The checked rows as prices with `rank`, `line`, `rule` and `warning`."""
+    return to_prices(checked, keep=("rank", "line", "rule", "warning"))
 
 
-def only_good(judged: DataFrame) -> DataFrame:
-    """The rows that no rule refuses, as prices with their lineage."""
+@contextmanager
+def placed(judged: DataFrame) -> Iterator[DataFrame]:
+    """The judged rows with their `place` among themselves, kept for the block: one pass over the
+    lines serves the counts and what is written."""
+    from pyspark import StorageLevel
     from pyspark.sql import functions as F
 
-    return judged.where(F.col("rule").isNull()).drop("rule", "warning")
+    nowhere = F.concat(F.lit("refused-"), (F.col("line") % _SPREAD).cast("string"))
+    spread = judged.withColumn(PARTITION, F.coalesce(PARTITION, nowhere))
+    rows = with_place(spread).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield rows
+    finally:
+        rows.unpersist()
 
 
-def count_by_rule(judged: DataFrame) -> Counted:
-    """One pass over the judged rows."""
-    rows = judged.groupBy("batch", "rule", "warning", PARTITION).count().collect()
+def only_good(placed: DataFrame) -> DataFrame:
+    """The rows that no rule refuses."""
+    from pyspark.sql import functions as F
+
+    return placed.where(F.col("rule").isNull()).drop("rule", "warning")
+
+
+def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
+    """One pass over the judged rows with their place."""
+    from pyspark.sql import functions as F
+
+    rows = [
+        {**row.asDict(), "batch": ranking[row["rank"]].batch}
+        for row in placed.groupBy("rank", "rule", "warning", PARTITION)
+        .agg(
+            F.count("*").alias("count"),
+            F.count_if(F.col("place") == 1).alias("won"),
+            F.count_if(F.col("place") > 1).alias("lost"),
+        )
+        .collect()
+    ]
     bad = [row for row in rows if row["rule"] is not None]
-    warned = [row for row in rows if row["rule"] is None and row["warning"] is not None]
+    good = [row for row in rows if row["rule"] is None]
     return Counted(
         read=_sums((row["batch"], row["count"]) for row in rows),
         refused=_sums((row["batch"], row["count"]) for row in bad),
+        won=_sums((row["batch"], row["won"]) for row in good),
+        lost=_sums((row["batch"], row["lost"]) for row in good),
         by_rule=_sums((row["rule"], row["count"]) for row in bad),
-        warned=_sums((row["warning"], row["count"]) for row in warned),
-        months=frozenset(row[PARTITION] for row in rows if row[PARTITION] is not None),
+        warned=_sums((row["warning"], row["count"]) for row in good if row["warning"] is not None),
+        months=frozenset(row[PARTITION] for row in good),
     )
 
 
@@ -104,19 +158,30 @@ def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
 
 
 def keep_refused(
-    context: Context, checked: DataFrame, *, facts: Mapping[str, Mapping[str, Any]]
+    context: Context,
+    checked: DataFrame,
+    *,
+    ranking: Sequence[Provenance],
+    facts: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Path]:
     """Write the refused rows with their reasons, streamed batch by batch."""
     from pyspark.sql import functions as F
 
-    bad = checked.where(F.col("rule").isNotNull()).sort("batch", "line")
+    bad = checked.where(F.col("rule").isNotNull()).sort("rank", "line")
     rows = (row.asDict() for row in bad.toLocalIterator())
-    explained = ({**row, "reason": reason(row["rule"], row)} for row in rows)
+    explained = (
+        {**row, "batch": ranking[row["rank"]].batch, "reason": reason(row["rule"], row)}
+        for row in rows
+    )
     return rejects.keep_rows(context.workspace.rejects, explained, facts=facts)
 
 
 def _numbered(
-    spark: SparkSession, lines: DataFrame, ready: Sequence[Batch], *, future_ms: int
+    lines: DataFrame,
+    by_file: Mapping[int, Batch],
+    *,
+    ranking: Sequence[Provenance],
+    future_ms: int,
 ) -> DataFrame:
     """Data lines with `line` (the header is line 1) and what is known of their batch.
 
@@ -125,7 +190,7 @@ def _numbered(
     """
     from pyspark.sql import functions as F
 
-    by_name = {batch.staged_name: batch for batch in ready}
+    ranks = {source: rank for rank, source in enumerate(ranking)}
     chunks = (
         lines.groupBy("file", "block")
         .agg(F.min("ordinal").alias("first"), F.count("*").alias("lines"))
@@ -133,38 +198,33 @@ def _numbered(
         .collect()
     )
     rows: list[tuple[Any, ...]] = []
-    before: dict[str, int] = {}
+    before: dict[int, int] = {}
     for chunk in chunks:
         offset = before.get(chunk["file"], 0)
         before[chunk["file"]] = offset + chunk["lines"]
-        batch = by_name[chunk["file"]]
-        rows.append(
-            (chunk["file"], chunk["block"], chunk["first"] - offset - 1, *_facts(batch, future_ms))
-        )
+        batch = by_file[chunk["file"]]
+        zero, rank = chunk["first"] - offset - 1, ranks[provenance(batch)]
+        rows.append((chunk["file"], chunk["block"], zero, rank, *_facts(batch, future_ms)))
     places = ", ".join(f"at_{name} int" for name in CSV_COLUMNS)
-    facts = spark.createDataFrame(
+    facts = lines.sparkSession.createDataFrame(
         rows,
-        "file string, block bigint, zero bigint, batch string, width int, not_after_ms bigint, "
-        f"{places}, granularity_ms bigint, fetched_at bigint",
+        "file bigint, block bigint, zero bigint, rank int, width int, not_after_ms bigint, "
+        f"{places}",
     )
     blank = F.trim("text") == ""
     return (
         lines.join(F.broadcast(facts), ["file", "block"])
         .withColumn("line", F.col("ordinal") - F.col("zero"))
         .where((F.col("line") > 1) & ~blank)
-        .select("text", "line", *BATCH_COLUMNS, "granularity_ms", "fetched_at")
+        .select("text", "line", *BATCH_COLUMNS)
     )
 
 
 def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:
-    sidecar = batch.sidecar
     return (
-        batch.sha256,
         len(batch.columns),
         batch.seen_ms + future_ms,
         *[batch.columns.index(n) if n in batch.columns else None for n in CSV_COLUMNS],
-        None if sidecar is None else sidecar.granularity_ms,
-        None if sidecar is None else sidecar.fetched_at,
     )
 
 

@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bitstorm.errors import Overtaken
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.judging import Counted
 from bitstorm.schema import LINEAGE, PRICES
 from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.transform.merge import LINEAGE_COLUMNS, with_place
+from bitstorm.transform.merge import (
+    LINEAGE_COLUMNS,
+    SOURCE_COLUMNS,
+    Provenance,
+    ranked,
+    reranked,
+    with_lineage,
+    with_place,
+    with_rank,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+T = TypeVar("T")
+
+
+def as_only_writer(context: Context, act: Callable[[], T], *, doing: str) -> T:
+    """What `act` returns, run while no other run writes `prices`; on a mount without locks, run
+    again on the newest snapshot whenever another run has published first.
+
+    Raises StoreError when another run holds the data set for longer than `ingest.lock_seconds`.
+    """
+    wait_seconds = context.settings.ingest.lock_seconds
+    with writer_lock(context.workspace.prices, wait_seconds=wait_seconds):
+        while True:
+            try:
+                return act()
+            except Overtaken:
+                context.console.say(f"another run has published first: {doing} again")
 
 
 def publish_merged(
     context: Context,
     good: DataFrame,
     *,
+    ranking: tuple[Provenance, ...],
     operation: str,
     parent: Snapshot | None,
     known: Mapping[str, dict[str, Any]],
-    months: frozenset[str],
+    counted: Counted,
     tallies: Mapping[str, dict[str, Any]],
 ) -> tuple[Snapshot, dict[str, dict[str, Any]]]:
-    """Merge good rows (prices with lineage) into the parent's months and publish.
+    """Merge good rows (prices with `rank`, `line` and `place`) into the parent's months; publish.
 
-    `tallies` are by their key in the ledger, each with the `batch` of its rows, `name`, `read` and
-    `refused`; they come back with `accepted` and `duplicate`, counted, not derived.
+    `counted` is of these rows and the refused ones. `tallies` are by their key in the ledger, each
+    with the `batch` of its rows, `name`, `read` and `refused`; they come back with `accepted` and
+    `duplicate`, counted, not derived.
     """
-    from pyspark import StorageLevel
     from pyspark.sql import functions as F
 
-    workspace, spark = context.workspace, good.sparkSession
-    fresh = good.withColumn("fresh", F.lit(True))
-    if parent is not None and months:
-        stored = stored_rows(spark, parent, set(months)).withColumn("fresh", F.lit(False))
-        fresh = fresh.unionByName(stored)
-    placed = with_place(fresh).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        counts = {
-            row["batch"]: (row["won"], row["lost"])
-            for row in placed.where("fresh")
-            .groupBy("batch")
-            .agg(
-                F.count_if(F.col("place") == 1).alias("won"),
-                F.count_if(F.col("place") > 1).alias("lost"),
-            )
-            .collect()
-        }
+    workspace, months = context.workspace, counted.months
+    with ExitStack() as stack:
+        placed, won, lost = good, counted.won, counted.lost
+        if parent is not None and months & {file.month for file in parent.manifest.files}:
+            placed, ranking = _merged(good, ranking, parent, months)
+            stack.callback(placed.unpersist)
+            won, lost = _outcome(placed.where("fresh"), ranking)
+        winners = placed.where(F.col("place") == 1)
         complete: dict[str, dict[str, Any]] = {}
         for key, tally in tallies.items():
-            won, lost = counts.get(tally["batch"], (0, 0))
             told = {name: value for name, value in tally.items() if name != "batch"}
-            complete[key] = {**told, "accepted": won, "duplicate": lost}
-        winners = placed.where(F.col("place") == 1)
+            batch = tally["batch"]
+            complete[key] = {
+                **told,
+                "accepted": won.get(batch, 0),
+                "duplicate": lost.get(batch, 0),
+            }
 
         def write(draft: Draft) -> Change:
             if months:
-                petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
-                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE, arranged=True)
+                write_rows(winners, draft, ranking)
             return Change(
                 months,
                 with_lineage=True,
@@ -76,15 +101,64 @@ def publish_merged(
             operation=operation,
             write=write,
         )
-    finally:
-        placed.unpersist()
     return snapshot, complete
 
 
-def stored_rows(spark: SparkSession, parent: Snapshot, months: set[str]) -> DataFrame:
-    """The parent's rows of these months with their lineage. Raises SnapshotDamaged before one that
-    is not what was written could be merged into anything."""
-    snapshots.check_content(parent, months=months)
-    prices = petastorm_io.read_spark(spark, parent, PRICES, months=months)
-    lineage = petastorm_io.read_lineage(spark, parent, months=months)
-    return prices.join(lineage.select("timestamp", *LINEAGE_COLUMNS), "timestamp")
+def write_rows(winners: DataFrame, draft: Draft, ranking: tuple[Provenance, ...]) -> None:
+    """Prices and their lineage, from rows as `with_place` leaves them."""
+    lineage = with_lineage(winners, ranking)
+    petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
+    petastorm_io.write_partitioned(lineage, draft.lineage, LINEAGE, arranged=True)
+
+
+def stored_rows(
+    spark: SparkSession,
+    parent: Snapshot,
+    months: Collection[str],
+    ranking: tuple[Provenance, ...] = (),
+) -> tuple[DataFrame, tuple[Provenance, ...]]:
+    """The parent's rows of these months with their `rank` and `line`, and the ranking of their
+    batches and the given ones together. Raises SnapshotDamaged before a row that is not what was
+    written could be merged into anything."""
+    wanted = set(months)
+    snapshots.check_content(parent, months=wanted)
+    sources = {
+        Provenance(*found) for found in snapshots.lineage_values(parent, wanted, SOURCE_COLUMNS)
+    }
+    together = ranked([*ranking, *sources])
+    prices = petastorm_io.read_spark(spark, parent, PRICES, months=wanted)
+    lineage = petastorm_io.read_lineage(spark, parent, months=wanted)
+    origin = with_rank(lineage.select("timestamp", *LINEAGE_COLUMNS), together)
+    return prices.join(origin, "timestamp"), together
+
+
+def _merged(
+    good: DataFrame, ranking: tuple[Provenance, ...], parent: Snapshot, months: Collection[str]
+) -> tuple[DataFrame, tuple[Provenance, ...]]:
+    """The good rows and the stored ones with their place among each other, kept."""
+    from pyspark import StorageLevel
+    from pyspark.sql import functions as F
+
+    stored, together = stored_rows(good.sparkSession, parent, months, ranking)
+    fresh = good.drop("place")
+    fresh = reranked(fresh, ranking, together).withColumn("fresh", F.lit(True))
+    rows = fresh.unionByName(stored.withColumn("fresh", F.lit(False)))
+    return with_place(rows).persist(StorageLevel.MEMORY_AND_DISK), together
+
+
+def _outcome(
+    fresh: DataFrame, ranking: tuple[Provenance, ...]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How many rows of each batch stand at their time, and how many do not."""
+    from pyspark.sql import functions as F
+
+    won: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    rows = fresh.groupBy("rank").agg(
+        F.count_if(F.col("place") == 1).alias("won"), F.count_if(F.col("place") > 1).alias("lost")
+    )
+    for row in rows.collect():
+        batch = ranking[row["rank"]].batch
+        won[batch] = won.get(batch, 0) + row["won"]
+        lost[batch] = lost.get(batch, 0) + row["lost"]
+    return won, lost

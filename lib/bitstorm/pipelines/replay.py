@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import Overtaken
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.pipelines.judging import (
@@ -15,13 +15,14 @@ from bitstorm.pipelines.judging import (
     count_by_rule,
     keep_refused,
     only_good,
+    placed,
     refuse_to_go_on,
     to_judged,
 )
-from bitstorm.pipelines.merging import publish_merged
+from bitstorm.pipelines.merging import as_only_writer, publish_merged
 from bitstorm.schema import CSV_COLUMNS
 from bitstorm.store import rejects, snapshots
-from bitstorm.store.lock import writer_lock
+from bitstorm.transform.merge import SOURCE_COLUMNS, Provenance, ranked, with_rank
 from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
@@ -40,13 +41,7 @@ def replay(context: Context) -> Ingested:
     key of their own, which names them, so a replay that was killed after its commit takes nothing
     twice. What stays refused stays in `rejects/`, with the reason that holds now.
     """
-    workspace, settings = context.workspace, context.settings
-    with writer_lock(workspace.prices, wait_seconds=settings.ingest.lock_seconds):
-        while True:
-            try:
-                return _replay(context)
-            except Overtaken:
-                context.console.say("another run has published first: replaying again")
+    return as_only_writer(context, lambda: _replay(context), doing="replaying")
 
 
 def _replay(context: Context) -> Ingested:
@@ -62,27 +57,33 @@ def _replay(context: Context) -> Ingested:
         return base
     with context.spark("replay") as spark:
         lines = _read(context, spark).where(~F.col("batch").isin(list(retracted)))
-        rows = checked(context, lines)
-        counted = count_by_rule(to_judged(rows))
+        sources = lines.select(*SOURCE_COLUMNS).distinct().collect()
+        ranking = ranked(Provenance(*source) for source in sources)
+        rows = checked(context, with_rank(lines, ranking))
+        with placed(to_judged(rows)) as judged:
+            counted = count_by_rule(judged, ranking)
         refuse_to_go_on(counted, context.settings.ingest.rules)
         total = replace(base, read=counted.total(), refused=counted.total(refused=True))
-        good = rows.where(F.col("rule").isNull())
-        taken = _taken(good)
+        taken = _taken(rows.where(F.col("rule").isNull()), ranking)
         new = {key: tally for key, tally in taken.items() if key not in known}
         if new:
-            fresh = good.where(F.col("batch").isin([tally["batch"] for tally in new.values()]))
-            snapshot, tallies = publish_merged(
-                context,
-                only_good(to_judged(fresh)),
-                operation="replay",
-                parent=parent,
-                known=known,
-                months=counted.months,
-                tallies=new,
-            )
+            batches = {tally["batch"] for tally in new.values()}
+            ranks = [rank for rank, source in enumerate(ranking) if source.batch in batches]
+            fresh = rows.where(F.col("rule").isNull() & F.col("rank").isin(ranks))
+            with placed(to_judged(fresh)) as judged:
+                snapshot, tallies = publish_merged(
+                    context,
+                    only_good(judged),
+                    ranking=ranking,
+                    operation="replay",
+                    parent=parent,
+                    known=known,
+                    counted=count_by_rule(judged, ranking),
+                    tallies=new,
+                )
             total = with_outcome(replace(total, batches=len(new)), snapshot, tallies)
         if taken:
-            _keep_the_rest(context, rows, files)
+            _keep_the_rest(context, rows, files, ranking)
     return total
 
 
@@ -108,7 +109,7 @@ def _read(context: Context, spark: SparkSession) -> DataFrame:
     )
 
 
-def _taken(good: DataFrame) -> dict[str, dict[str, Any]]:
+def _taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dict[str, Any]]:
     """A tally for the good rows of each batch, by a key made of the batch and its lines."""
     from pyspark.sql import functions as F
 
@@ -116,37 +117,41 @@ def _taken(good: DataFrame) -> dict[str, dict[str, Any]]:
         F.transform(F.sort_array(F.collect_list("line")), lambda n: n.cast("string")), ","
     )
     rows = (
-        good.groupBy("batch")
-        .agg(
-            F.sha2(F.concat(F.col("batch"), F.lit(":"), lines), 256).alias("key"),
-            F.first("file").alias("file"),
-            F.count("*").alias("read"),
-        )
+        good.groupBy("rank")
+        .agg(lines.alias("lines"), F.first("file").alias("file"), F.count("*").alias("read"))
         .collect()
     )
-    return {
-        row["key"]: {
-            "batch": row["batch"],
+    found = {}
+    for row in rows:
+        batch = ranking[row["rank"]].batch
+        key = hashlib.sha256(f"{batch}:{row['lines']}".encode()).hexdigest()
+        found[key] = {
+            "batch": batch,
             "name": f"{row['file']} (replayed)",
             "read": row["read"],
             "refused": 0,
         }
-        for row in rows
-    }
+    return found
 
 
-def _keep_the_rest(context: Context, rows: DataFrame, files: Sequence[Path]) -> None:
+def _keep_the_rest(
+    context: Context, rows: DataFrame, files: Sequence[Path], ranking: Sequence[Provenance]
+) -> None:
     """Write the files of refused rows anew without those that were taken."""
     from pyspark.sql import functions as F
 
-    names = ("file", "columns", "seen_ms", "granularity_ms", "fetched_at")
-    facts: dict[str, Mapping[str, Any]] = {
-        row["batch"]: {name: row[name] for name in names}
-        for row in rows.groupBy("batch").agg(*[F.first(n).alias(n) for n in names]).collect()
-    }
+    names = ("file", "columns", "seen_ms")
+    facts: dict[str, Mapping[str, Any]] = {}
+    for row in rows.groupBy("rank").agg(*[F.first(n).alias(n) for n in names]).collect():
+        source = ranking[row["rank"]]
+        facts[source.batch] = {
+            **{name: row[name] for name in names},
+            "granularity_ms": source.granularity_ms,
+            "fetched_at": source.fetched_at,
+        }
     # Spark reads the files that this replaces: what stays is taken out of them first.
     kept = rows.where(F.col("rule").isNotNull()).localCheckpoint()
-    written = set(keep_refused(context, kept, facts=facts).values())
+    written = set(keep_refused(context, kept, ranking=ranking, facts=facts).values())
     for batch, fact in facts.items():
         path = rejects.rows_path(context.workspace.rejects, batch, str(fact["file"]))
         if path in files and path not in written:

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bitstorm.errors import NothingToDo, Overtaken, UsageError
+from bitstorm.errors import NothingToDo, UsageError
 from bitstorm.instants import now_ms
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import checked_lines, only_good, to_judged
-from bitstorm.pipelines.merging import stored_rows
-from bitstorm.schema import LINEAGE, PRICES
+from bitstorm.pipelines.judging import checked_lines, only_good, provenance, to_judged
+from bitstorm.pipelines.merging import as_only_writer, stored_rows, write_rows
+from bitstorm.schema import PRICES
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.landing import Batch
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.transform.merge import with_place
+from bitstorm.transform.merge import ranked, with_place
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,9 @@ def retract(context: Context, batch: str, *, reason: str) -> Retracted:
     """Take out the batch of that file name or hash (its first digits will do)."""
     if not reason.strip():
         raise UsageError("--reason is empty; say why, it stays in the history")
-    root = context.workspace.prices
-    with writer_lock(root, wait_seconds=context.settings.ingest.lock_seconds):
-        while True:
-            try:
-                return _retract(context, batch, reason=reason)
-            except Overtaken:
-                context.console.say("another run has published first: retracting again")
+    return as_only_writer(
+        context, lambda: _retract(context, batch, reason=reason), doing="retracting"
+    )
 
 
 def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
@@ -61,20 +56,23 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
     entry = {**ledger[sha256], "retracted": reason}
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("retract") as spark, landing.staged(others, staging) as folder:
-        stored = stored_rows(spark, parent, months).persist()
-        removed = stored.where(F.col("batch") == sha256).select("timestamp")
-        kept = stored.where(F.col("batch") != sha256)
+        stored, ranking = stored_rows(spark, parent, months, ranked(map(provenance, others)))
+        stored = stored.persist()
+        ranks = [rank for rank, source in enumerate(ranking) if source.batch == sha256]
+        wrong = F.col("rank").isin(ranks)
+        removed = stored.where(wrong).select("timestamp")
+        kept = stored.where(~wrong)
         candidates = kept
         if others and months:
-            again = only_good(to_judged(checked_lines(spark, context, others, folder)))
+            lines = checked_lines(spark, context, others, folder, ranking=ranking)
+            again = only_good(to_judged(lines))
             candidates = kept.unionByName(again.join(removed, "timestamp", "left_semi"))
         winners = with_place(candidates).where(F.col("place") == 1).persist()
         rows, held, left = removed.count(), kept.count(), winners.count()
 
         def write(draft: Draft) -> Change:
             if left:
-                petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
-                petastorm_io.write_partitioned(winners, draft.lineage, LINEAGE, arranged=True)
+                write_rows(winners, draft, ranking)
             return Change(
                 frozenset(months),
                 with_lineage=True,

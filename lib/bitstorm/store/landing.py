@@ -220,14 +220,24 @@ def staged(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_lines(spark: SparkSession, folder: Path) -> DataFrame:
-    """Every line of the staged files: `file` (its name), `block` (the chunk's first byte),
-    `ordinal` (ascending by one inside a chunk) and `text`."""
+def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, str]]:
+    """Every line of the staged files: `file` (a number), `block` (the first byte of the chunk that
+    Spark reads at once), `ordinal` (ascending by one inside a chunk) and `text`; and the file's
+    name by its number."""
     from pyspark.sql import functions as F
 
-    return spark.read.text(file_url(folder)).select(
-        F.col("_metadata.file_name").alias("file"),
-        F.col("_metadata.file_block_start").alias("block"),
+    files = spark.read.text(file_url(folder))
+    # The name itself, or the metadata columns, would be copied into each row.
+    lines = files.select(
+        F.xxhash64(F.input_file_name()).alias("file"),
+        F.input_file_block_start().alias("block"),
         F.monotonically_increasing_id().alias("ordinal"),
         F.col("value").alias("text"),
     )
+    urls = F.split(F.lit("\n".join(files.inputFiles())), "\n")
+    numbers = spark.range(0, 1, 1, 1).select(F.explode(urls).alias("url"))
+    names = {
+        row["number"]: row["url"].rpartition("/")[2]
+        for row in numbers.select("url", F.xxhash64("url").alias("number")).collect()
+    }
+    return lines, names

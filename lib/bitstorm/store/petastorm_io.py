@@ -51,6 +51,9 @@ _HADOOP_KEYS = (
     "parquet.block.size",
 )
 
+# Numbers that are the same for all rows of a batch.
+_REPEATED = ("granularity_ms", "fetched_at")
+
 
 def unischema(table: Table) -> Unischema:
     """The petastorm schema of a table: scalars with the table's dtypes and nullability."""
@@ -106,7 +109,12 @@ def write_partitioned(
     rows = spark_rows(frame, table)
     if not arranged:
         rows = rows.repartition(PARTITION).sortWithinPartitions(PARTITION, "timestamp")
-    rows.write.mode("errorifexists").partitionBy(PARTITION).parquet(file_url(folder))
+    writer = rows.write.mode("errorifexists").partitionBy(PARTITION)
+    for field in table.stored:
+        if field.kind != "string" and field.name not in _REPEATED:
+            # Hardly a number comes twice: a dictionary of all of them only costs time.
+            writer = writer.option(f"parquet.enable.dictionary#{field.name}", "false")
+    writer.parquet(file_url(folder))
 
 
 def spark_rows(frame: DataFrame, table: Table) -> DataFrame:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arr
 
 _MONTH = re.compile(r"month=\d{4}-(?:0[1-9]|1[0-2])")
 _PART = re.compile(_MONTH.pattern + r"/part-[0-9A-Za-z._-]+\.parquet")
+_THREADS = 4
 _BESIDE = {METADATA, COMMON_METADATA, "_SUCCESS"}
 
 
@@ -62,13 +64,22 @@ def seal(
             files.append(_unchanged(folder, inherited[path]))
         else:
             by_month.setdefault(_month(path), []).append(path)
-    for month, own in by_month.items():
-        rows, records = _read_month(folder, own, table)
-        keys[month] = _checked(rows, table, month=month, where=f"{folder.name}/month={month}")
-        if unischema is not None:
-            # Of lineage, only the keys must be those of the data.
-            digests[month] = month_digest(rows, table)
-        files += records
+
+    def checked(month: str) -> tuple[np.ndarray, str, list[File]]:
+        rows, records = _read_month(folder, by_month[month], table)
+        stamps = _checked(rows, table, month=month, where=f"{folder.name}/month={month}")
+        # Of lineage, only the keys must be those of the data.
+        return stamps, "" if unischema is None else month_digest(rows, table), records
+
+    # Reading, hashing and comparing leave Python's lock, so months go side by side.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for month, (stamps, digest, records) in zip(
+            by_month, pool.map(checked, by_month), strict=True
+        ):
+            keys[month] = stamps
+            if unischema is not None:
+                digests[month] = digest
+            files += records
     shared = {_month(path) for path in paths if path in inherited}
     if both := shared & set(by_month):
         raise SealBroken(

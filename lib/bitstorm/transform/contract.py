@@ -22,10 +22,10 @@ from bitstorm.schema import (
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NUMBER = r"^[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?$"
-# On a line of these alone, what casts to a number has the grammar of one: no `d`, `x`, `N`.
-PLAIN_LINE = r"^[0-9.,eE+-]*+$"
-INTEGER = r"^[0-9]{1,18}$"
+# Around a value stands what Java's own parsers skip, but no NUL: that is damage, not white space.
+_AROUND = r"[\x01-\x20]*"
+NUMBER = rf"^{_AROUND}[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?[\x01-\x20]*$"
+INTEGER = rf"^{_AROUND}[0-9]{{1,18}}{_AROUND}$"
 DATE_TIME = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
     r"(Z|z|[+-][0-9]{2}:?[0-9]{2})?$"
@@ -33,9 +33,12 @@ DATE_TIME = (
 NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
 FLOAT32_MAX = 3.4028234663852886e38
 FLOAT64_MAX = 1.7976931348623157e308
+# Bitcoin's first block is of 2009. One text, since each literal of an array is a call into the JVM.
+_FIRST_YEAR = 2009
+_MONTHS = " ".join(f"{y}-{month:02d}" for y in range(_FIRST_YEAR, 2100) for month in range(1, 13))
 
 # What `with_rule` needs beside the texts: a row of this shape per batch, joined by the caller.
-BATCH_COLUMNS = ("batch", "width", "not_after_ms", *(f"at_{name}" for name in CSV_COLUMNS))
+BATCH_COLUMNS = ("rank", "width", "not_after_ms", *(f"at_{name}" for name in CSV_COLUMNS))
 
 
 def with_fields(lines: DataFrame) -> DataFrame:
@@ -50,13 +53,13 @@ def with_fields(lines: DataFrame) -> DataFrame:
 
     def picked(name: str) -> Column:
         text = F.trim(F.try_element_at(F.col("fields"), F.col(f"at_{name}") + 1))
-        return F.when(text != "", text).alias(f"raw_{name}")
+        # Few files quote anything: only their fields pay for it.
+        bare = F.trim(F.regexp_replace(text, r'^"(.*)"$', "$1"))
+        bare = F.when(text.startswith('"'), bare).otherwise(text)
+        return F.when(bare != "", bare).alias(f"raw_{name}")
 
-    # Few files quote anything: only their lines pay for it.
-    pieces = F.split("text", ",", -1)
-    bare = F.transform(pieces, lambda f: F.regexp_replace(F.trim(f), r'^"(.*)"$', "$1"))
     return (
-        lines.withColumn("fields", F.when(F.contains("text", F.lit('"')), bare).otherwise(pieces))
+        lines.withColumn("fields", F.split("text", ",", -1))
         .withColumn("found_width", F.size("fields"))
         .select("*", *[picked(name) for name in CSV_COLUMNS])
         .drop("fields")
@@ -73,12 +76,19 @@ def with_values(fields: DataFrame) -> DataFrame:
 
     def number(name: str) -> Column:
         raw = F.col(f"raw_{name}")
-        return F.when(plain | raw.rlike(NUMBER), raw.try_cast("double")).alias(name)
+        return F.when(F.col("plain") | raw.rlike(NUMBER), raw.try_cast("double")).alias(name)
 
-    plain = F.col("text").rlike(PLAIN_LINE)
-
-    return fields.select(
-        "*", _timestamp_ms(F.col("raw_timestamp")).alias("timestamp"), *map(number, CSV_COLUMNS[1:])
+    # In a line without a letter (and NUL, which Java trims), what casts to a number has the
+    # grammar of one: no `100d`, `0x1p3`, `NaN`. Only others have to meet the regular expressions.
+    plain = (F.lower("text") == F.upper("text")) & ~F.contains("text", F.lit("\0"))
+    return (
+        fields.withColumn("plain", plain)
+        .select(
+            "*",
+            _timestamp_ms(F.col("raw_timestamp"), F.col("plain")).alias("timestamp"),
+            *map(number, CSV_COLUMNS[1:]),
+        )
+        .drop("plain")
     )
 
 
@@ -97,7 +107,7 @@ def with_rule(
 
     rules = dict(_rules())
     if max_jump is not None:
-        around = Window.partitionBy("batch").orderBy("timestamp", "line").rowsBetween(-3, 3)
+        around = Window.partitionBy("rank").orderBy("timestamp", "line").rowsBetween(-3, 3)
         usable = F.when((F.col("price") > 0) & (F.col("price") <= FLOAT32_MAX), F.col("price"))
         # Spark has no median over a moving frame; of seven it is the fourth when sorted.
         near = F.sort_array(F.collect_list(usable).over(around))
@@ -178,17 +188,22 @@ def month_of(timestamp_ms: Column) -> Column:
     from pyspark.sql import functions as F
 
     day = F.timestamp_millis(timestamp_ms).cast("date")
-    # Several times faster than date_format, which makes a formatter's objects for each row.
-    return F.concat(F.lpad(F.year(day), 4, "0"), F.lit("-"), F.lpad(F.month(day), 2, "0"))
+    # Looked up, not made: formatting a date costs each row more than parsing its numbers.
+    number = (F.year(day) - _FIRST_YEAR) * 12 + F.month(day) - 1
+    known = F.get(F.split(F.lit(_MONTHS), " "), number)
+    return F.coalesce(known, F.date_format(day, "yyyy-MM"))
 
 
-def _timestamp_ms(raw: Column) -> Column:
+def _timestamp_ms(raw: Column, plain: Column) -> Column:
     from pyspark.sql import functions as F
 
     integer = raw.try_cast("bigint")
     moment = F.upper(raw).try_cast("timestamp")
+    # Between "0" and the character after "9": no sign.
+    digits = plain & raw.between("0", ":") & (F.octet_length(raw) <= 18) & integer.isNotNull()
     return F.when(
-        raw.rlike(INTEGER), F.when(integer < SECONDS_BELOW, integer * 1000).otherwise(integer)
+        digits | raw.rlike(INTEGER),
+        F.when(integer < SECONDS_BELOW, integer * 1000).otherwise(integer),
     ).when(raw.rlike(DATE_TIME), F.unix_millis(moment))
 
 
