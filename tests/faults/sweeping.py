@@ -18,7 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import pandas as pd
+
 from bitstorm.store import housekeeping, snapshots
+from bitstorm.store.petastorm_io import BitcoinSchema
+from bitstorm.store.writer import make_batch_writer
 from faults.publishing import FEBRUARY, HOUR, JANUARY, MARCH, Batch, batch, job, rows_of, verified
 from faults.striking import Strike
 
@@ -102,7 +106,21 @@ class Garbage(Scenario):
         housekeeping.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 5)
 
 
-SCENARIOS = {kind.__name__.lower(): kind for kind in (First, Next, Copies, Rollback, Garbage)}
+class Writer(Scenario):
+    """A batch that `make_batch_writer` merges into a month of the parent and into a new one."""
+
+    old = OLD
+    ROWS = ((FEBRUARY + 1, 7.0), (FEBRUARY + HOUR + 1, 8.0), (MARCH, 9.0))
+
+    def act(self, root: Path) -> None:
+        with make_batch_writer(str(root), BitcoinSchema) as target:
+            for piece in (self.ROWS[:1], self.ROWS[1:]):
+                target.write(pd.DataFrame(piece, columns=["timestamp", "price"]))
+
+
+SCENARIOS = {
+    kind.__name__.lower(): kind for kind in (First, Next, Copies, Rollback, Garbage, Writer)
+}
 
 
 def forked(act: Callable[[], None]) -> str:
@@ -208,6 +226,9 @@ def _fell(told: Path) -> bool:
 
 def _afterwards(root: Path, scenario: Scenario) -> None:
     """Old or new, whole; after the job has run again new; and the next job goes on from there."""
+    if isinstance(scenario, Writer):
+        _after_writer(root, scenario)
+        return
     held(root, scenario.old, scenario.new)
     scenario.act(root)
     final = scenario.new if not isinstance(scenario, Garbage) else scenario.old
@@ -223,6 +244,23 @@ def _afterwards(root: Path, scenario: Scenario) -> None:
     more = [*final, batch("e", MARCH + 5 * HOUR, 1)]
     job(root, more)
     assert (root / "CURRENT").read_text().strip() == snapshots.current(root).id  # type: ignore
+
+
+def _after_writer(root: Path, scenario: Writer) -> None:
+    def rows() -> list[tuple[int, float]]:
+        found = snapshots.current(root)
+        assert found is not None and snapshots.damaged_files(found) == []
+        assert not housekeeping.verify(root).problems
+        return rows_of(found)
+
+    old = sorted(row for b in scenario.old for row in b.rows)
+    new = sorted([*old, *scenario.ROWS])
+    assert rows() in (old, new)
+    for _ in range(2):
+        scenario.act(root)
+        assert rows() == new
+    found = snapshots.current(root)
+    assert found is not None and len(snapshots.read_ledger(found)) == len(scenario.old) + 1
 
 
 def verified_after_gc(root: Path, batches: Iterable[Batch]) -> object:

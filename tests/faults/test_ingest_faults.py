@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -16,17 +17,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bitstorm.errors import BitstormError, SnapshotDamaged
+from bitstorm.errors import BitstormError, NothingToDo, SnapshotDamaged
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
+from bitstorm.pipelines.replay import replay
+from bitstorm.pipelines.retract import retract
 from bitstorm.schema import PRICES
+from bitstorm.sidecar import sha256_of
 from bitstorm.store import housekeeping, snapshots
 from bitstorm.store.summary import UNISCHEMA_KEY, arrow_schema
 from bitstorm.utils import load_petastorm_batches_to_df
 from faults.broken_batches import KINDS, Broken, drop
 from faults.publishing import HOUR, JANUARY, prices_digest, rows_of
 from faults.striking import Strike
-from landed import context_of
+from landed import collected, context_of
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +132,63 @@ def struck_and_redone(tmp_path: Path, seed: int) -> None:
     check(context, made)
 
 
+def undone_under_a_strike(tmp_path: Path, seed: int) -> None:
+    """A retract and a replay that fail at a random call of the file system; then once more."""
+    rng = random.Random(seed)
+    stamps = [JANUARY + n * HOUR for n in range(30)]
+    good = {stamp: 100.0 + n for n, stamp in enumerate(stamps)}
+    wrong = dict.fromkeys(stamps[:4], 5.0)
+    later = {JANUARY + 40 * 24 * HOUR: 300.0}
+
+    def text(rows: dict[int, float]) -> str:
+        return "timestamp,price\n" + "".join(f"{t},{p!r}\n" for t, p in rows.items())
+
+    context = context_of(tmp_path)
+    landing = context.workspace.landing
+    collected(landing, "wrong.csv", text(wrong), granularity_ms=1)
+    early = {"fetched_at": stamps[0]}
+    collected(landing, "good.csv", text({**good, **later}), **early)
+    days = context_of(tmp_path, "ingest.future_seconds=180000")
+    first = ingest(days)
+    assert (first.accepted, first.duplicate, first.refused) == (30, 4, 1)
+    late = context_of(tmp_path, "ingest.future_seconds=180000000")
+    acts = [
+        lambda: retract(
+            context_of(tmp_path, "ingest.future_seconds=180000"), "wrong.csv", reason="x"
+        ),
+        lambda: replay(late),
+    ]
+    steps = [{**good, **wrong}, good, {**good, **later}]
+    for act, old, new in zip(acts, steps, steps[1:], strict=False):
+        kind, number = rng.choice(("gone", "interrupt", "EIO", "full")), rng.randrange(1, 60)
+        with Strike(context.workspace.root, kind, number) as strike:
+            try:
+                act()
+            except (BitstormError, OSError, KeyboardInterrupt):
+                assert strike.fell
+        found = rows_of(snapshots.current(context.workspace.prices))
+        assert found in (sorted(old.items()), sorted(new.items()))
+        with contextlib.suppress(NothingToDo):
+            act()
+        found = snapshots.current(context.workspace.prices)
+        assert [t for t, _ in rows_of(found)] == sorted(new)
+        assert dict(rows_of(found)) == pytest.approx(new)
+        assert housekeeping.verify(context.workspace.prices).problems == ()
+    assert replay(late).idle
+    assert list((context.workspace.rejects / "rows").glob("*.jsonl")) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_retract_and_a_replay_that_fail_anywhere_can_be_redone(spark_session, tmp_path, seed):
+    undone_under_a_strike(tmp_path, seed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(2, 42))
+def test_more_retracts_and_replays_that_fail(spark_session, tmp_path, seed):
+    undone_under_a_strike(tmp_path, seed)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_pairs_and_triples(spark_session, tmp_path, seed):
     struck_and_redone(tmp_path, seed)
@@ -222,6 +283,57 @@ def test_spark_and_its_jvm_killed_at_two_moments(spark_session, tmp_path):
 def test_spark_and_its_jvm_killed_at_twenty_moments(spark_session, tmp_path, seed):
     rng = random.Random(seed)
     killed_and_redone(tmp_path, [rng.uniform(0.35, 1.0) for _ in range(5)])
+
+
+def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_path):
+    """Each thread's first look at the batch fails with EIO, put in by the kernel's tracer."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed: no call of the JVM can be made to fail")
+    context = context_of(tmp_path / "workspace")
+    made = drawn(random.Random(8), ["good"])
+    landed(context, made)
+    (batch,) = context.workspace.landing.glob("*.csv")
+    told = tmp_path / "told"
+    # With -D the traced process keeps the number of the shell, which names the staged file.
+    script = (
+        'read path; exec "$0" -D -f --seccomp-bpf -qq -o "$1" -P "$path" -e trace=openat '
+        '-e inject=openat:error=EIO:when=1 "$2" -c "$3" ingest --workspace "$4" --json --quiet '
+        '--set "spark.master=local[2,4]" --set spark.driver_memory=1g'
+    )
+    program = INGEST.replace("['ingest', *sys.argv[1:]]", "sys.argv[1:]")
+    process = subprocess.Popen(
+        [
+            "sh",
+            "-c",
+            script,
+            strace,
+            str(told),
+            sys.executable,
+            program,
+            str(tmp_path / "workspace"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    name = f"{sha256_of(batch)[:32]}.csv"
+    staged = context.workspace.cache / f"staging-{process.pid}" / name
+    process.stdin.write(f"{staged}\n")
+    process.stdin.flush()
+    try:
+        output, wrong = process.communicate(timeout=180)
+    finally:
+        kill(process)
+    if "ptrace" in wrong.lower() and "not permitted" in wrong.lower():
+        pytest.skip("no process may be traced here")
+    assert process.returncode == 0, wrong[-3000:]
+    assert json.loads(output)["accepted"] == len(made[batch.name].rows)
+    assert "(INJECTED)" in told.read_text()
+    check(context, made)
 
 
 def test_under_new_yorks_clock_every_time_and_month_is_utc(tmp_path):

@@ -18,6 +18,7 @@ SHORT = {
     *(("next", kind) for kind in ("kill", "EIO", "gone")),
     *(("rollback", kind) for kind in EVERY),
     *(("garbage", kind) for kind in ("kill", "gone")),
+    ("writer", "kill"),
 }
 
 
@@ -45,7 +46,7 @@ def marked(scenario: str, kind: str):
     ("scenario", "kind"),
     [
         marked(scenario, kind)
-        for scenario in ("first", "next", "copies", "rollback", "garbage")
+        for scenario in ("first", "next", "copies", "rollback", "garbage", "writer")
         for kind in EVERY
     ],
 )

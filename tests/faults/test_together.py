@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,23 @@ def test_readers_during_a_hundred_publishes_each_see_one_manifests_rows(tmp_path
     for process in readers:
         assert int(ended(process, within=60)) >= 5
     check(root, ["one"], 100)
+
+
+def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
+    root, stop = tmp_path / "prices", tmp_path / "stop"
+    root.mkdir()
+    beside = [started("reader", root, stop), started("cleaner", root, stop)]
+    try:
+        ended(started("unlocked", root, "one", 60), within=240)
+        time.sleep(2.5)
+        ended(started("unlocked", root, "two", 5), within=60)
+    finally:
+        stop.touch()
+    passes, gone = (int(ended(process, within=60)) for process in beside)
+    assert passes >= 5 and gone >= 20
+    wanted = [
+        row for name, n in (("one", 60), ("two", 5)) for k in range(n) for row in own_rows(name, k)
+    ]
+    found = snapshots.current(root)
+    assert rows_of(found) == sorted(wanted)
+    assert housekeeping.verify(root).problems == ()

@@ -3,17 +3,19 @@
 `python together.py writer ROOT NAME COMMITS`   commits of rows of its own, by make_batch_writer
 `python together.py unlocked ROOT NAME COMMITS` the same without the lock: the manifest decides
 `python together.py reader ROOT STOP`           reads until STOP exists; prints how many passes
+`python together.py cleaner ROOT STOP`          gc until STOP exists; prints how much it removed
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bitstorm.store import snapshots
+from bitstorm.store import housekeeping, snapshots
 from faults.publishing import HOUR, JANUARY, Batch, commit, prices_digest, rows_of
 
 
@@ -61,9 +63,19 @@ def reader(root: Path, stop: Path) -> None:
     print(passes)
 
 
+def cleaner(root: Path, stop: Path) -> None:
+    gone = 0
+    while not stop.exists():
+        # A pass of a reader takes a tenth of the two seconds that a snapshot is left for it.
+        found = housekeeping.collect_garbage(root, keep=1, younger_than_s=2, now_s=time.time())
+        gone += len(found.snapshots)
+        time.sleep(0.05)
+    print(gone)
+
+
 if __name__ == "__main__":
     role, root, name, *more = sys.argv[1:]
-    if role == "reader":
-        reader(Path(root), Path(name))
+    if role in ("reader", "cleaner"):
+        {"reader": reader, "cleaner": cleaner}[role](Path(root), Path(name))
     else:
         {"writer": writer, "unlocked": unlocked}[role](Path(root), name, int(more[0]))
