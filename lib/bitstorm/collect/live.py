@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +37,17 @@ def collect_once(
     *,
     coin: str,
     vs_currency: str,
+    asking: AbstractContextManager[object] | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Collected:
     """Fetch the newest observation and land it, named and keyed by the source's own time.
 
-    `clock` gives Unix ms. Raises SourceError as `CoinGecko.simple_price`.
+    `clock` gives Unix ms. The request runs inside `asking`, nothing that writes a batch does: what
+    breaks it off there loses nothing. Raises SourceError as `CoinGecko.simple_price`.
     """
     swept(landing)
-    observation = client.simple_price(coin, vs_currency)
+    with asking or nullcontext():
+        observation = client.simple_price(coin, vs_currency)
     fetched_at = clock()
     name = batch_name(coin, observation.timestamp)
     batch = None
