@@ -17,8 +17,9 @@ from bitstorm.instants import now_ms
 class Collected:
     """What one look at the market brought.
 
-    `batch` is None when the observation is stale: one of the same time has landed before. `age_ms`
-    is how old the observation was when it was fetched.
+    `batch` is None when the observation is stale: one of the same time has landed before; where
+    another run was faster just now, it is that run's. `age_ms` is how old the observation was when
+    it was fetched.
     """
 
     observation: Observation
@@ -28,7 +29,7 @@ class Collected:
 
     @property
     def stale(self) -> bool:
-        return self.batch is None
+        return self.batch is None or not self.batch.new
 
 
 def collect_once(

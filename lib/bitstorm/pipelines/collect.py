@@ -35,8 +35,8 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
         except OSError as error:
             raise WorkspaceError(
                 f"the observation cannot be written into {context.workspace.landing} "
-                f"({error.strerror}), and no batch of it is there; make room or set the folder's "
-                "permissions right, then collect again"
+                f"({error.strerror}); make room or set the folder's permissions right, then "
+                "collect again: a batch is there whole or not at all"
             ) from error
 
 

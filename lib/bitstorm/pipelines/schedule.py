@@ -188,7 +188,9 @@ def _next_step(moment_ms: int, every_ms: int) -> int:
 def _told(found: Collected) -> str:
     observation = found.observation
     seen = f"{observation.price:,.2f} at {iso(observation.timestamp)}"
-    return f"{seen}: stale" if found.batch is None else f"{seen} → {found.batch.path.name}"
+    if found.stale or found.batch is None:
+        return f"{seen}: stale"
+    return f"{seen} → {found.batch.path.name}"
 
 
 def _one_line(error: BitstormError) -> str:
