@@ -32,6 +32,7 @@ FENCES = {
     "matplotlib": ("report",),
     "plotly": ("report",),
     "click": ("cli",),
+    "apscheduler": ("pipelines/schedule",),
 }
 HEAVY = ("pyspark", "tensorflow", "keras", "matplotlib", "plotly", "pandas", "numpy", "petastorm")
 

@@ -35,6 +35,7 @@ def test_the_options_that_it_shows_are_known():
     for command, options in {
         "run": ["--csv", "--timestamp-column", "--stamp", "--bar", "--unit", "--format"],
         "backfill": ["--days", "--until"],
+        "collect": ["--every"],
         "simulate": ["--port", "--replay"],
         "ingest": ["--workspace", "--config", "--json", "--fail-if-idle", "--log-file"],
     }.items():

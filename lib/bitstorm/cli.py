@@ -182,12 +182,28 @@ _snapshot_option = click.option("--snapshot", metavar="ID", help="Read this one,
 
 
 @bitstorm.command()
+@click.option("--every", metavar="DURATION", help="Keep going, on the clock: 5m, 1h.")
 @_options
-def collect(invocation: Invocation) -> Any:
+def collect(invocation: Invocation, every: str | None) -> Any:
     """One live observation into one CSV batch."""
-    from bitstorm.instants import iso
+    from bitstorm.instants import duration_ms, iso
     from bitstorm.pipelines.collect import collect as pipeline
 
+    if every is not None:
+        from bitstorm.pipelines.schedule import collect_every
+
+        try:
+            every_ms = duration_ms(every)
+        except ValueError as error:
+            raise UsageError(f"--every: {error}") from None
+        kept = collect_every(invocation.context(), every_ms)
+        return invocation.show(
+            kept,
+            lambda: [
+                f"stopped after {kept.runs:,} looks: {kept.landed:,} landed, {kept.stale:,} stale, "
+                f"{kept.failed:,} failed"
+            ],
+        )
     result = pipeline(invocation.context())
     seen = f"{result.observation.price:,.2f} at {iso(result.observation.timestamp)}"
     return invocation.show(

@@ -57,6 +57,16 @@ class Source(_Section):
         300.0, gt=0, description="for one request with all its retries and waits"
     )
     retries: int = Field(5, ge=0, description="further tries after a fault that may pass")
+    calls_per_minute: int | None = Field(
+        None,
+        ge=0,
+        description="empty: keyless 5, demo 30, pro 250, a local host no limit; 0: no limit",
+    )
+    monthly_credits: int | None = Field(
+        None,
+        ge=0,
+        description="calls a month (UTC); empty: demo 10000, pro 100000, else no limit; 0: none",
+    )
 
 
 class Simulator(_Section):

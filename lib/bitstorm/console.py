@@ -26,6 +26,12 @@ class Console:
             clear = "\r\x1b[K" if self.stream.isatty() else ""
             print(f"{clear}{text}", file=self.stream, flush=True)
 
+    def warn(self, text: str) -> None:
+        """One line that `quiet` does not silence: something went wrong, or soon will."""
+        self.log(text)
+        clear = "\r\x1b[K" if self.stream.isatty() else ""
+        print(f"{clear}bitstorm: {text}", file=self.stream, flush=True)
+
     def progress(self, text: str) -> None:
         """A line that the next one overwrites; only where somebody watches, and in the log."""
         self.log(text)

@@ -8,7 +8,8 @@ A message says what was found, what was expected and what to do.
     ├── EnvironmentProblem             Java, Python or a package is not as needed
     ├── SourceError                    the price source did not give what was asked
     │   ├── Unreachable                no answer: connection, time-out, server fault
-    │   ├── RateLimited                429, with the seconds to wait
+    │   ├── RateLimited                429 or our own limit, with the seconds to wait
+    │   ├── CreditsSpent               the month's budget of calls is used up
     │   ├── HistoryTooOld              older than the plan allows (10012)
     │   ├── KeyProblem                 missing, wrong or refused key (10002, 401, 403)
     │   ├── WrongHostForKey            demo key on the pro host or the reverse (10010, 10011)
@@ -79,11 +80,15 @@ class Unreachable(SourceError):
 
 
 class RateLimited(SourceError):
-    """`retry_after` is the wait that the server asked for, in seconds, or None."""
+    """`retry_after` is the wait that is asked for, in seconds, or None."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class CreditsSpent(SourceError):
+    pass
 
 
 class HistoryTooOld(SourceError):

@@ -58,6 +58,11 @@ class Workspace:
         return self.root / ".cache"
 
     @property
+    def calls(self) -> Path:
+        """The calls made to the source, for its limits; without a file where there are none."""
+        return self.root / "calls.json"
+
+    @property
     def binding(self) -> Path:
         return self.root / "workspace.json"
 

@@ -12,7 +12,7 @@ the n-th call the strike falls:
     gone       EIO, from there on at every call: for the file system the process has died
 
 Only calls that change something count, unless `reads`: a kill before one that does not leaves
-what a kill before the next one leaves.
+what a kill before the next one leaves. Each call is also written to the file descriptor `told`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,19 @@ class Strike:
     _armed: Strike | None = None
     _hooked = False
 
-    def __init__(self, folder: Path, kind: str, number: int, *, reads: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        number: int,
+        *,
+        reads: bool = False,
+        told: int | None = None,
+    ) -> None:
         assert kind in KINDS
         self._folder, self._kind, self._number = str(folder), kind, number
         self._reads = reads
+        self._told = told
         self.calls: list[str] = []
 
     def __enter__(self) -> Strike:
@@ -65,6 +74,8 @@ class Strike:
         if not any(_text(path).startswith(self._folder) for path in paths):
             return
         self.calls.append(f"{event} {_text(paths[-1]).removeprefix(self._folder)}")
+        if self._told is not None:
+            os.write(self._told, f"{self.calls[-1]}\n".encode())
         number = len(self.calls)
         if number < self._number:
             return

@@ -7,11 +7,13 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
+from bitstorm.collect.meter import Limits, Meter, limits_of
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import KEY_VARIABLE, is_error_body, refusal, said
 from bitstorm.collect.transport import Transport, is_loopback
@@ -63,6 +65,8 @@ class CoinGecko:
         read_timeout: float = 60.0,
         deadline: float = 300.0,
         retries: int = 5,
+        meter: Meter | None = None,
+        tell: Callable[[str], None] | None = None,
         clock: Callable[[], int] = now_ms,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -93,6 +97,9 @@ class CoinGecko:
             read_timeout=read_timeout,
             deadline=deadline,
             retries=retries,
+            meter=meter,
+            tell=tell,
+            secret=self._key,
             clock=clock,
             sleep=sleep,
             monotonic=monotonic,
@@ -247,23 +254,23 @@ class CoinGecko:
         reply = self._transport.get(path, params)
         host = self._transport.host
         if reply.status != 200:
-            body = reply.body if self._key is None else reply.body.replace(self._key.encode(), b"*")
+            body = self._transport.without_secret(reply.body)
             raise refusal(reply.status, body, host=host, coin=coin, currency=currency)
         try:
             content = json.loads(
                 reply.body, parse_int=float, parse_float=float, parse_constant=_refuse_constant
             )
         except (ValueError, RecursionError):
-            words = said(reply.body).message
+            words = said(self._transport.without_secret(reply.body)).message
             raise BadAnswer(
                 f"{host} answers {path} with something that is not JSON "
-                f'("{self._without_key(words)}"); check source.base_url'
+                f'("{words}"); check source.base_url'
             ) from None
         if is_error_body(content):
-            what = said(reply.body)
+            what = said(self._transport.without_secret(reply.body))
             raise BadAnswer(
                 f"{host} answers {path} with HTTP 200 but an error "
-                f'({what.code or "no code"}: "{self._without_key(what.message)}"); try again later'
+                f'({what.code or "no code"}: "{what.message}"); try again later'
             )
         self._note_origin(reply.headers)
         return content
@@ -314,29 +321,39 @@ class CoinGecko:
             "or whether the API has changed"
         )
 
-    def _without_key(self, text: str) -> str:
-        return text if self._key is None else text.replace(self._key, "*")
-
 
 def client_from(
     source: Source,
     environ: Mapping[str, str],
     *,
     base_url: str | None = None,
+    calls: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> CoinGecko:
     """The client of the settings; its key comes from COINGECKO_API_KEY and nowhere else.
 
-    `base_url` wins over the settings (a simulator's own address). Raises as `CoinGecko`.
+    `base_url` wins over the settings (a simulator's own address). `calls` is the file that counts
+    calls for the limits; without one there are none. `tell` hears of waits, `warn` (else `tell`)
+    of credits that run low. Raises as `CoinGecko`.
     """
+    root = base_url or source.base_url
+    local = source.mode == "simulated" or (root is not None and is_loopback(root))
+    limits = limits_of(source, local=local)
+    meter = None
+    if calls is not None and limits != Limits(None, None):
+        meter = Meter(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
     return CoinGecko(
-        base_url=base_url or source.base_url,
+        base_url=root,
         plan=source.plan,
         api_key=environ.get(KEY_VARIABLE),
         connect_timeout=source.connect_timeout_seconds,
         read_timeout=source.read_timeout_seconds,
         deadline=source.deadline_seconds,
         retries=source.retries,
+        meter=meter,
+        tell=tell,
         clock=clock,
     )
 

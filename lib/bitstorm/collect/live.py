@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from bitstorm.instants import now_ms
 class Collected:
     """What one look at the market brought.
 
-    `batch` is None when the observation is stale: one of the same time has landed before. `age_ms`
-    is how old the observation was when it was fetched.
+    `batch` is None when the observation is stale: one of the same time has landed before; where
+    another run was faster just now, it is that run's. `age_ms` is how old the observation was when
+    it was fetched.
     """
 
     observation: Observation
@@ -27,7 +29,7 @@ class Collected:
 
     @property
     def stale(self) -> bool:
-        return self.batch is None
+        return self.batch is None or not self.batch.new
 
 
 def collect_once(
@@ -36,14 +38,17 @@ def collect_once(
     *,
     coin: str,
     vs_currency: str,
+    asking: AbstractContextManager[object] | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Collected:
     """Fetch the newest observation and land it, named and keyed by the source's own time.
 
-    `clock` gives Unix ms. Raises SourceError as `CoinGecko.simple_price`.
+    `clock` gives Unix ms. The request runs inside `asking`, nothing that writes a batch does: what
+    breaks it off there loses nothing. Raises SourceError as `CoinGecko.simple_price`.
     """
     swept(landing)
-    observation = client.simple_price(coin, vs_currency)
+    with asking or nullcontext():
+        observation = client.simple_price(coin, vs_currency)
     fetched_at = clock()
     name = batch_name(coin, observation.timestamp)
     batch = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from bitstorm.collect.coingecko import CoinGecko, client_from
 from bitstorm.config import Settings
@@ -16,13 +17,16 @@ def opened(
     settings: Settings,
     environ: Mapping[str, str],
     *,
+    calls: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Iterator[CoinGecko]:
     """A client: of CoinGecko, or of a simulator that runs for as long as the context.
 
     In the mode `simulated` an own simulator is started unless `source.base_url` names one. `clock`
-    (Unix ms) serves both sides. Raises UsageError in the mode `csv`, KeyProblem for a plan without
-    its key.
+    (Unix ms) serves both sides; `calls`, `tell` and `warn` are as in `client_from`. Raises
+    UsageError in the mode `csv`, KeyProblem for a plan without its key.
     """
     mode = settings.source.mode
     if mode == "csv":
@@ -37,10 +41,18 @@ def opened(
         with (
             Simulator(Market(settings.simulator.seed), clock=clock) as simulator,
             client_from(
-                settings.source, environ, base_url=simulator.base_url, clock=clock
+                settings.source,
+                environ,
+                base_url=simulator.base_url,
+                calls=calls,
+                tell=tell,
+                warn=warn,
+                clock=clock,
             ) as client,
         ):
             yield client
     else:
-        with client_from(settings.source, environ, clock=clock) as client:
+        with client_from(
+            settings.source, environ, calls=calls, tell=tell, warn=warn, clock=clock
+        ) as client:
             yield client

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from bitstorm.collect.meter import Meter
 from bitstorm.collect.refusals import said
 from bitstorm.errors import BadAnswer, RateLimited, Unreachable, UsageError
 from bitstorm.instants import now_ms
@@ -28,6 +29,8 @@ _PIECE = 65536
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # First waits in seconds when the server names none; they double, up to the longest.
 _FAULT_WAIT, _LIMIT_WAIT, _LONGEST_WAIT = 1.0, 5.0, 60.0
+# Shorter waits are not worth a line on the terminal.
+_TOLD_WAIT = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,11 @@ class Reply:
 
 
 class _Fault(Exception):
-    """A try that failed in a way that may pass."""
+    """A try that failed in a way that may pass; `served` when its answer began with a 200."""
+
+    def __init__(self, problem: str, *, served: bool = False) -> None:
+        super().__init__(problem)
+        self.served = served
 
 
 def is_loopback(url: str) -> bool:
@@ -51,7 +58,9 @@ class Transport:
     """One host. Times in seconds; `deadline` is for one `get` with all its tries and waits.
 
     `sleep` and `monotonic` are replaceable for tests; `clock` (Unix ms) is what a server's
-    `x-ratelimit-reset` is measured against.
+    `x-ratelimit-reset` is measured against. `meter` holds the calls to our own limits: its waits
+    are not the server's, so the deadline stands still meanwhile. `tell` hears of waits; `secret`
+    is kept out of what the server is quoted with.
     """
 
     def __init__(
@@ -63,6 +72,9 @@ class Transport:
         read_timeout: float,
         deadline: float,
         retries: int,
+        meter: Meter | None = None,
+        tell: Callable[[str], None] | None = None,
+        secret: str | None = None,
         clock: Callable[[], int] = now_ms,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,6 +85,9 @@ class Transport:
         self._read_timeout = read_timeout
         self._deadline = deadline
         self._retries = retries
+        self._meter = meter
+        self._tell = tell
+        self._secret = secret
         self._clock = clock
         self._sleep = sleep
         self._monotonic = monotonic
@@ -94,29 +109,62 @@ class Transport:
         """The first answer that is not a passing fault, whatever its status.
 
         Retries connection faults, broken bodies, 408, 429 and server errors. Raises RateLimited or
-        Unreachable when tries or time run out, BadAnswer for a redirect or a body that is too big.
+        Unreachable when tries or time run out, BadAnswer for a redirect or a body that is too big,
+        and what the meter raises.
         """
         until = self._monotonic() + self._deadline
         for tried in range(self._retries + 1):
             asked: float | None = None
             status = 0
+            until += self._own_limit()
             try:
                 reply = self._once(path, params, until)
             except _Fault as fault:
                 problem = str(fault)
+                if not fault.served:
+                    self._give_back()
             else:
+                if reply.status != 200:
+                    self._give_back()
                 if reply.status not in TRANSIENT:
                     return reply
                 status = reply.status
-                words = said(reply.body).message
+                words = said(self.without_secret(reply.body)).message
                 problem = f"HTTP {status}" + (f', "{words}"' if words else "")
                 asked = wait_asked(reply.headers, self._clock())
             wait = own_wait(tried, status=status) if asked is None else asked
             left = until - self._monotonic()
             if tried == self._retries or wait >= left:
                 self._give_up(status, problem, tried + 1, asked, left)
-            self._sleep(wait)
+            self._wait(wait, f"{self.host}: {problem}")
         raise AssertionError("the loop returns or raises")
+
+    def without_secret(self, body: bytes) -> bytes:
+        return body if self._secret is None else body.replace(self._secret.encode(), b"*")
+
+    def _own_limit(self) -> float:
+        """Wait for a token of our own bucket; the seconds that it took."""
+        if self._meter is None:
+            return 0.0
+        began = self._monotonic()
+        wait = self._meter.take()
+        if wait > 0:
+            limit = self._meter.limits.calls_per_minute
+            try:
+                self._wait(wait, f"our limit is {limit} calls a minute (source.calls_per_minute)")
+            except BaseException:
+                self._give_back()  # interrupted: the call is not made
+                raise
+        return self._monotonic() - began
+
+    def _give_back(self) -> None:
+        if self._meter is not None:
+            self._meter.give_back()
+
+    def _wait(self, seconds: float, why: str) -> None:
+        if self._tell is not None and seconds >= _TOLD_WAIT:
+            self._tell(f"    waiting {math.ceil(seconds)} s: {why}")
+        self._sleep(seconds)
 
     def _once(self, path: str, params: Mapping[str, str], until: float) -> Reply:
         left = until - self._monotonic()
@@ -140,7 +188,8 @@ class Transport:
             raise _Fault(_cause(error)) from None
         with response:
             if response.is_redirect:
-                target = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
+                location = response.headers.get("location", "").encode("utf-8", "replace")
+                target = urlsplit(self.without_secret(location).decode()).netloc.rpartition("@")[2]
                 raise BadAnswer(
                     f"{self.host} redirects to {target or 'another path'}, which is not followed; "
                     "set source.base_url to the right address"
@@ -163,9 +212,14 @@ class Transport:
                         "which no market chart is; check source.base_url"
                     )
                 if self._monotonic() > until:
-                    raise _Fault("the answer is too slow for the deadline")
+                    raise _Fault(
+                        "the answer is too slow for the deadline",
+                        served=response.status_code == 200,
+                    )
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            raise _Fault(f"the answer breaks off ({_cause(error)})") from None
+            raise _Fault(
+                f"the answer breaks off ({_cause(error)})", served=response.status_code == 200
+            ) from None
         return b"".join(pieces)
 
     def _give_up(

@@ -1,0 +1,190 @@
+"""The calls made so far, in a file that all runs of a workspace share: bucket and credits.
+
+Each change is one step under a lock: read, temporary file, fsync, rename, fsync of the folder. A
+run that is killed leaves the old file or the new one, and the kernel frees its lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from bitstorm.collect.bucket import LONGEST_QUEUE_MS, booked
+from bitstorm.collect.credits import changed, month_of, next_month_ms, worth_a_warning
+from bitstorm.config import Source
+from bitstorm.errors import CreditsSpent, RateLimited, WorkspaceError
+from bitstorm.instants import iso, now_ms
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Calls a minute and credits a month; None is no limit."""
+
+    calls_per_minute: int | None
+    monthly_credits: int | None
+
+
+# What the vendor states for each plan; of the paid ones the smallest.
+PLANS: Mapping[Literal["keyless", "demo", "pro"], Limits] = MappingProxyType(
+    {
+        "keyless": Limits(5, None),
+        "demo": Limits(30, 10_000),
+        "pro": Limits(250, 100_000),
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    uses: list[int]
+    spent: dict[str, int]
+
+
+def limits_of(source: Source, *, local: bool) -> Limits:
+    """The limits of the settings, else the plan's; a `local` host has none of its own.
+
+    In the settings 0 means none.
+    """
+    plan = Limits(None, None) if local else PLANS[source.plan]
+    calls, credits = source.calls_per_minute, source.monthly_credits
+    return Limits(
+        plan.calls_per_minute if calls is None else calls or None,
+        plan.monthly_credits if credits is None else credits or None,
+    )
+
+
+class Meter:
+    """Takes a call's token and credit before it leaves.
+
+    `file` is made when first needed, its folder too. `warn` is told when the credits run low.
+    `clock` gives Unix ms.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        limits: Limits,
+        *,
+        warn: Callable[[str], None],
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self.limits = limits
+        self._file = file
+        self._warn = warn
+        self._clock = clock
+        self._month: str | None = None
+
+    def take(self) -> float:
+        """Book one call; returns the seconds to wait before it may leave.
+
+        Raises CreditsSpent when the month's budget is used up, RateLimited when so many runs queue
+        that the wait would be longer than ten minutes, WorkspaceError when the file cannot be read
+        or written. What raises books nothing.
+        """
+        calls, budget = self.limits.calls_per_minute, self.limits.monthly_credits
+        now = self._clock()
+        month = month_of(now)
+        with self._held() as ledger:
+            spent = ledger.spent.get(month, 0)
+            if budget is not None and spent >= budget:
+                raise CreditsSpent(
+                    f"all {budget:,} credits of {month} are spent (counted in {self._file}), so "
+                    f"nothing was asked; they begin anew at {iso(next_month_ms(now))}: wait, or "
+                    "raise source.monthly_credits if the plan has more"
+                )
+            moment, uses = now, ledger.uses
+            if calls is not None:
+                moment, uses = booked(ledger.uses, now_ms=now, per_minute=calls)
+            if moment - now > LONGEST_QUEUE_MS:
+                raise RateLimited(
+                    f"other runs of this workspace have booked all calls of the next "
+                    f"{LONGEST_QUEUE_MS // 60_000} minutes ({calls} a minute, "
+                    "source.calls_per_minute), so nothing was asked; run fewer at a time",
+                    retry_after=(moment - now) / 1000,
+                )
+            self._write(_Ledger(uses, changed(ledger.spent, month, 1)))
+        self._month = month
+        if budget is not None and worth_a_warning(spent + 1, budget):
+            self._warn(
+                f"{spent + 1:,} of the {budget:,} credits of {month} are spent "
+                "(source.monthly_credits); then nothing is asked until "
+                f"{iso(next_month_ms(now))}"
+            )
+        return (moment - now) / 1000
+
+    def give_back(self) -> None:
+        """The last call was not answered with 200: its credit is not spent, its token is."""
+        if self._month is None:
+            return
+        with self._held() as ledger:
+            self._write(_Ledger(ledger.uses, changed(ledger.spent, self._month, -1)))
+        self._month = None
+
+    @contextmanager
+    def _held(self) -> Iterator[_Ledger]:
+        """The file's content, which nobody else changes inside the block."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._file.with_name(f".{self._file.name}.lock"), os.O_RDWR | os.O_CREAT)
+            try:
+                _lock(lock)
+                yield self._read()
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise WorkspaceError(
+                f"the calls cannot be counted in {self._file} ({error.strerror}), so nothing was "
+                "asked; make room or set the folder's permissions right"
+            ) from None
+
+    def _read(self) -> _Ledger:
+        try:
+            content = json.loads(self._file.read_bytes())
+            uses, spent = content["calls"], content["credits"]
+            if all(type(n) is int for n in (*uses, *spent.values())):
+                return _Ledger(uses, spent)
+            problem = "a count is no integer"
+        except FileNotFoundError:
+            return _Ledger([], {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = type(error).__name__
+        raise WorkspaceError(
+            f"{self._file} is not a count of calls ({problem}); restore it, or remove it: the "
+            "month's credits then count from zero"
+        )
+
+    def _write(self, ledger: _Ledger) -> None:
+        text = json.dumps({"calls": ledger.uses, "credits": ledger.spent}) + "\n"
+        # One name for all: the lock lets in one at a time, and a killed run's is written over.
+        temporary = self._file.with_name(f".{self._file.name}.tmp")
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self._file)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(self._file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        # A mount without locks: two runs at once may then miscount by the other's calls.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise

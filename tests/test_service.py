@@ -1,0 +1,103 @@
+"""The examples for systemd and cron: what they say is understood, by systemd and by the command."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitstorm.cli import bitstorm
+from bitstorm.config import load
+
+SERVICE = Path(__file__).resolve().parents[1] / "conf" / "service"
+UNITS = ("bitstorm-collect.service", "bitstorm-collect.timer")
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(SERVICE / name)
+    return parser
+
+
+def cron_lines() -> list[str]:
+    lines = (SERVICE / "bitstorm.cron").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if re.match(r"[\d*]", line)]
+
+
+def commands() -> list[list[str]]:
+    """What the examples run, as the arguments of `bitstorm`."""
+    texts = [unit(UNITS[0])["Service"]["ExecStart"], *cron_lines()]
+    found = []
+    for text in texts:
+        words = shlex.split(text)
+        program = next(i for i, word in enumerate(words) if word.endswith(".venv/bin/bitstorm"))
+        found.append([word for word in words[program + 1 :] if not word.startswith(">")])
+    return found
+
+
+def test_the_commands_and_settings_of_the_examples_exist() -> None:
+    names = []
+    for name, *arguments in commands():
+        names.append(name)
+        context = bitstorm.commands[name].make_context(name, arguments)
+        assert context.params["workspace"] == "/var/lib/bitstorm/live"
+        settings = load(overrides=context.params["overrides"]).settings
+        assert settings.source.mode == "coingecko"
+    assert names == ["collect", "collect", "ingest"]
+
+
+def test_no_example_holds_a_key() -> None:
+    for path in SERVICE.iterdir():
+        assert not re.search(r"CG-[A-Za-z0-9]", path.read_text(encoding="utf-8")), path
+
+
+def test_the_cron_lines_have_five_fields_in_range_and_no_percent_sign() -> None:
+    ranges = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
+    lines = cron_lines()
+    assert len(lines) == 2
+    for line in lines:
+        for field, (least, most) in zip(line.split()[:5], ranges, strict=True):
+            assert field == "*" or least <= int(field) <= most
+        assert "%" not in line  # cron makes a line break of it
+        command = line.split(maxsplit=5)[5]
+        checked = subprocess.run(["sh", "-n", "-c", command], capture_output=True, check=False)
+        assert checked.returncode == 0
+
+
+def test_the_timer_starts_the_service_every_hour_and_makes_up_for_what_it_missed() -> None:
+    timer, service = unit(UNITS[1]), unit(UNITS[0])
+    assert timer["Timer"]["OnCalendar"] == "hourly"
+    assert timer["Timer"]["Persistent"] == "true"
+    assert service["Service"]["Type"] == "oneshot"
+    assert "Environment" not in service["Service"]  # a key there is readable by all
+
+
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd here")
+    for name in UNITS:
+        text = (SERVICE / name).read_text(encoding="utf-8")
+        # systemd looks whether the program is there; the example's path is another machine's.
+        text = text.replace("/opt/bitstorm/.venv/bin/bitstorm", sys.executable)
+        (tmp_path / name).write_text(text)
+    checked = subprocess.run(
+        [analyze, "verify", "--man=no", *(str(tmp_path / name) for name in UNITS)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ours = [line for line in checked.stderr.splitlines() if "bitstorm" in line]
+    assert ours == []
+    assert checked.returncode == 0
+    (tmp_path / UNITS[1]).write_text("[Timer]\nOnCalendar=sometimes\n")
+    broken = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / UNITS[1])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "sometimes" in broken.stderr
