@@ -159,12 +159,17 @@ def _foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--stamp",
                 type=click.Choice(["close", "open"]),
-                default="close",
-                help="What a bar's stamp is; a close belongs to open + bar.",
+                help="What a bar's stamp is; a close belongs to open + bar.  [default: as it is]",
             ),
             click.option("--bar", help="The length of a bar, such as 1h."),
+            click.option("--timezone", metavar="NAME", help="Of times without one.  [UTC]"),
+            click.option("--delimiter", help="Between cells.  [default: by the header]"),
+            click.option("--decimal", type=click.Choice([".", ","]), help="Before a fraction."),
             click.option(
-                "--format", "form", type=click.Choice(["auto"]), help="Guess the columns."
+                "--format",
+                "form",
+                type=click.Choice(["auto"]),
+                help="Recognise well-known files and columns.",
             ),
         ]
     ):

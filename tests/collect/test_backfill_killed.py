@@ -1,4 +1,4 @@
-"""A backfill that is killed at any slice goes on there: nothing lost, doubled or asked for twice."""
+"""A backfill killed at any slice goes on there: nothing lost, doubled or asked for twice."""
 
 import os
 import signal
@@ -33,7 +33,8 @@ def start(gate: Gate, workspace: Path, *options: str) -> "subprocess.Popen[str]"
         [
             sys.executable, "-m", "bitstorm.cli", "backfill", "--workspace", str(workspace),
             "--days", str(DAYS), "--until", iso(UNTIL), "--quiet", "--json",
-            "--set", f"source.base_url={gate.base_url}", "--set", "backfill.slice_days=30", *options,
+            "--set", f"source.base_url={gate.base_url}", "--set", "backfill.slice_days=30",
+            *options,
         ],
         env={k: v for k, v in os.environ.items() if not k.startswith("BITSTORM__")},
         stdout=subprocess.PIPE,

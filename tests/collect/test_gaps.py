@@ -1,5 +1,7 @@
 """Slots of a grid: what is missing is told once, in its right state, as sets of slots have it."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def test_sets_of_spans_are_sets_of_moments(ours: list[Span], others: list[Span])
         assert held(found) == expected
         assert length(found) == len(expected)
         # Merged: in order, and nothing touches.
-        assert all(a.end < b.start for a, b in zip(found, found[1:], strict=False))
+        assert all(a.end < b.start for a, b in pairwise(found))
 
 
 @given(many)

@@ -250,7 +250,12 @@ def answered(
     record = read_served(landing, origin)
     trusted: list[Span] = []
     if trusting:
-        young = [span for _, sidecar in history for span in _spans(sidecar, "young_ms")]
+        # To the end of the hour: the rest of it had not even come then.
+        young = [
+            Span(start, -(-end // HOUR_MS) * HOUR_MS)
+            for _, sidecar in history
+            for start, end in _spans(sidecar, "young_ms")
+        ]
         trusted = minus(known, young)
     return merged([*served, *record.settled(present), *trusted])
 
