@@ -129,6 +129,21 @@ def test_a_dry_run_shows_slices_and_cost_and_fetches_nothing(tmp_path):
     assert not (tmp_path / "workspace").exists()
 
 
+def test_the_progress_of_a_backfill_tells_points_gaps_calls_and_credits(tmp_path):
+    arguments = ["backfill", "--days", "200", "--json", "--log-file", "log.txt"]
+    result = json.loads(bitstorm(*arguments, cwd=tmp_path).stdout)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert len(lines) == result["slices"] == result["calls"] == result["credits"]
+    assert f"[{'#' * 20}]" in lines[-1] and "." * 5 in lines[0]
+    for told in (
+        f"slice {result['slices']}/{result['slices']}",
+        f"{result['points']:,} points",
+        f"{result['empty']} hours without one",
+        f"{result['calls']} calls  {result['credits']} credits",
+    ):
+        assert told in lines[-1]
+
+
 def test_gaps_come_as_a_table_and_as_json(tmp_path):
     empty = bitstorm("gaps", cwd=tmp_path)
     assert empty.returncode == 0 and "no prices yet" in empty.stdout

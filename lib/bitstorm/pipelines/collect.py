@@ -14,7 +14,6 @@ from bitstorm.collect.live import Collected, collect_once
 from bitstorm.collect.spans import Span
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.gaps import find_gaps, known_hours
 
 _BAR = 20
 
@@ -119,6 +118,9 @@ def _wanted(
     gaps_only: bool,
     clock: Callable[[], int],
 ) -> dict[str, Any]:
+    # The store loads pyarrow, which one live observation can do without.
+    from bitstorm.pipelines.gaps import find_gaps, known_hours
+
     settings, origin = context.settings, context.origin()
     context.workspace.check(origin)
     within = None
