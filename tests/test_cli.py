@@ -117,3 +117,52 @@ def test_an_import_preview_shows_rows_and_writes_nothing(tmp_path):
     assert done.returncode == 0
     assert "2021-01-01T01:00:00Z, 29000" in done.stdout
     assert not (tmp_path / "workspace").exists()
+
+
+def test_a_dry_run_shows_slices_and_cost_and_fetches_nothing(tmp_path):
+    arguments = ["backfill", "--days", "200", "--dry-run"]
+    plan = json.loads(bitstorm(*arguments, "--json", cwd=tmp_path).stdout)
+    assert plan["calls"] == plan["credits"] == len(plan["slices"]) >= 3
+    assert plan["points"] == sum(one["points"] for one in plan["slices"])
+    assert plan["points"] == pytest.approx(200 * 24, abs=2)
+    assert "nothing was fetched" in bitstorm(*arguments, cwd=tmp_path).stdout
+    assert not (tmp_path / "workspace").exists()
+
+
+def test_the_progress_of_a_backfill_tells_points_gaps_calls_and_credits(tmp_path):
+    arguments = ["backfill", "--days", "200", "--json", "--log-file", "log.txt"]
+    result = json.loads(bitstorm(*arguments, cwd=tmp_path).stdout)
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert len(lines) == result["slices"] == result["calls"] == result["credits"]
+    assert f"[{'#' * 20}]" in lines[-1] and "." * 5 in lines[0]
+    for told in (
+        f"slice {result['slices']}/{result['slices']}",
+        f"{result['points']:,} points",
+        f"{result['empty']} hours without one",
+        f"{result['calls']} calls  {result['credits']} credits",
+    ):
+        assert told in lines[-1]
+
+
+def test_gaps_come_as_a_table_and_as_json(tmp_path):
+    empty = bitstorm("gaps", cwd=tmp_path)
+    assert empty.returncode == 0 and "no prices yet" in empty.stdout
+    bitstorm("backfill", "--days", "60", cwd=tmp_path)
+    found = json.loads(bitstorm("gaps", "--json", cwd=tmp_path).stdout)
+    assert found["expected"] == found["present"] + found["missing"]
+    assert found["missing"] == sum(gap["missing"] for gap in found["gaps"]) > 0
+    assert {gap["state"] for gap in found["gaps"]} <= {"empty", "open"}
+    shown = bitstorm("gaps", cwd=tmp_path).stdout
+    assert shown.count("confirmed empty") == sum(g["state"] == "empty" for g in found["gaps"])
+    status = json.loads(bitstorm("status", "--json", cwd=tmp_path).stdout)
+    assert (status["expected"], status["missing"]) == (found["expected"], found["missing"])
+
+
+def test_a_known_file_is_recognised_and_shown_before_it_is_taken(tmp_path):
+    (tmp_path / "btc.csv").write_text(
+        "1735689600000000,93576.00,94509.42,93489.03,94401.14,755.99,1735693199999999,71064311.9,"
+        "129000,401.1,37712345.6,0\n"
+    )
+    done = bitstorm("import", "btc.csv", "--format", "auto", "--preview", cwd=tmp_path)
+    assert "2025-01-01T01:00:00Z, 94401.14" in done.stdout
+    assert "note: this is taken for klines of Binance" in done.stdout

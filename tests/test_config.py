@@ -140,3 +140,17 @@ def test_a_file_that_is_no_overlay_is_named(tmp_path, content, said):
 def test_a_missing_file_is_named(tmp_path):
     (text,) = problems(files=[tmp_path / "absent.yaml"]).values()
     assert "absent.yaml" in text
+
+
+def test_the_section_import_is_called_that_in_every_layer(tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("import:\n  daily_switch: refuse\n")
+    assert load(files=[overlay]).settings.import_.daily_switch == "refuse"
+    environ = {"BITSTORM__IMPORT__DAILY_SWITCH": "keep"}
+    loaded = load(files=[overlay], environ=environ)
+    assert ("import.daily_switch", "keep", "environment BITSTORM__IMPORT__DAILY_SWITCH") in (
+        loaded.rows()
+    )
+    assert load(overrides=["import.daily_switch=move"]).settings.import_.daily_switch == "move"
+    with pytest.raises(SettingsError, match="did you mean daily_switch"):
+        load(overrides=["import.daily_swich=move"])

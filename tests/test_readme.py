@@ -34,8 +34,9 @@ def test_every_file_that_it_links_to_is_there():
 def test_the_options_that_it_shows_are_known():
     for command, options in {
         "run": ["--csv", "--timestamp-column", "--stamp", "--bar", "--unit", "--format"],
-        "backfill": ["--days", "--until"],
         "collect": ["--every"],
+        "backfill": ["--days", "--until", "--gaps", "--dry-run"],
+        "import": ["--preview", "--timezone", "--delimiter", "--decimal"],
         "simulate": ["--port", "--replay"],
         "ingest": ["--workspace", "--config", "--json", "--fail-if-idle", "--log-file"],
     }.items():

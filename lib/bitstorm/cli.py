@@ -159,12 +159,17 @@ def _foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--stamp",
                 type=click.Choice(["close", "open"]),
-                default="close",
-                help="What a bar's stamp is; a close belongs to open + bar.",
+                help="What a bar's stamp is; a close belongs to open + bar.  [default: as it is]",
             ),
             click.option("--bar", help="The length of a bar, such as 1h."),
+            click.option("--timezone", metavar="NAME", help="Of times without one.  [UTC]"),
+            click.option("--delimiter", help="Between cells.  [default: by the header]"),
+            click.option("--decimal", type=click.Choice([".", ","]), help="Before a fraction."),
             click.option(
-                "--format", "form", type=click.Choice(["auto"]), help="Guess the columns."
+                "--format",
+                "form",
+                type=click.Choice(["auto"]),
+                help="Recognise well-known files and columns.",
             ),
         ]
     ):
@@ -219,23 +224,27 @@ def collect(invocation: Invocation, every: str | None) -> Any:
 @bitstorm.command()
 @click.option("--days", type=click.IntRange(min=1), help="Days of history.  [backfill.days]")
 @click.option("--until", metavar="TIME", help="Its end: ISO-8601 or Unix seconds.  [default: now]")
+@click.option("--gaps", is_flag=True, help="Only what `gaps` says is to be asked for.")
+@click.option("--dry-run", is_flag=True, help="Show the slices and their cost, fetch nothing.")
 @_options
-def backfill(invocation: Invocation, days: int | None, until: str | None) -> Any:
+def backfill(
+    invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
+) -> Any:
     """History up to now, in slices, only what is missing."""
-    from bitstorm.instants import iso, parse_instant
-    from bitstorm.pipelines.collect import backfill as pipeline
+    from bitstorm.instants import parse_instant
+    from bitstorm.pipelines import collect as pipeline
+    from bitstorm.terminal import backfilled_lines, planned_lines
 
     try:
         until_ms = None if until is None else parse_instant(until)
     except ValueError as error:
         raise UsageError(f"--until: {error}") from None
     context = invocation.context()
-    result = pipeline(context, days=days, until_ms=until_ms)
-    span = f"{iso(result.wanted.start)} to {iso(result.wanted.end)}"
-    lines = [f"{result.points:,} points in {result.slices} slices, {result.calls} calls: {span}"]
-    if result.clamped:
-        lines.append("the plan of the key reaches no further back than that")
-    return invocation.show(result, lambda: lines)
+    if dry_run:
+        plan = pipeline.plan(context, days=days, until_ms=until_ms, gaps_only=gaps)
+        return invocation.show(plan, lambda: planned_lines(plan))
+    result = pipeline.backfill(context, days=days, until_ms=until_ms, gaps_only=gaps)
+    return invocation.show(result, lambda: backfilled_lines(result))
 
 
 @bitstorm.command("import")
@@ -365,6 +374,18 @@ def status(invocation: Invocation) -> Any:
     context = invocation.context()
     result = pipeline(context)
     return invocation.show(result, lambda: status_lines(result, context.workspace.root))
+
+
+@bitstorm.command()
+@_snapshot_option
+@_options
+def gaps(invocation: Invocation) -> Any:
+    """Expected slots of the grid against what is there."""
+    from bitstorm.pipelines.gaps import find_gaps
+    from bitstorm.terminal import gaps_lines
+
+    found = find_gaps(invocation.context())
+    return invocation.show(found, lambda: gaps_lines(found))
 
 
 @bitstorm.command()

@@ -79,6 +79,13 @@ class Backfill(_Section):
     slice_days: int = Field(90, ge=2, le=90, description="days a request; above 90 it is daily")
 
 
+class Import(_Section):
+    daily_switch: Literal["move", "refuse", "keep"] = Field(
+        "move",
+        description="CoinGecko's daily stamps before 2018-01-30, which carry the day's end",
+    )
+
+
 class Ingest(_Section):
     settle_seconds: float = Field(
         10.0, ge=0, description="age at which a CSV without a sidecar is taken as complete"
@@ -157,9 +164,13 @@ class Spark(_Section):
 class Settings(_Section):
     """All sections. Frozen: a command sees one set of settings from start to end."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     source: Source = Source()
     simulator: Simulator = Simulator()
     backfill: Backfill = Backfill()
+    # `import` is a word of Python's own; everywhere outside of it the section is called that.
+    import_: Import = Field(default=Import(), alias="import")
     ingest: Ingest = Ingest()
     grid: Grid = Grid()
     indicators: Indicators = Indicators()
@@ -233,10 +244,14 @@ def base_yaml() -> str:
 
 
 def _walk(settings: Settings) -> Iterator[tuple[str, Any, str]]:
-    for section in type(settings).model_fields:
-        model = getattr(settings, section)
+    for attribute, section in type(settings).model_fields.items():
+        model = getattr(settings, attribute)
         for name, info in type(model).model_fields.items():
-            yield f"{section}.{name}", getattr(model, name), info.description or ""
+            yield (
+                f"{section.alias or attribute}.{name}",
+                getattr(model, name),
+                info.description or "",
+            )
 
 
 _MAPS = ("spark.conf", "ingest.rules")
@@ -336,7 +351,7 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 
 def _explain(path: Sequence[str], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
-        sections = Settings.model_fields
+        sections = {info.alias or name: info for name, info in Settings.model_fields.items()}
         if len(path) == 1:
             known = list(sections)
         else:

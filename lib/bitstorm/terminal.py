@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.instants import duration_text, iso
 
 if TYPE_CHECKING:
+    from bitstorm.collect.backfill import Backfilled
+    from bitstorm.collect.gaps import Gap
+    from bitstorm.pipelines.collect import Planned
+    from bitstorm.pipelines.gaps import Gaps
     from bitstorm.pipelines.history import Commit, Trace
     from bitstorm.pipelines.ingest import Ingested
     from bitstorm.pipelines.retract import Retracted
@@ -102,15 +106,76 @@ def status_lines(status: Status, root: Path) -> list[str]:
     facts.append(("landing", f"{waiting}, {status.refused_batches} refused"))
     if status.age_ms is not None:
         facts.append(("newest price", f"{duration_text(status.age_ms // 60_000 * 60_000)} old"))
-        gaps = (
-            f"{status.gap_count} with {status.missing:,} points missing" if status.gaps else "none"
-        )
-        facts.append(("gaps", gaps))
-        facts += [
-            ("", f"{iso(gap.after_ms)} to {iso(gap.before_ms)}: {gap.missing:,} points")
-            for gap in status.gaps
-        ]
+        facts.append(("gaps", _gap_count(status.missing, status.expected, status.unasked)))
+        facts += [("", _gap_line(gap)) for gap in status.gaps]
+        if status.gap_count > len(status.gaps):
+            facts.append(("", f"… and {status.gap_count - len(status.gaps)} more: bitstorm gaps"))
     return _table(facts)
+
+
+def gaps_lines(found: Gaps) -> list[str]:
+    """A line a gap, oldest first, under what they come to."""
+    if found.first_ms is None or found.until_ms is None or found.age_ms is None:
+        return ["there are no prices yet, so nothing is expected: collect, backfill or import"]
+    facts = [
+        ("expected", f"{found.expected:,} slots of {found.frequency}, {iso(found.first_ms)} to "
+         f"{iso(found.until_ms)}"),
+        ("present", f"{found.present:,}"),
+        ("missing", _gap_count(found.missing, found.expected, found.unasked)),
+        ("newest price", f"{duration_text(found.age_ms // 60_000 * 60_000)} old"),
+    ]  # fmt: skip
+    rows = [
+        (iso(gap.start_ms), iso(gap.end_ms), f"{gap.missing:,}", _STATES[gap.state])
+        for gap in found.gaps
+    ]
+    heading = [("after", "up to", "missing", "state")]
+    return _table(facts) + (_table(heading + rows, heading=True) if rows else [])
+
+
+_STATES = {
+    "open": "to be asked for",
+    "empty": "confirmed empty",
+    "refused": "refused or retracted",
+    "unreachable": "nobody to ask",
+}
+
+
+def _gap_count(missing: int, expected: int, unasked: int) -> str:
+    if not missing:
+        return f"none: all {expected:,} slots have a price"
+    advice = " (bitstorm backfill --gaps)" if unasked else ""
+    return f"{missing:,} of {expected:,} slots, {unasked:,} of them to be asked for{advice}"
+
+
+def _gap_line(gap: Gap) -> str:
+    return f"{iso(gap.start_ms)} to {iso(gap.end_ms)}: {gap.missing:,}, {_STATES[gap.state]}"
+
+
+def planned_lines(plan: Planned) -> list[str]:
+    """What a backfill would ask for and cost."""
+    if not plan.slices:
+        return ["nothing is left to ask for: no call would be made"]
+    rows = [("from", "to", "points expected")]
+    rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
+    return [
+        *_table(rows, heading=True),
+        f"{len(plan.slices)} slices: {plan.calls} calls, {plan.credits} credits, about "
+        f"{plan.points:,} points; nothing was fetched",
+    ]
+
+
+def backfilled_lines(result: Backfilled) -> list[str]:
+    """What a backfill brought and cost."""
+    if result.idle:
+        return ["nothing is left to ask for: no call was made"]
+    lines = [
+        f"{result.points:,} points in {result.slices} slices, {result.empty:,} hours without one; "
+        f"{result.calls} calls, {result.credits} credits: {iso(result.wanted.start)} to "
+        f"{iso(result.wanted.end)}"
+    ]
+    if result.clamped:
+        lines.append("the plan of the key reaches no further back than that")
+    return lines
 
 
 def history_lines(commits: Sequence[Commit]) -> list[str]:

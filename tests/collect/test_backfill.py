@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -167,6 +168,8 @@ def test_progress_counts_slices_and_points(world: World, tmp_path: Path) -> None
     )
     assert [(p.done, p.total) for p in seen] == [(n, len(seen)) for n in range(1, len(seen) + 1)]
     assert seen[-1].points == result.points
+    assert seen[-1].empty == result.empty > 0
+    assert [(p.calls, p.credits) for p in seen] == [(p.done, p.done) for p in seen]
     assert [p.span.start for p in seen] == sorted((p.span.start for p in seen), reverse=True)
 
 
@@ -266,6 +269,58 @@ def test_a_source_that_dies_on_the_way_is_an_error_and_the_slices_stay(
     ):
         backfill(client, tmp_path, **BITCOIN, days=200, clock=world.clock, progress=die)
     assert len(list(known_batches(tmp_path))) == 1
+
+
+def test_a_slice_without_any_point_is_not_asked_for_again(tmp_path: Path) -> None:
+    nothing = http("200 OK", b'{"prices":[],"market_caps":[],"total_volumes":[]}')
+    pong = http("200 OK", b'{"gecko_says":"(V3) To the Moon!"}')
+    until = NOW_MS - 100 * DAY_MS
+    with (
+        answering([pong, nothing, pong]) as url,
+        CoinGecko(base_url=url, clock=lambda: NOW_MS) as client,
+    ):
+        arguments = {**BITCOIN, "days": 3, "until_ms": until, "clock": lambda: NOW_MS}
+        first = backfill(client, tmp_path, **arguments)  # type: ignore[arg-type]
+        assert (first.slices, first.points, first.batches) == (1, 0, ())
+        assert first.empty == 72
+        again = backfill(client, tmp_path, **arguments)  # type: ignore[arg-type]
+        assert (again.slices, again.calls, again.idle) == (0, 0, True)
+
+
+def test_scattered_gaps_are_asked_for_in_as_few_calls_as_slices_hold(
+    world: World, tmp_path: Path
+) -> None:
+    start = (NOW_MS - 200 * DAY_MS) // HOUR_MS * HOUR_MS
+    hours = [Span(start + n * HOUR_MS, start + (n + 1) * HOUR_MS) for n in range(200 * 24)]
+    # Every fifth hour is missing from the data set, and the last one, which is not over.
+    known = [span for n, span in enumerate(hours) if n % 5]
+    result = backfill(world.client, tmp_path, **BITCOIN, days=200, known=known, clock=world.clock)
+    assert result.calls == result.slices <= 4
+    wanted = {span.start for span in hours[::5]}
+    rows = landed(tmp_path)["timestamp"]
+    assert set(rows // HOUR_MS * HOUR_MS) <= wanted | {NOW_MS // HOUR_MS * HOUR_MS}
+    at = [s for s in expected(start, NOW_MS) if s // HOUR_MS * HOUR_MS in wanted]
+    assert [s for s in rows if s // HOUR_MS * HOUR_MS in wanted] == at
+
+
+def test_an_hour_that_was_too_young_is_asked_again_though_the_data_set_has_it(
+    world: World, tmp_path: Path
+) -> None:
+    # Of two points in an hour the second comes after the first has been fetched and ingested.
+    seen = expected(NOW_MS - 300 * DAY_MS, NOW_MS)
+    first, second = next(
+        (a, b) for a, b in pairwise(seen) if a // HOUR_MS == b // HOUR_MS and b - a > 300_000
+    )
+    hour = Span(first // HOUR_MS * HOUR_MS, first // HOUR_MS * HOUR_MS + HOUR_MS)
+    world.now_ms = second - 120_000
+    backfill(world.client, tmp_path, **BITCOIN, days=3, clock=world.clock)
+    assert second not in set(landed(tmp_path)["timestamp"])
+    world.now_ms = second + 3 * HOUR_MS
+    known = [Span(hour.start - 2 * DAY_MS, hour.end)]
+    backfill(world.client, tmp_path, **BITCOIN, days=3, known=known, clock=world.clock)
+    rows = landed(tmp_path)["timestamp"].tolist()
+    assert second in rows
+    assert len(rows) == len(set(rows))
 
 
 # The arithmetic of spans, against sets of whole moments

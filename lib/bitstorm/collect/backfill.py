@@ -1,16 +1,17 @@
 """History in slices, only what is missing, one batch a slice.
 
-What has been fetched is read from the batches that landed: each sidecar names the span that its
-answer settled. So a killed run goes on at the slice where it stopped, and a later one asks for
-the new end alone. The end is asked again until it is an hour old, because answers are cached;
-points that landed before are not written twice. A slice without any new point leaves no batch and
-is asked for again the next time.
+What need not be asked again is read from three places: the batches that landed (each sidecar names
+the spans that its answer settled), the record of what was served (`served`), and the hours that the
+caller knows to be in the data set. So a killed run goes on at the slice where it stopped, and a
+later one asks for the new end alone. The end is asked again until it is an hour old, because
+answers are cached; points that landed before are not written twice. An hour inside a served span
+without a point is confirmed empty and never asked for again.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +27,15 @@ from bitstorm.collect.batches import (
     write_batch,
 )
 from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.gaps import count, occupied
 from bitstorm.collect.observation import Observation
-from bitstorm.collect.spans import Span, cut, without
+from bitstorm.collect.served import note_served, read_served
+from bitstorm.collect.spans import Span, cut, hull, length, merged, minus, overlap, whole
+from bitstorm.collect.table import lines_of, records
 from bitstorm.errors import BadAnswer, HistoryTooOld, UsageError
 from bitstorm.instants import DAY_MS, HOUR_MS, duration_text, iso, now_ms
 from bitstorm.schema import GENESIS_MS
-from bitstorm.sidecar import Sidecar
+from bitstorm.sidecar import Origin, Sidecar
 
 ENDPOINT = "/coins/{id}/market_chart/range"
 # Free plans reach 365 days back; the exact second is not known, so a day is left.
@@ -46,38 +50,71 @@ _NAME_SUFFIX = "_hourly"
 
 
 @dataclass(frozen=True)
+class Slice:
+    """One request for `span`, of which only `missing` is wanted: about `points` of them."""
+
+    span: Span
+    missing: tuple[Span, ...]
+
+    @property
+    def points(self) -> int:
+        return round(length(self.missing) / HOUR_MS)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a backfill would ask for: `slices` newest first, within `wanted`.
 
-    `clamped` says that more days were asked for than the plan of the key reaches.
+    `clamped` says that more days were asked for than the plan of the key reaches. A slice is one
+    call and one credit, when nothing has to be tried again.
     """
 
     wanted: Span
-    slices: tuple[Span, ...]
+    slices: tuple[Slice, ...]
     clamped: bool
+
+    @property
+    def points(self) -> int:
+        """Points to expect: one an hour."""
+        return sum(piece.points for piece in self.slices)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After each slice: how many of how many are done, and what they brought so far."""
+    """After each slice: how many of how many are done, and what they brought and cost so far.
+
+    `points` are new, `empty` are hours that are confirmed to have none, `calls` are HTTP requests
+    with those that were tried again, `credits` the answers among them.
+    """
 
     done: int
     total: int
     points: int
+    empty: int
+    calls: int
+    credits: int
     span: Span
 
 
 @dataclass(frozen=True)
 class Backfilled:
-    """`calls` counts HTTP requests, retries included; `points` the rows that are new."""
+    """`calls` counts HTTP requests, retries included; `credits` those that were answered, which is
+    what a plan counts a month; `points` the rows that are new, `empty` the hours that are confirmed
+    to have none."""
 
     source: str
     wanted: Span
     clamped: bool
     slices: int
     calls: int
+    credits: int
     points: int
+    empty: int
     batches: tuple[Path, ...]
+
+    @property
+    def idle(self) -> bool:
+        return not self.slices
 
 
 def backfill(
@@ -89,13 +126,17 @@ def backfill(
     days: int,
     slice_days: int = 90,
     until_ms: int | None = None,
+    within: Sequence[Span] | None = None,
+    known: Sequence[Span] = (),
     clock: Callable[[], int] = now_ms,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Backfilled:
     """Land the hourly history of `days` days up to `until_ms` (Unix ms; now when None).
 
-    Raises UsageError for days that make no sense, HistoryTooOld when the plan reaches none of
-    them, and SourceError as `CoinGecko.market_chart_range`; the slices before that have landed.
+    `known` are the hours that the data set holds, which are not asked for; `within` leaves of the
+    days only these spans, and then an hour there is asked for though the data set holds it. Raises
+    UsageError for days that make no sense, HistoryTooOld when the plan reaches none of them, and
+    SourceError as `CoinGecko.market_chart_range`; the slices before that have landed.
     """
     swept(landing)
     plan = planned(
@@ -106,21 +147,24 @@ def backfill(
         days=days,
         slice_days=slice_days,
         until_ms=until_ms,
+        within=within,
+        known=known,
         clock=clock,
     )
-    before = [(path, sidecar) for path, sidecar in known_batches(landing) if _is_backfill(sidecar)]
+    origin = Origin(client.source, coin, vs_currency)
+    before = _history(landing, origin)
     calls_before = client.calls
     batches: list[Batch] = []
-    points = 0
-    for done, span in enumerate(plan.slices, start=1):
-        found = _fetch(client, span, coin=coin, vs_currency=vs_currency, clock=clock)
-        old = _landed_stamps(before, span, client.source)
+    points = empty = 0
+    for done, piece in enumerate(plan.slices, start=1):
+        found = _fetch(client, piece, coin=coin, vs_currency=vs_currency, clock=clock)
+        old = _landed_stamps(before, piece.span)
         fresh = [point for point in found.points if point.timestamp not in old]
         if fresh:
             batch = write_batch(
                 landing,
                 observation_rows(fresh),
-                name=batch_name(coin, span.start, _NAME_SUFFIX),
+                name=batch_name(coin, piece.span.start, _NAME_SUFFIX),
                 source=client.source,
                 coin=coin,
                 vs_currency=vs_currency,
@@ -129,15 +173,22 @@ def backfill(
                 request=found.request,
             )
             batches.append(batch)
+            before.append((batch.path, batch.sidecar))
             points += batch.sidecar.rows
-        progress(Progress(done, len(plan.slices), points, span))
+        # Only now: a run that is killed before this asks again, and loses nothing.
+        note_served(landing, origin, spans=found.settled, filled=found.filled)
+        empty += count(minus(whole(found.settled, step=HOUR_MS), found.filled), HOUR_MS)
+        calls = client.calls - calls_before
+        progress(Progress(done, len(plan.slices), points, empty, calls, done, piece.span))
     return Backfilled(
         source=client.source,
         wanted=plan.wanted,
         clamped=plan.clamped,
         slices=len(plan.slices),
         calls=client.calls - calls_before,
+        credits=len(plan.slices),
         points=points,
+        empty=empty,
         batches=tuple(batch.path for batch in batches),
     )
 
@@ -151,6 +202,8 @@ def planned(
     days: int,
     slice_days: int = 90,
     until_ms: int | None = None,
+    within: Sequence[Span] | None = None,
+    known: Sequence[Span] = (),
     clock: Callable[[], int] = now_ms,
 ) -> Plan:
     """What `backfill` would ask for; fetches no prices. Raises UsageError and HistoryTooOld."""
@@ -161,69 +214,158 @@ def planned(
     now = clock()
     end = now if until_ms is None else min(until_ms, now)
     start = (end - days * DAY_MS) // HOUR_MS * HOUR_MS
-    oldest = _oldest(client, now)
-    if end <= oldest:
+    reach = reach_ms(client.plan, now)
+    if end <= reach:
         raise HistoryTooOld(
             f"the history up to {iso(end)} is older than keyless and demo plans reach "
-            f"({iso(oldest)}); choose a later --until, or source.plan=pro"
+            f"({iso(reach)}); choose a later --until, or source.plan=pro"
         )
-    wanted = Span(max(start, oldest), end)
-    origin = (client.source, coin, vs_currency)
-    served = [
-        Span(sidecar.request["served_from_ms"], sidecar.request["served_to_ms"])
-        for _, sidecar in known_batches(landing)
-        if _is_backfill(sidecar) and (sidecar.source, sidecar.coin, sidecar.vs_currency) == origin
-    ]
-    slices = [
-        piece for span in without(wanted, served) for piece in cut(span, every=slice_days * DAY_MS)
-    ]
-    return Plan(wanted, tuple(reversed(slices)), clamped=start < oldest)
+    wanted = Span(max(start, reach), end)
+    origin = Origin(client.source, coin, vs_currency)
+    if within is None:
+        missing = minus([wanted], answered(landing, origin, known=known, trusting=True))
+    else:
+        missing = minus(overlap([wanted], within), answered(landing, origin, known=known))
+    every = slice_days * DAY_MS
+    cells: dict[int, list[Span]] = {}
+    for span in missing:
+        for piece in cut(span, every=every):
+            cells.setdefault(piece.start // every, []).append(piece)
+    slices = [Slice(hull(pieces), tuple(pieces)) for _, pieces in sorted(cells.items())]
+    return Plan(wanted, tuple(reversed(slices)), clamped=start < reach)
 
 
-def _oldest(client: CoinGecko, now: int) -> int:
-    """From when on the client's plan serves; a whole hour, to be the same within the hour."""
-    if client.plan == "pro":
+def answered(
+    landing: Path, origin: Origin, *, known: Sequence[Span], trusting: bool = False
+) -> list[Span]:
+    """What of the origin's history the source has settled: asking again would bring nothing.
+
+    `known` are the hours that the data set holds. With `trusting` they need not be asked either,
+    but for those that an answer has touched while they were still too young to be settled: there
+    another point may have come.
+    """
+    history = _history(landing, origin)
+    served = [span for _, sidecar in history for span in _served_spans(sidecar)]
+    present = [*known, *slots_of(history, step=HOUR_MS)]
+    record = read_served(landing, origin)
+    trusted: list[Span] = []
+    if trusting:
+        # To the end of the hour: the rest of it had not even come then.
+        young = [
+            Span(start, -(-end // HOUR_MS) * HOUR_MS)
+            for _, sidecar in history
+            for start, end in _spans(sidecar, "young_ms")
+        ]
+        trusted = minus(known, young)
+    return merged([*served, *record.settled(present), *trusted])
+
+
+def landed_slots(landing: Path, origin: Origin, *, step: int) -> list[Span]:
+    """The slots of `step` ms for which any batch of the origin has an observation."""
+    return slots_of(waiting_batches(landing, origin, known={}), step=step)
+
+
+def waiting_batches(
+    landing: Path, origin: Origin, *, known: Container[str]
+) -> list[tuple[Path, Sidecar]]:
+    """The origin's batches whose content has none of the `known` hashes."""
+    return [
+        (path, sidecar)
+        for path, sidecar in known_batches(landing)
+        if _origin_of(sidecar) == origin and sidecar.sha256 not in known
+    ]
+
+
+def slots_of(batches: Iterable[tuple[Path, Sidecar]], *, step: int) -> list[Span]:
+    """The slots of `step` ms with an observation in these batches."""
+    stamps: set[int] = set()
+    for path, sidecar in batches:
+        stamps |= _stamps(path, sidecar)
+    return occupied(sorted(stamps), step)
+
+
+def reach_ms(plan: str, now: int) -> int:
+    """From when on (Unix ms) a plan is served history; a whole hour, to be the same within it."""
+    if plan == "pro":
         return GENESIS_MS
     return -(-(now - FREE_DAYS * DAY_MS) // HOUR_MS) * HOUR_MS
 
 
-def _is_backfill(sidecar: Sidecar) -> bool:
+def _history(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
+    """The batches that earlier backfills of the origin have landed."""
+    return [
+        (path, sidecar)
+        for path, sidecar in known_batches(landing)
+        if _origin_of(sidecar) == origin and _served_spans(sidecar)
+    ]
+
+
+def _origin_of(sidecar: Sidecar) -> Origin:
+    return Origin(sidecar.source, sidecar.coin, sidecar.vs_currency)
+
+
+def _served_spans(sidecar: Sidecar) -> list[Span]:
+    """The spans that a backfill's answer settled, as its sidecar has them; none for others."""
     request = sidecar.request
+    if request.get("endpoint") != ENDPOINT:
+        return []
     bounds = (request.get("served_from_ms"), request.get("served_to_ms"))
-    return request.get("endpoint") == ENDPOINT and all(isinstance(b, int) for b in bounds)
+    if isinstance(bounds[0], int) and isinstance(bounds[1], int):
+        return [Span(bounds[0], bounds[1])]  # as the first version wrote it
+    return _spans(sidecar, "served_ms")
+
+
+def _spans(sidecar: Sidecar, name: str) -> list[Span]:
+    try:
+        return [Span(int(start), int(end)) for start, end in sidecar.request.get(name, ())]
+    except (TypeError, ValueError):
+        return []
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The points of a slice, when they were fetched, and the request as the sidecar names it."""
+    """The wanted points of a slice, when they were fetched, the request as the sidecar names it,
+    the spans that are settled, and the hours that have a point."""
 
     points: Sequence[Observation]
     fetched_at: int
     request: Mapping[str, Any]
+    settled: Sequence[Span]
+    filled: Sequence[Span]
 
 
 def _fetch(
-    client: CoinGecko, span: Span, *, coin: str, vs_currency: str, clock: Callable[[], int]
+    client: CoinGecko, piece: Slice, *, coin: str, vs_currency: str, clock: Callable[[], int]
 ) -> _Found:
     asked_at = clock()
-    asked = _padded(span, now=asked_at, oldest=_oldest(client, asked_at))
+    asked = _padded(piece.span, now=asked_at, oldest=reach_ms(client.plan, asked_at))
     from_s, to_s = asked.start // 1000, min(-(-asked.end // 1000), asked_at // 1000)
     points = client.market_chart_range(coin, vs_currency, from_s, to_s)
-    gaps = [later.timestamp - one.timestamp for one, later in pairwise(points)]
-    if gaps and median(gaps) > _COARSEST_MS:
+    apart = [later.timestamp - one.timestamp for one, later in pairwise(points)]
+    if apart and median(apart) > _COARSEST_MS:
         raise BadAnswer(
-            f"asked for hourly points, got one in {duration_text(int(median(gaps)))}; set "
+            f"asked for hourly points, got one in {duration_text(int(median(apart)))}; set "
             "backfill.slice_days lower, the source may have changed from what length on it is daily"
         )
+    settled_to = asked_at - _SETTLED_AFTER_MS
+    # One that is too young altogether stays as an empty span: it marks the batch as history.
+    settled = [Span(start, max(start, min(end, settled_to))) for start, end in piece.missing]
+    young = minus(piece.missing, settled)
     request = {
         "endpoint": ENDPOINT,
         "from_s": from_s,
         "to_s": to_s,
-        "served_from_ms": span.start,
-        "served_to_ms": max(span.start, min(span.end, asked_at - _SETTLED_AFTER_MS)),
+        "served_ms": [list(span) for span in settled],
+        "young_ms": [list(span) for span in young],
     }
-    within = [point for point in points if span.start <= point.timestamp < span.end]
-    return _Found(within, clock(), request)
+    # Both ends count: a slot holds its end, and whether the source's bounds do is not known.
+    wanted = [
+        point
+        for point in points
+        if any(start <= point.timestamp <= end for start, end in piece.missing)
+    ]
+    filled = occupied([point.timestamp for point in points], HOUR_MS)
+    return _Found(wanted, clock(), request, settled, filled)
 
 
 def _padded(span: Span, *, now: int, oldest: int) -> Span:
@@ -232,14 +374,26 @@ def _padded(span: Span, *, now: int, oldest: int) -> Span:
     return Span(start, min(max(span.end, start + _SHORTEST_MS), now))
 
 
-def _landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span, source: str) -> set[int]:
-    """The stamps in the span that earlier backfills have landed."""
+def _landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span) -> set[int]:
+    """The stamps that these batches have in the span, both ends included."""
     stamps: set[int] = set()
     for path, sidecar in batches:
         first, last = sidecar.first_ms, sidecar.last_ms
-        if sidecar.source != source or first is None or last is None:
-            continue
-        if first < span.end and last >= span.start:
-            with path.open(encoding="utf-8", newline="") as stream:
-                stamps |= {int(row["timestamp"]) for row in csv.DictReader(stream)}
+        if first is not None and last is not None and first <= span.end and last >= span.start:
+            stamps |= _stamps(path, sidecar)
     return stamps
+
+
+def _stamps(path: Path, sidecar: Sidecar) -> set[int]:
+    """All stamps of a batch that can be read. Of one or two rows the sidecar has them."""
+    first, last = sidecar.first_ms, sidecar.last_ms
+    if first is None or last is None:
+        return set()
+    if sidecar.rows <= 2:
+        return {first, last}
+    with closing(lines_of(path)) as lines:
+        rows = records(lines, ",")
+        place = next(rows).index("timestamp")
+        texts = [cells[place] for cells in rows if len(cells) > place]
+    # What a batch of ours has in another form lies outside the API's time.
+    return {int(text) for text in texts if text.isascii() and text.isdigit()}

@@ -12,23 +12,33 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bitstorm.collect.batches import Batch, Draft, Row, batch_name, swept, write_batch
+from bitstorm.collect.daily_switch import Action, Switch, switch_of
+from bitstorm.collect.foreign_formats import (
+    BINANCE_COLUMNS,
+    Form,
+    Stamp,
+    binance_without_header,
+    first_named,
+    recognised,
+)
+from bitstorm.collect.foreign_numbers import Decimal, guessed_decimal, plain
 from bitstorm.collect.foreign_stamps import (
     UNIT_WORDS,
     Unit,
     guessed_unit,
     milliseconds,
+    unit_by_size,
     unread,
     written,
 )
-from bitstorm.collect.table import header_of, lines_of, records
+from bitstorm.collect.table import Head, head_of, lines_of, records
 from bitstorm.errors import BatchError, UsageError
 from bitstorm.instants import DAY_MS, duration_ms, duration_text, iso, now_ms
 from bitstorm.schema import CSV_COLUMNS
-
-Stamp = Literal["close", "open"]
 
 SOURCE = "csv"
 
@@ -43,33 +53,42 @@ _CAP_NAMES = ("market_cap", "market_caps")
 _VOLUME_NAMES = ("volume_24h", "total_volume", "total_volumes")
 _CHANGE_NAMES = ("price_change_24h",)
 
-_SAMPLE_ROWS = 1000
-# Before this CoinGecko's daily stamps carry the price of the day's end, from then on of its start.
-_DAILY_SWITCH_MS = 1_517_270_400_000
+_SAMPLE_LINES = 1020
 
 
 @dataclass(frozen=True)
 class Reading:
     """How a file is taken: places of its columns, unit of its stamps, what they stand for.
 
-    `shift_ms` is added to every stamp. `notes` says in sentences what was chosen and what looks
-    odd; `columns` are the batch's, `names` those of the file that they come from.
+    `form` is the known kind of file that it is. With `by_size` a number's size, row by row, tells
+    its unit. A time without an offset is one of `zone` (UTC when None); `shift_ms` is added to
+    every stamp. `decimal` stands before fractions. `switch` says how CoinGecko's daily points
+    around 2018-01-30 are taken. `notes` says in sentences what was chosen and what looks odd;
+    `columns` are the batch's, `names` those of the file that they come from.
     """
 
-    delimiter: str
-    skipped_lines: int
-    header: tuple[str, ...]
+    head: Head
+    form: Form | None
     names: tuple[str, ...]
     columns: tuple[str, ...]
     unit: Unit
+    by_size: bool
+    zone: ZoneInfo | None
+    decimal: Decimal
     stamp: Stamp
     shift_ms: int
     granularity_ms: int | None
+    switch: Switch | None
     notes: tuple[str, ...]
 
     @property
     def places(self) -> tuple[int, ...]:
-        return tuple(self.header.index(name) for name in self.names)
+        return tuple(self.head.header.index(name) for name in self.names)
+
+    def time_of(self, text: str) -> int | None:
+        """The moment that a stamp's text states (Unix ms), before any shift; None for no time."""
+        unit = unit_by_size(text, self.unit) if self.by_size else self.unit
+        return milliseconds(text, unit, self.zone)
 
 
 @dataclass(frozen=True)
@@ -97,63 +116,86 @@ def read_options(
     timestamp_column: str | None = None,
     price_column: str | None = None,
     unit: Unit | None = None,
-    stamp: Stamp = "close",
+    stamp: Stamp | None = None,
     bar: str | None = None,
+    timezone: str | None = None,
+    delimiter: str | None = None,
+    decimal: Decimal | None = None,
     auto: bool = False,
+    daily_switch: Action = "move",
     vs_currency: str = "usd",
 ) -> Reading:
-    """How `file` is to be taken. `bar` is a duration such as `1h`.
+    """How `file` is to be taken. `bar` is a duration such as `1h`, `timezone` an IANA name.
 
-    With `auto` columns that are not named are recognised by common names. A unit that is not given
-    follows from the size of the stamps. Raises UsageError for options that do not fit the file or
-    each other, BatchError for a file that cannot be read.
+    With `auto` files of CryptoDataDownload, Binance and CoinGecko are recognised, and in others the
+    columns that are not named by common names; the bar of a recognised file is the one that is
+    known of it, unless it is given. Without `stamp` a stamp is taken as it is. A unit that
+    is not given follows from the size of the stamps, row by row. Raises UsageError for options that
+    do not fit the file or each other, BatchError for a file that cannot be read.
     """
-    shift_ms, bar_ms = _shift(stamp, bar)
+    zone = _zone(timezone)
+    if not auto or stamp != "open" or bar is not None:
+        _shift(stamp or "close", bar)
     with closing(lines_of(file)) as lines:
-        delimiter, skipped, header = header_of(lines, file)
-        sample = list(islice(records(lines, delimiter), _SAMPLE_ROWS))
-    notes: list[str] = []
-    if skipped:
-        notes.append(f"{skipped} line(s) before the header are left out")
+        first = list(islice(lines, _SAMPLE_LINES))
+    head = head_of(first, file, delimiter=delimiter)
+    sample = list(records(first[head.rows_at :], head.delimiter))
+    if auto and not head.headed and binance_without_header(sample[0]):
+        head = replace(head, header=BINANCE_COLUMNS)
+    form = recognised(head.header)
+    known = form if auto else None
+    chosen = _chosen(head, known, timestamp_column, price_column, auto, vs_currency)
 
-    time_name = _column(header, timestamp_column, "timestamp", _TIME_NAMES, auto=auto)
-    price_names = tuple(n for base in _PRICE_NAMES for n in (base, f"{base}_{vs_currency}"))
-    price_name = _column(header, price_column, "price", price_names, auto=auto)
-    chosen = {"timestamp": time_name, "price": price_name}
-    for column, bases in zip(
-        CSV_COLUMNS[2:], (_CAP_NAMES, _VOLUME_NAMES, _CHANGE_NAMES), strict=True
-    ):
-        names = [n for base in bases for n in (base, f"{base}_{vs_currency}")]
-        found = _first(header, names)
-        if found is not None and found not in chosen.values():
-            chosen[column] = found
-    notes.append("taken: " + ", ".join(f"{c} from {n!r}" for c, n in chosen.items()))
-
-    texts = [row[header.index(time_name)] for row in sample if len(row) == len(header)]
+    full = [row for row in sample if len(row) == len(head.header)]
+    texts = [row[head.header.index(chosen["timestamp"])].strip() for row in full]
     taken_unit = unit or guessed_unit(texts)
     if taken_unit is None:
         example = f", such as {texts[0]!r}" if texts else ""
         raise UsageError(
-            f"the stamps in {time_name!r} are neither Unix times nor ISO-8601{example}; choose "
-            "another --timestamp-column, or convert them"
+            f"the stamps in {chosen['timestamp']!r} are neither Unix times nor ISO-8601{example}; "
+            "choose another --timestamp-column, or convert them"
         )
-    if unit is None:
-        notes.append(f"stamps are taken as {UNIT_WORDS[taken_unit]}, by their size or form")
-    times = [t for t in (milliseconds(text, taken_unit) for text in texts) if t is not None]
-    spacing = _spacing(times)
+    prices = [row[head.header.index(chosen["price"])].strip() for row in full]
+    guessed, doubtful = guessed_decimal(prices)
     reading = Reading(
-        delimiter=delimiter,
-        skipped_lines=skipped,
-        header=header,
+        head=head,
+        form=form,
         names=tuple(chosen.values()),
         columns=tuple(chosen),
         unit=taken_unit,
-        stamp=stamp,
-        shift_ms=shift_ms,
-        granularity_ms=bar_ms or spacing,
+        by_size=unit is None and taken_unit in ("s", "ms", "us"),
+        zone=zone,
+        decimal=decimal or guessed,
+        stamp="close",
+        shift_ms=0,
+        granularity_ms=None,
+        switch=None,
         notes=(),
     )
-    notes += _doubts(reading, price_name, bar_ms=bar_ms, spacing=spacing, times=times, unit=unit)
+    times = [t for t in map(reading.time_of, texts) if t is not None]
+    spacing = _spacing(times)
+    # A column that was named says that the file is not taken as what it looks like.
+    of_form = known if known is not None and chosen["timestamp"] == known.time else None
+    taken_stamp: Stamp = stamp or "close"
+    bar_ms = None
+    if bar is None and taken_stamp == "open" and of_form is not None:
+        bar_ms = _bar_of(of_form, reading, full) or spacing
+    shift_ms, bar_ms = (bar_ms, bar_ms) if bar_ms else _shift(taken_stamp, bar)
+    reading = replace(
+        reading, stamp=taken_stamp, shift_ms=shift_ms, granularity_ms=bar_ms or spacing
+    )
+    # Who says that a stamp is the bar's start has said what the daily stamps are.
+    if form is not None and form.name == "coingecko" and spacing == DAY_MS and not shift_ms:
+        reading = replace(reading, switch=_switch(file, reading, daily_switch))
+    notes = _choices(reading, chosen, known=known, unit_given=unit is not None, times=times)
+    notes += _doubts(
+        reading, chosen["price"], bar_ms=bar_ms, spacing=spacing, times=times, unit=unit
+    )
+    if doubtful and decimal is None:
+        notes.append(
+            "numbers such as 1,234 are taken to have thousands separators; where the comma stands "
+            "before the fraction, say --decimal ,"
+        )
     return replace(reading, notes=tuple(notes))
 
 
@@ -186,11 +228,19 @@ def import_file(
     corrections: list[dict[str, Any]] = []
     if reading.shift_ms:
         corrections.append({"stamp": reading.stamp, "shifted_ms": reading.shift_ms})
+    if reading.switch is not None and reading.switch.correction is not None:
+        corrections.append(reading.switch.correction)
     request = {
         "file": file.name,
         "columns": dict(zip(reading.columns, reading.names, strict=True)),
         "unit": reading.unit,
     }
+    if reading.form is not None:
+        request["format"] = reading.form.name
+    if reading.zone is not None:
+        request["timezone"] = reading.zone.key
+    if reading.decimal != ".":
+        request["decimal"] = reading.decimal
     with closing(lines_of(file)) as lines:
         batch = write_batch(
             landing,
@@ -238,29 +288,99 @@ def _shift(stamp: Stamp, bar: str | None) -> tuple[int, int | None]:
 
 def _rows(lines: Iterator[str], reading: Reading) -> Iterator[Row]:
     """The rows after the header."""
-    after = islice(lines, reading.skipped_lines + 1, None)
-    return _taken(records(after, reading.delimiter), reading)
+    after = islice(lines, reading.head.rows_at, None)
+    return _taken(records(after, reading.head.delimiter), reading)
 
 
 def _taken(lines: Iterable[list[str]], reading: Reading) -> Iterator[Row]:
-    width, unit, shift = len(reading.header), reading.unit, reading.shift_ms
+    width, shift, switch = len(reading.head.header), reading.shift_ms, reading.switch
     time_place, *places = reading.places
     for cells in lines:
         if len(cells) != width:
             # A cell too many or too few: which number is the price is anybody's guess.
-            raw = reading.delimiter.join(cells)
+            raw = reading.head.delimiter.join(cells)
             said = f"{raw} ({len(cells)} cells, the header has {width})"
             yield Row(None, (said, *("" for _ in places)))
             continue
         text = cells[time_place].strip()
-        read = milliseconds(text, unit)
+        read = reading.time_of(text)
         stamp = None if read is None else read + shift
-        time = unread(text, unit) if stamp is None else written(stamp)
-        yield Row(stamp, (time, *(cells[place].strip() for place in places)))
+        refused = None
+        if stamp is not None and switch is not None:
+            stamp, refused = switch.taken(stamp)
+        if stamp is None:
+            time = unread(text, reading.unit, reading.zone)
+        elif refused is not None:
+            time, stamp = f"{text} ({refused})", None
+        else:
+            time = written(stamp)
+        yield Row(stamp, (time, *(plain(cells[p].strip(), reading.decimal) for p in places)))
+
+
+def _zone(name: str | None) -> ZoneInfo | None:
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(
+            f"--timezone: there is no time zone {name!r}; write an IANA name, such as "
+            "Europe/Berlin or America/New_York"
+        ) from None
+
+
+def _chosen(
+    head: Head,
+    known: Form | None,
+    timestamp_column: str | None,
+    price_column: str | None,
+    auto: bool,
+    vs_currency: str,
+) -> dict[str, str]:
+    """The batch's columns and those of the file that they come from, time and price first."""
+    header = head.header
+    times = _TIME_NAMES
+    prices = tuple(n for base in _PRICE_NAMES for n in (base, f"{base}_{vs_currency}"))
+    if known is not None:
+        timestamp_column, price_column = timestamp_column or known.time, price_column or known.price
+    chosen = {
+        "timestamp": _column(head, timestamp_column, "timestamp", times, auto=auto),
+        "price": _column(head, price_column, "price", prices, auto=auto),
+    }
+    for column, bases in zip(
+        CSV_COLUMNS[2:], (_CAP_NAMES, _VOLUME_NAMES, _CHANGE_NAMES), strict=True
+    ):
+        found = first_named(header, [n for base in bases for n in (base, f"{base}_{vs_currency}")])
+        if found is not None and found not in chosen.values():
+            chosen[column] = found
+    return chosen
+
+
+def _bar_of(form: Form, reading: Reading, rows: Sequence[Sequence[str]]) -> int | None:
+    """The length of a bar from its first and last moment, None where the file has no such pair."""
+    if form.end is None:
+        return None
+    start, end = (reading.head.header.index(name) for name in (form.time, form.end))
+    pairs = [
+        (reading.time_of(row[start].strip()), reading.time_of(row[end].strip())) for row in rows
+    ]
+    # The last moment of a bar is the one before the next begins; microseconds are cut off.
+    lengths = [last + 1 - first for first, last in pairs if first is not None and last is not None]
+    return int(median(lengths)) if lengths else None
+
+
+def _switch(file: Path, reading: Reading, action: Action) -> Switch | None:
+    """How the daily points are taken, from all of them: whether twins are there must be known."""
+    place = reading.places[0]
+    width = len(reading.head.header)
+    with closing(lines_of(file)) as lines:
+        rows = records(islice(lines, reading.head.rows_at, None), reading.head.delimiter)
+        stamps = (reading.time_of(row[place].strip()) for row in rows if len(row) == width)
+        return switch_of(stamps, action)
 
 
 def _column(
-    header: Sequence[str],
+    head: Head,
     asked: str | None,
     what: str,
     names: Sequence[str],
@@ -268,12 +388,13 @@ def _column(
     auto: bool,
 ) -> str:
     """The file's column for the time or the price. Raises UsageError with the columns found."""
-    found = ", ".join(header)
+    header = head.header
+    found = ", ".join(header) + ("" if head.headed else " (it has no header)")
     if asked is not None:
         if asked in header:
             return asked
         raise UsageError(f"there is no column {asked!r} (--{what}-column); the file has: {found}")
-    known = _first(header, names if auto else names[:2] if what == "price" else names[:1])
+    known = first_named(header, names if auto else names[:2] if what == "price" else names[:1])
     if known is None:
         advice = "" if auto else ", or have common names recognised with --format auto"
         raise UsageError(
@@ -283,14 +404,46 @@ def _column(
     return known
 
 
-def _first(header: Sequence[str], names: Sequence[str]) -> str | None:
-    lower = {name.lower(): name for name in header}
-    return next((lower[name] for name in names if name in lower), None)
-
-
 def _spacing(times: Sequence[int]) -> int | None:
     gaps = [abs(later - one) for one, later in pairwise(times) if later != one]
     return int(median(gaps)) if gaps else None
+
+
+def _choices(
+    reading: Reading,
+    chosen: dict[str, str],
+    *,
+    known: Form | None,
+    unit_given: bool,
+    times: Sequence[int],
+) -> list[str]:
+    """What was chosen without being asked for, in sentences."""
+    notes = []
+    if known is not None:
+        notes.append(f"this is taken for {known.title}")
+    if reading.head.skipped:
+        what = "header" if reading.head.headed else "first row"
+        notes.append(f"{reading.head.skipped} line(s) before the {what} are left out")
+    notes.append("taken: " + ", ".join(f"{c} from {n!r}" for c, n in chosen.items()))
+    if not unit_given:
+        notes.append(f"stamps are taken as {UNIT_WORDS[reading.unit]}, by their size or form")
+    if known is not None and known.stamp == "open" and reading.shift_ms:
+        notes.append(
+            f"its stamps are the starts of bars of {duration_text(reading.shift_ms)}: each close "
+            "is moved to its bar's end"
+        )
+    if known is not None and known.stamp == "open" and reading.stamp == "close":
+        notes.append(
+            "files of this kind are stamped with the starts of bars, and stamps are taken as they "
+            "are: say --stamp open, or each price stands a bar too early"
+        )
+    if reading.decimal != ".":
+        notes.append("the comma is taken to stand before the fraction")
+    if len(times) > 1 and times[0] > times[-1]:
+        notes.append("rows run from the newest to the oldest; the order does not matter")
+    if reading.switch is not None:
+        notes.append(reading.switch.note)
+    return notes
 
 
 def _doubts(
@@ -316,14 +469,4 @@ def _doubts(
         )
     if unit is not None and not times:
         doubts.append(f"none of the first stamps is in {UNIT_WORDS[unit]}")
-    if (
-        "volume_24h" in reading.columns
-        and spacing == DAY_MS
-        and times
-        and min(times) < _DAILY_SWITCH_MS
-    ):
-        doubts.append(
-            "this looks like CoinGecko's daily history: before 2018-01-30 its stamps carry the "
-            "price of the day's end, a day too early; start at that day to be safe"
-        )
     return doubts

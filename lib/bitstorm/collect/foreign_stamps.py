@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from bitstorm.instants import DAY_MS, iso
 from bitstorm.schema import SECONDS_BELOW
 
-Unit = Literal["s", "ms", "us", "iso"]
+# `ampm` is CryptoDataDownload's: 2017-07-01 11-AM.
+Unit = Literal["s", "ms", "us", "iso", "ampm"]
 
 UNIT_WORDS: Mapping[Unit, str] = MappingProxyType(
     {
@@ -20,25 +22,28 @@ UNIT_WORDS: Mapping[Unit, str] = MappingProxyType(
         "ms": "Unix milliseconds",
         "us": "Unix microseconds",
         "iso": "ISO-8601",
+        "ampm": "dates with hours such as 11-AM",
     }
 )
 
 _NUMBER = re.compile(r"\d{1,19}(\.\d*)?", re.ASCII)
+_AMPM = re.compile(r"(\d{4}-\d\d-\d\d) (0?[1-9]|1[0-2])-([AP]M)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME_MS = 10**15
 
 
-def milliseconds(text: str, unit: Unit) -> int | None:
-    """Unix ms of a stamp (below a millisecond cut off), None when it is none of this unit."""
-    if unit == "iso":
-        if text.isdigit():
+def milliseconds(text: str, unit: Unit, zone: ZoneInfo | None = None) -> int | None:
+    """Unix ms of a stamp (below a millisecond cut off), None when it is none of this unit.
+
+    A date-time without an offset is one of `zone`, of UTC without; None as well where the clock of
+    the zone skips or repeats that time.
+    """
+    if unit in ("iso", "ampm"):
+        moment = _moment(text, unit)
+        if moment is not None and moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC) if zone is None else _in_zone(moment, zone)
+        if moment is None:
             return None
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
         since = moment - _EPOCH
         return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
     if not _NUMBER.fullmatch(text):
@@ -54,15 +59,50 @@ def milliseconds(text: str, unit: Unit) -> int | None:
     return stamp if stamp < _NO_TIME_MS else None
 
 
+def unit_by_size(text: str, unit: Unit) -> Unit:
+    """The unit of a number by its size: files of many years change it. Else `unit`."""
+    if not _NUMBER.fullmatch(text):
+        return unit
+    value = int(text.partition(".")[0])
+    return "s" if value < SECONDS_BELOW else "ms" if value < 10**14 else "us"
+
+
+def _moment(text: str, unit: Unit) -> datetime | None:
+    if unit == "ampm":
+        match = _AMPM.fullmatch(text)
+        if match is None:
+            return None
+        hour = int(match[2]) % 12 + (12 if match[3] == "PM" else 0)
+        text = f"{match[1]}T{hour:02d}:00"
+    elif text.isdigit():
+        return None
+    elif text.endswith((" UTC", " GMT")):
+        text = text[:-4] + "Z"
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _in_zone(moment: datetime, zone: ZoneInfo) -> datetime | None:
+    """The moment when the zone's clock shows this; None when it never or twice does."""
+    first, second = (moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return first if first == second else None
+
+
 def written(stamp_ms: int) -> str:
     """The stamp as a batch has it: an integer, or ISO-8601 where that would read as seconds."""
     return str(stamp_ms) if stamp_ms >= SECONDS_BELOW else iso(stamp_ms)
 
 
-def unread(text: str, unit: Unit) -> str:
+def unread(text: str, unit: Unit, zone: ZoneInfo | None = None) -> str:
     """The raw text; with a remark where ingest might read it, in another unit or unshifted."""
     may_be_read = text[:1].isdigit() or text[:1] in ("+", "-", ".")
-    return f"{text} (not {UNIT_WORDS[unit]})" if may_be_read else text
+    if not may_be_read:
+        return text
+    if zone is not None and milliseconds(text, unit) is not None:
+        return f"{text} (the clock of {zone.key} shows this never or twice)"
+    return f"{text} (not {UNIT_WORDS[unit]})"
 
 
 def guessed_unit(texts: Sequence[str]) -> Unit | None:
@@ -70,8 +110,9 @@ def guessed_unit(texts: Sequence[str]) -> Unit | None:
     votes: Counter[Unit] = Counter()
     for text in map(str.strip, texts):
         if _NUMBER.fullmatch(text):
-            value = int(text.partition(".")[0])
-            votes["s" if value < SECONDS_BELOW else "ms" if value < 10**14 else "us"] += 1
+            votes[unit_by_size(text, "s")] += 1
         elif milliseconds(text, "iso") is not None:
             votes["iso"] += 1
+        elif milliseconds(text, "ampm") is not None:
+            votes["ampm"] += 1
     return votes.most_common(1)[0][0] if votes else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,19 +12,63 @@ class Span(NamedTuple):
     end: int
 
 
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """The same moments in as few spans as can be, oldest first; empty spans are left out."""
+    joined: list[Span] = []
+    for span in sorted(span for span in spans if span.start < span.end):
+        if joined and span.start <= joined[-1].end:
+            joined[-1] = Span(joined[-1].start, max(joined[-1].end, span.end))
+        else:
+            joined.append(span)
+    return joined
+
+
+def minus(spans: Iterable[Span], covered: Iterable[Span]) -> list[Span]:
+    """What of `spans` no span of `covered` holds, merged, oldest first; one sweep over both."""
+    held = merged(covered)
+    left: list[Span] = []
+    place = 0
+    for start, end in merged(spans):
+        reached = start
+        while place < len(held) and held[place].end <= reached:
+            place += 1
+        ahead = place
+        while ahead < len(held) and held[ahead].start < end:
+            if held[ahead].start > reached:
+                left.append(Span(reached, held[ahead].start))
+            reached = max(reached, held[ahead].end)
+            ahead += 1
+        if reached < end:
+            left.append(Span(reached, end))
+        place = max(place, ahead - 1)
+    return left
+
+
+def overlap(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
+    """What is in both, merged, oldest first."""
+    ours = merged(spans)
+    return minus(ours, minus(ours, others))
+
+
 def without(wanted: Span, covered: Iterable[Span]) -> list[Span]:
     """What of `wanted` no span of `covered` holds, oldest first."""
-    missing = []
-    reached = wanted.start
-    for span in sorted(covered):
-        if span.start >= wanted.end:
-            break
-        if span.start > reached:
-            missing.append(Span(reached, span.start))
-        reached = max(reached, span.end)
-    if reached < wanted.end:
-        missing.append(Span(reached, wanted.end))
-    return missing
+    return minus([wanted], covered)
+
+
+def whole(spans: Iterable[Span], *, step: int) -> list[Span]:
+    """Of the merged spans what fills whole steps of the grid through zero."""
+    inner = [Span(-(-s.start // step) * step, s.end // step * step) for s in merged(spans)]
+    return [span for span in inner if span.start < span.end]
+
+
+def length(spans: Iterable[Span]) -> int:
+    """Milliseconds of all spans together; where they overlap, twice."""
+    return sum(span.end - span.start for span in spans)
+
+
+def hull(spans: Sequence[Span]) -> Span:
+    """The shortest span that holds them all; `spans` must not be empty."""
+    return Span(min(span.start for span in spans), max(span.end for span in spans))
 
 
 def cut(span: Span, *, every: int) -> list[Span]:

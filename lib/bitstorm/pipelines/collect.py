@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 from bitstorm.collect import source
-from bitstorm.collect.backfill import Backfilled, Progress
+from bitstorm.collect.backfill import Backfilled, Progress, planned
 from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import Collected, collect_once
+from bitstorm.collect.spans import Span
 from bitstorm.errors import WorkspaceError
-from bitstorm.instants import iso
+from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
+
+_BAR = 20
+
+
+@dataclass(frozen=True)
+class PlannedSlice:
+    """One request: from and to in Unix ms UTC, and the points to expect of it, one an hour."""
+
+    from_ms: int
+    to_ms: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A backfill that is not made: its `slices`, newest first, and their cost."""
+
+    wanted: Span
+    clamped: bool
+    calls: int
+    credits: int
+    points: int
+    slices: tuple[PlannedSlice, ...]
+
+    @property
+    def idle(self) -> bool:
+        return not self.slices
 
 
 def collect(context: Context, *, asking: AbstractContextManager[object] | None = None) -> Collected:
@@ -41,32 +72,95 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
 
 
 def backfill(
-    context: Context, *, days: int | None = None, until_ms: int | None = None
+    context: Context,
+    *,
+    days: int | None = None,
+    until_ms: int | None = None,
+    gaps_only: bool = False,
+    clock: Callable[[], int] = now_ms,
 ) -> Backfilled:
-    """History of `days` up to `until_ms` (ms UTC; now), in slices, only what is missing."""
-    settings = context.settings
+    """History of `days` up to `until_ms` (ms UTC; now), in slices, only what is missing.
+
+    With `gaps_only` just the slots that `gaps` says are still to be asked for.
+    """
 
     def show(progress: Progress) -> None:
-        context.console.progress(
-            f"    slice {progress.done}/{progress.total}  {progress.points:,} points  "
-            f"{iso(progress.span.start)} …"
-        )
+        context.console.progress(progress_line(progress))
 
-    with _opened(context) as client:
-        context.workspace.check(context.origin())
+    with _opened(context, clock=clock) as client:
         return fetch_history(
-            client,
-            context.workspace.landing,
-            coin=settings.source.coin,
-            vs_currency=settings.source.vs_currency,
-            days=settings.backfill.days if days is None else days,
-            slice_days=settings.backfill.slice_days,
-            until_ms=until_ms,
-            progress=show,
+            client, **_wanted(context, days, until_ms, gaps_only, clock), progress=show
         )
 
 
-def _opened(context: Context) -> AbstractContextManager[CoinGecko]:
+def plan(
+    context: Context,
+    *,
+    days: int | None = None,
+    until_ms: int | None = None,
+    gaps_only: bool = False,
+    clock: Callable[[], int] = now_ms,
+) -> Planned:
+    """What `backfill` would ask for, and what that would cost; no price is fetched."""
+    with _opened(context, clock=clock) as client:
+        found = planned(client, **_wanted(context, days, until_ms, gaps_only, clock))
+    return Planned(
+        wanted=found.wanted,
+        clamped=found.clamped,
+        calls=len(found.slices),
+        credits=len(found.slices),
+        points=found.points,
+        slices=tuple(
+            PlannedSlice(one.span.start, one.span.end, one.points) for one in found.slices
+        ),
+    )
+
+
+def progress_line(progress: Progress) -> str:
+    """A bar and what was had so far."""
+    full = _BAR * progress.done // progress.total
+    return (
+        f"    [{'#' * full}{'.' * (_BAR - full)}] slice {progress.done}/{progress.total}  "
+        f"{progress.points:,} points  {progress.empty:,} hours without one  "
+        f"{progress.calls} calls  {progress.credits} credits  back to {iso(progress.span.start)}"
+    )
+
+
+def _wanted(
+    context: Context,
+    days: int | None,
+    until_ms: int | None,
+    gaps_only: bool,
+    clock: Callable[[], int],
+) -> dict[str, Any]:
+    # The store loads pyarrow, which one live observation can do without.
+    from bitstorm.pipelines.gaps import find_gaps, known_hours
+
+    settings, origin = context.settings, context.origin()
+    context.workspace.check(origin)
+    within = None
+    if gaps_only:
+        within = find_gaps(context, clock=clock).unasked_spans()
+        if days is None:
+            # All of them, as far back as they go.
+            oldest = min([span.start for span in within], default=clock())
+            days = max(1, -(-(clock() - oldest) // DAY_MS))
+    return {
+        "landing": context.workspace.landing,
+        "coin": settings.source.coin,
+        "vs_currency": settings.source.vs_currency,
+        "days": settings.backfill.days if days is None else days,
+        "slice_days": settings.backfill.slice_days,
+        "until_ms": until_ms,
+        "within": within,
+        "known": known_hours(context, origin),
+        "clock": clock,
+    }
+
+
+def _opened(
+    context: Context, *, clock: Callable[[], int] = now_ms
+) -> AbstractContextManager[CoinGecko]:
     """The settings' source, held to its limits by the workspace's count of calls."""
     return source.opened(
         context.settings,
@@ -74,4 +168,5 @@ def _opened(context: Context) -> AbstractContextManager[CoinGecko]:
         calls=context.workspace.calls,
         tell=context.console.say,
         warn=context.console.warn,
+        clock=clock,
     )

@@ -20,9 +20,12 @@ class Foreign:
     timestamp_column: str | None = None
     price_column: str | None = None
     unit: Literal["s", "ms", "us", "iso"] | None = None
-    stamp: Literal["close", "open"] = "close"
+    stamp: Literal["close", "open"] | None = None
     bar: str | None = None
     auto: bool = False
+    timezone: str | None = None
+    delimiter: str | None = None
+    decimal: Literal[".", ","] | None = None
 
 
 def import_file(context: Context, wanted: Foreign) -> Imported:
@@ -51,6 +54,10 @@ def _reading(context: Context, wanted: Foreign) -> Reading:
         unit=wanted.unit,
         stamp=wanted.stamp,
         bar=wanted.bar,
+        timezone=wanted.timezone,
+        delimiter=wanted.delimiter,
+        decimal=wanted.decimal,
         auto=wanted.auto,
+        daily_switch=context.settings.import_.daily_switch,
         vs_currency=context.settings.source.vs_currency,
     )

@@ -6,25 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitstorm.collect.gaps import Gap
 from bitstorm.errors import ModelError
-from bitstorm.instants import duration_ms, iso, now_ms
+from bitstorm.instants import iso, now_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.gaps import find_gaps
 from bitstorm.store import landing, snapshots
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Grid buckets without an observation between two that have one; labels in ms UTC."""
-
-    after_ms: int
-    before_ms: int
-    missing: int
-
-
-@dataclass(frozen=True)
 class Status:
-    """`age_ms` is how old the newest price is; `gaps` are on the settings' grid, newest first."""
+    """`age_ms` is how old the newest price is, those that wait for ingest included.
+
+    `expected`, `missing` and `unasked` count slots of the settings' grid, as `gaps` has them;
+    `gaps` are the newest few of `gap_count`, newest first.
+    """
 
     origin: str | None
     prices: dict[str, Any] | None
@@ -35,7 +32,9 @@ class Status:
     refused_batches: int
     gaps: tuple[Gap, ...]
     gap_count: int
+    expected: int
     missing: int
+    unasked: int
     age_ms: int | None
 
 
@@ -54,9 +53,8 @@ def status(context: Context) -> Status:
         settle_seconds=settings.ingest.settle_seconds,
         now_ms=now_ms(),
     )
-    gaps = [] if prices is None else _gaps(prices, duration_ms(settings.grid.frequency))
+    slots = find_gaps(context)
     bound = workspace.bound_to()
-    last = None if prices is None else prices.manifest.last_ms
     return Status(
         origin=None if bound is None else str(bound),
         prices=_facts(prices),
@@ -65,10 +63,12 @@ def status(context: Context) -> Status:
         waiting_batches=len(found.ready),
         unsettled_batches=len(found.unsettled),
         refused_batches=len(found.refused),
-        gaps=tuple(gaps[-MOST_GAPS:][::-1]),
-        gap_count=len(gaps),
-        missing=sum(gap.missing for gap in gaps),
-        age_ms=None if last is None else now_ms() - last,
+        gaps=slots.gaps[-MOST_GAPS:][::-1],
+        gap_count=len(slots.gaps),
+        expected=slots.expected,
+        missing=slots.missing,
+        unasked=slots.unasked,
+        age_ms=slots.age_ms,
     )
 
 
@@ -84,31 +84,6 @@ def _facts(snapshot: snapshots.Snapshot | None) -> dict[str, Any] | None:
         "first": None if manifest.first_ms is None else iso(manifest.first_ms),
         "last": None if manifest.last_ms is None else iso(manifest.last_ms),
     }
-
-
-def _gaps(snapshot: snapshots.Snapshot, step_ms: int) -> list[Gap]:
-    """Holes of the grid, read file by file: months are sorted and do not overlap."""
-    import pyarrow.parquet as pq
-
-    gaps: list[Gap] = []
-    before: int | None = None
-    for path in snapshot.files:
-        stamps = pq.ParquetFile(path).read(columns=["timestamp"]).column(0).to_numpy()
-        labels = -(-stamps // step_ms)
-        labels.sort()
-        for label in _distinct_starts(labels, before):
-            gaps.append(Gap(label[0] * step_ms, label[1] * step_ms, label[1] - label[0] - 1))
-        before = int(labels[-1]) if len(labels) else before
-    return gaps
-
-
-def _distinct_starts(labels: Any, before: int | None) -> list[tuple[int, int]]:
-    """Neighbouring labels more than one apart, the last label of the month before included."""
-    import numpy as np
-
-    series = labels if before is None else np.concatenate(([before], labels))
-    wide = np.flatnonzero(np.diff(series) > 1)
-    return [(int(series[i]), int(series[i + 1])) for i in wide]
 
 
 def _newest_run(checkpoints: Path) -> str | None:

@@ -1,0 +1,85 @@
+"""The slots of a regular grid: which have an observation, and what is known of the others.
+
+A slot is named by its end t and holds the observations of (t - step, t], as the indicators' grid
+has it; as a span it is written [t - step, t).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bitstorm.collect.spans import Span, length, merged, minus, overlap, whole
+
+# open         still to be asked for
+# empty        asked for, and the source has nothing there: never asked again
+# refused      a batch had an observation that the data set does not have: refused or retracted
+# unreachable  nobody to ask: older than the plan of the key reaches, or the source is a file
+State = Literal["open", "empty", "refused", "unreachable"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """`missing` slots in a row, all in one state: nothing is observed after `start_ms` and up to
+    `end_ms` (Unix ms UTC, both on the grid)."""
+
+    start_ms: int
+    end_ms: int
+    missing: int
+    state: State
+
+
+def occupied(stamps: Any, step: int) -> list[Span]:
+    """The slots that the stamps (Unix ms, any order, any integers or an array) lie in, merged."""
+    import numpy as np
+
+    ends = np.unique(-(-np.asarray(stamps, dtype=np.int64) // step))
+    if not len(ends):
+        return []
+    breaks = np.flatnonzero(np.diff(ends) > 1)
+    firsts = ends[np.concatenate(([0], breaks + 1))]
+    lasts = ends[np.concatenate((breaks, [len(ends) - 1]))]
+    return [
+        Span((first - 1) * step, last * step)
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+    ]
+
+
+def gaps(
+    expected: Span,
+    present: Iterable[Span],
+    *,
+    settled: Sequence[Span],
+    had: Sequence[Span],
+    reach_ms: int | None,
+    step: int,
+) -> list[Gap]:
+    """The missing slots of `expected`, a gap for each run of one state, oldest first.
+
+    `expected` and `present` are of whole slots. `settled` is what the source has answered for good,
+    `had` the slots for which a batch had an observation, `reach_ms` from when on the source can be
+    asked (Unix ms), None where there is nobody to ask.
+    """
+    missing = minus([expected], present)
+    answered = overlap(missing, whole(settled, step=step))
+    refused = overlap(answered, had)
+    rest = minus(missing, answered)
+    askable = [] if reach_ms is None else [Span(-(-reach_ms // step) * step, expected.end)]
+    kinds: tuple[tuple[State, list[Span]], ...] = (
+        ("refused", refused),
+        ("empty", minus(answered, refused)),
+        ("unreachable", minus(rest, askable)),
+        ("open", overlap(rest, askable)),
+    )
+    found = [
+        Gap(span.start, span.end, (span.end - span.start) // step, state)
+        for state, spans in kinds
+        for span in spans
+    ]
+    return sorted(found, key=lambda gap: gap.start_ms)
+
+
+def count(spans: Iterable[Span], step: int) -> int:
+    """How many slots the spans of whole slots hold."""
+    return length(merged(spans)) // step

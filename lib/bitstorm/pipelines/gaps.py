@@ -1,0 +1,113 @@
+"""`gaps`: the slots of the grid that should have an observation against those that have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bitstorm.collect import backfill as history
+from bitstorm.collect.gaps import Gap, count, gaps, occupied
+from bitstorm.collect.spans import Span, hull, merged, overlap
+from bitstorm.instants import HOUR_MS, duration_ms, now_ms
+from bitstorm.pipelines.context import Context
+from bitstorm.sidecar import Origin
+from bitstorm.store import snapshots
+from bitstorm.store.snapshots import Snapshot
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What is expected from the first observation to now, in slots of `frequency`.
+
+    Of a file nothing is expected after its last row. `first_ms` and `until_ms` bound the expected
+    slots, `age_ms` says how old the newest observation is; None before the first one. `unasked` of
+    the `missing` slots are still to be asked for. `gaps` are oldest first; times are Unix ms UTC.
+    """
+
+    frequency: str
+    first_ms: int | None
+    until_ms: int | None
+    expected: int
+    present: int
+    missing: int
+    unasked: int
+    age_ms: int | None
+    gaps: tuple[Gap, ...]
+
+    @property
+    def idle(self) -> bool:
+        return not self.missing
+
+    def unasked_spans(self) -> list[Span]:
+        """Where `backfill --gaps` has something to ask for."""
+        return [Span(gap.start_ms, gap.end_ms) for gap in self.gaps if gap.state == "open"]
+
+
+def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
+    """Gaps of the data set together with the batches that wait for ingest; reads times only.
+
+    With a snapshot pinned, of that one alone. `clock` gives Unix ms. Raises SnapshotMissing for an
+    unknown ID, SnapshotDamaged for files that are not as written.
+    """
+    settings, landing = context.settings, context.workspace.landing
+    step = duration_ms(settings.grid.frequency)
+    snapshot = snapshots.current(context.workspace.prices, snapshot=context.snapshot)
+    origin = context.workspace.bound_to() or context.origin()
+    present, last_ms = stored_slots(snapshot, step), _last(snapshot)
+    if context.snapshot is None:
+        waiting = history.waiting_batches(landing, origin, known=snapshots.read_ledger(snapshot))
+        present = merged([*present, *history.slots_of(waiting, step=step)])
+        last_ms = max([t for _, s in waiting if (t := s.last_ms)] + [last_ms or 0]) or None
+    now = clock()
+    if not present or last_ms is None:
+        return Gaps(settings.grid.frequency, None, None, 0, 0, 0, 0, None, ())
+    first, last = hull(present)
+    from_file = origin.source == "csv"
+    expected = Span(first, last if from_file else max(last, now // step * step))
+    hours = stored_slots(snapshot, HOUR_MS)
+    found = gaps(
+        expected,
+        present,
+        settled=history.answered(landing, origin, known=hours),
+        had=history.landed_slots(landing, origin, step=step),
+        reach_ms=None if from_file else history.reach_ms(settings.source.plan, now),
+        step=step,
+    )
+    return Gaps(
+        frequency=settings.grid.frequency,
+        first_ms=first,
+        until_ms=expected.end,
+        expected=count([expected], step),
+        present=count(overlap([expected], present), step),
+        missing=sum(gap.missing for gap in found),
+        unasked=sum(gap.missing for gap in found if gap.state == "open"),
+        age_ms=now - last_ms,
+        gaps=tuple(found),
+    )
+
+
+def known_hours(context: Context, origin: Origin) -> list[Span]:
+    """The hours that the newest snapshot holds; none where it is of another origin."""
+    if context.workspace.bound_to() not in (None, origin):
+        return []
+    return stored_slots(snapshots.current(context.workspace.prices), HOUR_MS)
+
+
+def stored_slots(snapshot: Snapshot | None, step: int) -> list[Span]:
+    """The slots that have an observation: file by file and piece by piece, times alone."""
+    if snapshot is None:
+        return []
+    import pyarrow.parquet as pq
+
+    found: list[Span] = []
+    for path in snapshot.files:
+        with pq.ParquetFile(path) as file:
+            for piece in file.iter_batches(columns=["timestamp"]):
+                found += occupied(piece.column(0).to_numpy(zero_copy_only=False), step)
+        # Many pieces of a dense month are one span.
+        found = merged(found)
+    return found
+
+
+def _last(snapshot: Snapshot | None) -> int | None:
+    return None if snapshot is None else snapshot.manifest.last_ms
