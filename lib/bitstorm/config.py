@@ -57,6 +57,11 @@ class Source(_Section):
         300.0, gt=0, description="for one request with all its retries and waits"
     )
     retries: int = Field(5, ge=0, description="further tries after a fault that may pass")
+    max_jump: float | None = Field(
+        10.0,
+        gt=1,
+        description="most times above or below the prices around it; null: any price is believed",
+    )
 
 
 class Simulator(_Section):

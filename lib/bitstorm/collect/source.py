@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from bitstorm.collect.coingecko import CoinGecko, client_from
+from bitstorm.collect.door import Door
 from bitstorm.config import Settings
 from bitstorm.errors import UsageError
 from bitstorm.instants import now_ms
@@ -16,13 +17,14 @@ def opened(
     settings: Settings,
     environ: Mapping[str, str],
     *,
+    door: Door | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Iterator[CoinGecko]:
     """A client: of CoinGecko, or of a simulator that runs for as long as the context.
 
     In the mode `simulated` an own simulator is started unless `source.base_url` names one. `clock`
-    (Unix ms) serves both sides. Raises UsageError in the mode `csv`, KeyProblem for a plan without
-    its key.
+    (Unix ms) serves both sides, `door` judges the answers. Raises UsageError in the
+    mode `csv`, KeyProblem for a plan without its key.
     """
     mode = settings.source.mode
     if mode == "csv":
@@ -37,10 +39,10 @@ def opened(
         with (
             Simulator(Market(settings.simulator.seed), clock=clock) as simulator,
             client_from(
-                settings.source, environ, base_url=simulator.base_url, clock=clock
+                settings.source, environ, base_url=simulator.base_url, door=door, clock=clock
             ) as client,
         ):
             yield client
     else:
-        with client_from(settings.source, environ, clock=clock) as client:
+        with client_from(settings.source, environ, door=door, clock=clock) as client:
             yield client
