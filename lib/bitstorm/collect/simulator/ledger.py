@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
-from bitstorm.instants import DAY_MS
+from bitstorm.instants import DAY_MS, HOUR_MS
 
 Point = tuple[int, float, float | None, float | None]
 
@@ -42,15 +43,23 @@ class Served:
         """
         if self.status != 200 or not self.whole:
             return []
-        points = _points(self.body)
+        touches_now = self._touches_now()
+        points = _points(self.body, touches_now)
         if self.truth is not self.body:
-            true = _points(self.truth)
+            true = _points(self.truth, touches_now)
             points = {
                 stamp: point
                 for stamp, point in points.items()
                 if stamp in true and true[stamp][0] == point[0]
             }
         return [(t, *point) for t, point in sorted(points.items()) if t <= self.at_ms]
+
+    def _touches_now(self) -> bool:
+        """Whether a chart's last point may be the one for "now": a range that ended long ago has
+        none, and one may be half an hour old.
+        """
+        asked = dict(parse_qsl(self.query)).get("to", "")
+        return not asked.isdecimal() or int(asked) * 1000 >= self.at_ms - HOUR_MS
 
 
 class Ledger:
@@ -90,7 +99,7 @@ class Ledger:
 _Values = tuple[float, float | None, float | None]
 
 
-def _points(body: bytes) -> dict[int, _Values]:
+def _points(body: bytes, touches_now: bool) -> dict[int, _Values]:
     """Price, cap and volume by stamp, of a live price or a chart; nothing of any other body."""
     try:
         content = json.loads(body)
@@ -99,7 +108,7 @@ def _points(body: bytes) -> dict[int, _Values]:
     if not isinstance(content, dict):
         return {}
     if isinstance(content.get("prices"), list):
-        return _chart(content)
+        return _chart(content, touches_now)
     found: dict[int, _Values] = {}
     for fields in content.values():
         if not isinstance(fields, dict) or not isinstance(fields.get("last_updated_at"), int):
@@ -114,9 +123,9 @@ def _points(body: bytes) -> dict[int, _Values]:
     return found
 
 
-def _chart(content: dict[str, Any]) -> dict[int, _Values]:
+def _chart(content: dict[str, Any], touches_now: bool) -> dict[int, _Values]:
     prices = content["prices"]
-    if prices and prices[-1][0] % 1000 == 0 and prices[-1][0] % DAY_MS:
+    if touches_now and prices and prices[-1][0] % 1000 == 0 and prices[-1][0] % DAY_MS:
         prices = prices[:-1]
     caps, volumes = dict(content.get("market_caps", [])), dict(content.get("total_volumes", []))
     found: dict[int, _Values] = {}
