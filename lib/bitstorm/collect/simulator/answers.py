@@ -262,7 +262,8 @@ def _markets(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
             "id": COIN,
             "symbol": "btc",
             "name": "Bitcoin",
-            "image": None,
+            # A text in every answer and in the vendor's model, which takes no null here.
+            "image": "https://assets.coingecko.com/coins/images/1/large/bitcoin.png",
             "current_price": _rounded(price * rate, ask.query.get("precision")),
             "market_cap": _number(cap * rate),
             "market_cap_rank": 1,
@@ -284,7 +285,8 @@ def _markets(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
             "atl_change_percentage": None,
             "atl_date": None,
             "roi": None,
-            "last_updated": iso(node),
+            # A node is a whole minute; the API has milliseconds here.
+            "last_updated": iso(node).replace("Z", ".000Z"),
         }
     ]
 
