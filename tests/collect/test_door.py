@@ -169,6 +169,19 @@ def test_a_live_price_with_a_strange_cap_is_a_price() -> None:
         assert client.refused == 1
 
 
+@pytest.mark.parametrize(("price", "doubtful"), [(None, False), (0, True), ("x", True), (1, False)])
+def test_an_answer_with_strange_prices_is_doubtful_one_with_nulls_is_not(
+    price: Any, doubtful: bool
+) -> None:
+    raw = http("200 OK", chart([1.0, price, 1.0]))
+    with (
+        answering([raw]) as url,
+        CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
+    ):
+        client.market_chart("bitcoin", "usd", 30)
+        assert client.doubtful is doubtful
+
+
 def live(market: Market, *, clock_ms: int, door: Door, landing: Path) -> Any:
     """One collect with this machine's clock, from a server whose own is right."""
     with (

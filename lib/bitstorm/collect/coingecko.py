@@ -51,7 +51,8 @@ class CoinGecko:
 
     Time-outs and `deadline` are in seconds, the latter for one call with all its retries. The key
     travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made,
-    `refused` the values that the door left out of good answers.
+    `refused` the values that the door left out of good answers. `doubtful` says whether the last
+    answer had prices among them that are not simply null: where it has no point one may yet come.
     Raises KeyProblem when the plan needs a key and there is none, UsageError when the key would
     travel unencrypted.
     """
@@ -90,6 +91,7 @@ class CoinGecko:
         self._clock = clock
         self._door = Door() if door is None else door
         self.refused = 0
+        self.doubtful = False
         self._mark: str | None = None
         self._answered = False
         self._transport = Transport(
@@ -284,6 +286,7 @@ class CoinGecko:
         ) as seen:
             read_out = read(self._content(path, seen.reply), seen)
         self.refused += len(seen.refused)
+        self.doubtful = seen.doubtful
         return read_out
 
     def _content(self, path: str, reply: Reply) -> Any:

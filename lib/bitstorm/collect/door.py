@@ -64,6 +64,11 @@ class Seen:
     reply: Reply
     refused: list[Bad] = field(default_factory=list)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether a price was refused that is not null, which is the source's way to say none."""
+        return any(bad.field == "price" and bad.rule != "price_present" for bad in self.refused)
+
     def refuse(self, timestamp: Any, name: str, value: Any, rule: str, reason: str) -> None:
         self.refused.append(Bad(timestamp, name, value, rule, reason))
 
@@ -302,8 +307,10 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as strict JSON can hold it."""
-    return value if value is None or _is_finite(value) else _shown(value)
+    """A value as strict JSON can hold it; whole numbers as the source writes them."""
+    if not _is_finite(value):
+        return None if value is None else _shown(value)
+    return int(value) if value.is_integer() else value
 
 
 def _without(reply: Reply, secret: str | None) -> Reply:
