@@ -7,23 +7,25 @@ import os
 from bitstorm.collect import source
 from bitstorm.collect.backfill import Backfilled, Progress
 from bitstorm.collect.backfill import backfill as fetch_history
-from bitstorm.collect.door import FOLDER, Door, newest_landed
 from bitstorm.collect.live import Collected, collect_once
 from bitstorm.instants import iso
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.door import door_of, tell_refused
 
 
 def collect(context: Context) -> Collected:
     """One live observation → one batch, or none when the source still states the last one."""
     settings = context.settings.source
-    with source.opened(context.settings, os.environ, door=_door(context)) as client:
+    with source.opened(context.settings, os.environ, door=door_of(context)) as client:
         context.workspace.check(context.origin())
-        return collect_once(
+        collected = collect_once(
             client,
             context.workspace.landing,
             coin=settings.coin,
             vs_currency=settings.vs_currency,
         )
+        tell_refused(context, client)
+        return collected
 
 
 def backfill(
@@ -38,7 +40,7 @@ def backfill(
             f"{iso(progress.span.start)} …"
         )
 
-    with source.opened(settings, os.environ, door=_door(context)) as client:
+    with source.opened(settings, os.environ, door=door_of(context)) as client:
         context.workspace.check(context.origin())
         fetched = fetch_history(
             client,
@@ -50,21 +52,5 @@ def backfill(
             until_ms=until_ms,
             progress=show,
         )
-        if client.refused:
-            folder = context.workspace.rejects / FOLDER
-            context.console.say(
-                f"{client.refused:,} values of the source were left out; what it said, and why "
-                f"not, is in {folder}"
-            )
+        tell_refused(context, client)
         return fetched
-
-
-def _door(context: Context) -> Door:
-    """What answers have to pass, with the workspace's `rejects/` for those that do not."""
-    settings, workspace = context.settings, context.workspace
-    return Door(
-        rejects=workspace.rejects,
-        max_jump=settings.source.max_jump,
-        future_seconds=settings.ingest.future_seconds,
-        previous=lambda: newest_landed(workspace.landing),
-    )
