@@ -163,6 +163,10 @@ def test_a_known_file_is_recognised_and_shown_before_it_is_taken(tmp_path):
         "1735689600000000,93576.00,94509.42,93489.03,94401.14,755.99,1735693199999999,71064311.9,"
         "129000,401.1,37712345.6,0\n"
     )
-    done = bitstorm("import", "btc.csv", "--format", "auto", "--preview", cwd=tmp_path)
+    preview = ("import", "btc.csv", "--format", "auto", "--preview")
+    done = bitstorm(*preview, cwd=tmp_path)
+    assert "2025-01-01T00:00:00Z, 94401.14" in done.stdout
+    assert "say --stamp open" in done.stdout
+    done = bitstorm(*preview, "--stamp", "open", cwd=tmp_path)
     assert "2025-01-01T01:00:00Z, 94401.14" in done.stdout
     assert "note: this is taken for klines of Binance" in done.stdout

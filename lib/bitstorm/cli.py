@@ -498,8 +498,20 @@ def config_show(invocation: Invocation) -> Any:
 @bitstorm.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free one.")
 @click.option("--replay", type=click.Path(path_type=Path), help="A recorded market chart.")
+@click.option("--faults", type=click.Path(path_type=Path), help="A script of wrong answers.")
+@click.option(
+    "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
+)
+@click.option("--limited", is_flag=True, help="Refuse more calls and credits than the plan has.")
 @_options
-def simulate(invocation: Invocation, port: int | None, replay: Path | None) -> Any:
+def simulate(
+    invocation: Invocation,
+    port: int | None,
+    replay: Path | None,
+    faults: Path | None,
+    plan: Any,
+    limited: bool,
+) -> Any:
     """The simulated market as a CoinGecko-compatible API on loopback."""
     from bitstorm.pipelines.simulate import simulate as pipeline
 
@@ -508,7 +520,15 @@ def simulate(invocation: Invocation, port: int | None, replay: Path | None) -> A
     def announce(address: str) -> None:
         invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
 
-    return pipeline(context, port=port, replay=replay, announce=announce)
+    return pipeline(
+        context,
+        port=port,
+        replay=replay,
+        announce=announce,
+        faults=faults,
+        plan=plan,
+        limited=limited,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -67,6 +67,11 @@ class Source(_Section):
         ge=0,
         description="calls a month (UTC); empty: demo 10000, pro 100000, else no limit; 0: none",
     )
+    max_jump: float | None = Field(
+        10.0,
+        gt=1,
+        description="most times above or below the prices around it; null: any price is believed",
+    )
 
 
 class Simulator(_Section):

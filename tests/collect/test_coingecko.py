@@ -180,7 +180,8 @@ def test_points_outside_the_bounds_are_left_out() -> None:
     st.lists(
         st.tuples(
             st.integers(1_600_000_000_000, 1_600_000_009_999),
-            st.floats(0.01, 1e6) | st.integers(1, 10**6),
+            # Within the bound on jumps, which has tests of its own.
+            st.floats(1_000.0, 9_999.0) | st.integers(1_000, 9_999),
         ),
         max_size=12,
     )
@@ -188,7 +189,7 @@ def test_points_outside_the_bounds_are_left_out() -> None:
 @settings(max_examples=40, deadline=None)
 def test_no_point_is_lost_or_invented_whatever_the_order(points: list[tuple[int, float]]) -> None:
     arrays = [[t, p] for t, p in points]
-    tail = [[1_600_000_010_000, 5.5]]
+    tail = [[1_600_000_010_000, 5_555.5]]
     body = {"prices": arrays + tail, "market_caps": [], "total_volumes": []}
     expected: dict[int, float] = {}
     for stamp, price in points:
@@ -362,7 +363,7 @@ SHAPE_D = {"timestamp": "x", "error_code": 10010, "status": {"error_message": "c
         ("200 OK", {"bitcoin": {"usd": True, "last_updated_at": 1}}, BadAnswer, "number belongs"),
         ("200 OK", {"bitcoin": {"usd": 1}}, BadAnswer, "last_updated_at"),
         ("200 OK", {"bitcoin": {"usd": 1, "last_updated_at": 1779092258000}}, BadAnswer, "seconds"),
-        ("200 OK", b'{"bitcoin":{"usd":NaN,"last_updated_at":1779092258}}', BadAnswer, "not JSON"),
+        ("200 OK", b'{"bitcoin":{"usd":NaN,"last_updated_at":1779092258}}', BadAnswer, "has 'nan'"),
         ("200 OK", b'{"bitcoin":{"usd":1e999,"last_updated_at":1}}', BadAnswer, "number belongs"),
     ],
 )

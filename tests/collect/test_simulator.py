@@ -321,7 +321,7 @@ def test_candles_hold_the_prices_of_their_minutes(simulator: Simulator, market: 
 def test_markets_and_supported_currencies(simulator: Simulator, market: Market) -> None:
     (coin,) = get(simulator, "/coins/markets?vs_currency=usd&precision=full").json()
     assert coin["current_price"] == market.price([NODE_MS])[0]
-    assert coin["last_updated"] == "2026-11-23T02:15:00Z"
+    assert coin["last_updated"] == "2026-11-23T02:15:00.000Z"
     currencies = get(simulator, "/simple/supported_vs_currencies").json()
     assert "usd" in currencies
     assert "usdt" not in currencies

@@ -350,6 +350,11 @@ def _fetch(
     settled_to = asked_at - _SETTLED_AFTER_MS
     # One that is too young altogether stays as an empty span: it marks the batch as history.
     settled = [Span(start, max(start, min(end, settled_to))) for start, end in piece.missing]
+    filled = occupied([point.timestamp for point in points], HOUR_MS)
+    if client.doubtful:
+        # A price was refused: an hour without a point may be that one's, so none is confirmed
+        # empty by this answer. An empty span marks the batch as history all the same.
+        settled = [*overlap(settled, filled), Span(piece.span.start, piece.span.start)]
     young = minus(piece.missing, settled)
     request = {
         "endpoint": ENDPOINT,
@@ -364,7 +369,6 @@ def _fetch(
         for point in points
         if any(start <= point.timestamp <= end for start, end in piece.missing)
     ]
-    filled = occupied([point.timestamp for point in points], HOUR_MS)
     return _Found(wanted, clock(), request, settled, filled)
 
 

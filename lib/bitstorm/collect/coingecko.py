@@ -9,20 +9,22 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
+from bitstorm.collect.door import Door, Seen
 from bitstorm.collect.meter import Limits, Meter, limits_of
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import KEY_VARIABLE, is_error_body, refusal, said
-from bitstorm.collect.transport import Transport, is_loopback
+from bitstorm.collect.transport import Reply, Transport, is_loopback
 from bitstorm.config import Source
 from bitstorm.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
 
 Plan = Literal["keyless", "demo", "pro"]
+_T = TypeVar("_T")
 
 SOURCE = "coingecko"
 ROOTS: Mapping[Plan, str] = MappingProxyType(
@@ -50,7 +52,9 @@ class CoinGecko:
     """A client of one plan. A context manager; not to be shared between threads.
 
     Time-outs and `deadline` are in seconds, the latter for one call with all its retries. The key
-    travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made.
+    travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made,
+    `refused` the values that the door left out of good answers. `doubtful` says whether the last
+    answer had prices among them that are not simply null: where it has no point one may yet come.
     Raises KeyProblem when the plan needs a key and there is none, UsageError when the key would
     travel unencrypted.
     """
@@ -67,6 +71,7 @@ class CoinGecko:
         retries: int = 5,
         meter: Meter | None = None,
         tell: Callable[[str], None] | None = None,
+        door: Door | None = None,
         clock: Callable[[], int] = now_ms,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -88,6 +93,9 @@ class CoinGecko:
         self.plan = plan
         self._official = root in ROOTS.values()
         self._clock = clock
+        self._door = Door() if door is None else door
+        self.refused = 0
+        self.doubtful = False
         self._mark: str | None = None
         self._answered = False
         self._transport = Transport(
@@ -142,14 +150,14 @@ class CoinGecko:
 
     def ping(self) -> None:
         """One call that shows whether host, plan and key fit together. Raises SourceError."""
-        self._get("/ping", {}, coin=None, currency="")
+        self._get("/ping", {}, coin=None, currency="", read=lambda content, seen: None)
 
     def simple_price(self, coin: str, vs_currency: str) -> Observation:
         """The newest observation, stamped with the source's own `last_updated_at`.
 
         Raises UnknownCoin, UnknownCurrency, and what `market_chart_range` raises.
         """
-        content = self._get(
+        return self._get(
             "/simple/price",
             {
                 "ids": coin,
@@ -162,7 +170,10 @@ class CoinGecko:
             },
             coin=None,
             currency=vs_currency,
+            read=lambda content, seen: self._live(content, seen, coin, vs_currency),
         )
+
+    def _live(self, content: Any, seen: Seen, coin: str, vs_currency: str) -> Observation:
         if not isinstance(content, dict):
             raise self._bad("/simple/price", "is no object")
         if coin not in content:
@@ -178,15 +189,20 @@ class CoinGecko:
                 f"{self._transport.host} does not quote {coin} in {vs_currency!r}; set "
                 "source.vs_currency to a listed one, such as usd"
             )
+
+        def optional(name: str, key: str) -> float | None:
+            stamp = fields.get("last_updated_at")
+            return self._door.optional(stamp, name, fields.get(key), seen)
+
         try:
             price = _number(fields[vs_currency])
             updated = _number(fields.get("last_updated_at"))
             observation = Observation(
                 timestamp=0 if updated is None else int(updated) * 1000,
                 price=math.nan if price is None else price,
-                market_cap=_number(fields.get(f"{vs_currency}_market_cap")),
-                volume_24h=_number(fields.get(f"{vs_currency}_24h_vol")),
-                price_change_24h=_number(fields.get(f"{vs_currency}_24h_change")),
+                market_cap=optional("market_cap", f"{vs_currency}_market_cap"),
+                volume_24h=optional("volume_24h", f"{vs_currency}_24h_vol"),
+                price_change_24h=optional("price_change_24h", f"{vs_currency}_24h_change"),
             )
         except _Shape as shape:
             raise self._bad("/simple/price", str(shape)) from None
@@ -197,6 +213,13 @@ class CoinGecko:
             )
         if updated is None or not GENESIS_MS <= observation.timestamp < SECONDS_BELOW * 1000:
             raise self._bad("/simple/price", "has no last_updated_at in Unix seconds")
+        self._door.check_live(
+            seen,
+            timestamp=observation.timestamp,
+            price=observation.price,
+            host=self._transport.host,
+            now_ms=self._clock(),
+        )
         return observation
 
     def market_chart(self, coin: str, vs_currency: str, days: int) -> list[Observation]:
@@ -206,13 +229,13 @@ class CoinGecko:
         """
         if days < 1:
             raise UsageError(f"market_chart is asked for {days} days; expected at least 1")
-        content = self._get(
+        return self._get(
             f"/coins/{quote(coin, safe='')}/market_chart",
             {"vs_currency": vs_currency, "days": str(days), "precision": "full"},
             coin=coin,
             currency=vs_currency,
+            read=lambda content, seen: self._observations(content, seen, touches_now=True),
         )
-        return self._observations(content, touches_now=True)
 
     def market_chart_range(
         self, coin: str, vs_currency: str, from_s: int, to_s: int
@@ -234,7 +257,9 @@ class CoinGecko:
                 f"the range ends at {to_s}, after now ({now_s}, {iso(now_s * 1000)}); expected "
                 "Unix seconds that lie in the past"
             )
-        content = self._get(
+        cached_s = _DAILY_CACHE_S if to_s - from_s > 90 * 86_400 else _HOURLY_CACHE_S
+        touches_now = to_s >= now_s - cached_s
+        points = self._get(
             f"/coins/{quote(coin, safe='')}/market_chart/range",
             {
                 "vs_currency": vs_currency,
@@ -244,22 +269,39 @@ class CoinGecko:
             },
             coin=coin,
             currency=vs_currency,
+            read=lambda content, seen: self._observations(content, seen, touches_now=touches_now),
         )
-        cached_s = _DAILY_CACHE_S if to_s - from_s > 90 * 86_400 else _HOURLY_CACHE_S
-        points = self._observations(content, touches_now=to_s >= now_s - cached_s)
         return [point for point in points if from_s * 1000 <= point.timestamp <= to_s * 1000]
 
-    def _get(self, path: str, params: Mapping[str, str], *, coin: str | None, currency: str) -> Any:
-        """The JSON of an answer with status 200, its numbers as floats."""
+    def _get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        *,
+        coin: str | None,
+        currency: str,
+        read: Callable[[Any, Seen], _T],
+    ) -> _T:
+        """What `read` makes of the JSON of an answer with status 200, its numbers as floats."""
         reply = self._transport.get(path, params)
         host = self._transport.host
         if reply.status != 200:
             body = self._transport.without_secret(reply.body)
             raise refusal(reply.status, body, host=host, coin=coin, currency=currency)
+        with self._door.watching(
+            path, params, reply, secret=self._key, now_ms=self._clock()
+        ) as seen:
+            read_out = read(self._content(path, seen.reply), seen)
+        self.refused += len(seen.refused)
+        self.doubtful = seen.doubtful
+        return read_out
+
+    def _content(self, path: str, reply: Reply) -> Any:
+        """The JSON of an answer; NaN and Infinity are floats, for the door to judge them."""
+        host = self._transport.host
+        self._door.check_type(reply, host)
         try:
-            content = json.loads(
-                reply.body, parse_int=float, parse_float=float, parse_constant=_refuse_constant
-            )
+            content = json.loads(reply.body, parse_int=float, parse_float=float)
         except (ValueError, RecursionError):
             words = said(self._transport.without_secret(reply.body)).message
             raise BadAnswer(
@@ -291,28 +333,37 @@ class CoinGecko:
         self._mark = mark
         self._answered = True
 
-    def _observations(self, content: Any, *, touches_now: bool) -> list[Observation]:
+    def _observations(self, content: Any, seen: Seen, *, touches_now: bool) -> list[Observation]:
         """The chart's three arrays joined on their stamps, sorted, each stamp once.
 
         Of a stamp that comes twice the first value counts. Where the request touches now, the
         point for "now" is dropped: the array's last one, recognised by its whole seconds (the
-        others have milliseconds, but for the daily ones at 00:00 UTC). Points without a price are
-        no observations.
+        others have milliseconds, but for the daily ones at 00:00 UTC). Points that are no
+        observations are left out and noted in `seen`; a chart of nothing else is refused.
         """
         if not isinstance(content, dict):
             raise self._bad("a chart", "is no object")
         try:
-            prices = _pairs(content, "prices")
+            pairs = _pairs(content, "prices")
             caps = _by_stamp(_pairs(content, "market_caps"))
             volumes = _by_stamp(_pairs(content, "total_volumes"))
         except _Shape as shape:
             raise self._bad("a chart", str(shape)) from None
-        if touches_now and prices and _is_current(prices[-1][0]):
-            prices = prices[:-1]
+        if touches_now and pairs and _is_current(pairs[-1][0]):
+            pairs = pairs[:-1]
+        prices = self._door.prices(pairs, seen, now_ms=self._clock())
+        if pairs and not prices:
+            first = seen.refused[0].reason
+            raise self._bad("a chart", f"has no point that can be used ({first}, and so on)")
+        optional = self._door.optional
         return [
-            Observation(stamp, price, caps.get(stamp), volumes.get(stamp))
-            for stamp, price in sorted(_by_stamp(prices).items())
-            if price is not None
+            Observation(
+                stamp,
+                price,
+                optional(stamp, "market_cap", caps.get(stamp), seen),
+                optional(stamp, "volume_24h", volumes.get(stamp), seen),
+            )
+            for stamp, price in prices.items()
         ]
 
     def _bad(self, what: str, problem: str) -> BadAnswer:
@@ -330,6 +381,7 @@ def client_from(
     calls: Path | None = None,
     tell: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
+    door: Door | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> CoinGecko:
     """The client of the settings; its key comes from COINGECKO_API_KEY and nowhere else.
@@ -354,6 +406,7 @@ def client_from(
         retries=source.retries,
         meter=meter,
         tell=tell,
+        door=door,
         clock=clock,
     )
 
@@ -377,10 +430,6 @@ def _usable_key(key: str | None, plan: Plan) -> str:
     return stripped
 
 
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
-
-
 def _number(value: Any) -> float | None:
     if value is None:
         return None
@@ -389,28 +438,23 @@ def _number(value: Any) -> float | None:
     return value
 
 
-def _pairs(content: Mapping[str, Any], key: str) -> list[tuple[int, float | None]]:
+def _pairs(content: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
     array = content.get(key)
     if not isinstance(array, list):
         raise _Shape(f"lacks the array {key!r}")
-    pairs = []
     for item in array:
         if not isinstance(item, list) or len(item) != 2:
             raise _Shape(f"has {str(item)[:40]!r} in {key!r}; expected [milliseconds, number]")
-        stamp = _number(item[0])
-        if stamp is None or not GENESIS_MS <= stamp < SECONDS_BELOW * 1000:
-            raise _Shape(f"has the stamp {item[0]!r} in {key!r}; expected Unix milliseconds")
-        pairs.append((int(stamp), _number(item[1])))
-    return pairs
+    return [(stamp, value) for stamp, value in array]
 
 
-def _by_stamp(pairs: list[tuple[int, float | None]]) -> dict[int, float | None]:
-    joined: dict[int, float | None] = {}
+def _by_stamp(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    joined: dict[Any, Any] = {}
     for stamp, value in pairs:
-        if joined.get(stamp) is None:
+        if isinstance(stamp, float) and joined.get(stamp) is None:
             joined[stamp] = value
     return joined
 
 
-def _is_current(stamp: int) -> bool:
-    return stamp % 1000 == 0 and stamp % DAY_MS != 0
+def _is_current(stamp: Any) -> bool:
+    return isinstance(stamp, float) and stamp % 1000 == 0 and stamp % DAY_MS != 0

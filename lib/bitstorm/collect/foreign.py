@@ -189,7 +189,13 @@ def read_options(
         reading = replace(reading, switch=_switch(file, reading, daily_switch))
     notes = _choices(reading, chosen, known=known, unit_given=unit is not None, times=times)
     notes += _doubts(
-        reading, chosen["price"], bar_ms=bar_ms, spacing=spacing, times=times, unit=unit
+        reading,
+        chosen["price"],
+        bar_ms=bar_ms,
+        spacing=spacing,
+        times=times,
+        unit=unit,
+        known_bars=known is not None and known.stamp == "open",
     )
     if doubtful and decimal is None:
         notes.append(
@@ -454,10 +460,11 @@ def _doubts(
     spacing: int | None,
     times: Sequence[int],
     unit: Unit | None,
+    known_bars: bool,
 ) -> list[str]:
     """What a careful reader of the first rows would ask about."""
     doubts = []
-    is_bar = "close" in price_name.lower()
+    is_bar = "close" in price_name.lower() and not known_bars
     if is_bar and reading.stamp == "close" and bar_ms is None:
         doubts.append(
             f"{price_name!r} is a bar's close and its stamp is taken as it is; where a stamp is "

@@ -49,7 +49,8 @@ def collect_once(
     swept(landing)
     with asking or nullcontext():
         observation = client.simple_price(coin, vs_currency)
-    fetched_at = clock()
+    # A clock that is behind would state that this was fetched before it was observed.
+    fetched_at = max(clock(), observation.timestamp)
     name = batch_name(coin, observation.timestamp)
     batch = None
     if not (landing / name).exists():

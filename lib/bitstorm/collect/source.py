@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bitstorm.collect.coingecko import CoinGecko, client_from
+from bitstorm.collect.door import Door
 from bitstorm.config import Settings
 from bitstorm.errors import UsageError
 from bitstorm.instants import now_ms
@@ -20,12 +21,13 @@ def opened(
     calls: Path | None = None,
     tell: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
+    door: Door | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Iterator[CoinGecko]:
     """A client: of CoinGecko, or of a simulator that runs for as long as the context.
 
     In the mode `simulated` an own simulator is started unless `source.base_url` names one. `clock`
-    (Unix ms) serves both sides; `calls`, `tell` and `warn` are as in `client_from`. Raises
+    (Unix ms) serves both sides; `door`, `calls`, `tell` and `warn` are as in `client_from`. Raises
     UsageError in the mode `csv`, KeyProblem for a plan without its key.
     """
     mode = settings.source.mode
@@ -47,12 +49,13 @@ def opened(
                 calls=calls,
                 tell=tell,
                 warn=warn,
+                door=door,
                 clock=clock,
             ) as client,
         ):
             yield client
     else:
         with client_from(
-            settings.source, environ, calls=calls, tell=tell, warn=warn, clock=clock
+            settings.source, environ, calls=calls, tell=tell, warn=warn, door=door, clock=clock
         ) as client:
             yield client

@@ -17,6 +17,7 @@ from bitstorm.collect.spans import Span
 from bitstorm.errors import WorkspaceError
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.door import door_of, tell_refused
 
 _BAR = 20
 
@@ -56,7 +57,7 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
     with _opened(context) as client:
         context.workspace.check(context.origin())
         try:
-            return collect_once(
+            collected = collect_once(
                 client,
                 context.workspace.landing,
                 coin=settings.coin,
@@ -69,6 +70,8 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
                 f"({error.strerror}); make room or set the folder's permissions right, then "
                 "collect again: a batch is there whole or not at all"
             ) from error
+        tell_refused(context, client)
+        return collected
 
 
 def backfill(
@@ -88,9 +91,11 @@ def backfill(
         context.console.progress(progress_line(progress))
 
     with _opened(context, clock=clock) as client:
-        return fetch_history(
+        found = fetch_history(
             client, **_wanted(context, days, until_ms, gaps_only, clock), progress=show
         )
+        tell_refused(context, client)
+        return found
 
 
 def plan(
@@ -168,5 +173,6 @@ def _opened(
         calls=context.workspace.calls,
         tell=context.console.say,
         warn=context.console.warn,
+        door=door_of(context),
         clock=clock,
     )

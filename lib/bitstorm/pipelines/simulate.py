@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from bitstorm.collect.simulator.faults import rules_from
+from bitstorm.collect.simulator.limits import LIMITS, UNLIMITED, Plan
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
 from bitstorm.errors import UsageError
@@ -12,14 +17,29 @@ from bitstorm.pipelines.context import Context
 
 
 def simulate(
-    context: Context, *, port: int | None, replay: Path | None, announce: Callable[[str], None]
+    context: Context,
+    *,
+    port: int | None,
+    replay: Path | None,
+    announce: Callable[[str], None],
+    faults: Path | None = None,
+    plan: Plan = "keyless",
+    limited: bool = False,
 ) -> None:
-    """Serve on loopback until interrupted; `announce` gets the address."""
-    chosen = context.settings.simulator.port if port is None else port
-    if replay is None:
-        simulator = Simulator(Market(context.settings.simulator.seed), port=chosen)
-    else:
-        simulator = Simulator(replay=_recording(replay), port=chosen)
+    """Serve on loopback until interrupted; `announce` gets the address.
+
+    `faults` is a script as `collect.simulator.faults` describes it; `limited` refuses what is more
+    than the plan allows. Raises UsageError for files that cannot be used, or a port that is taken.
+    """
+    settings = context.settings.simulator
+    simulator = Simulator(
+        Market(settings.seed) if replay is None else None,
+        replay=None if replay is None else _recording(replay),
+        plan=plan,
+        limits=LIMITS[plan] if limited else UNLIMITED,
+        script=() if faults is None else rules_from(_script(faults), origin=str(faults)),
+        port=settings.port if port is None else port,
+    )
     announce(simulator.base_url)
     simulator.serve_until_stopped()
 
@@ -34,4 +54,17 @@ def _recording(path: Path) -> bytes:
         raise UsageError(
             f"the recording {path} cannot be read ({error}); expected a market chart's JSON, "
             "gzipped or not"
+        ) from None
+
+
+def _script(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the script of faults {path} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(
+            f"the script of faults {path} is neither YAML nor JSON ({first}); expected a list of "
+            "rules such as - {endpoint: /simple/price, requests: 1-2, refuse: 429}"
         ) from None

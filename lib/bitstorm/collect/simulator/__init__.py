@@ -3,6 +3,11 @@
 noise     random numbers that are a pure function of (seed, lane, index)
 market    prices, a pure function of (seed, absolute time)
 stamps    when the API has its points: off the grid, some hours empty, some doubled
+shapes    the API's error bodies
 answers   request → status and JSON, no sockets
-server    the HTTP around it, and the ledger of what was asked
+limits    calls in a minute and credits in a month, by plan
+edge      the cache in front: the same question, the same answer
+faults    wrong answers by script
+ledger    what was served, to be held against what landed
+server    the HTTP around it all
 """

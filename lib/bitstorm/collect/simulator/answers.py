@@ -6,20 +6,19 @@ what the API does, the comment says what is done here.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bitstorm.collect.simulator import stamps
+from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Plan
 from bitstorm.collect.simulator.market import MARKET_START_MS, Market
 from bitstorm.collect.simulator.noise import Floats, Ints
+from bitstorm.collect.simulator.shapes import Answer, as_json, refusal
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
-
-Plan = Literal["keyless", "demo", "pro"]
 
 PREFIX = "/api/v3"
 COIN = "bitcoin"
@@ -35,14 +34,18 @@ CURRENCIES: Mapping[str, float] = MappingProxyType(
 )  # fmt: skip
 OHLC_DAYS = (1, 7, 14, 30, 90, 180, 365)
 
-_PRICING = "https://www.coingecko.com/en/api/pricing"
-_HOST_OF = {"demo": "api.coingecko.com", "pro": "pro-api.coingecko.com"}
-
 
 @dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
+class Service:
+    """Which host this is and for whom: with `keys` any other key is refused.
+
+    `limits` and `spent` (credits of the month) are what `/key` tells.
+    """
+
+    plan: Plan
+    keys: Collection[str] | None = None
+    limits: Limits = UNLIMITED
+    spent: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,50 +58,44 @@ class Ask:
 
 
 class _Refused(Exception):
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(status)
-        self.answer = _json(body, status)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
 
-def answer(ask: Ask, *, market: Market, now_ms: int, plan: Plan) -> Answer:
-    """The answer to a GET at `now_ms`."""
+def answer(ask: Ask, *, market: Market, now_ms: int, service: Service) -> Answer:
+    """The answer to a GET at `now_ms` (Unix ms) of someone who is `admitted`."""
     try:
-        _admit(ask, plan, now_ms)
-        return _json(_routed(ask)(ask, market, now_ms, plan))
-    except _Refused as refusal:
-        return refusal.answer
+        return as_json(_routed(ask)(ask, market, now_ms, service))
+    except _Refused as refused:
+        return refused.answer
 
 
-def admitted(ask: Ask, *, now_ms: int, plan: Plan) -> Answer | None:
+def admitted(ask: Ask, *, now_ms: int, service: Service) -> Answer | None:
     """The refusal that headers and keys alone lead to, None when the request may pass."""
-    try:
-        _admit(ask, plan, now_ms)
-    except _Refused as refusal:
-        return refusal.answer
+    if not ask.headers.get("user-agent", "").strip():
+        return refusal(403, now_ms)
+    demo = ask.headers.get("x-cg-demo-api-key") or ask.query.get("x_cg_demo_api_key")
+    pro = ask.headers.get("x-cg-pro-api-key") or ask.query.get("x_cg_pro_api_key")
+    if service.plan == "pro" and demo:
+        return refusal(10011, now_ms)
+    if service.plan == "pro" and not pro:
+        return refusal(10002, now_ms)
+    if service.plan != "pro" and pro:
+        return refusal(10010, now_ms)
+    key = demo or pro
+    if key and service.keys is not None and key not in service.keys:
+        return refusal(401, now_ms)
     return None
 
 
-def _admit(ask: Ask, plan: Plan, now_ms: int) -> None:
-    if not ask.headers.get("user-agent", "").strip():
-        raise _Refused(403, _status(403, "Please add a descriptive User-Agent to your request."))
-    demo = ask.headers.get("x-cg-demo-api-key") or ask.query.get("x_cg_demo_api_key")
-    pro = ask.headers.get("x-cg-pro-api-key") or ask.query.get("x_cg_pro_api_key")
-    if plan == "pro" and demo:
-        raise _Refused(400, _wrong_host(10011, "Demo", "pro", "demo", now_ms))
-    if plan == "pro" and not pro:
-        text = "API Key Missing. Please make sure you're using the right authentication method."
-        raise _Refused(401, _status(10002, text, now_ms))
-    if plan != "pro" and pro:
-        raise _Refused(400, _wrong_host(10010, "Pro", "demo", "pro", now_ms))
-
-
-_Endpoint = Callable[[Ask, Market, int, Plan], Any]
+_Endpoint = Callable[[Ask, Market, int, Service], Any]
 
 
 def _routed(ask: Ask) -> _Endpoint:
     parts = ask.path.removeprefix(PREFIX).strip("/").split("/")
     if not ask.path.startswith(PREFIX + "/"):
-        raise _Refused(404, {"error": "Incorrect path"})
+        raise _Refused(as_json({"error": "Incorrect path"}, 404))
     match parts:
         case ["ping"]:
             return _ping
@@ -116,29 +113,38 @@ def _routed(ask: Ask) -> _Endpoint:
             return _market_chart_range if coin == COIN else _unknown_coin
         case ["coins", coin, "ohlc"]:
             return _ohlc if coin == COIN else _unknown_coin
-    raise _Refused(404, {"error": "Incorrect path"})
+    raise _Refused(as_json({"error": "Incorrect path"}, 404))
 
 
-def _ping(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _ping(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     return {"gecko_says": "(V3) To the Moon!"}
 
 
-def _key(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
-    if plan != "pro":
-        text = f"This request is limited to PRO API subscribers. Please visit {_PRICING}"
-        raise _Refused(401, _status(10005, text, now_ms))
-    return {"plan": "Other", "rate_limit_request_per_minute": 1000, "monthly_call_credit": 1000000}
+def _key(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
+    if service.plan != "pro":
+        raise _Refused(refusal(10005, now_ms))
+    minute, month = service.limits.per_minute or 1000, service.limits.per_month or 1_000_000
+    return {
+        "plan": "Other",
+        "rate_limit_request_per_minute": minute,
+        "monthly_call_credit": month,
+        "current_total_monthly_calls": service.spent,
+        "current_remaining_monthly_calls": max(0, month - service.spent),
+        "api_key_rate_limit_request_per_minute": minute,
+        "api_key_monthly_call_credit": month,
+        "api_key_current_total_monthly_calls": service.spent,
+    }
 
 
-def _supported(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _supported(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     return list(CURRENCIES)
 
 
-def _unknown_coin(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
-    raise _Refused(404, {"error": "coin not found"})
+def _unknown_coin(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
+    raise _Refused(as_json({"error": "coin not found"}, 404))
 
 
-def _simple_price(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _simple_price(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     # A coin or currency that is not known is left out; so is one with a space before its name.
     coins = _required(ask, "ids").split(",")
     currencies = _required(ask, "vs_currencies").split(",")
@@ -163,13 +169,13 @@ def _simple_price(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
     return {COIN: fields}
 
 
-def _market_chart(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _market_chart(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     rate = _rate(ask)
     text = _required(ask, "days")
     whole_history = (now_ms - MARKET_START_MS) // DAY_MS
     days = whole_history if text == "max" else _whole(text, "days")
-    if plan != "pro" and (text == "max" or days > 365):
-        raise _Refused(401, _too_old(now_ms))
+    if service.plan != "pro" and (text == "max" or days > 365):
+        raise _Refused(refusal(10012, now_ms))
     days = max(1, min(days, whole_history))
     first = now_ms - days * DAY_MS
     interval = ask.query.get("interval")
@@ -182,12 +188,12 @@ def _market_chart(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
     return _chart(market, points, rate, ask, current_ms=now_ms)
 
 
-def _market_chart_range(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _market_chart_range(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     rate = _rate(ask)
     asked_first = _whole(_required(ask, "from"), "from") * 1000
     asked_last = _whole(_required(ask, "to"), "to") * 1000
-    if plan != "pro" and asked_first < now_ms - 365 * DAY_MS:
-        raise _Refused(401, _too_old(now_ms))
+    if service.plan != "pro" and asked_first < now_ms - 365 * DAY_MS:
+        raise _Refused(refusal(10012, now_ms))
     # Not known of the API: bounds are included here, a `to` in the future is taken as now, and
     # a range without points, `from` after `to` among them, is three empty arrays.
     first, last = max(asked_first, MARKET_START_MS), min(asked_last, now_ms)
@@ -224,11 +230,11 @@ def _chart(
     }
 
 
-def _ohlc(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _ohlc(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     rate = _rate(ask)
     days = _whole(_required(ask, "days"), "days")
     if days not in OHLC_DAYS:
-        raise _Refused(400, {"error": "Invalid days parameter"})
+        raise _Refused(as_json({"error": "Invalid days parameter"}, 400))
     candle = HOUR_MS // 2 if days <= 2 else 4 * HOUR_MS if days <= 30 else 4 * DAY_MS
     # The running candle is stamped with its close, which lies ahead.
     close = -(-now_ms // candle) * candle
@@ -244,7 +250,7 @@ def _ohlc(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
     return [[t, *(_rounded(p, precision) for p in row)] for t, *row in rows]
 
 
-def _markets(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
+def _markets(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     rate = _rate(ask)
     if COIN not in ask.query.get("ids", COIN).split(","):
         return []
@@ -256,7 +262,8 @@ def _markets(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
             "id": COIN,
             "symbol": "btc",
             "name": "Bitcoin",
-            "image": None,
+            # A text in every answer and in the vendor's model, which takes no null here.
+            "image": "https://assets.coingecko.com/coins/images/1/large/bitcoin.png",
             "current_price": _rounded(price * rate, ask.query.get("precision")),
             "market_cap": _number(cap * rate),
             "market_cap_rank": 1,
@@ -278,7 +285,8 @@ def _markets(ask: Ask, market: Market, now_ms: int, plan: Plan) -> Any:
             "atl_change_percentage": None,
             "atl_date": None,
             "roi": None,
-            "last_updated": iso(node),
+            # A node is a whole minute; the API has milliseconds here.
+            "last_updated": iso(node).replace("Z", ".000Z"),
         }
     ]
 
@@ -291,20 +299,20 @@ def _columns(market: Market, times: Ints) -> tuple[Floats, Floats, Floats, Float
 def _required(ask: Ask, name: str) -> str:
     value = ask.query.get(name, "")
     if not value:
-        raise _Refused(422, {"error": f"Missing parameter {name}"})
+        raise _Refused(as_json({"error": f"Missing parameter {name}"}, 422))
     return value
 
 
 def _whole(text: str, name: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise _Refused(400, {"error": f"invalid {name}"})
+        raise _Refused(as_json({"error": f"invalid {name}"}, 400))
     return int(text)
 
 
 def _rate(ask: Ask) -> float:
     rate = CURRENCIES.get(_required(ask, "vs_currency"))
     if rate is None:
-        raise _Refused(400, {"error": "invalid vs_currency"})
+        raise _Refused(as_json({"error": "invalid vs_currency"}, 400))
     return rate
 
 
@@ -326,33 +334,3 @@ def _number(value: float) -> int | float | None:
     if number != number:
         return None
     return int(number) if number.is_integer() else number
-
-
-def _status(code: int, message: str, now_ms: int | None = None) -> dict[str, Any]:
-    status: dict[str, Any] = {} if now_ms is None else {"timestamp": _stamp(now_ms)}
-    return {"status": {**status, "error_code": code, "error_message": message}}
-
-
-def _too_old(now_ms: int) -> dict[str, Any]:
-    text = (
-        "Your request exceeds the allowed time range. Public API users are limited to querying "
-        "historical data within the past 365 days. Upgrade to a paid plan to enjoy full "
-        f"historical data access: {_PRICING}. "
-    )
-    return {"error": _status(10012, text, now_ms)}
-
-
-def _wrong_host(code: int, key: str, found: str, right: str, now_ms: int) -> dict[str, Any]:
-    text = (
-        f"If you are using {key} API key, please change your root URL from {_HOST_OF[found]} "
-        f"to {_HOST_OF[right]}"
-    )
-    return {"timestamp": _stamp(now_ms), "error_code": code, "status": {"error_message": text}}
-
-
-def _stamp(now_ms: int) -> str:
-    return f"{iso(now_ms - now_ms % 1000)[:-1]}.{now_ms % 1000:03d}+00:00"
-
-
-def _json(body: Any, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(body, separators=(",", ":")).encode())

@@ -8,16 +8,21 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from bitstorm.collect.simulator.answers import PREFIX, Answer, Ask, Plan, admitted, answer
+from bitstorm.collect.simulator import edge, faults
+from bitstorm.collect.simulator.answers import PREFIX, Ask, Service, admitted, answer
+from bitstorm.collect.simulator.faults import Reply, Rule, Script
+from bitstorm.collect.simulator.ledger import Ledger, Served
+from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Meter, Plan
 from bitstorm.collect.simulator.market import Market
+from bitstorm.collect.simulator.shapes import Answer
 from bitstorm.errors import UsageError
 from bitstorm.instants import now_ms
 
@@ -38,11 +43,14 @@ class Request:
 class Simulator:
     """A CoinGecko-compatible server, to be used as a context manager or with `serve_until_stopped`.
 
-    `clock` gives the moment of an answer in Unix ms; `plan` says which host it is. With `replay`
-    the charts are the bytes of a recorded `market_chart` answer, unchanged, and the live price is
-    that of its newest point. Every answer names its seed, or `replay-` and the recording's digest,
-    in the header `X-Bitstorm-Simulated`. Raises UsageError for a recording that is none, or when
-    the port is taken.
+    `clock` gives the moment of an answer in Unix ms; `plan` says which host it is, `keys` whose
+    keys are good (None: any), `limits` how much they may ask (without bound; `limits.LIMITS` has
+    the plans'). `script` holds the faults, rules of `faults.Rule` or as a file has them. The same
+    question within the vendor's cache times gets the same answer. With `replay` the charts are the
+    bytes of a recorded `market_chart` answer, unchanged, and the live price is that of its newest
+    point. Every answer names its seed, or `replay-` and the recording's digest, in the header
+    `X-Bitstorm-Simulated`. `requests` holds what came in, `ledger` what went out. Raises UsageError
+    for a recording or a script that is none, or when the port is taken.
     """
 
     def __init__(
@@ -52,24 +60,33 @@ class Simulator:
         replay: bytes | None = None,
         clock: Callable[[], int] = now_ms,
         plan: Plan = "keyless",
+        keys: Collection[str] | None = None,
+        limits: Limits = UNLIMITED,
+        script: Sequence[Rule | Mapping[str, Any]] = (),
         port: int = 0,
     ) -> None:
         if (market is None) == (replay is None):
             raise ValueError("a simulator serves either a market or a replay")
         self.requests: list[Request] = []
+        self.ledger = Ledger()
         self._clock = clock
-        self._plan = plan
-        self._respond: Callable[[Ask], Answer]
+        self._plan: Plan = plan
+        self._keys = keys
+        self._meter = Meter(limits)
+        self._edge = edge.Edge()
+        self._script = Script(faults.rules_from(list(script)))
+        self._ended = threading.Event()
+        self._made: Callable[[Ask, int, Service], Answer]
         if market is not None:
             self.mark = str(market.seed)
-            self._respond = lambda ask: answer(ask, market=market, now_ms=clock(), plan=plan)
+            self._made = lambda ask, now, service: answer(
+                ask, market=market, now_ms=now, service=service
+            )
         elif replay is not None:
             self.mark = f"replay-{hashlib.sha256(replay).hexdigest()[:8]}"
             recording = _Recording(replay)
-            self._respond = lambda ask: (
-                admitted(ask, now_ms=clock(), plan=plan)
-                or recording.answer(ask)
-                or Answer(404, b'{"error":"not in the recording"}')
+            self._made = lambda ask, now, service: (
+                recording.answer(ask) or Answer(404, b'{"error":"not in the recording"}')
             )
         try:
             self._server = _Server((LOOPBACK, port), self)
@@ -89,8 +106,59 @@ class Simulator:
         """What a client of this server sees as the source of its prices."""
         return f"simulated:{self.mark}"
 
-    def respond(self, ask: Ask) -> Answer:
-        return self._respond(ask)
+    def respond(self, ask: Ask, query: str) -> Reply:
+        """What goes out for one request, counted, limited, cached, spoilt and noted."""
+        now = self._clock()
+        endpoint = ask.path.removeprefix(PREFIX)
+        rule = self._script.next(endpoint)
+        limited = self._meter.refused(now)
+        taken = None if rule is None else faults.replaced(rule, ask.query, now)
+        invented, cached = taken is not None, False
+        if taken is None:
+            taken, cached = (limited, False) if limited is not None else self._good(ask, rule, now)
+        reply = Reply(taken) if rule is None else faults.struck(rule, taken)
+        served = reply.answer
+        if served.status == 200 and not (cached and self._plan == "pro"):
+            self._meter.spend(now)
+        self.ledger.note(
+            Served(
+                at_ms=now,
+                endpoint=endpoint,
+                query=query,
+                status=served.status,
+                cached=cached,
+                fault=None if rule is None else rule.name,
+                whole=reply.whole,
+                body=served.body,
+                truth=b"" if invented else taken.body,
+            )
+        )
+        return reply
+
+    def _good(self, ask: Ask, rule: Rule | None, now: int) -> tuple[Answer, bool]:
+        """The answer without limits and faults but for the clock's, and whether it was kept."""
+        moment = faults.moved_clock(rule, now)
+        service = Service(self._plan, self._keys, self._meter.limits, self._meter.spent(now))
+        refused = admitted(ask, now_ms=moment, service=service)
+        if refused is not None:
+            return refused, False
+        window = edge.window_ms(ask.path.removeprefix(PREFIX), ask.query, self._plan)
+        if not window or moment != now:
+            return self._made(ask, moment, service), False
+        question = edge.question(ask.path, ask.query)
+        kept = self._edge.find(question, now)
+        if kept is not None:
+            age = {"Age": str((now - kept.made_ms) // 1000), "Cf-Cache-Status": "HIT"}
+            return replace(kept.answer, headers={**kept.answer.headers, **age}), True
+        made = self._made(ask, now, service)
+        if made.status == 200:
+            self._edge.keep(question, made, now_ms=now, window_ms=window)
+            made = replace(made, headers={**made.headers, "Cf-Cache-Status": "MISS"})
+        return made, False
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, unless serving ends before; whether it goes on."""
+        return not self._ended.wait(seconds) if seconds > 0 else not self._ended.is_set()
 
     def now_ms(self) -> int:
         return self._clock()
@@ -104,6 +172,7 @@ class Simulator:
 
     def stop(self) -> None:
         """End serving; open connections are closed and their threads joined."""
+        self._ended.set()
         self._server.shutdown()
 
     def __enter__(self) -> Simulator:
@@ -210,22 +279,51 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         ask = Ask(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
-        reply = simulator.respond(ask)
-        simulator.requests.append(Request(url.path, url.query, headers, reply.status))
-        body = reply.body
-        self.send_response(reply.status)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header(
-            "Cache-Control", "public, max-age=30" if reply.status == 200 else "no-cache"
-        )
-        self.send_header("Vary", "Accept-Encoding, Origin")
-        self.send_header(HEADER, simulator.mark)
-        if len(body) > 1000 and "gzip" in headers.get("accept-encoding", ""):
+        reply = simulator.respond(ask, url.query)
+        answered = reply.answer
+        simulator.requests.append(Request(url.path, url.query, headers, answered.status))
+        if not simulator.pause(reply.delay_s) or reply.dropped:
+            self.close_connection = True
+            return
+        self.send_response(answered.status)
+        named = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Cache-Control": "public, max-age=30" if answered.status == 200 else "no-cache",
+            "Vary": "Accept-Encoding, Origin",
+            HEADER: simulator.mark,
+            **answered.headers,
+        }
+        body = answered.body
+        if reply.whole and len(body) > 1000 and "gzip" in headers.get("accept-encoding", ""):
             body = gzip.compress(body, compresslevel=1, mtime=0)
-            self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(body)))
+            named["Content-Encoding"] = "gzip"
+        if reply.endless:
+            named["Transfer-Encoding"] = "chunked"
+        else:
+            named["Content-Length"] = str(len(body))
+        for name, value in named.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if reply.endless:
+            self._without_end()
+        elif reply.trickle_s > 0:
+            self._drop_by_drop(body[: reply.sent], reply.trickle_s)
+        else:
+            self.wfile.write(body[: reply.sent])
+        if not reply.whole:
+            self.close_connection = True
+
+    def _without_end(self) -> None:
+        piece = b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20))
+        while self.server.simulator.pause(0):
+            self.wfile.write(piece)
+
+    def _drop_by_drop(self, body: bytes, seconds: float) -> None:
+        for place in range(len(body)):
+            self.wfile.write(body[place : place + 1])
+            self.wfile.flush()
+            if not self.server.simulator.pause(seconds):
+                return
 
     def version_string(self) -> str:
         return "bitstorm-simulator"

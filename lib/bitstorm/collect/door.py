@@ -1,0 +1,344 @@
+"""What an answer has to be before anything of it is believed, and what becomes of one that is not.
+
+A whole answer is refused for its content type, its JSON or its shape, a live price for its value
+too. Points of a chart are judged one by one: a bad one is left out and never stops the good ones.
+
+Either way the raw answer is kept, with the reason beside it, so that a person can see what the
+source said: `rejects/answers/HASH.txt` and `HASH.json`, HASH being the first digits of the
+answer's SHA-256. No key is in them. Of an answer the first megabyte is kept, of answers the newest
+two hundred.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import quote
+
+from bitstorm.collect.transport import Reply
+from bitstorm.errors import BadAnswer, SourceError
+from bitstorm.instants import HOUR_MS, iso
+from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
+
+FOLDER = "answers"
+MOST_BYTES = 1 << 20
+MOST_ANSWERS = 200
+
+_SHORT = 16
+_MOST_POINTS = 1_000
+# A price is held against the last one that landed only when that is as young as this: after a
+# longer silence, or a lasting change, the new one is believed.
+_MEMORY_MS = 6 * HOUR_MS
+# Points on each side that a chart's point is held against.
+_NEIGHBOURS = 2
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One value that was left out: `field` of the point at `timestamp` (Unix ms as it came)."""
+
+    timestamp: Any
+    field: str
+    value: Any
+    rule: str
+    reason: str
+
+
+@dataclass
+class Seen:
+    """An answer while it is read, and what of it was refused so far."""
+
+    endpoint: str
+    request: Mapping[str, str]
+    reply: Reply
+    refused: list[Bad] = field(default_factory=list)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether a price was refused that is not null, which is the source's way to say none."""
+        return any(bad.field == "price" and bad.rule != "price_present" for bad in self.refused)
+
+    def refuse(self, timestamp: Any, name: str, value: Any, rule: str, reason: str) -> None:
+        self.refused.append(Bad(timestamp, name, value, rule, reason))
+
+
+@dataclass(frozen=True)
+class Door:
+    """The rules of one source, and where refused answers are kept (None: nowhere).
+
+    `max_jump` is how many times above or below its neighbours a price may lie, `future_seconds`
+    how far after now; None is without bound. `previous` gives time (Unix ms) and price of the
+    last observation that landed, for a live price to be held against.
+    """
+
+    rejects: Path | None = None
+    max_jump: float | None = 10.0
+    future_seconds: float | None = 300.0
+    previous: Callable[[], tuple[int, float] | None] = lambda: None
+
+    @contextmanager
+    def watching(
+        self,
+        endpoint: str,
+        request: Mapping[str, str],
+        reply: Reply,
+        *,
+        secret: str | None,
+        now_ms: int,
+    ) -> Iterator[Seen]:
+        """Around the reading of an answer: keep it when it is refused, or points of it are.
+
+        The reply that is to be read is the one that this gives: without the key, should the source
+        repeat it, so that no message can. The error goes on with the place of the answer in its
+        message. `now_ms` is Unix ms.
+        """
+        seen = Seen(endpoint, request, _without(reply, secret))
+        try:
+            yield seen
+        except SourceError as error:
+            kept = self._kept(seen, str(error), now_ms=now_ms)
+            if kept:
+                error.args = (f"{error}; {kept}",)
+            raise
+        if seen.refused:
+            reason = f"{len(seen.refused)} values of the answer were left out"
+            self._kept(seen, reason, now_ms=now_ms)
+
+    def check_type(self, reply: Reply, host: str) -> None:
+        """Raises BadAnswer for a content type that is not JSON's; an answer may have none."""
+        stated = reply.headers.get("content-type", "")
+        kind = stated.partition(";")[0].strip().lower()
+        if kind and not kind.endswith(("/json", "+json")):
+            raise BadAnswer(
+                f"{host} answers with {stated[:60]!r} instead of application/json, "
+                f"{_beginning(reply.body)}; check source.base_url, and whether something stands "
+                "between here and the source"
+            )
+
+    def latest_ms(self, reply: Reply, now_ms: int) -> int | None:
+        """The latest time (Unix ms) that a point may have, by the later of the two clocks.
+
+        A clock of this machine that is behind must not make the source's points wrong.
+        """
+        if self.future_seconds is None:
+            return None
+        return max(now_ms, _date_ms(reply) or 0) + round(self.future_seconds * 1000)
+
+    def check_live(
+        self, seen: Seen, *, timestamp: int, price: float, host: str, now_ms: int
+    ) -> None:
+        """Raises BadAnswer for a live price from the future, or too far from the last one."""
+        latest = self.latest_ms(seen.reply, now_ms)
+        if latest is not None and timestamp > latest:
+            raise BadAnswer(
+                f"the price of {host} is of {iso(timestamp)}, which lies ahead (now is "
+                f"{iso(now_ms)}); check this machine's clock, or try again later"
+            )
+        if self.max_jump is None:
+            return
+        before = self.previous()
+        if before is None or abs(timestamp - before[0]) > _MEMORY_MS:
+            return
+        if _apart(price, before[1]) > self.max_jump:
+            raise BadAnswer(
+                f"the price of {host} is {price!r}, the one of {iso(before[0])} was {before[1]!r}: "
+                f"more than {self.max_jump:g} times apart; set source.max_jump higher if it is "
+                "true, or try again later"
+            )
+
+    def prices(
+        self, pairs: Sequence[tuple[Any, Any]], seen: Seen, *, now_ms: int
+    ) -> dict[int, float]:
+        """The good ones of a chart's (stamp, price) pairs by stamp, ascending; the rest is noted.
+
+        Of a stamp that comes twice the first good price counts.
+        """
+        latest = self.latest_ms(seen.reply, now_ms)
+        good: dict[int, float] = {}
+        for stamp, price in pairs:
+            rule, reason = _broken(stamp, price, latest)
+            if rule:
+                seen.refuse(stamp, "price", price, rule, reason)
+            else:
+                good.setdefault(int(stamp), price)
+        ordered = dict(sorted(good.items()))
+        if self.max_jump is not None and len(ordered) > _NEIGHBOURS:
+            for stamp, around in _jumps(ordered, self.max_jump):
+                reason = (
+                    f"the price {ordered[stamp]!r} is more than {self.max_jump:g} times away from "
+                    f"{around!r}, the median of the points around it (source.max_jump)"
+                )
+                seen.refuse(stamp, "price", ordered.pop(stamp), "price_jump", reason)
+        return ordered
+
+    def optional(self, timestamp: Any, name: str, value: Any, seen: Seen) -> float | None:
+        """A cap, volume or change: a finite number, or None; anything else is noted as well."""
+        if value is None or _is_finite(value):
+            return None if value is None else float(value)
+        rule, reason = f"{name}_readable", f"the {name} {_shown(value)} is not a finite number"
+        seen.refuse(timestamp, name, value, rule, reason)
+        return None
+
+    def _kept(self, seen: Seen, reason: str, *, now_ms: int) -> str:
+        """Keep the answer and the reason; where, in words for a message, "" where nowhere."""
+        if self.rejects is None:
+            return ""
+        body = seen.reply.body
+        sha256 = hashlib.sha256(body).hexdigest()
+        record = {
+            "reason": reason,
+            "sha256": sha256,
+            "bytes": len(body),
+            "kept_bytes": min(len(body), MOST_BYTES),
+            "endpoint": seen.endpoint,
+            "request": dict(seen.request),
+            "status": seen.reply.status,
+            "content_type": seen.reply.headers.get("content-type"),
+            "received_at_ms": now_ms,
+            "refused": dict(Counter(bad.rule for bad in seen.refused)),
+            "points": [
+                {
+                    "timestamp": _plain(bad.timestamp),
+                    "field": bad.field,
+                    "value": _plain(bad.value),
+                    "rule": bad.rule,
+                    "reason": bad.reason,
+                }
+                for bad in seen.refused[:_MOST_POINTS]
+            ],
+        }
+        text = json.dumps(record, indent=2).encode() + b"\n"
+        folder = self.rejects / FOLDER
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stem = sha256[:_SHORT]
+            _write(folder / f"{stem}.txt", body[:MOST_BYTES])
+            _write(folder / f"{stem}.json", text)
+            _thinned(folder)
+        except OSError as error:
+            # The refusal is the news; that it could not be kept must not hide it.
+            return f"the answer could not be kept in {folder} ({error.strerror})"
+        return f"what it said is kept in {folder / f'{stem}.txt'}"
+
+
+def newest_landed(landing: Path) -> tuple[int, float] | None:
+    """Time (Unix ms) and price of the newest row of the batch that is last by name, or None.
+
+    Names hold the time of the first row, so no other file has to be read.
+    """
+    names = [path.name for path in landing.glob("*_prices_*.csv")] if landing.is_dir() else []
+    newest: tuple[int, float] | None = None
+    if names:
+        with (landing / max(names)).open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream):
+                try:
+                    point = int(row["timestamp"]), float(row["price"])
+                except (KeyError, TypeError, ValueError):
+                    continue  # a person's own file: ingest says what is wrong with it
+                if point[1] > 0 and (newest is None or point[0] > newest[0]):
+                    newest = point
+    return newest
+
+
+def _broken(stamp: Any, price: Any, latest: int | None) -> tuple[str, str]:
+    """The rule that a point breaks and the reason, empty for a good one."""
+    if not _is_finite(stamp) or not GENESIS_MS <= stamp < SECONDS_BELOW * 1000:
+        return "timestamp_readable", f"the stamp {_shown(stamp)} is not in Unix milliseconds"
+    if latest is not None and stamp > latest:
+        return "not_in_future", f"the time {iso(int(stamp))} lies after {iso(latest)}"
+    if price is None:
+        return "price_present", "the price is null"
+    if not isinstance(price, float):
+        return "price_readable", f"the price {_shown(price)} is not a number"
+    if not math.isfinite(price):
+        return "price_finite", f"the price {_shown(price)} is not finite"
+    if price <= 0:
+        return "price_positive", f"the price {_shown(price)} is not above zero"
+    return "", ""
+
+
+def _jumps(prices: Mapping[int, float], bound: float) -> list[tuple[int, float]]:
+    """The stamps of prices that are too far from the median around them, and that median."""
+    stamps, values = list(prices), list(prices.values())
+    width = min(2 * _NEIGHBOURS + 1, len(values))
+    found = []
+    for place, value in enumerate(values):
+        start = min(max(place - _NEIGHBOURS, 0), len(values) - width)
+        around = median(values[start : start + width])
+        if _apart(value, around) > bound:
+            found.append((stamps[place], around))
+    return found
+
+
+def _apart(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _date_ms(reply: Reply) -> int | None:
+    """The server's clock as it states it in `Date`, Unix ms; None where it says none."""
+    try:
+        return round(parsedate_to_datetime(reply.headers["date"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _beginning(body: bytes) -> str:
+    text = " ".join(body[:4096].decode("utf-8", errors="replace").split())
+    return f"beginning {text[:60]!r}" if text else "and an empty body"
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON can hold it; whole numbers as the source writes them."""
+    if not _is_finite(value):
+        return None if value is None else _shown(value)
+    return int(value) if value.is_integer() else value
+
+
+def _without(reply: Reply, secret: str | None) -> Reply:
+    """The reply without the key, plain, as JSON writes it or as a URL does."""
+    if secret is None:
+        return reply
+    body, stated = reply.body, reply.headers.get("content-type", "")
+    for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}:
+        body, stated = body.replace(form.encode(), b"*"), stated.replace(form, "*")
+    headers = {**reply.headers, "content-type": stated} if stated else reply.headers
+    return replace(reply, body=body, headers=headers)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _thinned(folder: Path) -> None:
+    """Remove the oldest answers beyond the newest MOST_ANSWERS."""
+    notes = [path for path in folder.glob("*.json") if not path.name.startswith(".")]
+    if len(notes) <= MOST_ANSWERS:
+        return
+    notes.sort(key=lambda path: path.stat().st_mtime_ns)
+    for note in notes[: len(notes) - MOST_ANSWERS]:
+        note.unlink(missing_ok=True)
+        note.with_suffix(".txt").unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""The cache in front of the API: the same question within the window gets the same answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bitstorm.collect.simulator.limits import Plan
+from bitstorm.collect.simulator.shapes import Answer
+from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
+
+_MOST = 256
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept answer and the moment (Unix ms) that it was made."""
+
+    answer: Answer
+    made_ms: int
+
+
+class Edge:
+    """Answers by question. Threads may share it; times are Unix ms."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Kept, int]] = {}
+        self._guard = threading.Lock()
+
+    def find(self, question: str, now_ms: int) -> Kept | None:
+        with self._guard:
+            kept, until = self._kept.get(question, (None, 0))
+            return kept if kept is not None and kept.made_ms <= now_ms < until else None
+
+    def keep(self, question: str, answer: Answer, *, now_ms: int, window_ms: int) -> None:
+        with self._guard:
+            while len(self._kept) >= _MOST:
+                del self._kept[next(iter(self._kept))]
+            self._kept.pop(question, None)
+            self._kept[question] = (Kept(answer, now_ms), now_ms + window_ms)
+
+
+def question(path: str, query: Mapping[str, str]) -> str:
+    """What makes two requests the same: path and parameters in any order, whoever asks."""
+    asked = sorted((name, value) for name, value in query.items() if not name.endswith("api_key"))
+    return f"{path}?{asked}"
+
+
+def window_ms(endpoint: str, query: Mapping[str, str], plan: Plan) -> int:
+    """How long an answer is repeated, as the vendor's pages say; `endpoint` is without the root.
+
+    Where they say nothing (`/coins/markets`), or two things (`market_chart`), the shorter one.
+    """
+    if endpoint == "/simple/price":
+        return 20_000 if plan == "pro" else MINUTE_MS
+    if endpoint.endswith("/range"):
+        first, last = query.get("from", ""), query.get("to", "")
+        if not (first.isdecimal() and last.isdecimal()):
+            return 0
+        length = (int(last) - int(first)) * 1000
+        if length <= DAY_MS:
+            return 30_000
+        return 30 * MINUTE_MS if length <= 90 * DAY_MS else 12 * HOUR_MS
+    if endpoint.endswith("/market_chart"):
+        return 30_000
+    if endpoint.endswith("/ohlc"):
+        return 15 * MINUTE_MS
+    return 45_000 if endpoint == "/coins/markets" else 0

@@ -1,0 +1,77 @@
+"""The command line in this process, as a user has it: exit code, sentences, files."""
+
+import io
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bitstorm.cli import main
+from bitstorm.collect.refusals import KEY_VARIABLE
+from bitstorm.collect.simulator.ledger import Point
+from bitstorm.errors import BitstormError
+
+CANARY = "CG-canary0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A workspace and what is set; every run starts from what lies on disk."""
+
+    workspace: Path
+    settings: Sequence[str]
+
+    def run(self, command: str, *options: str, settings: Sequence[str] = ()) -> Done:
+        chosen = [part for s in (*self.settings, *settings) for part in ("--set", s)]
+        where = ["--workspace", str(self.workspace), "--log-file", str(self.workspace / "log.txt")]
+        out, err = io.StringIO(), io.StringIO()
+        code = 1
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main([command, *options, *where, *chosen])
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            except BitstormError:
+                # With --debug: as the interpreter would print it, with all that led to it.
+                err.write(traceback.format_exc())
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def landed(self) -> list[Point]:
+        """Every row of every batch, by time; what is there twice comes twice."""
+        rows = []
+        for path in sorted((self.workspace / "landing").glob("*.csv")):
+            for line in path.read_text().splitlines()[1:]:
+                stamp, *numbers = line.split(",")
+                price, cap, volume, _ = (float(n) if n else None for n in numbers)
+                assert price is not None
+                rows.append((int(stamp), price, cap, volume))
+        return sorted(rows)
+
+    def holding(self, secret: str) -> list[Path]:
+        """The files under the workspace that have the text in them or in their names."""
+        return [
+            path
+            for path in self.workspace.rglob("*")
+            if secret in path.name or (path.is_file() and secret.encode() in path.read_bytes())
+        ]
+
+
+@contextmanager
+def desk_for(
+    base_url: str, folder: Path, patch: pytest.MonkeyPatch, *settings: str
+) -> Iterator[Desk]:
+    """A desk whose source is this one, with a Demo key that must turn up nowhere."""
+    with patch.context() as environ:
+        environ.setenv(KEY_VARIABLE, CANARY)
+        given = ("source.mode=coingecko", f"source.base_url={base_url}", "source.plan=demo")
+        yield Desk(folder / "workspace", (*given, "source.retries=0", *settings))

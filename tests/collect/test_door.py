@@ -1,0 +1,232 @@
+"""The door: what is believed of an answer, what is left out, and what is kept of the rest."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitstorm.collect import door as doors
+from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.door import FOLDER, MOST_BYTES, Door, newest_landed
+from bitstorm.collect.live import collect_once
+from bitstorm.collect.observation import Observation
+from bitstorm.collect.simulator.market import Market
+from bitstorm.collect.simulator.server import Simulator
+from bitstorm.errors import BadAnswer
+from bitstorm.instants import HOUR_MS, MINUTE_MS
+from collect.faulty_server import NOW_MS, answering, http
+
+HOUR_AGO_MS = NOW_MS - HOUR_MS
+JSON = "Content-Type: application/json; charset=utf-8"
+
+
+def chart_of(body: bytes, door: Door, *headers: str) -> tuple[list[Observation], int]:
+    """The points of one raw answer, and how many values were left out."""
+    raw = http("200 OK", body, *headers)
+    with (
+        answering([raw]) as url,
+        CoinGecko(base_url=url, retries=0, door=door, clock=lambda: NOW_MS) as client,
+    ):
+        return client.market_chart("bitcoin", "usd", 30), client.refused
+
+
+def chart(prices: list[Any], **arrays: list[Any]) -> bytes:
+    """A chart of these prices, an hour apart, with one for now behind them."""
+    count = len(prices)
+    points = [[HOUR_AGO_MS - (count - i) * HOUR_MS + 7, p] for i, p in enumerate(prices)]
+    now = [NOW_MS // 1000 * 1000, 100.0]
+    body = {"prices": [*points, now], "market_caps": [], "total_volumes": []}
+    return json.dumps(body | arrays).encode()
+
+
+def kept(rejects: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    return [
+        (note.with_suffix(".txt").read_bytes(), json.loads(note.read_bytes()))
+        for note in sorted((rejects / FOLDER).glob("*.json"))
+    ]
+
+
+def test_good_answers_leave_nothing_behind(tmp_path: Path) -> None:
+    points, refused = chart_of(chart([100.0, 101.0, 99.0]), Door(rejects=tmp_path), JSON)
+    assert [p.price for p in points] == [100.0, 101.0, 99.0]
+    assert refused == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_raw_answer_is_kept_as_it_came_with_the_reason_beside_it(tmp_path: Path) -> None:
+    body = chart([100.0, None, 102.0, -1, 101.0])
+    points, refused = chart_of(body, Door(rejects=tmp_path), JSON)
+    assert [p.price for p in points] == [100.0, 102.0, 101.0]
+    assert refused == 2
+    ((raw, note),) = kept(tmp_path)
+    assert raw == body
+    assert note["endpoint"] == "/coins/bitcoin/market_chart"
+    assert note["request"] == {"vs_currency": "usd", "days": "30", "precision": "full"}
+    assert (note["status"], note["bytes"], note["received_at_ms"]) == (200, len(body), NOW_MS)
+    assert note["refused"] == {"price_present": 1, "price_positive": 1}
+    assert [(p["rule"], p["value"]) for p in note["points"]] == [
+        ("price_present", None),
+        ("price_positive", -1.0),
+    ]
+    assert "price is null" in note["points"][0]["reason"]
+
+
+def test_the_same_answer_again_is_kept_once(tmp_path: Path) -> None:
+    for _ in range(3):
+        chart_of(chart([100.0, 0, 101.0]), Door(rejects=tmp_path))
+    assert len(kept(tmp_path)) == 1
+
+
+def test_of_a_huge_answer_the_beginning_is_kept_and_its_size_told(tmp_path: Path) -> None:
+    body = b"<html>" + b"x" * (2 * MOST_BYTES)
+    with pytest.raises(BadAnswer, match="kept in"):
+        chart_of(gzip.compress(body), Door(rejects=tmp_path), "Content-Encoding: gzip")
+    ((raw, note),) = kept(tmp_path)
+    assert raw == body[:MOST_BYTES]
+    assert (note["bytes"], note["kept_bytes"]) == (len(body), MOST_BYTES)
+
+
+def test_only_the_newest_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "MOST_ANSWERS", 3)
+    folder = tmp_path / FOLDER
+    for number in range(5):
+        chart_of(chart([100.0, 0, 101.0 + number]), Door(rejects=tmp_path))
+        for path in folder.iterdir():
+            # One second older each time: file systems differ in how finely they tell times.
+            status = path.stat()
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 10**9))
+    assert len(list(folder.iterdir())) == 6
+    prices = {json.loads(raw)["prices"][2][1] for raw, _ in kept(tmp_path)}
+    assert prices == {103.0, 104.0, 105.0}
+
+
+def test_a_folder_that_cannot_be_written_does_not_hide_the_refusal(tmp_path: Path) -> None:
+    (tmp_path / "rejects").write_text("a file where the folder belongs")
+    with pytest.raises(BadAnswer, match=r"not JSON.*could not be kept"):
+        chart_of(b"<html>", Door(rejects=tmp_path / "rejects"))
+    points, refused = chart_of(chart([100.0, 0, 101.0]), Door(rejects=tmp_path / "rejects"))
+    assert (len(points), refused) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "application/json",
+        "Application/JSON; charset=UTF-8",
+        "application/problem+json",
+        "text/json",
+    ],
+)
+def test_every_way_of_saying_json_is_taken(header: str) -> None:
+    points, _ = chart_of(chart([100.0]), Door(), f"Content-Type: {header}")
+    assert len(points) == 1
+
+
+@pytest.mark.parametrize("header", ["text/html", "text/plain; charset=utf-8", "image/png"])
+def test_another_content_type_is_refused_whatever_the_body(header: str) -> None:
+    with pytest.raises(BadAnswer, match=r"instead of application/json.*source\.base_url"):
+        chart_of(chart([100.0]), Door(), f"Content-Type: {header}")
+
+
+def test_a_spike_is_left_out_and_a_lasting_change_is_not() -> None:
+    spike = [100.0, 101.0, 5000.0, 99.0, 100.0]
+    points, refused = chart_of(chart(spike), Door())
+    assert [p.price for p in points] == [100.0, 101.0, 99.0, 100.0]
+    assert refused == 1
+    lasting = [100.0, 101.0, 99.0, 5000.0, 5100.0, 4900.0]
+    points, refused = chart_of(chart(lasting), Door())
+    assert ([p.price for p in points], refused) == (lasting, 0)
+    points, refused = chart_of(chart(spike), Door(max_jump=None))
+    assert ([p.price for p in points], refused) == (spike, 0)
+
+
+def test_spikes_at_the_ends_and_two_in_a_row_are_left_out() -> None:
+    for spoilt in ([9e9, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 9e9], [1, 1, 9e9, 9e9, 1, 1, 1]):
+        points, refused = chart_of(chart(spoilt), Door())
+        assert all(p.price == 1 for p in points)
+        assert refused == sum(price > 1 for price in spoilt)
+
+
+def test_a_cap_or_volume_that_is_none_costs_no_price(tmp_path: Path) -> None:
+    stamp = HOUR_AGO_MS - HOUR_MS + 7
+    body = chart([100.0], market_caps=[[stamp, "Infinity"]], total_volumes=[[stamp, None]])
+    points, refused = chart_of(body, Door(rejects=tmp_path))
+    assert points == [Observation(stamp, 100.0, None, None)]
+    assert refused == 1
+    assert kept(tmp_path)[0][1]["refused"] == {"market_cap_readable": 1}
+
+
+def test_a_live_price_with_a_strange_cap_is_a_price() -> None:
+    body = b'{"bitcoin":{"usd":5.5,"usd_market_cap":NaN,"last_updated_at":1779092258}}'
+    with (
+        answering([http("200 OK", body)]) as url,
+        CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
+    ):
+        assert client.simple_price("bitcoin", "usd") == Observation(1779092258000, 5.5)
+        assert client.refused == 1
+
+
+@pytest.mark.parametrize(("price", "doubtful"), [(None, False), (0, True), ("x", True), (1, False)])
+def test_an_answer_with_strange_prices_is_doubtful_one_with_nulls_is_not(
+    price: Any, doubtful: bool
+) -> None:
+    raw = http("200 OK", chart([1.0, price, 1.0]))
+    with (
+        answering([raw]) as url,
+        CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
+    ):
+        client.market_chart("bitcoin", "usd", 30)
+        assert client.doubtful is doubtful
+
+
+def live(market: Market, *, clock_ms: int, door: Door, landing: Path) -> Any:
+    """One collect with this machine's clock, from a server whose own is right."""
+    with (
+        Simulator(market, clock=lambda: NOW_MS) as simulator,
+        CoinGecko(base_url=simulator.base_url, clock=lambda: clock_ms, door=door) as client,
+    ):
+        return collect_once(
+            client, landing, coin="bitcoin", vs_currency="usd", clock=lambda: clock_ms
+        )
+
+
+@pytest.mark.parametrize("behind_ms", [HOUR_MS, -24 * HOUR_MS])
+def test_a_machine_whose_clock_is_wrong_still_lands_the_sources_time(
+    market: Market, tmp_path: Path, behind_ms: int
+) -> None:
+    found = live(market, clock_ms=NOW_MS - behind_ms, door=Door(), landing=tmp_path)
+    stamp = NOW_MS // MINUTE_MS * MINUTE_MS
+    assert found.batch.sidecar.first_ms == stamp
+    # Ingest refuses rows that lie after their batch was fetched.
+    assert found.batch.sidecar.fetched_at >= stamp
+
+
+@pytest.mark.parametrize(
+    ("price", "age_ms", "taken"),
+    [(1.0, HOUR_MS, False), (1e9, HOUR_MS, False), (1.0, 7 * HOUR_MS, True)],
+)
+def test_a_live_price_is_held_against_the_last_one_while_that_is_fresh(
+    market: Market, tmp_path: Path, price: float, age_ms: int, taken: bool
+) -> None:
+    door = Door(rejects=tmp_path / "rejects", previous=lambda: (NOW_MS - age_ms, price))
+    if taken:
+        assert live(market, clock_ms=NOW_MS, door=door, landing=tmp_path).batch is not None
+    else:
+        with pytest.raises(BadAnswer, match=r"10 times apart.*source\.max_jump"):
+            live(market, clock_ms=NOW_MS, door=door, landing=tmp_path)
+        assert len(kept(tmp_path / "rejects")) == 1
+
+
+def test_the_last_price_is_read_from_the_newest_batch(market: Market, tmp_path: Path) -> None:
+    assert newest_landed(tmp_path / "nowhere") is None
+    assert newest_landed(tmp_path) is None
+    found = live(market, clock_ms=NOW_MS, door=Door(), landing=tmp_path)
+    older = "timestamp,price\n1,2\n"
+    (tmp_path / "bitcoin_prices_20200101_000000_hourly.csv").write_text(older)
+    o = found.observation
+    assert newest_landed(tmp_path) == (o.timestamp, o.price)
+    (tmp_path / "bitcoin_prices_20991231_000000.csv").write_text("time,usd\nx,y\n")
+    assert newest_landed(tmp_path) is None
