@@ -46,6 +46,7 @@ def _serve(source: Path, target: Path, memory: str) -> None:
         SparkSession.builder.master("local[*]")
         .config("spark.driver.memory", memory)
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.session.timeZone", "UTC")
         .getOrCreate()
     )

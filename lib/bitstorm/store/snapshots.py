@@ -210,15 +210,9 @@ def publish(
 def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
     """Make an older snapshot current again by a new manifest on the same folder."""
     numbers = manifests.sequences(root)
-    # The newest manifest may be the damaged one that this is to get away from.
-    sequence = numbers[-1] + 1
-    with contextlib.suppress(SnapshotDamaged):
-        newest = manifests.read(root, numbers[-1])
-        made = _again(old.manifest, sequence, newest.id, newest.hash, reason)
-        _commit(root, made)
-        _point(root)
-        return Snapshot(root, made)
-    made = _again(old.manifest, sequence, None, None, reason)
+    newest = _readable(root, numbers[-1])
+    parent = (None, None) if newest is None else (newest.id, newest.hash)
+    made = _again(old.manifest, numbers[-1] + 1, *parent, reason)
     _commit(root, made)
     _point(root)
     return Snapshot(root, made)
@@ -297,6 +291,15 @@ def _check_sizes(snapshot: Snapshot) -> None:
                     f"{'is gone' if size is None else f'has {size} bytes'}, expected {file.size} "
                     "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
                 )
+
+
+def _readable(root: Path, number: int) -> Manifest | None:
+    """The newest manifest, None when it is the damaged one that a rollback is to get away from.
+    A fault of the disk that passes must not break the chain, so it is read again."""
+    for _ in range(2):
+        with contextlib.suppress(SnapshotDamaged):
+            return manifests.read(root, number)
+    return None
 
 
 def _may_be_named(root: Path, sequence: int, identity: str) -> bool:
