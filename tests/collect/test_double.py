@@ -1,5 +1,6 @@
 """The simulator as a double: limits, credits, cache, faults by script, and its ledger."""
 
+import gzip
 import json
 import math
 import os
@@ -368,6 +369,18 @@ def test_a_wrong_script_is_refused_with_its_place(rules: Any, words: str) -> Non
         rules_from(rules)
 
 
+def announced(process: subprocess.Popen[str]) -> str:
+    """The address that the process says it serves."""
+    assert process.stdout is not None
+    text = ""
+    while not text.endswith("}\n"):
+        line = process.stdout.readline()
+        assert line, f"the simulator ended after {text!r}"
+        text += line
+    address: str = json.loads(text)["base_url"]
+    return address
+
+
 def simulated(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     """`bitstorm simulate`, another process."""
     return subprocess.Popen(
@@ -389,8 +402,7 @@ def test_the_command_takes_a_script_as_yaml_or_json(
     options = ("--faults", "faults", "--plan", "demo", "--limited")
     with simulated(tmp_path, *options) as process:
         try:
-            assert process.stdout is not None
-            url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["base_url"]
+            url = announced(process)
             with (
                 CoinGecko(base_url=url, retries=0) as client,
                 pytest.raises(KeyProblem, match="10002"),
@@ -401,6 +413,25 @@ def test_the_command_takes_a_script_as_yaml_or_json(
                 assert b'"usd":null' in answer.read()
         finally:
             process.terminate()
+
+
+def test_the_command_replays_a_file_value_for_value(tmp_path: Path) -> None:
+    # Numbers as the API mixes them: integers, floats, digits up to the last that a double has.
+    prices = [[1621151013017, 49253], [1621151347955, 49253.1234567890123], [1621151348000, 0.1]]
+    body = json.dumps({"prices": prices, "market_caps": prices, "total_volumes": prices[::2]})
+    (tmp_path / "chart.json.gz").write_bytes(gzip.compress(body.encode()))
+    with simulated(tmp_path, "--replay", "chart.json.gz") as process:
+        try:
+            url = announced(process)
+            with CoinGecko(base_url=url, retries=0) as client:
+                points = client.market_chart("bitcoin", "usd", 1)
+                assert client.source.startswith("simulated:replay-")
+        finally:
+            process.terminate()
+    recorded = json.loads(body)
+    assert [[o.timestamp, o.price] for o in points] == recorded["prices"][:2]
+    assert [o.market_cap for o in points] == [cap for _, cap in recorded["market_caps"][:2]]
+    assert [o.volume_24h for o in points] == [49253.0, None]
 
 
 def test_the_command_refuses_a_script_that_is_none(tmp_path: Path) -> None:
