@@ -211,8 +211,8 @@ def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
     """Make an older snapshot current again by a new manifest on the same folder."""
     numbers = manifests.sequences(root)
     newest = _readable(root, numbers[-1])
-    parent = (None, None) if newest is None else (newest.id, newest.hash)
-    made = _again(old.manifest, numbers[-1] + 1, *parent, reason)
+    parent, parent_hash = (None, None) if newest is None else (newest.id, newest.hash)
+    made = _again(old.manifest, numbers[-1] + 1, parent, parent_hash, reason)
     _commit(root, made)
     _point(root)
     return Snapshot(root, made)
