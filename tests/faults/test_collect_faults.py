@@ -19,7 +19,8 @@ import pytest
 from bitstorm.collect.batches import known_batches, swept
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.collect.simulator.answers import Answer, Ask
+from bitstorm.collect.simulator.answers import Ask
+from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
 from bitstorm.errors import BadAnswer, BitstormError, RateLimited
@@ -41,10 +42,11 @@ class Ledger(Simulator):
         self.served: list[int] = []
         super().__init__(Market(7), clock=lambda: self.now, plan="demo")
 
-    def respond(self, ask: Ask) -> Answer:
-        reply = super().respond(ask)
-        if reply.status == 200 and ask.path.endswith("/simple/price"):
-            self.served.append(json.loads(reply.body)["bitcoin"]["last_updated_at"] * 1000)
+    def respond(self, ask: Ask, query: str) -> Reply:
+        reply = super().respond(ask, query)
+        if reply.answer.status == 200 and ask.path.endswith("/simple/price"):
+            told = json.loads(reply.answer.body)
+            self.served.append(told["bitcoin"]["last_updated_at"] * 1000)
         return reply
 
 
