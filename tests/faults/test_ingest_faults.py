@@ -273,9 +273,9 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
         shutil.rmtree(context.workspace.root)
 
 
-def test_spark_and_its_jvm_killed_at_two_moments(spark_session, tmp_path):
+def test_spark_and_its_jvm_killed_at_a_moment(spark_session, tmp_path):
     rng = random.Random(5)
-    killed_and_redone(tmp_path, [rng.uniform(low, low + 0.15) for low in (0.55, 0.75)])
+    killed_and_redone(tmp_path, [rng.uniform(low, low + 0.15) for low in (0.65,)])
 
 
 @pytest.mark.faults
