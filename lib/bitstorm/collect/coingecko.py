@@ -286,12 +286,9 @@ class CoinGecko:
         reply = self._transport.get(path, params)
         host = self._transport.host
         if reply.status != 200:
-            body = self._transport.without_secret(reply.body)
-            raise refusal(reply.status, body, host=host, coin=coin, currency=currency)
-        with self._door.watching(
-            path, params, reply, secret=self._key, now_ms=self._clock()
-        ) as seen:
-            read_out = read(self._content(path, seen.reply), seen)
+            raise refusal(reply.status, reply.body, host=host, coin=coin, currency=currency)
+        with self._door.watching(path, params, reply, now_ms=self._clock()) as seen:
+            read_out = read(self._content(path, reply), seen)
         self.refused += len(seen.refused)
         self.doubtful = seen.doubtful
         return read_out
@@ -303,13 +300,13 @@ class CoinGecko:
         try:
             content = json.loads(reply.body, parse_int=float, parse_float=float)
         except (ValueError, RecursionError):
-            words = said(self._transport.without_secret(reply.body)).message
+            words = said(reply.body).message
             raise BadAnswer(
                 f"{host} answers {path} with something that is not JSON "
                 f'("{words}"); check source.base_url'
             ) from None
         if is_error_body(content):
-            what = said(self._transport.without_secret(reply.body))
+            what = said(reply.body)
             raise BadAnswer(
                 f"{host} answers {path} with HTTP 200 but an error "
                 f'({what.code or "no code"}: "{what.message}"); try again later'

@@ -5,8 +5,8 @@ too. Points of a chart are judged one by one: a bad one is left out and never st
 
 Either way the raw answer is kept, with the reason beside it, so that a person can see what the
 source said: `rejects/answers/HASH.txt` and `HASH.json`, HASH being the first digits of the
-answer's SHA-256. No key is in them. Of an answer the first megabyte is kept, of answers the newest
-two hundred.
+answer's SHA-256. No key is in them: the transport takes it out. Of an answer the first megabyte is
+kept, of answers the newest two hundred.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import quote
 
 from bitstorm.collect.transport import Reply
 from bitstorm.errors import BadAnswer, SourceError
@@ -89,21 +88,13 @@ class Door:
 
     @contextmanager
     def watching(
-        self,
-        endpoint: str,
-        request: Mapping[str, str],
-        reply: Reply,
-        *,
-        secret: str | None,
-        now_ms: int,
+        self, endpoint: str, request: Mapping[str, str], reply: Reply, *, now_ms: int
     ) -> Iterator[Seen]:
         """Around the reading of an answer: keep it when it is refused, or points of it are.
 
-        The reply that is to be read is the one that this gives: without the key, should the source
-        repeat it, so that no message can. The error goes on with the place of the answer in its
-        message. `now_ms` is Unix ms.
+        The error goes on with the place of the answer in its message. `now_ms` is Unix ms.
         """
-        seen = Seen(endpoint, request, _without(reply, secret))
+        seen = Seen(endpoint, request, reply)
         try:
             yield seen
         except SourceError as error:
@@ -311,17 +302,6 @@ def _plain(value: Any) -> Any:
     if not _is_finite(value):
         return None if value is None else _shown(value)
     return int(value) if value.is_integer() else value
-
-
-def _without(reply: Reply, secret: str | None) -> Reply:
-    """The reply without the key, plain, as JSON writes it or as a URL does."""
-    if secret is None:
-        return reply
-    body, stated = reply.body, reply.headers.get("content-type", "")
-    for form in {secret, json.dumps(secret)[1:-1], quote(secret, safe="")}:
-        body, stated = body.replace(form.encode(), b"*"), stated.replace(form, "*")
-    headers = {**reply.headers, "content-type": stated} if stated else reply.headers
-    return replace(reply, body=body, headers=headers)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import math
 import random
 import ssl
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
@@ -35,7 +36,7 @@ _TOLD_WAIT = 2.0
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer: `headers` with lower-case names, `body` decompressed."""
+    """A whole answer: `headers` with lower-case names, `body` decompressed; no key is in them."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,7 +61,7 @@ class Transport:
     `sleep` and `monotonic` are replaceable for tests; `clock` (Unix ms) is what a server's
     `x-ratelimit-reset` is measured against. `meter` holds the calls to our own limits: its waits
     are not the server's, so the deadline stands still meanwhile. `tell` hears of waits; `secret`
-    is kept out of what the server is quoted with.
+    is taken out of every answer, so that nothing further on can repeat it.
     """
 
     def __init__(
@@ -87,7 +88,12 @@ class Transport:
         self._retries = retries
         self._meter = meter
         self._tell = tell
-        self._secret = secret
+        # As it is, as JSON writes it, and as a URL does.
+        self._secrets = (
+            ()
+            if secret is None
+            else tuple({secret, json.dumps(secret)[1:-1], quote(secret, safe="")})
+        )
         self._clock = clock
         self._sleep = sleep
         self._monotonic = monotonic
@@ -129,7 +135,7 @@ class Transport:
                 if reply.status not in TRANSIENT:
                     return reply
                 status = reply.status
-                words = said(self.without_secret(reply.body)).message
+                words = said(reply.body).message
                 problem = f"HTTP {status}" + (f', "{words}"' if words else "")
                 asked = wait_asked(reply.headers, self._clock())
             wait = own_wait(tried, status=status) if asked is None else asked
@@ -138,9 +144,6 @@ class Transport:
                 self._give_up(status, problem, tried + 1, asked, left)
             self._wait(wait, f"{self.host}: {problem}")
         raise AssertionError("the loop returns or raises")
-
-    def without_secret(self, body: bytes) -> bytes:
-        return body if self._secret is None else body.replace(self._secret.encode(), b"*")
 
     def _own_limit(self) -> float:
         """Wait for a token of our own bucket; the seconds that it took."""
@@ -187,15 +190,18 @@ class Transport:
                 ) from None
             raise _Fault(_cause(error)) from None
         with response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            for form in self._secrets:
+                headers = {name: value.replace(form, "*") for name, value in headers.items()}
             if response.is_redirect:
-                location = response.headers.get("location", "").encode("utf-8", "replace")
-                target = urlsplit(self.without_secret(location).decode()).netloc.rpartition("@")[2]
+                target = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2]
                 raise BadAnswer(
                     f"{self.host} redirects to {target or 'another path'}, which is not followed; "
                     "set source.base_url to the right address"
                 )
             body = self._body(response, until)
-            headers = {name.lower(): value for name, value in response.headers.items()}
+            for form in self._secrets:
+                body = body.replace(form.encode(), b"*")
             return Reply(response.status_code, headers, body)
 
     def _body(self, response: requests.Response, until: float) -> bytes:
