@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -23,6 +24,7 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # What `link` answers where there are no hard links, or none across this mount.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def create(path: Path, content: bytes) -> None:
@@ -57,6 +59,21 @@ def share(source: Path, target: Path) -> None:
             raise
         shutil.copyfile(source, target)
         sync_file(target)
+
+
+def lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Take an open file's exclusive lock, which the kernel frees when its holder dies.
+
+    False when another holds it and `wait` is False. On a mount without locks as if it were taken.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 def sync_tree(folder: Path, files: Iterable[Path]) -> None:

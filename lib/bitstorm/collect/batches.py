@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from bitstorm import filesystem
 from bitstorm.collect.observation import Observation
 from bitstorm.errors import BatchError
 from bitstorm.schema import CSV_COLUMNS
@@ -163,7 +164,9 @@ def swept(landing: Path, *, older_than_seconds: float = _LEFTOVER_SECONDS) -> li
     """
     removed = []
     for path in sorted(landing.iterdir()) if landing.is_dir() else ():
-        hidden = path.name.startswith(".") and path.name.endswith(_TEMPORARY)
+        hidden = path.name.startswith(filesystem.TEMPORARY) or (
+            path.name.startswith(".") and path.name.endswith(_TEMPORARY)
+        )
         described = path.name.removesuffix(SUFFIX)
         orphan = (
             path.name != described
@@ -194,7 +197,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
         if stated is None or stated.sha256 != draft.sha256:
             return _same(target, draft, sidecar) if target.exists() else None
         sidecar = stated
-    _sync_folder(target.parent)
+    filesystem.sync_folder(target.parent)
     try:
         os.link(draft.path, target)
     except FileExistsError:
@@ -205,7 +208,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
     if not beside.exists():
         # A sweep took it for a leftover: this run was stopped between the links for long.
         os.link(described, beside)
-    _sync_folder(target.parent)
+    filesystem.sync_folder(target.parent)
     return Batch(target, sidecar, new=True)
 
 
@@ -254,11 +257,3 @@ def _flush(pending: list[str], stream: IO[bytes], digested: Callable[[bytes], ob
 def _synced(stream: IO[bytes]) -> None:
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

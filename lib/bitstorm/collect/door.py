@@ -15,7 +15,6 @@ import csv
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bitstorm import filesystem
 from bitstorm.collect.transport import Reply
 from bitstorm.errors import BadAnswer, SourceError
 from bitstorm.instants import HOUR_MS, iso
@@ -214,8 +214,8 @@ class Door:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stem = sha256[:_SHORT]
-            _write(folder / f"{stem}.txt", body[:MOST_BYTES])
-            _write(folder / f"{stem}.json", text)
+            filesystem.replace(folder / f"{stem}.txt", body[:MOST_BYTES])
+            filesystem.replace(folder / f"{stem}.json", text)
             _thinned(folder)
         except OSError as error:
             # The refusal is the news; that it could not be kept must not hide it.
@@ -302,15 +302,6 @@ def _plain(value: Any) -> Any:
     if not _is_finite(value):
         return None if value is None else _shown(value)
     return int(value) if value.is_integer() else value
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _thinned(folder: Path) -> None:

@@ -6,8 +6,6 @@ run that is killed leaves the old file or the new one, and the kernel frees its 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from bitstorm import filesystem
 from bitstorm.collect.bucket import LONGEST_QUEUE_MS, booked
 from bitstorm.collect.credits import changed, month_of, next_month_ms, worth_a_warning
 from bitstorm.config import Source
@@ -135,7 +134,7 @@ class Meter:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._file.with_name(f".{self._file.name}.lock"), os.O_RDWR | os.O_CREAT)
             try:
-                _lock(lock)
+                filesystem.lock(lock)
                 yield self._read()
             finally:
                 os.close(lock)
@@ -163,28 +162,4 @@ class Meter:
 
     def _write(self, ledger: _Ledger) -> None:
         text = json.dumps({"calls": ledger.uses, "credits": ledger.spent}) + "\n"
-        # One name for all: the lock lets in one at a time, and a killed run's is written over.
-        temporary = self._file.with_name(f".{self._file.name}.tmp")
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(self._file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        # A mount without locks: two runs at once may then miscount by the other's calls.
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
+        filesystem.replace(self._file, text.encode())

@@ -9,15 +9,14 @@ that is removed before it is ingested is asked for again. Losing the file costs 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitstorm import filesystem
 from bitstorm.collect.spans import Span, merged, minus, overlap
 from bitstorm.sidecar import Origin
 
@@ -57,18 +56,8 @@ def note_served(
             "spans": merged([*before.spans, *spans]),
             "filled": merged([*before.filled, *filled]),
         }
-        # The ending is that of a leftover, which the next sweep removes after a crash.
-        draft = landing / f"{_NAME}-{os.getpid()}.tmp"
-        with draft.open("w", encoding="utf-8") as stream:
-            json.dump({"format": _FORMAT, "origins": content}, stream, separators=(",", ":"))
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-        folder = os.open(landing, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        text = json.dumps({"format": _FORMAT, "origins": content}, separators=(",", ":"))
+        filesystem.replace(path, text.encode())
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -99,5 +88,5 @@ def _served(content: dict[str, Any], origin: Origin) -> Served:
 def _alone(landing: Path) -> Iterator[None]:
     """The lock goes with the process that holds it, however that ends."""
     with (landing / f"{_NAME}.lock").open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        filesystem.lock(stream.fileno())
         yield

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bitstorm import filesystem
 from bitstorm.errors import StoreError
 
 _POLL_SECONDS = 0.1
@@ -26,7 +25,7 @@ def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         until = time.monotonic() + wait_seconds
-        while not _locked(descriptor):
+        while not filesystem.lock(descriptor, wait=False):
             if time.monotonic() >= until:
                 holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
                 raise StoreError(
@@ -39,14 +38,3 @@ def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    return True
