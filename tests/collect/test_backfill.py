@@ -18,7 +18,7 @@ from bitstorm.collect.live import collect_once
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
-from bitstorm.collect.spans import Span, cut, without
+from bitstorm.collect.spans import Span, cut, minus
 from bitstorm.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
 from bitstorm.instants import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS, Waits, answering, http
@@ -331,7 +331,7 @@ spans = st.tuples(moments, moments).map(lambda pair: Span(min(pair), max(pair)))
 
 @given(spans, st.lists(spans, max_size=6))
 def test_what_is_missing_is_what_nothing_covers(wanted: Span, covered: list[Span]) -> None:
-    missing = without(wanted, covered)
+    missing = minus([wanted], covered)
     held = {moment for span in covered for moment in range(*span)}
     assert sorted(m for span in missing for m in range(*span)) == sorted(set(range(*wanted)) - held)
     assert all(span.start < span.end for span in missing)

@@ -10,7 +10,7 @@ without a point is confirmed empty and never asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -152,7 +152,7 @@ def backfill(
         clock=clock,
     )
     origin = Origin(client.source, coin, vs_currency)
-    before = _history(landing, origin)
+    before = _history(batches_of(landing, origin))
     calls_before = client.calls
     batches: list[Batch] = []
     points = empty = 0
@@ -222,10 +222,11 @@ def planned(
         )
     wanted = Span(max(start, reach), end)
     origin = Origin(client.source, coin, vs_currency)
+    batches = batches_of(landing, origin)
     if within is None:
-        missing = minus([wanted], answered(landing, origin, known=known, trusting=True))
+        missing = minus([wanted], answered(landing, origin, batches, known=known, trusting=True))
     else:
-        missing = minus(overlap([wanted], within), answered(landing, origin, known=known))
+        missing = minus(overlap([wanted], within), answered(landing, origin, batches, known=known))
     every = slice_days * DAY_MS
     cells: dict[int, list[Span]] = {}
     for span in missing:
@@ -236,15 +237,20 @@ def planned(
 
 
 def answered(
-    landing: Path, origin: Origin, *, known: Sequence[Span], trusting: bool = False
+    landing: Path,
+    origin: Origin,
+    batches: Iterable[tuple[Path, Sidecar]],
+    *,
+    known: Sequence[Span],
+    trusting: bool = False,
 ) -> list[Span]:
     """What of the origin's history the source has settled: asking again would bring nothing.
 
-    `known` are the hours that the data set holds. With `trusting` they need not be asked either,
-    but for those that an answer has touched while they were still too young to be settled: there
-    another point may have come.
+    `batches` are the origin's (`batches_of`), `known` are the hours that the data set holds. With
+    `trusting` they need not be asked either, but for those that an answer has touched while they
+    were still too young to be settled: there another point may have come.
     """
-    history = _history(landing, origin)
+    history = _history(batches)
     served = [span for _, sidecar in history for span in _served_spans(sidecar)]
     present = [*known, *slots_of(history, step=HOUR_MS)]
     record = read_served(landing, origin)
@@ -260,19 +266,12 @@ def answered(
     return merged([*served, *record.settled(present), *trusted])
 
 
-def landed_slots(landing: Path, origin: Origin, *, step: int) -> list[Span]:
-    """The slots of `step` ms for which any batch of the origin has an observation."""
-    return slots_of(waiting_batches(landing, origin, known={}), step=step)
-
-
-def waiting_batches(
-    landing: Path, origin: Origin, *, known: Container[str]
-) -> list[tuple[Path, Sidecar]]:
-    """The origin's batches whose content has none of the `known` hashes."""
+def batches_of(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
+    """The origin's batches that lie in landing, by name."""
     return [
         (path, sidecar)
         for path, sidecar in known_batches(landing)
-        if _origin_of(sidecar) == origin and sidecar.sha256 not in known
+        if Origin(sidecar.source, sidecar.coin, sidecar.vs_currency) == origin
     ]
 
 
@@ -291,17 +290,9 @@ def reach_ms(plan: str, now: int) -> int:
     return -(-(now - FREE_DAYS * DAY_MS) // HOUR_MS) * HOUR_MS
 
 
-def _history(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
-    """The batches that earlier backfills of the origin have landed."""
-    return [
-        (path, sidecar)
-        for path, sidecar in known_batches(landing)
-        if _origin_of(sidecar) == origin and _served_spans(sidecar)
-    ]
-
-
-def _origin_of(sidecar: Sidecar) -> Origin:
-    return Origin(sidecar.source, sidecar.coin, sidecar.vs_currency)
+def _history(batches: Iterable[tuple[Path, Sidecar]]) -> list[tuple[Path, Sidecar]]:
+    """Those that backfills have landed."""
+    return [(path, sidecar) for path, sidecar in batches if _served_spans(sidecar)]
 
 
 def _served_spans(sidecar: Sidecar) -> list[Span]:

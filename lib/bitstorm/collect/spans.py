@@ -50,11 +50,6 @@ def overlap(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
     return minus(ours, minus(ours, others))
 
 
-def without(wanted: Span, covered: Iterable[Span]) -> list[Span]:
-    """What of `wanted` no span of `covered` holds, oldest first."""
-    return minus([wanted], covered)
-
-
 def whole(spans: Iterable[Span], *, step: int) -> list[Span]:
     """Of the merged spans what fills whole steps of the grid through zero."""
     inner = [Span(-(-s.start // step) * step, s.end // step * step) for s in merged(spans)]

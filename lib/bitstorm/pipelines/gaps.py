@@ -53,9 +53,12 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     step = duration_ms(settings.grid.frequency)
     snapshot = snapshots.current(context.workspace.prices, snapshot=context.snapshot)
     origin = context.workspace.bound_to() or context.origin()
-    present, last_ms = stored_slots(snapshot, step), _last(snapshot)
+    batches = history.batches_of(landing, origin)
+    stored = present = stored_slots(snapshot, step)
+    last_ms = None if snapshot is None else snapshot.manifest.last_ms
     if context.snapshot is None:
-        waiting = history.waiting_batches(landing, origin, known=snapshots.read_ledger(snapshot))
+        ledger = snapshots.read_ledger(snapshot)
+        waiting = [one for one in batches if one[1].sha256 not in ledger]
         present = merged([*present, *history.slots_of(waiting, step=step)])
         last_ms = max([t for _, s in waiting if (t := s.last_ms)] + [last_ms or 0]) or None
     now = clock()
@@ -64,12 +67,12 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     first, last = hull(present)
     from_file = origin.source == "csv"
     expected = Span(first, last if from_file else max(last, now // step * step))
-    hours = stored_slots(snapshot, HOUR_MS)
+    hours = stored if step == HOUR_MS else stored_slots(snapshot, HOUR_MS)
     found = gaps(
         expected,
         present,
-        settled=history.answered(landing, origin, known=hours),
-        had=history.landed_slots(landing, origin, step=step),
+        settled=history.answered(landing, origin, batches, known=hours),
+        had=history.slots_of(batches, step=step),
         reach_ms=None if from_file else history.reach_ms(settings.source.plan, now),
         step=step,
     )
@@ -107,7 +110,3 @@ def stored_slots(snapshot: Snapshot | None, step: int) -> list[Span]:
         # Many pieces of a dense month are one span.
         found = merged(found)
     return found
-
-
-def _last(snapshot: Snapshot | None) -> int | None:
-    return None if snapshot is None else snapshot.manifest.last_ms
