@@ -179,3 +179,15 @@ def test_a_folder_that_fails_to_sync_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
         filesystem.sync_folder(tmp_path)
+
+
+def test_a_lock_is_held_by_one_and_not_needed_where_there_are_none(tmp_path, monkeypatch):
+    with (tmp_path / "lock").open("a") as one, (tmp_path / "lock").open("a") as other:
+        assert filesystem.lock(one.fileno())
+        assert not filesystem.lock(other.fileno(), wait=False)
+
+        def refused(descriptor, how):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr("fcntl.flock", refused)
+        assert filesystem.lock(other.fileno(), wait=False)

@@ -133,12 +133,12 @@ def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
     bad = [row for row in rows if row["rule"] is not None]
     good = [row for row in rows if row["rule"] is None]
     return Counted(
-        read=_sums((row["batch"], row["count"]) for row in rows),
-        refused=_sums((row["batch"], row["count"]) for row in bad),
-        won=_sums((row["batch"], row["won"]) for row in good),
-        lost=_sums((row["batch"], row["lost"]) for row in good),
-        by_rule=_sums((row["rule"], row["count"]) for row in bad),
-        warned=_sums((row["warning"], row["count"]) for row in good if row["warning"] is not None),
+        read=sums((row["batch"], row["count"]) for row in rows),
+        refused=sums((row["batch"], row["count"]) for row in bad),
+        won=sums((row["batch"], row["won"]) for row in good),
+        lost=sums((row["batch"], row["lost"]) for row in good),
+        by_rule=sums((row["rule"], row["count"]) for row in bad),
+        warned=sums((row["warning"], row["count"]) for row in good if row["warning"] is not None),
         months=frozenset(row[PARTITION] for row in good),
     )
 
@@ -228,7 +228,8 @@ def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:
     )
 
 
-def _sums(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+def sums(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The counts of each key together."""
     found: dict[str, int] = {}
     for key, count in pairs:
         found[key] = found.get(key, 0) + count

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitstorm.errors import Overtaken
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import Counted
+from bitstorm.pipelines.judging import Counted, sums
 from bitstorm.schema import LINEAGE, PRICES
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.lock import writer_lock
@@ -152,13 +152,13 @@ def _outcome(
     """How many rows of each batch stand at their time, and how many do not."""
     from pyspark.sql import functions as F
 
-    won: dict[str, int] = {}
-    lost: dict[str, int] = {}
-    rows = fresh.groupBy("rank").agg(
-        F.count_if(F.col("place") == 1).alias("won"), F.count_if(F.col("place") > 1).alias("lost")
-    )
-    for row in rows.collect():
-        batch = ranking[row["rank"]].batch
-        won[batch] = won.get(batch, 0) + row["won"]
-        lost[batch] = lost.get(batch, 0) + row["lost"]
-    return won, lost
+    rows = [
+        (ranking[row["rank"]].batch, row["won"], row["lost"])
+        for row in fresh.groupBy("rank")
+        .agg(
+            F.count_if(F.col("place") == 1).alias("won"),
+            F.count_if(F.col("place") > 1).alias("lost"),
+        )
+        .collect()
+    ]
+    return sums((batch, won) for batch, won, _ in rows), sums((b, lost) for b, _, lost in rows)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # The provenance of a row: its batch's hash, its line there, and what decides between batches.
 LINEAGE_COLUMNS = ("batch", "line", "granularity_ms", "fetched_at")
-SOURCE_COLUMNS = ("batch", "granularity_ms", "fetched_at")
 _KINDS = ("string", "bigint", "bigint")
 _FEW = 64
 
@@ -28,6 +27,9 @@ class Provenance(NamedTuple):
     batch: str
     granularity_ms: int | None
     fetched_at: int | None
+
+
+SOURCE_COLUMNS = Provenance._fields
 
 
 def ranked(sources: Iterable[Provenance]) -> tuple[Provenance, ...]:
