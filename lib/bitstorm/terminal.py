@@ -159,9 +159,17 @@ def planned_lines(plan: Planned) -> list[str]:
     rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
     return [
         *_table(rows, heading=True),
-        f"{len(plan.slices)} slices: {plan.calls} calls, {plan.credits} credits, about "
+        f"{_of(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
         f"{plan.points:,} points; nothing was fetched",
     ]
+
+
+def _of(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _cost(calls: int, credits: int) -> str:
+    return f"{_of(calls, 'call')}, {_of(credits, 'credit')}"
 
 
 def backfilled_lines(result: Backfilled) -> list[str]:
@@ -169,8 +177,9 @@ def backfilled_lines(result: Backfilled) -> list[str]:
     if result.idle:
         return ["nothing is left to ask for: no call was made"]
     lines = [
-        f"{result.points:,} points in {result.slices} slices, {result.empty:,} hours without one; "
-        f"{result.calls} calls, {result.credits} credits: {iso(result.wanted.start)} to "
+        f"{_of(result.points, 'point')} in {_of(result.slices, 'slice')}, "
+        f"{_of(result.empty, 'hour')} without one; "
+        f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
         f"{iso(result.wanted.end)}"
     ]
     if result.clamped:
