@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.batches import known_batches
+from bitstorm.collect.simulator.answers import Ask
+from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
 from bitstorm.sidecar import sha256_of
@@ -65,25 +67,30 @@ def market() -> Market:
     return Market(7)
 
 
-class Fast:
-    """A market in which a second takes two minutes, twice as long as an answer is cached, and when
-    it was asked."""
+class Watched(Simulator):
+    """A market in which a second takes two minutes, twice as long as an answer is cached.
 
-    def __init__(self, *, seconds: float = 0.0) -> None:
-        self.began = time.time()
+    `asked` are the moments of the looks (Unix seconds), each of which is answered after `seconds`.
+    """
+
+    def __init__(self, market: Market, *, seconds: float = 0.0, port: int = 0) -> None:
+        began = time.time()
         self.asked: list[float] = []
         self.at_once = self.most_at_once = 0
         self._seconds = seconds
+        super().__init__(
+            market, clock=lambda: NOW_MS + round((time.time() - began) * 120_000), port=port
+        )
 
-    def __call__(self) -> int:
-        now = time.time()
-        if not self.asked or now - self.asked[-1] > 0.2:
-            self.asked.append(now)
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            time.sleep(self._seconds)
+    def respond(self, ask: Ask, query: str) -> Reply:
+        self.asked.append(time.time())
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(self._seconds)
+        try:
+            return super().respond(ask, query)
+        finally:
             self.at_once -= 1
-        return NOW_MS + round((now - self.began) * 120_000)
 
 
 @contextmanager
@@ -146,38 +153,37 @@ def landed(workspace: Path) -> list[int]:
 def test_the_looks_are_on_the_clock_and_a_signal_ends_them_with_exit_code_0(
     market: Market, tmp_path: Path, number: int
 ) -> None:
-    clock, workspace = Fast(), tmp_path / "w"
+    workspace = tmp_path / "w"
     with (
-        Simulator(market, clock=clock) as simulator,
+        Watched(market) as simulator,
         collector(workspace, simulator.base_url, "--every", "1s", "--json") as process,
     ):
-        until(lambda: len(clock.asked) >= 4)
+        until(lambda: len(simulator.asked) >= 4)
         time.sleep(0.5)  # between two looks
         out, err = ended(process, number=number)
     told = json.loads(out)
     assert told["failed"] == 0
-    assert told["runs"] == told["landed"] + told["stale"] == len(clock.asked)
+    assert told["runs"] == told["landed"] + told["stale"] == len(simulator.asked)
     stamps = landed(workspace)
     assert len(stamps) == len(set(stamps)) == told["landed"] >= 3
     assert err.count(" → bitcoin_prices_") == told["landed"]
     # The first look is at once, the others a moment after the full second.
-    phases = sorted(asked % 1 for asked in clock.asked[1:])
+    phases = sorted(asked % 1 for asked in simulator.asked[1:])
     assert phases[len(phases) // 2] < 0.5, phases  # one may be late on a busy machine
-    assert len({int(asked) for asked in clock.asked[1:]}) == len(clock.asked) - 1
+    assert len({int(asked) for asked in simulator.asked[1:]}) == len(simulator.asked) - 1
 
 
 def test_a_slow_source_is_not_asked_twice_at_once_and_missed_looks_are_made_up_once(
     market: Market, tmp_path: Path
 ) -> None:
-    clock = Fast(seconds=1.4)
     with (
-        Simulator(market, clock=clock) as simulator,
+        Watched(market, seconds=1.4) as simulator,
         collector(tmp_path / "w", simulator.base_url, "--every", "1s") as process,
     ):
-        until(lambda: len(clock.asked) >= 3)
+        until(lambda: len(simulator.asked) >= 3)
         ended(process)
-    assert clock.most_at_once == 1
-    for before, after in zip(clock.asked, clock.asked[1:], strict=False):
+    assert simulator.most_at_once == 1
+    for before, after in zip(simulator.asked, simulator.asked[1:], strict=False):
         assert 1.4 <= after - before < 3.5  # at once after the slow one, not two more in a row
 
 
@@ -219,7 +225,7 @@ def test_a_write_in_progress_is_finished_after_the_signal(market: Market, tmp_pa
 def test_an_outage_is_told_line_by_line_and_the_looks_go_on_after_it(
     market: Market, tmp_path: Path
 ) -> None:
-    clock, workspace = Fast(), tmp_path / "w"
+    workspace = tmp_path / "w"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api/v3"
@@ -228,7 +234,7 @@ def test_an_outage_is_told_line_by_line_and_the_looks_go_on_after_it(
         workspace, url, "--every", "1s", "--quiet", "--json", "--log-file", str(log)
     ) as process:
         until(lambda: log.exists() and log.read_text().count("connection refused") >= 2)
-        with Simulator(market, clock=clock, port=port):
+        with Watched(market, port=port):
             until(lambda: log.read_text().count(" → ") >= 2)
         until(lambda: log.read_text().splitlines()[-1].count("next look"))
         out, err = ended(process)
@@ -280,9 +286,9 @@ def test_a_step_that_is_none_is_bad_usage(every: str, words: str, tmp_path: Path
 def test_a_clock_that_is_moved_stops_no_looks_and_makes_no_burst_of_them(
     market: Market, tmp_path: Path, shift: int
 ) -> None:
-    clock, workspace, file = Fast(), tmp_path / "w", tmp_path / "shift"
+    workspace, file = tmp_path / "w", tmp_path / "shift"
     with (
-        Simulator(market, clock=clock) as simulator,
+        Watched(market) as simulator,
         collector(
             workspace,
             simulator.base_url,
@@ -291,12 +297,12 @@ def test_a_clock_that_is_moved_stops_no_looks_and_makes_no_burst_of_them(
             SHIFT_FILE=str(file),
         ) as process,
     ):
-        until(lambda: len(clock.asked) >= 2)
+        until(lambda: len(simulator.asked) >= 2)
         file.write_text(str(shift))
-        moved = len(clock.asked)
+        moved = len(simulator.asked)
         time.sleep(3.2)
         out, _ = ended(process)
-    assert 2 <= len(clock.asked) - moved <= 5
+    assert 2 <= len(simulator.asked) - moved <= 5
     told = json.loads(out)
     assert told["failed"] == 0
     stamps = landed(workspace)
