@@ -87,7 +87,9 @@ def spark_session(
     conf = SparkConf()
     wanted: dict[str, str] = {**PREFERRED, **{k: _text(v) for k, v in spark.conf.items()}}
     if not launched:
-        wanted.update({k: v for k, v in _local(spark.master).items() if k not in wanted})
+        wanted.update(
+            {k: v for k, v in _local(spark.master, os.environ).items() if k not in wanted}
+        )
         wanted["spark.driver.memory"] = spark.driver_memory
         wanted["spark.master"] = spark.master
     for key, value in wanted.items():
@@ -122,11 +124,16 @@ def _cause(error: Exception) -> str:
     return text.strip().splitlines()[0]
 
 
-def _local(master: str) -> dict[str, str]:
-    """On one machine a shuffle needs a few partitions, not the 200 that suit a cluster."""
+def _local(master: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """On one machine a shuffle needs a few partitions, not the 200 that suit a cluster; and a batch
+    job has no use for a collector of garbage that keeps pauses short instead of work."""
     if not master.startswith("local"):
         return {}
-    return {"spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1)))}
+    wanted = {"spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1)))}
+    if not any("GC" in environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")):
+        # Beside another collector, Java would not start.
+        wanted["spark.driver.extraJavaOptions"] = "-XX:+UseParallelGC"
+    return wanted
 
 
 def _prepare_environment(environ: Mapping[str, str], *, master: str) -> None:

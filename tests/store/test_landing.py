@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 
 import pytest
 
@@ -55,6 +56,30 @@ def test_a_bom_crlf_and_gzip_are_fine(tmp_path):
     found = look(tmp_path)
     assert [b.columns for b in found.ready] == [("timestamp", "price"), ("price", "timestamp")]
     assert found.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "numeric"),
+    [
+        (b"timestamp,price\n1609459200,1.5\n", True),
+        (b'timestamp,price\r\n"1609459200", +1.5\r\n', True),
+        (b"timestamp,price\n", True),
+        (b"timestamp,price\n1609459200,1d\n", False),
+        (b"timestamp,price\r1609459200,1d\n1609459200,1\n", False),
+        (b"timestamp,price\n" + b"1609459200,1\n" * 30 + b"1609459200,1\0\n", False),
+        (
+            b"timestamp,price\n1609459200,1\n" + b"1609459200,1\n" * 200_000 + b"1609459200,1d",
+            False,
+        ),
+        ("timestamp,price\n1609459200,\u0661\n".encode(), False),
+        (b"timestamp,price", False),
+    ],
+)
+def test_a_batch_is_numeric_when_no_row_has_a_letter_or_nul(tmp_path, content, numeric):
+    drop(tmp_path, "batch.csv", content)
+    (batch,) = look(tmp_path).ready
+    assert batch.numeric is numeric
+    assert batch.sha256 == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(

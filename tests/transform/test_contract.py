@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
@@ -78,10 +80,16 @@ LINES: dict[str, str | None] = {
 }
 
 
-def judged(spark: SparkSession, lines: list[str], header: tuple[str, ...] = HEADER):
+def judged(
+    spark: SparkSession,
+    lines: list[str],
+    header: tuple[str, ...] = HEADER,
+    *,
+    numeric: bool = False,
+):
     places = [header.index(name) if name in header else None for name in CSV_COLUMNS]
-    rows = [(i, line, len(header), NOT_AFTER, *places) for i, line in enumerate(lines)]
-    schema = "n int, text string, width int, not_after_ms bigint, " + ", ".join(
+    rows = [(i, line, len(header), NOT_AFTER, numeric, *places) for i, line in enumerate(lines)]
+    schema = "n int, text string, width int, not_after_ms bigint, numeric boolean, " + ", ".join(
         f"at_{name} int" for name in CSV_COLUMNS
     )
     frame = spark.createDataFrame(rows, schema)
@@ -94,6 +102,13 @@ def test_every_line_is_taken_or_refused_by_the_rule_that_it_breaks(spark_session
     for text, rule in LINES.items():
         if rule is not None:
             assert reason(rule, found[text].asDict())
+
+
+def test_lines_known_to_hold_no_letter_are_judged_as_if_that_were_not_known(spark_session):
+    lines = [line for line in LINES if not re.search(r"[^0-9.,+\- \t\"]", line)]
+    assert len(lines) > 15 and {LINES[line] for line in lines} > {None, "price_positive"}
+    told = judged(spark_session, lines, numeric=True).drop("numeric").collect()
+    assert told == judged(spark_session, lines).drop("numeric").collect()
 
 
 def test_times_become_unix_milliseconds_utc_whatever_their_form(spark_session):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import DataError
 from bitstorm.pipelines.context import Context
-from bitstorm.schema import CSV_COLUMNS, PARTITION
+from bitstorm.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
 from bitstorm.transform.contract import (
@@ -24,11 +24,12 @@ from bitstorm.transform.contract import (
 from bitstorm.transform.merge import Provenance, with_place
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 
 # Refused rows have no month; spread over so many, one batch of them alone is no single task.
 _SPREAD = 32
+_GOOD = "verdict is null or verdict < 0"
 
 
 def provenance(batch: Batch) -> Provenance:
@@ -89,8 +90,21 @@ class Counted:
 
 
 def to_judged(checked: DataFrame) -> DataFrame:
-    """The checked rows as prices with `rank`, `line`, `rule` and `warning`."""
-    return to_prices(checked, keep=("rank", "line", "rule", "warning"))
+    """The checked rows as prices with `rank`, `line` and `verdict`: null, or by its place among
+    the rules the one that a row is refused for, negative where it is only to warn."""
+    from pyspark.sql import functions as F
+
+    # One number instead of two texts: what is kept per row is what the next passes cost.
+    numbers = " ".join(f"{rule}={number}" for number, rule in enumerate(CSV_RULES, start=1))
+    number = F.str_to_map(F.lit(numbers), F.lit(" "), F.lit("="))
+
+    def place(name: str) -> Column:
+        return F.try_element_at(number, F.col(name)).cast("int")
+
+    verdict = F.when(F.col("rule").isNotNull(), place("rule")).when(
+        F.col("warning").isNotNull(), -place("warning")
+    )
+    return to_prices(checked.withColumn("verdict", verdict), keep=("rank", "line", "verdict"))
 
 
 @contextmanager
@@ -111,9 +125,7 @@ def placed(judged: DataFrame) -> Iterator[DataFrame]:
 
 def only_good(placed: DataFrame) -> DataFrame:
     """The rows that no rule refuses."""
-    from pyspark.sql import functions as F
-
-    return placed.where(F.col("rule").isNull()).drop("rule", "warning")
+    return placed.where(_GOOD).drop("verdict")
 
 
 def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
@@ -121,8 +133,8 @@ def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
     from pyspark.sql import functions as F
 
     rows = [
-        {**row.asDict(), "batch": ranking[row["rank"]].batch}
-        for row in placed.groupBy("rank", "rule", "warning", PARTITION)
+        {**row.asDict(), "batch": ranking[row["rank"]].batch, **_spelled(row["verdict"])}
+        for row in placed.groupBy("rank", "verdict", PARTITION)
         .agg(
             F.count("*").alias("count"),
             F.count_if(F.col("place") == 1).alias("won"),
@@ -141,6 +153,13 @@ def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
         warned=sums((row["warning"], row["count"]) for row in good if row["warning"] is not None),
         months=frozenset(row[PARTITION] for row in good),
     )
+
+
+def _spelled(verdict: int | None) -> dict[str, str | None]:
+    """The rule and the warning that a verdict of `to_judged` stands for."""
+    name = None if verdict is None else tuple(CSV_RULES)[abs(verdict) - 1]
+    refused = verdict is not None and verdict > 0
+    return {"rule": name if refused else None, "warning": None if refused else name}
 
 
 def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
@@ -208,7 +227,8 @@ def _numbered(
     places = ", ".join(f"at_{name} int" for name in CSV_COLUMNS)
     facts = lines.sparkSession.createDataFrame(
         rows,
-        "file bigint, block bigint, zero bigint, rank int, width int, not_after_ms bigint, "
+        "file bigint, block bigint, zero bigint, "
+        "rank int, width int, not_after_ms bigint, numeric boolean, "
         f"{places}",
     )
     blank = F.trim("text") == ""
@@ -224,6 +244,7 @@ def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:
     return (
         len(batch.columns),
         batch.seen_ms + future_ms,
+        batch.numeric,
         *[batch.columns.index(n) if n in batch.columns else None for n in CSV_COLUMNS],
     )
 

@@ -104,6 +104,7 @@ def _read(context: Context, spark: SparkSession) -> DataFrame:
             "*",
             F.size("columns").alias("width"),
             (F.col("seen_ms") + future_ms).alias("not_after_ms"),
+            F.lit(False).alias("numeric"),
             *[place.alias(f"at_{name}") for place, name in zip(places, CSV_COLUMNS, strict=True)],
         )
     )

@@ -7,19 +7,23 @@ driver; its rows only ever by Spark.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bitstorm.errors import BatchError
 from bitstorm.schema import CSV_ALIASES, CSV_COLUMNS, CSV_REQUIRED
-from bitstorm.sidecar import Sidecar, read_sidecar, sha256_of, sidecar_path
+from bitstorm.sidecar import Sidecar, read_sidecar, sidecar_path
 from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".csv.gz")
 # A header of the contract has at most five names; a file without a line end is no CSV.
 _HEADER_BYTES = 64 * 1024
+_PIECE = 1 << 20
+_LINE_END = re.compile(rb"[\r\n]")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Batch:
     """One readable batch. `columns` are the contract's names in the file's order.
 
     `seen_ms` is when its content was first known to exist: `fetched_at` of its sidecar, else the
-    file's modification time (Unix milliseconds, UTC); no row can be later than that.
+    file's modification time (Unix milliseconds, UTC); no row can be later than that. `numeric`:
+    its rows are known to have neither a letter nor a NUL.
     """
 
     path: Path
@@ -43,6 +50,7 @@ class Batch:
     columns: tuple[str, ...]
     sidecar: Sidecar | None
     seen_ms: int
+    numeric: bool = False
 
     @property
     def name(self) -> str:
@@ -105,19 +113,42 @@ def survey(
             unsettled.append(path)
             continue
         mark = _fingerprint(path)
-        digest = remembered.get(mark) or sha256_of(path)
+        digest, numeric = remembered.get(mark), False
+        if digest is None:
+            digest, numeric = _read_through(path)
         if digest in known:
             seen[mark] = digest
         if digest in known or digest in ready:
             repeated.append(path)
             continue
         try:
-            ready[digest] = _open_batch(path, digest, modified_ms)
+            ready[digest] = replace(_open_batch(path, digest, modified_ms), numeric=numeric)
         except BatchError as error:
             refused.append(Refused(path, digest, error.rule, str(error)))
     if cache is not None and seen != remembered:
         _remember(cache, seen)
     return Survey(tuple(ready.values()), tuple(refused), tuple(unsettled), tuple(repeated))
+
+
+def _read_through(path: Path) -> tuple[str, bool]:
+    """SHA-256 of the content, and whether it is `numeric`: asked of whole pieces at once, it costs
+    a tenth of asking each line."""
+    digest = hashlib.sha256()
+    numeric, header = not path.name.endswith(".gz"), True
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+            if not numeric:
+                continue
+            start = 0
+            if header:
+                ended = _LINE_END.search(piece)
+                if ended is None:
+                    continue
+                header, start = False, ended.start()
+            data = np.frombuffer(piece, np.uint8, offset=start)
+            numeric = not ((data > ord("9")).any() or (data == 0).any())
+    return digest.hexdigest(), numeric and not header
 
 
 def _fingerprint(path: Path) -> str:

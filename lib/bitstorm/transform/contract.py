@@ -38,7 +38,13 @@ _FIRST_YEAR = 2009
 _MONTHS = " ".join(f"{y}-{month:02d}" for y in range(_FIRST_YEAR, 2100) for month in range(1, 13))
 
 # What `with_rule` needs beside the texts: a row of this shape per batch, joined by the caller.
-BATCH_COLUMNS = ("rank", "width", "not_after_ms", *(f"at_{name}" for name in CSV_COLUMNS))
+BATCH_COLUMNS = (
+    "rank",
+    "width",
+    "not_after_ms",
+    "numeric",
+    *(f"at_{name}" for name in CSV_COLUMNS),
+)
 
 
 def with_fields(lines: DataFrame) -> DataFrame:
@@ -70,7 +76,8 @@ def with_values(fields: DataFrame) -> DataFrame:
     """Add the typed value beside each `raw_NAME`: null where the text breaks the grammar.
 
     `timestamp` is int64 milliseconds, the others double; a number too large for a double is
-    infinite and refused by its range.
+    infinite and refused by its range. `numeric` tells that no line of the batch has a letter or
+    NUL; where it is false, each line is looked at.
     """
     from pyspark.sql import functions as F
 
@@ -80,7 +87,8 @@ def with_values(fields: DataFrame) -> DataFrame:
 
     # In a line without a letter (and NUL, which Java trims), what casts to a number has the
     # grammar of one: no `100d`, `0x1p3`, `NaN`. Only others have to meet the regular expressions.
-    plain = (F.lower("text") == F.upper("text")) & ~F.contains("text", F.lit("\0"))
+    bare = (F.lower("text") == F.upper("text")) & ~F.contains("text", F.lit("\0"))
+    plain = F.col("numeric") | bare
     return (
         fields.withColumn("plain", plain)
         .select(
