@@ -10,8 +10,8 @@ import pytest
 import talib
 
 from bitstorm.schema import indicator_table
-from bitstorm.transform.grid import to_grid
 from bitstorm.transform.indicators import to_indicators
+from bitstorm.transform.resample import to_grid
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,7 @@ from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft
-from bitstorm.transform.grid import to_grid
-from bitstorm.transform.indicators import to_indicators
+from bitstorm.transform.indicators import from_prices
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ def indicators(context: Context) -> Computed:
             petastorm_io.read_spark(spark, prices, PRICES)
             .select("timestamp", "price")
             .transform(
-                to_grid,
+                from_prices,
                 step_ms=duration_ms(settings.grid.frequency),
                 max_gap=settings.grid.max_gap,
+                windows=settings.indicators.windows,
             )
-            .transform(to_indicators, windows=settings.indicators.windows)
         )
 
         def write(draft: Draft) -> Change:

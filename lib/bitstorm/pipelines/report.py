@@ -18,7 +18,7 @@ from bitstorm.report import dashboard, plots
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.schema import indicator_table
 from bitstorm.store import petastorm_io, snapshots
-from bitstorm.transform.grid import thinned
+from bitstorm.transform.resample import thinned
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

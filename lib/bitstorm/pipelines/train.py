@@ -24,7 +24,7 @@ from bitstorm.pipelines.context import Context
 from bitstorm.schema import indicator_table
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.grid import with_segment
+from bitstorm.transform.resample import with_segment
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

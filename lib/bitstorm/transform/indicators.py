@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bitstorm.schema import PARTITION, indicator_table
 from bitstorm.transform.contract import month_of
 from bitstorm.transform.recurrence import Recurrence, with_recurrences
+from bitstorm.transform.resample import to_grid
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec
@@ -22,8 +23,17 @@ RSI = 14
 BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
 
 
+def from_prices(
+    prices: DataFrame, *, step_ms: int, max_gap: int, windows: Sequence[int]
+) -> DataFrame:
+    """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling."""
+    return prices.transform(to_grid, step_ms=step_ms, max_gap=max_gap).transform(
+        to_indicators, windows=windows
+    )
+
+
 def to_indicators(grid: DataFrame, *, windows: Sequence[int]) -> DataFrame:
-    """`IndicatorSchema` for a grid with `segment` and `position` (see `transform.grid`).
+    """`IndicatorSchema` for a grid with `segment` and `position` (see `transform.resample`).
 
     A value is null until its whole window exists inside the segment.
     """

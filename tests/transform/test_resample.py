@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bitstorm.transform.grid import thinned, to_grid, with_segment
+from bitstorm.transform.resample import thinned, to_grid, with_segment
 
 pytestmark = pytest.mark.slow
 
