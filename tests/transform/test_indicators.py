@@ -10,8 +10,7 @@ import pytest
 import talib
 
 from bitstorm.schema import indicator_table
-from bitstorm.transform.indicators import to_indicators
-from bitstorm.transform.resample import to_grid
+from bitstorm.transform.indicators import from_prices
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +42,14 @@ def reference(price: pd.Series, windows: list[int]) -> pd.DataFrame:
     return pd.DataFrame(out)
 
 
-def computed(spark, observations: pd.DataFrame, *, step: int, windows: list[int]) -> pd.DataFrame:
+def computed(
+    spark, observations: pd.DataFrame, *, step: int, windows: list[int], **cut: int
+) -> pd.DataFrame:
     frame = spark.createDataFrame(
         list(observations.itertuples(index=False, name=None)), "timestamp bigint, price float"
     )
-    grid = to_grid(frame.repartition(3), step_ms=step, max_gap=6)
-    return to_indicators(grid, windows=windows).orderBy("timestamp").toPandas()
+    found = from_prices(frame.repartition(3), step_ms=step, max_gap=6, windows=windows, **cut)
+    return found.orderBy("timestamp").toPandas()
 
 
 def assert_equal(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 1e-9) -> None:

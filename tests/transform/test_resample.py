@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from bitstorm.transform.blocks import SIZE
 from bitstorm.transform.resample import thinned, to_grid, with_segment
 
 pytestmark = pytest.mark.slow
@@ -40,9 +41,10 @@ def brute_force(observations: list[tuple[int, float]], step: int, max_gap: int):
     return rows
 
 
-def gridded(spark, observations, *, step=STEP, max_gap=6):
+def gridded(spark, observations, *, step=STEP, max_gap=6, size=SIZE):
     frame = spark.createDataFrame(observations, "timestamp bigint, price float").repartition(3)
-    rows = to_grid(frame, step_ms=step, max_gap=max_gap).orderBy("timestamp").collect()
+    grid = to_grid(frame, step_ms=step, max_gap=max_gap, size=size)
+    rows = with_segment(grid, step_ms=step, size=size).orderBy("timestamp").collect()
     return [tuple(row) for row in rows]
 
 
@@ -56,7 +58,9 @@ def test_the_grid_equals_a_loop_over_every_bucket(spark_session):
         observations = list({t: (t, p) for t, p in observations}.values())
         max_gap = chance.choice([0, 1, 6])
         expected = brute_force(observations, STEP, max_gap)
-        assert gridded(spark_session, observations, max_gap=max_gap) == expected
+        for size in (1, 5, 64, SIZE):
+            found = gridded(spark_session, observations, max_gap=max_gap, size=size)
+            assert found == expected
 
 
 def test_a_point_holds_nothing_later_than_its_label(spark_session):
@@ -77,15 +81,6 @@ def test_a_hole_of_max_gap_is_carried_and_one_more_cuts(spark_session):
     assert {row[3] for row in carried} == {0}
     cut = gridded(spark_session, [(START, 1.0), (START + 8 * STEP, 2.0)])
     assert [(row[0] - START, row[3], row[4]) for row in cut] == [(0, 0, 0), (8 * STEP, 1, 0)]
-
-
-def test_segments_of_a_stored_grid_are_those_it_was_made_with(spark_session):
-    observations = [(START + n * STEP, 1.0) for n in (0, 1, 2, 4, 20, 21, 40)]
-    frame = spark_session.createDataFrame(observations, "timestamp bigint, price float")
-    grid = to_grid(frame, step_ms=STEP, max_gap=6)
-    stored = grid.select("timestamp", "price", "imputed")
-    again = with_segment(stored, step_ms=STEP).select(*grid.columns)
-    assert again.orderBy("timestamp").collect() == grid.orderBy("timestamp").collect()
 
 
 def test_thinning_keeps_the_newest_point_and_every_nth_before_it(spark_session):

@@ -3,158 +3,222 @@
 Formulas: simple and exponential means, Bollinger bands and drawdown as in J. J. Murphy,
 "Technical Analysis of the Financial Markets"; MACD by G. Appel; RSI by J. W. Wilder, "New
 Concepts in Technical Trading Systems" (1978), seeded with the simple mean of the first changes.
+
+All in one shuffle: the points of a block and those before it are sorted once, and every window
+runs inside the block (see `blocks`). What has unbounded memory, exponential means and the running
+maximum, is carried from tile to tile by a scan over one row a tile (see `recurrence`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitstorm.schema import PARTITION, indicator_table
+from bitstorm.transform.blocks import SIZE, Blocks, series
 from bitstorm.transform.contract import month_of
-from bitstorm.transform.recurrence import Recurrence, with_recurrences
-from bitstorm.transform.resample import to_grid
+from bitstorm.transform.moments import mean, squares, with_moments
+from bitstorm.transform.recurrence import (
+    TILE,
+    Recurrence,
+    corrected,
+    entering,
+    states,
+    tile_size,
+    with_local,
+    with_tile,
+)
+from bitstorm.transform.resample import points_in_blocks
+from bitstorm.transform.rolling import average, price_and_change, volatility, with_changes
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, WindowSpec
+    from pyspark.sql import Column, DataFrame
 
 MACD_FAST, MACD_SLOW, MACD_SIGNAL = 12, 26, 9
 RSI = 14
 BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
+# So many rows before a block its signal needs: 0.926^800 of a price is nothing to a double, and
+# neither is 0.8^200.
+_SIGNAL_REACH = 1_024
+_ORDER = ("tile", "run")
+# A movement that any real one outweighs.
+_FAINT = 1e-60
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a run in the middle of a series starts from: the point at `timestamp` (ms UTC), the
+    running maximum of the price there, and its `rsi_14` (null: none yet)."""
+
+    timestamp: int
+    peak: float
+    rsi: float | None
+
+
+def reach(windows: Sequence[int]) -> int:
+    """How many points before a new one its indicators depend on, but for what a Seed holds: older
+    ones weigh less than e^-40 in any exponential mean."""
+    return max(_SIGNAL_REACH, *windows) + 1 + 20 * (max(windows) + 1)
 
 
 def from_prices(
-    prices: DataFrame, *, step_ms: int, max_gap: int, windows: Sequence[int]
+    prices: DataFrame,
+    *,
+    step_ms: int,
+    max_gap: int,
+    windows: Sequence[int],
+    size: int = SIZE,
+    tile: int = TILE,
+    seed: Seed | None = None,
 ) -> DataFrame:
-    """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling."""
-    return prices.transform(to_grid, step_ms=step_ms, max_gap=max_gap).transform(
-        to_indicators, windows=windows
-    )
+    """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling.
 
-
-def to_indicators(grid: DataFrame, *, windows: Sequence[int]) -> DataFrame:
-    """`IndicatorSchema` for a grid with `segment` and `position` (see `transform.resample`).
-
-    A value is null until its whole window exists inside the segment.
+    A value is null until its whole window exists since the last cut. `size` is that of a block, a
+    multiple of `tile`, the most rows that an exponential mean is summed over at once. With a
+    `seed` the prices are those of its point and after it, with `max_gap` buckets before it; what
+    comes out is good from `reach(windows)` points after it on.
     """
     from pyspark.sql import functions as F
 
+    recurrences = _recurrences(windows)
+    tile = tile_size([*recurrences, _SIGNAL], tile)
+    if size % tile:
+        raise ValueError(f"a block of {size} rows is not a whole number of tiles of {tile}")
+    blocks = Blocks(size, before=max(_SIGNAL_REACH, *windows))
+    first = None if seed is None else seed.timestamp // step_ms
+    points = points_in_blocks(prices, blocks, step_ms=step_ms, max_gap=max_gap, first=first)
+    rows = (
+        with_tile(points, tile)
+        .withColumn("exact", F.col("price").cast("double"))
+        .transform(with_changes, *_ORDER)
+        .withColumn("place", F.col("index") - F.col("start"))
+        .transform(_with_inputs, windows, seed=seed)
+    )
+    known = states(rows, recurrences, blocks=blocks, tile=tile, peak="high")
+    # Beyond any window where the run has begun before the block can see.
+    far = F.coalesce("place", F.lit(2**62))
+    asked = price_and_change([*windows, BOLLINGER], windows, spreads=[BOLLINGER])
     return (
-        grid.withColumn("exact", F.col("price").cast("double"))
-        .transform(with_returns)
-        .transform(with_averages, windows=windows)
-        .transform(with_exponentials, windows=windows)
-        .transform(with_signal)
-        .transform(with_drawdown)
-        .withColumn(PARTITION, month_of(F.col("timestamp")))
-        .select(*indicator_table(windows).names)
+        rows.withColumn("place", far)
+        .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
+        .transform(with_local, recurrences, tile=tile, peak="high")
+        .join(F.broadcast(known), "tile")
+        .transform(_with_exponentials, recurrences, tile)
+        .transform(_with_signal, tile)
+        .where(blocks.owned())
+        .transform(_named, windows)
     )
 
 
-def with_returns(grid: DataFrame) -> DataFrame:
-    """Append `change` (p - q) / q, `step_change` p - q and `log_return` log1p(change)."""
-    from pyspark.sql import functions as F
-
-    before = F.lag("exact").over(_ordered())
-    return grid.withColumn("step_change", F.col("exact") - before).select(
-        "*",
-        (F.col("step_change") / before).alias("change"),
-        F.log1p(F.col("step_change") / before).alias("log_return"),
-    )
-
-
-def with_averages(rows: DataFrame, *, windows: Sequence[int]) -> DataFrame:
-    """Append `ma_W`, `volatility_W`, the Bollinger bands and `trend`."""
-    from pyspark.sql import functions as F
-
-    def mean(steps: int) -> Column:
-        return F.when(_has(steps), F.avg("exact").over(_last(steps)))
-
-    def volatility(steps: int) -> Column:
-        return F.when(_has(steps + 1), F.stddev_samp("change").over(_last(steps)))
-
-    width = BOLLINGER_WIDTH * F.stddev_pop("exact").over(_last(BOLLINGER))
-    return rows.select(
-        "*",
-        *[mean(w).alias(f"ma_{w}") for w in windows],
-        *[volatility(w).alias(f"volatility_{w}") for w in windows],
-        (mean(BOLLINGER) + width).alias("bollinger_upper_20"),
-        (mean(BOLLINGER) - width).alias("bollinger_lower_20"),
-    ).withColumn(
-        "trend", F.signum(F.col(f"ma_{min(windows)}") - F.col(f"ma_{max(windows)}")).cast("int")
-    )
-
-
-def with_exponentials(rows: DataFrame, *, windows: Sequence[int]) -> DataFrame:
-    """Append `ema_W`, `macd` and `rsi_14`."""
-    from pyspark.sql import functions as F
-
+def _recurrences(windows: Sequence[int]) -> list[Recurrence]:
     spans = sorted({*windows, MACD_FAST, MACD_SLOW})
-    # An EMA is y[0] = p[0], y[n] = (1 - a) y[n-1] + a p[n]: inputs p[0], then a p[n].
-    inputs = [
-        F.when(F.col("position") == 0, F.col("exact"))
-        .otherwise(F.lit(_alpha(span)) * F.col("exact"))
-        .alias(f"into_ema_{span}")
-        for span in spans
+    return [
+        *[Recurrence(f"mean_{span}", f"into_mean_{span}", 1 - _alpha(span)) for span in spans],
+        Recurrence("gain", "into_gain", 1 - 1 / RSI),
+        Recurrence("loss", "into_loss", 1 - 1 / RSI),
     ]
-    gain, loss = (
-        F.greatest("step_change", F.lit(0.0)),
-        F.greatest(-F.col("step_change"), F.lit(0.0)),
-    )
-    prepared = rows.select(
-        "*", *inputs, _wilder(gain).alias("into_gain"), _wilder(loss).alias("into_loss")
-    )
-    recurrences = [
-        *[Recurrence(f"raw_ema_{s}", f"into_ema_{s}", 1 - _alpha(s)) for s in spans],
-        Recurrence("mean_gain", "into_gain", 1 - 1 / RSI),
-        Recurrence("mean_loss", "into_loss", 1 - 1 / RSI),
-    ]
-    moved = F.col("mean_gain") + F.col("mean_loss")
-    # Without any movement TA-Lib states 0; so do we.
-    strength = F.when(moved > 0, 100 * F.col("mean_gain") / moved).otherwise(F.lit(0.0))
-    macd = F.col(f"raw_ema_{MACD_FAST}") - F.col(f"raw_ema_{MACD_SLOW}")
-    return with_recurrences(prepared, recurrences).select(
-        *rows.columns,
-        *[F.when(_has(w), F.col(f"raw_ema_{w}")).alias(f"ema_{w}") for w in windows],
-        F.when(_has(MACD_SLOW), macd).alias("macd"),
-        F.when(_has(RSI + 1), strength).alias("rsi_14"),
-    )
 
 
-def with_signal(rows: DataFrame) -> DataFrame:
-    """Append `macd_signal`: the EMA of `macd` from its first value on."""
+def _with_inputs(rows: DataFrame, windows: Sequence[int], *, seed: Seed | None) -> DataFrame:
+    """Append the inputs of the recurrences, and `high`, of which the running maximum is taken."""
     from pyspark.sql import functions as F
 
-    first = MACD_SLOW - 1
-    into = (
-        F.when(F.col("position") == first, F.col("macd"))
-        .when(F.col("position") > first, F.lit(_alpha(MACD_SIGNAL)) * F.col("macd"))
-        .otherwise(F.lit(0.0))
-    )
-    recurrence = Recurrence("raw_signal", "into_signal", 1 - _alpha(MACD_SIGNAL))
-    return with_recurrences(rows.withColumn("into_signal", into), [recurrence]).select(
-        *rows.columns,
-        F.when(_has(first + MACD_SIGNAL), F.col("raw_signal")).alias("macd_signal"),
-    )
+    first, exact, place = F.col("place") == 0, F.col("exact"), F.col("place")
+    # An EMA is y[0] = p[0], y[n] = (1 - a) y[n-1] + a p[n].
+    means = {
+        f"into_mean_{span}": F.when(first, exact).otherwise(F.lit(_alpha(span)) * exact)
+        for span in sorted({*windows, MACD_FAST, MACD_SLOW})
+    }
+    # Wilder's mean is at the 14th change that of the 14, and then takes a 14th of each one: the
+    # first ones come in with what they lose until the 14th.
+    early = F.pow(F.lit(1 - 1 / RSI), (place - RSI).cast("double"))
+    weight = F.when(place < RSI, early).otherwise(1.0) / RSI
+    change = F.coalesce("step_change", F.lit(0.0))
+    gain, loss = (F.greatest(c, F.lit(0.0)) * weight for c in (change, -change))
+    high = exact
+    if seed is not None:
+        at = F.col("timestamp") == seed.timestamp
+        high = F.when(at, F.greatest(exact, F.lit(seed.peak))).otherwise(exact)
+        if seed.rsi is not None:
+            # Only its ratio counts, and only until the first movement.
+            gain = gain + F.when(at, seed.rsi / 100 * _FAINT).otherwise(0.0)
+            loss = loss + F.when(at, (1 - seed.rsi / 100) * _FAINT).otherwise(0.0)
+    return rows.withColumns({**means, "into_gain": gain, "into_loss": loss, "high": high})
 
 
-def with_drawdown(rows: DataFrame) -> DataFrame:
-    """Append `drawdown`: the price over its running maximum in the segment, less 1."""
+def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile: int) -> DataFrame:
+    """Correct the local values by what their tile takes over; append `peak` and `difference`."""
+    from pyspark.sql import functions as F
+
+    kept = [name for name in rows.columns if name not in {r.name for r in recurrences}]
+    rows = rows.select(
+        *kept,
+        F.greatest("peak_here", F.when(entering(tile), F.col("peak_before"))).alias("peak"),
+        *[corrected(r, F.col(f"state_{r.name}"), tile=tile).alias(r.name) for r in recurrences],
+    )
+    difference = F.col(f"mean_{MACD_FAST}") - F.col(f"mean_{MACD_SLOW}")
+    return rows.withColumn("difference", difference)
+
+
+def _with_signal(rows: DataFrame, tile: int) -> DataFrame:
+    """Append `signal`: the EMA of `difference` from the place on where MACD is known.
+
+    It forgets within a tile, so the last value of the tile before is all that a tile takes over.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    peak = F.max("exact").over(_ordered().rowsBetween(Window.unboundedPreceding, 0))
-    return rows.withColumn("drawdown", F.col("exact") / peak - 1)
+    begins = MACD_SLOW - 1
+    into = (
+        F.when(F.col("place") == begins, F.col("difference"))
+        .when(F.col("place") > begins, F.lit(_alpha(MACD_SIGNAL)) * F.col("difference"))
+        .otherwise(0.0)
+    )
+    rows = with_local(rows.withColumn("into_signal", into), [_SIGNAL], tile=tile)
+    at_end = F.when(F.col("offset") == tile - 1, F.struct("index", "signal"))
+    earlier = series(*_ORDER).rowsBetween(Window.unboundedPreceding, -1)
+    rows = rows.withColumn("ended", F.last(at_end, ignorenulls=True).over(earlier))
+    follows = F.col("ended.index") == F.col("tile") * tile - 1
+    state = F.when(follows, F.col("ended.signal")).otherwise(0.0)
+    return rows.withColumn("signal", corrected(_SIGNAL, state, tile=tile))
 
 
-def _wilder(change: Column) -> Column:
-    """Inputs of Wilder's mean: at the 14th change the mean of the 14, then each one's 14th."""
+def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
+    """The columns of IndicatorSchema."""
     from pyspark.sql import functions as F
 
-    return (
-        F.when(F.col("position") < RSI, F.lit(0.0))
-        .when(F.col("position") == RSI, F.avg(change).over(_last(RSI)))
-        .otherwise(change / RSI)
+    place = F.col("place")
+
+    def after(steps: int, value: Column) -> Column:
+        return F.when(place >= steps - 1, value)
+
+    moved = F.col("gain") + F.col("loss")
+    # Without any movement TA-Lib states 0; so do we.
+    strength = F.when(moved > 0, 100 * (F.col("gain") / moved)).otherwise(0.0)
+    spread = F.sqrt(F.col(squares("scaled_price", BOLLINGER)) / BOLLINGER)
+    middle = F.col(mean("scaled_price", BOLLINGER))
+    upper, lower = ((middle + sign * BOLLINGER_WIDTH * spread) * F.col("scale") for sign in (1, -1))
+    short, long = (F.col(mean("scaled_price", w)) for w in (min(windows), max(windows)))
+    values = {
+        "log_return": F.log1p("change"),
+        "macd": after(MACD_SLOW, F.col("difference")),
+        "macd_signal": after(MACD_SLOW + MACD_SIGNAL - 1, F.col("signal")),
+        "rsi_14": after(RSI + 1, strength),
+        "bollinger_upper_20": after(BOLLINGER, upper),
+        "bollinger_lower_20": after(BOLLINGER, lower),
+        "drawdown": F.col("exact") / F.col("peak") - 1,
+        "trend": after(max(windows), F.signum(short - long).cast("int")),
+        PARTITION: month_of(F.col("timestamp")),
+    }
+    named = [
+        *[average(place, w) for w in windows],
+        *[volatility(place, w) for w in windows],
+        *[after(w, F.col(f"mean_{w}")).alias(f"ema_{w}") for w in windows],
+        *[value.alias(name) for name, value in values.items()],
+    ]
+    return rows.select("timestamp", "price", "imputed", *named).select(
+        *indicator_table(windows).names
     )
 
 
@@ -162,18 +226,4 @@ def _alpha(span: int) -> float:
     return 2.0 / (span + 1.0)
 
 
-def _has(steps: int) -> Column:
-    """Whether the segment has that many points up to the row."""
-    from pyspark.sql import functions as F
-
-    return F.col("position") >= steps - 1
-
-
-def _ordered() -> WindowSpec:
-    from pyspark.sql import Window
-
-    return Window.partitionBy("segment").orderBy("position")
-
-
-def _last(steps: int) -> WindowSpec:
-    return _ordered().rowsBetween(1 - steps, 0)
+_SIGNAL = Recurrence("signal", "into_signal", 1 - _alpha(MACD_SIGNAL))

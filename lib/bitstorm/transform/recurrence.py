@@ -1,10 +1,11 @@
-"""Exponential recurrences y[n] = d * y[n-1] + u[n] with Spark window functions, no UDF.
+"""Exponential recurrences y[n] = d * y[n-1] + u[n] over one long series, in parallel.
 
-Written out, y[n] is the sum of u[i] * d^(n-i). Inside a tile of TILE rows that is d^o times a
-running sum of u[i] * d^(-o_i), o the offset in the tile: the scaling stays below e^600 for any
-d >= 1/3 (span 2), where over a whole series it would leave the range of a double. Between tiles
-the state is carried by a short fold over the tiles before; those whose weight d^(TILE * k) lies
-below 1e-20 cannot change a double and are left out.
+Written out, y[n] is the sum of u[i] * d^(n-i). Inside a tile, some thousand rows, that is a power
+of d times a running sum of u[i] * d^(-i), scaled so that neither leaves the range of a double. What
+a tile takes over from those before is linear in their last values: each tile's, computed from zero,
+is one plain aggregate, a scan over those summaries (one row a tile) carries them on, and each row
+is corrected by its tile's. Nothing is cut off: after a long stretch without a movement the strength
+index is still the ratio of the two means that it was before.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+from bitstorm.transform.blocks import Blocks
 
-TILE = 512
-_NEGLIGIBLE = 1e-20
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, WindowSpec
+
+TILE = 4_096
+# Natural logarithms: a double ends at e^709, and what is summed may be large itself; below e^-745
+# it is 0.
+_LARGEST, _SMALLEST = 640.0, 745.0
 
 
 @dataclass(frozen=True)
@@ -37,58 +42,143 @@ class Recurrence:
             raise ValueError(f"decay {self.decay} of {self.name} is not in [1/3, 1)")
 
     @property
-    def reach(self) -> int:
-        """How many whole tiles back the state still counts."""
-        return max(1, math.ceil(math.log(_NEGLIGIBLE) / (TILE * math.log(self.decay))))
+    def log(self) -> float:
+        """Of the decay; below 0."""
+        return math.log(self.decay)
 
 
-def with_recurrences(rows: DataFrame, recurrences: Sequence[Recurrence]) -> DataFrame:
-    """Append one double column for each recurrence.
+def tile_size(recurrences: Sequence[Recurrence], largest: int = TILE) -> int:
+    """The largest power of two of rows in which no weight leaves the range of a double."""
+    steepest = max(-r.log for r in recurrences)
+    tile = largest
+    while tile / 2 * steepest > _LARGEST:
+        tile //= 2
+    return tile
 
-    Needs `segment` and `position` (0-based inside the segment, without holes): every recurrence
-    starts anew with each segment.
+
+def with_tile(rows: DataFrame, tile: int) -> DataFrame:
+    """Append `tile`, the number of the row's tile in the whole series, and `offset` in it."""
+    from pyspark.sql import functions as F
+
+    return rows.withColumn("tile", F.floor(F.col("index") / tile)).withColumn(
+        "offset", F.col("index") - F.col("tile") * tile
+    )
+
+
+def entering(tile: int) -> Column:
+    """Whether the row's run has come from an earlier tile."""
+    from pyspark.sql import functions as F
+
+    return F.col("start").isNull() | (F.col("start") < F.col("tile") * tile)
+
+
+def with_local(
+    rows: DataFrame, recurrences: Sequence[Recurrence], *, tile: int, peak: str | None = None
+) -> DataFrame:
+    """Append one double column for each recurrence: y from zero at the start of the tile or run;
+    and `peak_here`, the running maximum since then of the column `peak`, where one is named.
+
+    Needs `block`, `tile`, `run`, `index` and `offset`.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    tile = F.floor(F.col("position") / TILE)
-    offset = (F.col("position") % TILE).cast("double")
     running = (
-        Window.partitionBy("segment", "tile")
-        .orderBy("position")
+        Window.partitionBy("block", "tile", "run")
+        .orderBy("index")
         .rowsBetween(Window.unboundedPreceding, Window.currentRow)
     )
+    middle = tile // 2
+    kept = rows.columns
+    scales = {f"up_{r.name}": _power(r, middle - F.col("offset")) for r in recurrences}
+    rows = rows.withColumns(scales)
+    rows = rows.select(
+        "*", *[(F.col(r.column) * F.col(f"up_{r.name}")).alias(f"in_{r.name}") for r in recurrences]
+    )
+    highest = [] if peak is None else [F.max(peak).over(running).alias("peak_here")]
+    rows = rows.select(
+        "*",
+        *[F.sum(f"in_{r.name}").over(running).alias(f"sum_{r.name}") for r in recurrences],
+        *highest,
+    )
+    return rows.select(
+        *kept,
+        *([] if peak is None else ["peak_here"]),
+        *[(F.col(f"sum_{r.name}") / F.col(f"up_{r.name}")).alias(r.name) for r in recurrences],
+    )
 
-    def inside(r: Recurrence) -> Column:
-        # pow is right to the last digit or the one before; exp(o * log d) is only to o digits.
-        up, down = (
-            F.pow(F.lit(r.decay), -F.col("tile_offset")),
-            F.pow(F.lit(r.decay), "tile_offset"),
+
+def corrected(r: Recurrence, state: Column, *, tile: int) -> Column:
+    """The local value and what the tile takes over: `state` is y just before the tile."""
+    from pyspark.sql import functions as F
+
+    weight = _power(r, F.col("offset") + 1)
+    return F.col(r.name) + F.when(entering(tile) & (state != 0), weight * state).otherwise(0.0)
+
+
+def states(
+    rows: DataFrame,
+    recurrences: Sequence[Recurrence],
+    *,
+    blocks: Blocks,
+    tile: int,
+    peak: str,
+) -> DataFrame:
+    """One row a tile: `tile`, `peak_before` (the running maximum of the column `peak` in the run
+    that enters the tile) and `state_NAME` for each recurrence (y just before the tile).
+
+    Needs the inputs of the recurrences, and `block`, `tile`, `run`, `start` and `index`.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    to_end = (F.col("tile") + 1) * tile - 1 - F.col("index")
+    parts = (
+        rows.where(blocks.owned())
+        .groupBy("block", "tile", "run")
+        .agg(
+            F.max("start").alias("start"),
+            F.max(peak).alias("peak"),
+            *[F.sum(F.col(r.column) * _power(r, to_end)).alias(r.name) for r in recurrences],
         )
-        return down * F.sum(F.col(r.column) * up).over(running)
-
-    tiled = rows.withColumn("tile", tile).withColumn("tile_offset", offset)
-    partial = tiled.select("*", *[inside(r).alias(f"inside_{r.name}") for r in recurrences])
-
-    def carried(r: Recurrence) -> Column:
-        before = Window.partitionBy("segment").orderBy("tile").rowsBetween(-r.reach, -1)
-        states = F.collect_list(f"last_{r.name}").over(before)
-        return F.aggregate(
-            states, F.lit(0.0), lambda state, last: state * F.lit(r.decay**TILE) + last
-        )
-
-    # Every tile but a segment's last is full, so one factor carries across any of them.
-    summaries = partial.groupBy("segment", "tile").agg(
-        *[F.max_by(f"inside_{r.name}", "position").alias(f"last_{r.name}") for r in recurrences]
     )
-    states = summaries.select(
-        "segment", "tile", *[carried(r).alias(f"state_{r.name}") for r in recurrences]
+    names = [r.name for r in recurrences]
+    last = parts.groupBy("tile").agg(
+        F.max_by(F.struct("start", "peak", *names), "run").alias("last")
+    )
+    summaries = last.select("tile", "last.*").withColumn("cut", ~entering(tile))
+    order = Window.partitionBy(F.lit(0)).orderBy("tile")
+    stretch = F.count_if("cut").over(order.rowsBetween(Window.unboundedPreceding, 0))
+    summaries = summaries.withColumn("stretch", stretch)
+    so_far = Window.partitionBy(F.lit(0), "stretch").orderBy("tile")
+    summaries = summaries.withColumn(
+        "peak", F.max("peak").over(so_far.rowsBetween(Window.unboundedPreceding, 0))
+    )
+    return summaries.select(
+        "tile",
+        F.lag("peak").over(order).alias("peak_before"),
+        *[_carried(r, order, tile=tile).alias(f"state_{r.name}") for r in recurrences],
     )
 
-    def joined(r: Recurrence) -> Column:
-        weight = F.pow(F.lit(r.decay), F.col("tile_offset") + 1)
-        return (F.col(f"inside_{r.name}") + weight * F.col(f"state_{r.name}")).alias(r.name)
 
-    return partial.join(states, ["segment", "tile"]).select(
-        *rows.columns, *[joined(r) for r in recurrences]
+def _carried(r: Recurrence, order: WindowSpec, *, tile: int) -> Column:
+    """y before the tile: a fold over the tiles before it. Tiles without a cut have all their rows,
+    so one factor carries across any of them; beyond some tiles it is 0."""
+    from pyspark.sql import functions as F
+
+    reach = max(1, math.ceil(_SMALLEST / (-r.log * tile)))
+    before = F.collect_list(F.struct("cut", r.name)).over(order.rowsBetween(-reach, -1))
+    factor = r.decay**tile
+    return F.aggregate(
+        before,
+        F.lit(0.0),
+        lambda y, part: F.when(part["cut"], part[r.name]).otherwise(y * factor + part[r.name]),
     )
+
+
+def _power(r: Recurrence, steps: Column) -> Column:
+    """d to a whole number of steps. pow is right to the last digit or the one before; exp(steps *
+    log d) only to as many digits as steps leave."""
+    from pyspark.sql import functions as F
+
+    return F.pow(F.lit(r.decay), steps.cast("double"))

@@ -1,73 +1,163 @@
 """Any sampling to a regular grid on which nothing looks ahead.
 
 The point labelled t holds the last observation of (t - step, t]. Buckets without one carry the
-value forward and are marked `imputed`; a hole of more than `max_gap` buckets cuts the series:
-no points inside it, and a new `segment` after it. The newest bucket is left out until it is
+value forward and are marked `imputed`; a hole of more than `max_gap` buckets cuts the series: no
+points inside it, and everything restarts after it. The newest bucket is left out until it is
 complete, that is until there is an observation at its label or after it: its value could still
-change.
+change. Labels are whole multiples of the step since 1970 UTC, where there is no summer time.
+
+Whether a hole is filled or a cut is told by the observation after it, which looks back no further
+than `max_gap` buckets: so blocks of the grid (see `blocks`) are filled independently.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bitstorm.transform.blocks import SIZE, Blocks, in_blocks, series
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+OHLC = ("open", "high", "low", "count")
 
-def to_grid(prices: DataFrame, *, step_ms: int, max_gap: int) -> DataFrame:
-    """Columns `timestamp` (label, ms UTC), `price` (float), `imputed`, `segment`, `position`.
 
-    `segment` counts the cuts before a point; `position` counts the points of its segment from 0.
+def to_grid(
+    prices: DataFrame, *, step_ms: int, max_gap: int, ohlc: bool = False, size: int = SIZE
+) -> DataFrame:
+    """Columns `timestamp` (label, ms UTC), `price` (the close, as float32) and `imputed`.
+
+    `prices` has `timestamp` (int64 ms UTC, distinct) and `price`. With `ohlc` also `open`, `high`,
+    `low` (as the price) and `count` (int64) of the bucket's observations; of an imputed point the
+    first three are the carried price and the count is 0. `size` is that of a block.
+    """
+    points = points_in_blocks(
+        prices, Blocks(size), step_ms=step_ms, max_gap=max_gap, extra=OHLC if ohlc else ()
+    )
+    extra = OHLC if ohlc else ()
+    return points.select("timestamp", "price", "imputed", *extra)
+
+
+def points_in_blocks(
+    prices: DataFrame,
+    blocks: Blocks,
+    *,
+    step_ms: int,
+    max_gap: int,
+    extra: tuple[str, ...] = (),
+    first: int | None = None,
+) -> DataFrame:
+    """The grid's points, each in every block that sees it: `block`, `index` (the label over the
+    step), `run` (cuts seen in the block up to the point), `start` (the index of the last of them,
+    null where there is none), `timestamp`, `price`, `imputed` and the `extra` of OHLC.
+
+    `first` is the index of a point in the middle of a series whose older observations were not
+    given: nothing before it comes out, and nobody knows where its run has begun.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    label = (F.ceil(F.col("timestamp") / F.lit(step_ms)) * step_ms).cast("bigint")
-    filled = prices.groupBy(label.alias("label")).agg(
-        F.max_by("price", "timestamp").alias("price"), F.max("timestamp").alias("newest")
+    inside = {
+        "open": F.min_by("price", "timestamp"),
+        "high": F.max("price"),
+        "low": F.min("price"),
+        "count": F.count("*"),
+    }
+    observed = prices.groupBy(F.ceil(F.col("timestamp") / F.lit(step_ms)).alias("index")).agg(
+        F.max_by("price", "timestamp").alias("price"),
+        *[inside[name].alias(name) for name in extra],
     )
-    # One series is one ordered run; a constant key says so where an empty one would warn.
-    series = Window.partitionBy(F.lit(0)).orderBy("label")
-    to_next = (F.lead("label").over(series) - F.col("label")) / step_ms
-    bridged = F.col("to_next").isNotNull() & (F.col("to_next") - 1 <= max_gap)
-    last = F.when(bridged, F.col("label") + (F.col("to_next") - 1) * step_ms).otherwise(
-        F.col("label")
+    reach = max_gap + 1
+    wide = Blocks(blocks.size, before=blocks.before + reach, after=blocks.after + reach)
+    running = series().rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    rows = in_blocks(observed, wide).withColumn(
+        "last", F.lag(F.struct("index", "price")).over(series())
     )
-    cut = F.coalesce((F.lag("to_next").over(series) - 1 > max_gap).cast("int"), F.lit(0))
-    segments = (
-        filled.withColumn("following", F.lead("label").over(series))
-        .where(F.col("following").isNotNull() | (F.col("newest") == F.col("label")))
-        .withColumn("to_next", to_next.cast("bigint"))
-        .withColumn("cut", cut)
-        .withColumn("segment", F.sum("cut").over(series.rowsBetween(Window.unboundedPreceding, 0)))
-        .withColumn("start", F.min("label").over(Window.partitionBy("segment")))
-        .withColumn(
-            "timestamp", F.explode(F.sequence("label", last, F.lit(step_ms).cast("bigint")))
+    unseen = F.col("last").isNull()
+    # The first row that a block sees has nothing before it for `reach` buckets, if it comes that
+    # late: a cut. If it comes sooner, nobody here knows, and its points lie before all that count.
+    cut = F.when(unseen, F.col("index") >= blocks.begin).otherwise(
+        F.col("index") - F.col("last.index") > reach
+    )
+    if first is not None:
+        cut = cut & ~(unseen & (F.col("index") <= first))
+    rows = rows.withColumn("cut", cut)
+    rows = rows.select(
+        "*",
+        F.count_if("cut").over(running).alias("run"),
+        F.max(F.when(F.col("cut"), F.col("index"))).over(running).alias("start"),
+        F.when(F.col("cut") | unseen, F.col("index"))
+        .otherwise(F.col("last.index") + 1)
+        .alias("from"),
+    )
+    point = F.explode(
+        F.when(F.col("from") == F.col("index"), F.array("index")).otherwise(
+            F.sequence("from", "index")
         )
     )
-    return segments.select(
-        "timestamp",
-        "price",
-        (F.col("timestamp") != F.col("label")).alias("imputed"),
-        "segment",
-        ((F.col("timestamp") - F.col("start")) / step_ms).cast("bigint").alias("position"),
+    rows = rows.select("*", point.alias("point"))
+    imputed = F.col("point") != F.col("index")
+    carried = {
+        name: F.when(imputed, F.lit(0) if name == "count" else F.col("last.price"))
+        .otherwise(F.col(name))
+        .alias(name)
+        for name in ("price", *extra)
+    }
+    points = rows.select(
+        "block",
+        F.col("point").alias("index"),
+        "run",
+        "start",
+        (F.col("point") * step_ms).alias("timestamp"),
+        carried.pop("price"),
+        imputed.alias("imputed"),
+        *carried.values(),
     )
+    begin, end = blocks.begin, (F.col("block") + 1) * blocks.size + blocks.after
+    seen = (F.col("index") >= begin) & (F.col("index") < end)
+    if first is not None:
+        seen = seen & (F.col("index") >= first)
+    newest = prices.select(F.max("timestamp")).scalar()
+    return points.where(seen & (F.col("timestamp") <= newest))
 
 
-def with_segment(points: DataFrame, *, step_ms: int) -> DataFrame:
-    """Add `segment` and `position` to points of a grid that was stored without them."""
+def with_segment(points: DataFrame, *, step_ms: int, size: int = SIZE) -> DataFrame:
+    """Add `segment` (the cuts before the point) and `position` (the points of its segment before
+    it), both int64, to the points of a grid; `timestamp` is all that is needed.
+
+    What a block cannot see of its first segment comes from a scan over one row a block.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    series = Window.partitionBy(F.lit(0)).orderBy("timestamp")
-    behind = F.col("timestamp") - F.lag("timestamp").over(series)
-    return (
-        points.withColumn("cut", F.coalesce((behind != step_ms).cast("int"), F.lit(0)))
-        .withColumn("segment", F.sum("cut").over(series.rowsBetween(Window.unboundedPreceding, 0)))
-        .withColumn("start", F.min("timestamp").over(Window.partitionBy("segment")))
-        .withColumn("position", ((F.col("timestamp") - F.col("start")) / step_ms).cast("bigint"))
-        .drop("cut", "start")
+    blocks = Blocks(size, before=1)
+    rows = points.withColumn("index", F.expr(f"timestamp div {step_ms}"))
+    running = series().rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    seen = in_blocks(rows, blocks).withColumn("last", F.lag("index").over(series()))
+    cut = F.coalesce(F.col("last") != F.col("index") - 1, F.col("index") > blocks.begin)
+    seen = seen.withColumn("cut", cut & blocks.owned()).select(
+        "*",
+        F.count_if("cut").over(running).alias("run"),
+        F.max(F.when(F.col("cut"), F.col("index"))).over(running).alias("start"),
+    )
+    own = seen.where(blocks.owned())
+    order = Window.partitionBy(F.lit(0)).orderBy("block")
+    earlier = order.rowsBetween(Window.unboundedPreceding, -1)
+    summaries = (
+        own.groupBy("block")
+        .agg(F.max("run").alias("runs"), F.max("start").alias("start"))
+        .select(
+            "block",
+            F.coalesce(F.sum("runs").over(earlier), F.lit(0)).alias("runs_before"),
+            F.max("start").over(earlier).alias("started_before"),
+        )
+    )
+    start = F.coalesce("start", "started_before")
+    return own.join(F.broadcast(summaries), "block").select(
+        *points.columns,
+        # The first cut is the beginning of the series.
+        (F.col("run") + F.col("runs_before") - 1).alias("segment"),
+        (F.col("index") - start).alias("position"),
     )
 
 
