@@ -31,7 +31,7 @@ def bitstorm(*arguments: str | Path, cwd: Path, **environ: str) -> subprocess.Co
 def test_help_lists_the_commands_in_the_order_of_the_datas_way(tmp_path):
     shown = bitstorm("--help", cwd=tmp_path)
     names = [line.split()[0] for line in shown.stdout.split("Commands:")[1].splitlines() if line]
-    expected = "collect backfill import ingest indicators train forecast report run status"
+    expected = "collect backfill import ingest indicators stats train forecast report run status"
     assert names[: len(expected.split())] == expected.split()
     assert bitstorm("--version", cwd=tmp_path).stdout.strip().endswith(__version__)
 
@@ -44,7 +44,15 @@ def test_wrong_settings_are_all_told_at_once_with_exit_code_2(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["dance"], ["status", "--loud"], ["backfill", "--days", "0"]]
+    "arguments",
+    [
+        ["dance"],
+        ["status", "--loud"],
+        ["backfill", "--days", "0"],
+        ["stats", "--period", "1y"],
+        ["stats", "--bars", "-1"],
+        *[["stats", "--lags", lags] for lags in ("", "0", "1,x", "24,24", "1,,2", "-1")],
+    ],
 )
 def test_bad_usage_is_exit_code_2(tmp_path, arguments):
     done = bitstorm(*arguments, cwd=tmp_path)
@@ -72,7 +80,12 @@ def test_the_status_of_an_empty_workspace_is_no_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "said"),
-    [("indicators", "bitstorm ingest"), ("train", "indicators"), ("report", "bitstorm forecast")],
+    [
+        ("indicators", "bitstorm ingest"),
+        ("stats", "bitstorm ingest"),
+        ("train", "indicators"),
+        ("report", "bitstorm forecast"),
+    ],
 )
 def test_a_command_without_what_it_needs_says_what_to_run_first(tmp_path, command, said):
     done = bitstorm(command, "--workspace", "w", cwd=tmp_path)

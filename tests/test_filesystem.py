@@ -135,6 +135,28 @@ def test_a_shared_file_is_the_same_file_where_links_are_possible(tmp_path):
     assert (tmp_path / "deep" / "b").samefile(tmp_path / "a")
 
 
+def test_content_in_pieces_replaces_a_file_at_one_moment_and_durably(tmp_path, events):
+    (tmp_path / "a").write_bytes(b"old")
+    with filesystem.replacing(tmp_path / "a") as stream:
+        stream.write(b"new, ")
+        stream.flush()
+        assert (tmp_path / "a").read_bytes() == b"old"
+        stream.write(b"in two pieces")
+    assert (tmp_path / "a").read_bytes() == b"new, in two pieces"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert [kind for kind, _ in events] == ["sync", "replace", "sync"]
+    assert events[-1] == ("sync", str(tmp_path))
+
+
+def test_pieces_that_end_in_a_failure_leave_what_was_there(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(RuntimeError), filesystem.replacing(tmp_path / "a") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("code", [errno.EXDEV, errno.EMLINK, errno.EPERM])
 def test_a_shared_file_is_a_durable_copy_where_they_are_not(tmp_path, monkeypatch, events, code):
     (tmp_path / "a").write_bytes(b"content")

@@ -11,7 +11,14 @@ from bitstorm.instants import duration_ms, duration_text, iso, parse_instant
 
 @pytest.mark.parametrize(
     ("text", "milliseconds"),
-    [("30s", 30_000), ("5m", 300_000), ("5min", 300_000), ("1h", 3_600_000), ("1D", 86_400_000)],
+    [
+        ("30s", 30_000),
+        ("5m", 300_000),
+        ("5min", 300_000),
+        ("1h", 3_600_000),
+        ("1D", 86_400_000),
+        ("1w", 604_800_000),
+    ],
 )
 def test_durations_are_a_number_and_a_unit(text, milliseconds):
     assert duration_ms(text) == milliseconds

@@ -36,6 +36,7 @@ def test_the_options_that_it_shows_are_known():
         "run": ["--csv", "--timestamp-column", "--stamp", "--bar", "--unit", "--format"],
         "collect": ["--every"],
         "backfill": ["--days", "--until", "--gaps", "--dry-run"],
+        "stats": ["--period", "--bars", "--lags", "--snapshot", "--output"],
         "import": ["--preview", "--timezone", "--delimiter", "--decimal"],
         "simulate": ["--port", "--replay"],
         "ingest": ["--workspace", "--config", "--json", "--fail-if-idle", "--log-file"],

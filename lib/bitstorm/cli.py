@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -301,6 +302,49 @@ def indicators(invocation: Invocation) -> Any:
     return invocation.show(
         result, lambda: [f"{result.rows:,} points in snapshot {result.snapshot}, {state}"]
     )
+
+
+@bitstorm.command()
+@click.option("--period", default="1d", show_default=True, help="Of a bar: 1m, 4h, 1d, 1w.")
+@click.option(
+    "--bars",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    help="How many of the newest to show.",
+)
+@click.option(
+    "--lags", default="1,24,168", show_default=True, help="Of the autocorrelation, in grid steps."
+)
+@click.option("--output", type=click.Path(path_type=Path), help="All bars, into this CSV file.")
+@_snapshot_option
+@_options
+def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Path | None) -> Any:
+    """Statistics of the returns, and bars of any period."""
+    from bitstorm.instants import duration_ms
+    from bitstorm.pipelines.stats import stats as pipeline
+    from bitstorm.terminal import stats_lines
+
+    try:
+        period_ms = duration_ms(period)
+    except ValueError as error:
+        raise UsageError(f"--period: {error}") from None
+    steps = _lags(lags)
+    result = pipeline(
+        invocation.context(), period_ms=period_ms, bars=bars, lags=steps, output=output
+    )
+    return invocation.show(result, lambda: stats_lines(result))
+
+
+def _lags(text: str) -> list[int]:
+    """Numbers between commas. Raises UsageError for anything else, 0 and repeated ones included."""
+    lags = [int(part) for part in text.split(",") if re.fullmatch(r"\s*[0-9]{1,6}\s*", part)]
+    if len(lags) != text.count(",") + 1 or 0 in lags or len(set(lags)) < len(lags):
+        raise UsageError(
+            f"--lags: {text!r} is not a list of lags; write different numbers of steps from 1 to "
+            "999999 with commas between: 1,24,168"
+        )
+    return lags
 
 
 @bitstorm.command()

@@ -14,8 +14,10 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from bitstorm.errors import StoreError
 
@@ -40,8 +42,21 @@ def create(path: Path, content: bytes) -> None:
 
 def replace(path: Path, content: bytes) -> None:
     """Put this content in the place of what is there, at one moment, durably."""
-    temporary = _written(path, content)
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """As `replace`, for content that comes piece by piece: the block writes it to what it is given.
+
+    When the block fails, what is there stays, and nothing is left beside it.
+    """
+    temporary, stream = _opened(path)
     try:
+        with stream:
+            yield stream
+            _flushed(stream)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -108,17 +123,27 @@ def sync_folder(path: Path) -> None:
 
 
 def _written(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    temporary, stream = _opened(path)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with stream:
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            _flushed(stream)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _opened(path: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file beside `path`."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    return temporary, os.fdopen(descriptor, "wb")
+
+
+def _flushed(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _link_new(source: Path, target: Path) -> None:

@@ -8,7 +8,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.instants import duration_text, iso
+from bitstorm.instants import duration_ms, duration_text, iso
+from bitstorm.report import numbers
 
 if TYPE_CHECKING:
     from bitstorm.collect.backfill import Backfilled
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bitstorm.pipelines.ingest import Ingested
     from bitstorm.pipelines.retract import Retracted
     from bitstorm.pipelines.run import Outcome
+    from bitstorm.pipelines.stats import Stats
     from bitstorm.pipelines.status import Status
 
 _WIDTH = 100
@@ -89,6 +91,74 @@ def _next_step(following: dict[str, Any], level: float, unit: str) -> str:
     return (
         f"{following['forecast']:,.2f} {unit} at {following['time']}, "
         f"{level:.0%} interval {following['lower']:,.2f} to {following['upper']:,.2f}"
+    )
+
+
+def stats_lines(result: Stats) -> list[str]:
+    """The statistics, the autocorrelations, and the newest bars, oldest first."""
+    found, unit = result.statistics, result.vs_currency.upper()
+    facts = [
+        ("source", _source(result.source)),
+        ("snapshot", f"prices {result.prices}"),
+        ("", f"indicators {result.indicators}"),
+        ("points", f"{_of(found['count'], 'point')} of {result.frequency}, {found['imputed']:,} "
+         f"imputed, {_span(found)}"),
+        ("log return", f"mean {numbers.small(found['mean'])}, sd {numbers.small(found['sd'])}, "
+         f"{numbers.small(found['minimum'])} to {numbers.small(found['maximum'])}, "
+         f"{numbers.share(found['positive_share'])} above 0"),
+        ("shape", f"skewness {numbers.score(found['skewness'])}, "
+         f"excess kurtosis {numbers.score(found['excess_kurtosis'])}"),
+        ("volatility", f"{numbers.share(found['annualised_volatility'])} a year"),
+        ("drawdown", _drawdown(found)),
+    ]  # fmt: skip
+    if not result.matching:
+        facts.append(
+            ("note", "the indicators are of other prices than the bars: run `bitstorm indicators`")
+        )
+    lags = [("lag", "time", "of returns", "of their sizes", "pairs")]
+    step_ms = duration_ms(result.frequency)
+    lags += [
+        (f"{one['lag']:,}", duration_text(one["lag"] * step_ms), numbers.score(one["of_return"]),
+         numbers.score(one["of_absolute"]), f"{one['pairs']:,}")
+        for one in found["autocorrelation"]
+    ]  # fmt: skip
+    lines = [*_table(facts), "autocorrelation", *_table(lags, heading=True)]
+    if result.bars:
+        # Wider than other tables where prices have many digits: a price cut short is none.
+        table = _table(_bars(result), heading=True, width=2 * _WIDTH)
+        lines += [f"newest bars of {result.period}, {unit}", *table]
+    if result.bars and not result.bars[-1]["complete"]:
+        lines.append("the newest bar is not complete: its values may still change")
+    if result.rows is not None:
+        lines.append(f"{_of(result.rows, 'bar')} → {result.output}")
+    return lines
+
+
+def _bars(result: Stats) -> list[tuple[str, ...]]:
+    money = ("open", "high", "low", "close")
+    rows: list[tuple[str, ...]] = [("up to", *money, "return", "realised", "count")]
+    for bar in result.bars:
+        change, realised = bar["log_return"], bar["realised_volatility"]
+        rows.append(
+            (iso(bar["timestamp"]), *[numbers.amount(bar[name]) for name in money],
+             "–" if change is None else f"{change:+.4f}",
+             "–" if realised is None else f"{realised:.4f}", f"{bar['count']:,}")
+        )  # fmt: skip
+    return rows
+
+
+def _span(found: dict[str, Any]) -> str:
+    if found["first_ms"] is None:
+        return "none"
+    return f"{iso(found['first_ms'])} to {iso(found['last_ms'])}"
+
+
+def _drawdown(found: dict[str, Any]) -> str:
+    if found["trough_ms"] is None:
+        return "none"
+    return (
+        f"{numbers.share(found['largest_drawdown'])} at {iso(found['trough_ms'])}, from the peak "
+        f"at {iso(found['peak_ms'])}"
     )
 
 
@@ -237,7 +307,9 @@ def _source(label: str) -> str:
     return f"SIMULATED market, seed {detail}" if kind == "simulated" else label
 
 
-def _table(rows: Sequence[Sequence[str]], *, heading: bool = False) -> list[str]:
+def _table(
+    rows: Sequence[Sequence[str]], *, heading: bool = False, width: int = _WIDTH
+) -> list[str]:
     """Aligned columns; long cells wrap inside their own column."""
     from rich import box
     from rich.console import Console
@@ -254,5 +326,5 @@ def _table(rows: Sequence[Sequence[str]], *, heading: bool = False) -> list[str]
     for row in body:
         table.add_row(*[Text(cell) for cell in row])
     stream = StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None).print(table)
+    Console(file=stream, width=width, color_system=None).print(table)
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]

@@ -1,0 +1,135 @@
+"""`stats`: bars of the prices, and statistics of the indicators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bitstorm.errors import DataError, SnapshotDamaged, SnapshotMissing
+from bitstorm.instants import duration_ms, duration_text
+from bitstorm.pipelines.context import Context
+from bitstorm.schema import PRICES, indicator_table
+from bitstorm.store import export, petastorm_io, snapshots
+from bitstorm.store import manifest as manifests
+from bitstorm.store.snapshots import Snapshot
+from bitstorm.transform.bars import to_summaries, with_complete
+from bitstorm.transform.statistics import statistics
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+INGEST_FIRST = "run `bitstorm ingest` first"
+INDICATORS_FIRST = "run `bitstorm indicators` first"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """`statistics` are the columns of `transform.statistics`, `bars` the newest rows, in order, of
+    `transform.bars.to_summaries` with `complete`.
+
+    `prices` and `indicators` are snapshots; `matching` says that the one was made from the other.
+    `rows` counts the bars written to `output`, both None where none were asked for.
+    """
+
+    source: str
+    vs_currency: str
+    prices: str
+    indicators: str
+    matching: bool
+    frequency: str
+    period: str
+    statistics: dict[str, Any]
+    bars: tuple[dict[str, Any], ...]
+    output: Path | None
+    rows: int | None
+
+
+def stats(
+    context: Context, *, period_ms: int, bars: int, lags: Sequence[int], output: Path | None = None
+) -> Stats:
+    """Statistics of the indicators, the newest `bars` bars, and all of them in the file `output`.
+
+    `context.snapshot` may name a snapshot of either data set; the other one is then the one that
+    belongs to it. Raises SnapshotMissing where either is not there, DataError without prices.
+    """
+    if output is not None:
+        export.check_target(output)
+    prices, indicators = _read_from(context)
+    last_ms = prices.manifest.last_ms
+    if last_ms is None:
+        raise DataError(f"snapshot {prices.id} holds no prices: ingest some first")
+    for snapshot in (prices, indicators):
+        snapshots.check_content(snapshot)
+    details = indicators.manifest.details
+    with context.spark("stats") as spark:
+        points = petastorm_io.read_spark(spark, indicators, indicator_table(details["windows"]))
+        row = statistics(points, step_ms=duration_ms(details["frequency"]), lags=lags).first()
+        summaries = (
+            petastorm_io.read_spark(spark, prices, PRICES)
+            .transform(to_summaries, period_ms=period_ms)
+            .transform(with_complete, last_ms=last_ms)
+        )
+        newest = _newest(summaries, bars)
+        rows = None if output is None else export.write_csv(summaries.orderBy("timestamp"), output)
+    bound = context.workspace.bound_to() or context.origin()
+    return Stats(
+        source=bound.source,
+        vs_currency=bound.vs_currency,
+        prices=prices.id,
+        indicators=indicators.id,
+        matching=details["prices"] == prices.id,
+        frequency=details["frequency"],
+        period=duration_text(period_ms),
+        statistics=row.asDict(recursive=True),
+        bars=newest,
+        output=output,
+        rows=rows,
+    )
+
+
+def _newest(bars: DataFrame, count: int) -> tuple[dict[str, Any], ...]:
+    from pyspark.sql import functions as F
+
+    rows = bars.orderBy(F.col("timestamp").desc()).limit(count).collect()
+    return tuple(row.asDict() for row in reversed(rows))
+
+
+def _read_from(context: Context) -> tuple[Snapshot, Snapshot]:
+    """The prices and the indicators: the newest of each, or those that belong together."""
+    workspace, name = context.workspace, context.snapshot
+    if name is None:
+        return (
+            snapshots.required(workspace.prices, hint=INGEST_FIRST),
+            snapshots.required(workspace.indicators, hint=INDICATORS_FIRST),
+        )
+    indicators = _named(workspace.indicators, name)
+    if indicators is not None:
+        made_from = indicators.manifest.details["prices"]
+        prices = snapshots.required(workspace.prices, snapshot=made_from, hint=INGEST_FIRST)
+        return prices, indicators
+    prices = snapshots.required(workspace.prices, snapshot=name, hint=INGEST_FIRST)
+    return prices, _indicators_of(workspace.indicators, prices)
+
+
+def _named(root: Path, name: str) -> Snapshot | None:
+    try:
+        return snapshots.current(root, snapshot=name)
+    except SnapshotMissing:
+        return None
+
+
+def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
+    """The newest indicators that were made from these prices."""
+    for number in reversed(manifests.sequences(root)):
+        try:
+            found = manifests.read(root, number)
+        except SnapshotDamaged:
+            continue
+        if found.details["prices"] == prices.id:
+            return snapshots.required(root, snapshot=found.id, hint=INDICATORS_FIRST)
+    raise SnapshotMissing(
+        f"there are no indicators of the prices in snapshot {prices.id}: "
+        f"run `bitstorm indicators --snapshot {prices.id}` first"
+    )
