@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
+from pathlib import Path
+from typing import Any
 
 import click
 
-NAMES = ("ingest",)
+NAMES = ("ingest", "windows")
 
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES))
 @click.option("--rows", type=click.IntRange(min=10_000), help="Rows of the series.")
+@click.option("--plot", type=click.Path(path_type=Path), help="A picture of the rates (PNG).")
+@click.option("--scale", is_flag=True, help="Also ten times the rows, on a cluster.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(name: str, rows: int | None, as_json: bool) -> None:
+def main(name: str, rows: int | None, as_json: bool, **options: Any) -> None:
     """Measure one thing beside its peers, in one run."""
     module = importlib.import_module(f"benchmarks.{name}")
-    outcome = module.run(module.ROWS if rows is None else rows)
+    given = {option: value for option, value in options.items() if value}
+    known = inspect.signature(module.run).parameters
+    for option in given:
+        if option not in known:
+            raise click.UsageError(f"{name} has no --{option}")
+    outcome = module.run(module.ROWS if rows is None else rows, **given)
     click.echo(json.dumps(outcome.to_json(), indent=2) if as_json else outcome.to_text())
 
 

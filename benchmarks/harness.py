@@ -37,23 +37,42 @@ class Outcome:
         lines = [f"{self.name}: {self.rows:,} rows, {machine()}"]
         lines += [f"  {way:<28} {value:>9.3f} s" for way, value in self.results.items()]
         lines += [f"  {name:<28} {value:>9.3f}" for name, value in self.ratios.items()]
-        lines += [f"  {name:<28} {value}" for name, value in self.notes.items()]
+        for name, value in self.notes.items():
+            if isinstance(value, dict):
+                lines += [f"  {name}:", *[f"    {n:<26} {_text(v)}" for n, v in value.items()]]
+            else:
+                lines.append(f"  {name:<28} {value}")
         return "\n".join(lines)
 
 
+def _text(value: Any) -> str:
+    return f"{value:>11,}" if isinstance(value, int | float) else str(value)
+
+
 def interleaved(
-    ways: Mapping[str, Callable[[int], float | None]], *, runs: int = RUNS, warm_up: bool = True
+    ways: Mapping[str, Callable[[int], float | None]],
+    *,
+    runs: int = RUNS,
+    warm_up: bool = True,
+    at_most: Mapping[str, int] | None = None,
+    cold: dict[str, float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each way, run in turn A B A B …; the argument numbers the run (0 warms up).
 
-    A way that has to prepare something first takes the time itself and returns its seconds."""
+    A way that has to prepare something first takes the time itself and returns its seconds.
+    `at_most` bounds the runs of slow ways; `cold` is given the seconds of the run that warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(0 if warm_up else 1, runs + 1):
         for name, way in ways.items():
+            if number > (at_most or {}).get(name, runs):
+                continue
             began = time.perf_counter()
             own = way(number)
+            taken = time.perf_counter() - began if own is None else own
             if number:
-                seconds[name].append(time.perf_counter() - began if own is None else own)
+                seconds[name].append(taken)
+            elif cold is not None:
+                cold[name] = taken
     return seconds
 
 

@@ -8,8 +8,6 @@ reader, over petastorm's `make_batch_reader` on the folder. Smaller is better in
 
 from __future__ import annotations
 
-import hashlib
-import json
 import resource
 import shutil
 import subprocess
@@ -22,21 +20,16 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Outcome, interleaved, medians
-from benchmarks.plain_spark import plain_spark, seconds_of
-from bitstorm.config import load
-from bitstorm.console import Console
-from bitstorm.pipelines.context import Context
+from benchmarks.landing import DAY, MEMORY, MINUTE_MS, START_MS, land
+from benchmarks.landing import context as context_of
+from benchmarks.process import served
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
 from bitstorm.store import snapshots
 from bitstorm.store.petastorm_io import read_batches
-from bitstorm.workspace import file_url, open_workspace
+from bitstorm.workspace import file_url
 
 ROWS = 5_000_000
-DAY = 1_440
-MINUTE_MS = 60_000
-START_MS = 1_356_998_400_000  # 2013-01-01
-MEMORY = "4g"
 
 
 def run(rows: int = ROWS) -> Outcome:
@@ -50,12 +43,13 @@ def run(rows: int = ROWS) -> Outcome:
 def _run(scratch: Path, rows: int) -> Outcome:
     source = scratch / "batches"
     _write_batches(source, rows)
-    context = _context(scratch / "session")
+    context = context_of(scratch / "session")
     spark = context.spark("benchmark")
-    with plain_spark(source, scratch / "plain", memory=MEMORY) as peer, spark:
+    with served("benchmarks.plain_spark", MEMORY) as peer, spark:
 
         def plain(number: int) -> float:
-            return seconds_of(peer)
+            shutil.rmtree(scratch / "plain", ignore_errors=True)
+            return peer.seconds(job="ingest", source=source, target=scratch / "plain")
 
         def ours(number: int) -> None:
             workspace = scratch / "full"
@@ -63,7 +57,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
             subprocess.run(["cp", "-a", "-l", source, scratch / "landing"], check=True)
             (workspace).mkdir()
             (scratch / "landing").rename(workspace / "landing")
-            result = ingest(_context(workspace))
+            result = ingest(context_of(workspace))
             assert result.accepted == rows, result
 
         full = interleaved({"plain_spark": plain, "ingest": ours}, runs=5)
@@ -75,24 +69,24 @@ def _run(scratch: Path, rows: int) -> Outcome:
             shutil.rmtree(workspace, ignore_errors=True)
             subprocess.run(["cp", "-a", "-l", scratch / "full", workspace], check=True)
             # The copy's batches are new files: an hourly run would know them from the one before.
-            assert ingest(_context(workspace)).idle
-            _land(workspace / "landing", day, "day")
+            assert ingest(context_of(workspace)).idle
+            land(workspace / "landing", day, "day")
             began = time.perf_counter()
-            assert ingest(_context(workspace)).accepted == DAY
+            assert ingest(context_of(workspace)).accepted == DAY
             return time.perf_counter() - began
 
         def into_empty(number: int) -> float:
             workspace = scratch / "empty"
             shutil.rmtree(workspace, ignore_errors=True)
-            _land(workspace / "landing", day, "day")
+            land(workspace / "landing", day, "day")
             began = time.perf_counter()
-            assert ingest(_context(workspace)).accepted == DAY
+            assert ingest(context_of(workspace)).accepted == DAY
             return time.perf_counter() - began
 
         days = {"day_into_history": into_history, "day_into_empty": into_empty}
         one_day = interleaved(days, runs=9)
 
-    snapshot = snapshots.required(_context(scratch / "full").workspace.prices, hint="")
+    snapshot = snapshots.required(context_of(scratch / "full").workspace.prices, hint="")
 
     def by_us(number: int) -> None:
         assert sum(len(frame) for frame in read_batches(snapshot.files)) == rows
@@ -125,11 +119,6 @@ def _run(scratch: Path, rows: int) -> Outcome:
     )
 
 
-def _context(root: Path, *overrides: str) -> Context:
-    settings = load(overrides=[f"spark.driver_memory={MEMORY}", *overrides]).settings
-    return Context(open_workspace(str(root)), settings, Console(quiet=True))
-
-
 def _frame(first: int, count: int) -> pd.DataFrame:
     chance = np.random.default_rng(first)
     price = 20_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, count)))
@@ -146,27 +135,8 @@ def _frame(first: int, count: int) -> pd.DataFrame:
 def _write_batches(folder: Path, rows: int, batches: int = 10) -> None:
     edges = np.linspace(0, rows, batches + 1, dtype=int)
     for number, (first, last) in enumerate(pairwise(edges)):
-        _land(folder, _frame(int(first), int(last - first)), f"{number:02d}")
+        land(folder, _frame(int(first), int(last - first)), f"{number:02d}")
 
 
 def _day(rows: int) -> pd.DataFrame:
     return _frame(rows, DAY)
-
-
-def _land(folder: Path, frame: pd.DataFrame, name: str) -> None:
-    """A batch with its sidecar, as the collector leaves it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"bitcoin_prices_{name}.csv"
-    frame.to_csv(path, index=False)
-    sidecar = {
-        "rows": len(frame),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "source": "simulated:7",
-        "coin": "bitcoin",
-        "vs_currency": "usd",
-        "granularity_ms": MINUTE_MS,
-        "first_ms": int(frame["timestamp"].iloc[0]),
-        "last_ms": int(frame["timestamp"].iloc[-1]),
-        "fetched_at": int(frame["timestamp"].iloc[-1]),
-    }
-    path.with_name(f"{path.name}.json").write_text(json.dumps(sidecar))

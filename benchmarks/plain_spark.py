@@ -1,65 +1,82 @@
-"""Plain Spark in a process of its own, with Spark's own settings: CSV → Parquet by month, no check.
+"""Plain Spark in a process of its own, with Spark's own settings.
 
-`python -m benchmarks.plain_spark SOURCE TARGET MEMORY` keeps one session; for each line on standard
-input it runs once and prints the seconds.
+`python -m benchmarks.plain_spark MEMORY [MASTER]` keeps one session; each request names a `job`:
+`ingest` (CSV → Parquet by month, no check) or `windows` (one window over all rows, to a sink).
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.process import serve
 from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 SCHEMA = "timestamp bigint, price double, market_cap double, volume_24h double"
 
 
-@contextmanager
-def plain_spark(source: Path, target: Path, *, memory: str) -> Iterator[Popen[str]]:
-    """The process, which ends with the block; ask it with `seconds_of`."""
-    arguments = [sys.executable, "-m", "benchmarks.plain_spark", str(source), str(target), memory]
-    process = Popen(arguments, stdin=PIPE, stdout=PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.communicate()
-
-
-def seconds_of(process: Popen[str]) -> float:
-    """One run."""
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-    return float(process.stdout.readline())
-
-
-def _serve(source: Path, target: Path, memory: str) -> None:
-    from pyspark.sql import SparkSession
+def windows(points: DataFrame, *, widths: Sequence[int]) -> DataFrame:
+    """Moving average and volatility as the documentation of Spark's windows has them."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    spark = (
-        SparkSession.builder.master("local[*]")
+    ordered = Window.orderBy("timestamp")
+    before = F.lag("exact").over(ordered)
+    rows = (
+        points.withColumn("exact", F.col("price").cast("double"))
+        .withColumn("change", (F.col("exact") - before) / before)
+        .withColumn("number", F.row_number().over(ordered))
+    )
+    columns = []
+    for width in widths:
+        last = ordered.rowsBetween(1 - width, 0)
+        mean = F.when(F.col("number") >= width, F.avg("exact").over(last))
+        spread = F.when(F.col("number") > width, F.stddev_samp("change").over(last))
+        columns += [mean.alias(f"ma_{width}"), spread.alias(f"volatility_{width}")]
+    return rows.select("timestamp", "price", *columns)
+
+
+def _ingest(spark: SparkSession, request: dict[str, Any]) -> None:
+    from pyspark.sql import functions as F
+
+    source = file_url(Path(request["source"]))
+    frame = spark.read.csv(f"{source}/*.csv", schema=SCHEMA, header=True)
+    month = F.date_format(F.timestamp_millis("timestamp"), "yyyy-MM")
+    target = file_url(Path(request["target"]))
+    frame.withColumn("month", month).write.partitionBy("month").parquet(target)
+
+
+def _windows(spark: SparkSession, request: dict[str, Any]) -> None:
+    points = spark.read.parquet(*[file_url(Path(file)) for file in request["files"]])
+    result = windows(points, widths=request["widths"])
+    result.write.format("noop").mode("overwrite").save()
+
+
+JOBS = {"ingest": _ingest, "windows": _windows}
+
+
+def main(memory: str, master: str = "local[*]") -> None:
+    from pyspark.sql import SparkSession
+
+    builder = (
+        SparkSession.builder.master(master)
         .config("spark.driver.memory", memory)
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.session.timeZone", "UTC")
-        .getOrCreate()
     )
+    if not master.startswith("local"):
+        builder = builder.config("spark.executor.memory", memory)
+    spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    for _ in sys.stdin:
-        shutil.rmtree(target, ignore_errors=True)
-        began = time.perf_counter()
-        frame = spark.read.csv(f"{file_url(source)}/*.csv", schema=SCHEMA, header=True)
-        month = F.date_format(F.timestamp_millis("timestamp"), "yyyy-MM")
-        frame.withColumn("month", month).write.partitionBy("month").parquet(file_url(target))
-        print(time.perf_counter() - began, flush=True)
+    serve(lambda request: JOBS[request["job"]](spark, request))
     spark.stop()
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(*sys.argv[1:])

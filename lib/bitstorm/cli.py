@@ -453,6 +453,25 @@ def history(invocation: Invocation, row: str | None) -> Any:
     return invocation.show(found, lambda: trace_lines(found))
 
 
+@bitstorm.command("check-lookahead")
+@click.option("--cuts", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="Draws the cuts.  [default: any, told]")
+@click.option("--plant", is_flag=True, help="Plant a look-ahead; pass when it is caught.")
+@_snapshot_option
+@_options
+def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: bool) -> Any:
+    """Show that no indicator depends on later prices."""
+    from bitstorm.errors import LookAhead
+    from bitstorm.pipelines.lookahead import check_lookahead as pipeline
+    from bitstorm.terminal import lookahead_failure, lookahead_lines
+
+    result = pipeline(invocation.context(), cuts=cuts, seed=seed, plant=plant)
+    invocation.show(result, lambda: lookahead_lines(result))
+    if not result.passed:
+        raise LookAhead(lookahead_failure(result))
+    return result
+
+
 @bitstorm.command()
 @_options
 def verify(invocation: Invocation) -> Any:

@@ -25,6 +25,7 @@ A message says what was found, what was expected and what to do.
     │   ├── SealBroken                 what was written may not be published
     │   └── Overtaken                  another run published first: merge again
     ├── DataError                      too little data, or data that cannot serve
+    ├── LookAhead                      an output changes with what comes after it
     ├── ModelError                     a training run that cannot be used
     └── NothingToDo                    exit 3 with --fail-if-idle, else exit 0
 """
@@ -152,6 +153,10 @@ class Overtaken(StoreError):
 
 
 class DataError(BitstormError):
+    pass
+
+
+class LookAhead(BitstormError):
     pass
 
 

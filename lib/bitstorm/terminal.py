@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from bitstorm.pipelines.gaps import Gaps
     from bitstorm.pipelines.history import Commit, Trace
     from bitstorm.pipelines.ingest import Ingested
+    from bitstorm.pipelines.lookahead import Change, Looked
     from bitstorm.pipelines.retract import Retracted
     from bitstorm.pipelines.run import Outcome
     from bitstorm.pipelines.stats import Stats
     from bitstorm.pipelines.status import Status
 
 _WIDTH = 100
+_CHANGES = 10
 
 
 def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
@@ -290,6 +292,62 @@ def retracted_lines(result: Retracted) -> list[str]:
             "of these times could not be asked"
         )
     return lines
+
+
+def lookahead_lines(result: Looked) -> list[str]:
+    """What was compared at each cut, and what changed there."""
+    lines = [
+        f"prices {result.prices}, seed {result.seed}: {result.rows:,} rows of "
+        f"{len(result.columns)} columns",
+        "each cut once without the prices after it, once with other prices there",
+    ]
+    rows = [["cut", "where", "rows without", "changed", "rows with others", "changed"]]
+    for cut in result.cuts:
+        rows.append([iso(cut.time_ms), cut.place])
+        for one in (cut.truncated, cut.altered):
+            rows[-1] += [f"{one.rows:,}", f"{max(one.changed.values(), default=0):,}"]
+    lines += _table(rows, heading=True)
+    if result.caught is not None:
+        lines.append(
+            f"the planted look-ahead was caught at {result.caught} of {len(result.cuts)} cuts"
+        )
+    if not result.changed:
+        inexact = sum(cut.truncated.inexact + cut.altered.inexact for cut in result.cuts)
+        others = "every value" if result.caught is None else "every other value"
+        near = f"{inexact:,} by no more than {result.relative:g} of it or {result.absolute:g}"
+        lines.append(f"{others} is the same" + (f", {near}" if inexact else " to the last bit"))
+    lines += [
+        f"{iso(change.timestamp)} {_changed(change)} {how} the prices after {iso(cut.time_ms)}"
+        for cut in result.cuts
+        for how, one in (("without", cut.truncated), ("with other values for", cut.altered))
+        for change in one.first
+    ][:_CHANGES]
+    return lines
+
+
+def lookahead_failure(result: Looked) -> str:
+    """Why the check has failed, as a sentence."""
+    if not result.changed:
+        return (
+            "the planted look-ahead was not caught: no cut had anything after it to look at; take "
+            "more cuts (--cuts) or another --seed"
+        )
+    cuts = [cut for cut in result.cuts if cut.changed & {*result.changed}]
+    oldest = min(
+        change.timestamp for cut in cuts for change in (*cut.truncated.first, *cut.altered.first)
+    )
+    columns = ", ".join("whole rows" if name == "timestamp" else name for name in result.changed)
+    return (
+        f"{columns} changed with what comes after {', '.join(iso(cut.time_ms) for cut in cuts)}, "
+        f"first at {iso(oldest)}: nothing may be known before its time; mend how that is made"
+    )
+
+
+def _changed(change: Change) -> str:
+    if change.column == "timestamp":
+        return "is there only" if change.whole is None else "is not there"
+    again, whole = ("null" if text is None else text for text in (change.again, change.whole))
+    return f"{change.column} is {again} instead of {whole}"
 
 
 def _error_row(name: str, errors: dict[str, float], skill: str) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""Bitstorm's windows in a process of its own, with the settings of its session.
+
+`python -m benchmarks.our_windows MEMORY MASTER` keeps one session; each request names Parquet
+`files` of minutes and the `widths` of the windows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.landing import MINUTE_MS
+from benchmarks.process import serve
+from bitstorm.config import Spark
+from bitstorm.session import spark_session
+from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def windows(points: DataFrame, *, widths: Sequence[int]) -> DataFrame:
+    """Moving average and volatility of each width, as the library computes them."""
+    from bitstorm.transform.rolling import rolling
+
+    return rolling(points, step_ms=MINUTE_MS, windows=tuple(widths))
+
+
+def _run(spark: SparkSession, request: dict[str, Any]) -> None:
+    points = spark.read.parquet(*[file_url(Path(file)) for file in request["files"]])
+    result = windows(points, widths=request["widths"])
+    result.write.format("noop").mode("overwrite").save()
+
+
+def main(memory: str, master: str) -> None:
+    conf: dict[str, str | int | float | bool] = {}
+    if not master.startswith("local"):
+        conf["spark.executor.memory"] = memory
+    settings = Spark(master=master, driver_memory=memory, conf=conf)
+    with spark_session(app_name="benchmark", spark=settings) as spark:
+        serve(lambda request: _run(spark, request))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,300 @@
+"""`check-lookahead`: no indicator up to a cut may change with what comes after it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Literal
+
+from bitstorm.collect.spans import Span
+from bitstorm.errors import DataError
+from bitstorm.instants import duration_ms, iso
+from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.gaps import stored_slots
+from bitstorm.schema import PRICES
+from bitstorm.store import petastorm_io, snapshots
+from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.lookahead import (
+    KEY,
+    PLANTED,
+    Tolerance,
+    altered_after,
+    compared_cells,
+    counted,
+    first_changed,
+    known_at,
+    newest_buckets,
+    with_next_price,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+SHOWN = 5
+Compute = Callable[["DataFrame"], "DataFrame"]
+Place = Literal["after a hole", "inside a bucket", "random"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value up to a cut that is another without, or with other, later input. Values as text,
+    None for null; `column` is `timestamp` where the whole row is there on one side only."""
+
+    timestamp: int
+    column: str
+    whole: str | None
+    again: str | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`rows` were compared; `changed` of them by column; `inexact` values differ within tolerance.
+
+    `first` are the oldest changes, a few of them.
+    """
+
+    rows: int
+    changed: dict[str, int]
+    inexact: int
+    first: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What came of the input up to `time_ms` (`truncated`), and of all of it with other prices
+    after that (`altered`), against the whole input's output."""
+
+    time_ms: int
+    place: Place
+    truncated: Compared
+    altered: Compared
+
+    @property
+    def changed(self) -> set[str]:
+        return {*self.truncated.changed, *self.altered.changed}
+
+
+@dataclass(frozen=True)
+class Looked:
+    """`changed` are the columns that changed at some cut, a planted one left out; `caught` says at
+    how many cuts that one was reported, and is None where none was planted. `passed`: nothing
+    changed but what was planted, and that was caught."""
+
+    passed: bool
+    prices: str
+    seed: int
+    rows: int
+    columns: tuple[str, ...]
+    relative: float
+    absolute: float
+    cuts: tuple[Cut, ...]
+    changed: tuple[str, ...]
+    caught: int | None
+
+
+def check_lookahead(
+    context: Context,
+    *,
+    cuts: int = 5,
+    seed: int | None = None,
+    plant: bool = False,
+    tolerance: Tolerance | None = None,
+) -> Looked:
+    """Compute the indicators of the whole snapshot once, then for each cut (drawn with `seed`, or
+    one that is made up and told) without what comes after it, and with other prices after it.
+
+    Raises SnapshotMissing, SnapshotDamaged, and DataError where there is nothing to compare.
+    """
+    settings = context.settings
+    prices = snapshots.required(
+        context.workspace.prices, snapshot=context.snapshot, hint="run `bitstorm ingest` first"
+    )
+    snapshots.check_content(prices)
+    step = duration_ms(settings.grid.frequency)
+    tolerance = tolerance or Tolerance()
+    seed = secrets.randbelow(2**31) if seed is None else seed
+
+    def compute(observations: DataFrame) -> DataFrame:
+        points = from_prices(
+            observations,
+            step_ms=step,
+            max_gap=settings.grid.max_gap,
+            windows=settings.indicators.windows,
+        )
+        return with_next_price(points) if plant else points
+
+    with context.spark("check-lookahead") as spark:
+        observations = petastorm_io.read_spark(spark, prices, PRICES).select(KEY, "price")
+        with context.console.stage("cuts") as say:
+            places = draw_cuts(
+                observations,
+                slots=stored_slots(prices, step),
+                step_ms=step,
+                max_gap=settings.grid.max_gap,
+                count=cuts,
+                random=Random(seed),
+            )
+            say(f"{len(places)} drawn with seed {seed}")
+        rows, columns, found = look(
+            observations,
+            compute,
+            places,
+            step_ms=step,
+            tolerance=tolerance,
+            context=context,
+        )
+    if not any(cut.truncated.rows for cut in found):
+        raise DataError(
+            f"no cut leaves a whole step of {settings.grid.frequency} before it, so there is "
+            "nothing to compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
+        )
+    changed = sorted(set().union(*(cut.changed for cut in found)) - {PLANTED})
+    caught = sum(PLANTED in cut.changed for cut in found) if plant else None
+    return Looked(
+        passed=not changed and caught != 0,
+        prices=prices.id,
+        seed=seed,
+        rows=rows,
+        columns=columns,
+        relative=tolerance.relative,
+        absolute=tolerance.absolute,
+        cuts=tuple(found),
+        changed=tuple(changed),
+        caught=caught,
+    )
+
+
+def look(
+    observations: DataFrame,
+    compute: Compute,
+    places: Sequence[tuple[int, Place]],
+    *,
+    step_ms: int,
+    tolerance: Tolerance,
+    context: Context,
+) -> tuple[int, tuple[str, ...], list[Cut]]:
+    """Rows and columns of the whole output, and what came of each cut. All of it happens in Spark;
+    to the driver come a count for each column and a few changed cells."""
+    console = context.console
+    whole = compute(observations).persist()
+    try:
+        with console.stage("whole") as say:
+            rows = whole.count()
+            say(f"{rows:,} rows of {len(whole.columns)} columns")
+        found = []
+        for number, (cut_ms, place) in enumerate(places, start=1):
+            with console.stage(f"cut {number}/{len(places)}") as say:
+                cut = Cut(
+                    cut_ms,
+                    place,
+                    _truncated(whole, observations, compute, cut_ms, step_ms, tolerance),
+                    # What is labelled up to the cut holds nothing after it.
+                    _compared(
+                        whole,
+                        compute(altered_after(observations, cut_ms=cut_ms)),
+                        cut_ms,
+                        tolerance,
+                    ),
+                )
+                say(f"{iso(cut_ms)}, {place}: {_verdict(cut)}")
+            found.append(cut)
+        return rows, tuple(name for name in whole.columns if name != KEY), found
+    finally:
+        whole.unpersist()
+
+
+def _verdict(cut: Cut) -> str:
+    return f"{', '.join(sorted(cut.changed))} changed" if cut.changed else "nothing changed"
+
+
+def _truncated(
+    whole: DataFrame,
+    observations: DataFrame,
+    compute: Compute,
+    cut_ms: int,
+    step_ms: int,
+    tolerance: Tolerance,
+) -> Compared:
+    """Up to the last label that the shorter input has, or should have: output that is missing
+    because it waits for later input is a change, too."""
+    from pyspark.sql import functions as F
+
+    known = known_at(observations, cut_ms=cut_ms)
+    part = compute(known).persist()
+    try:
+        (row,) = part.agg(F.max(KEY)).collect()
+        own = None if row[0] is None else int(row[0])
+        labels = [last for last in (own, _complete_until(known, step_ms)) if last is not None]
+        if not labels:
+            return Compared(0, {}, 0, ())
+        return _compared(whole, part, max(labels), tolerance)
+    finally:
+        part.unpersist()
+
+
+def _complete_until(known: DataFrame, step_ms: int) -> int | None:
+    """The newest label whose bucket is complete: something is observed at it or after it."""
+    buckets = newest_buckets(known, step_ms=step_ms).collect()
+    if buckets and buckets[0]["newest"] < buckets[0]["label"]:
+        del buckets[0]
+    return int(buckets[0]["label"]) if buckets else None
+
+
+def _compared(whole: DataFrame, again: DataFrame, last_ms: int, tolerance: Tolerance) -> Compared:
+    cells = compared_cells(whole, again, last_ms=last_ms, tolerance=tolerance)
+    counts = {row["column"]: row for row in counted(cells).collect()}
+    changed = {name: int(row["changed"]) for name, row in sorted(counts.items()) if row["changed"]}
+    first = first_changed(cells, count=SHOWN).collect() if changed else []
+    return Compared(
+        rows=int(counts[KEY]["cells"]) if KEY in counts else 0,
+        changed=changed,
+        inexact=sum(
+            int(row["cells"] - row["changed"]) for name, row in counts.items() if name != KEY
+        ),
+        first=tuple(Change(row[KEY], row["column"], row["whole"], row["again"]) for row in first),
+    )
+
+
+def draw_cuts(
+    observations: DataFrame,
+    *,
+    slots: Sequence[Span],
+    step_ms: int,
+    max_gap: int,
+    count: int,
+    random: Random,
+) -> list[tuple[int, Place]]:
+    """Times to cut at, ms UTC, oldest first: one at the first observation after a hole and one
+    inside a bucket that goes on, where there are such; the others anywhere.
+
+    `slots` are the spans of the grid that have observations. A hole that cuts the series is taken
+    before one that is carried over.
+    """
+    from pyspark.sql import functions as F
+
+    drawn: list[tuple[int, Place]] = []
+    holes = [(then.start - before.end, then.start) for before, then in pairwise(slots)]
+    cutting = [after for gap, after in holes if gap > max_gap * step_ms]
+    if holes:
+        after = random.choice(cutting or [after for _, after in holes])
+        (row,) = observations.where(F.col(KEY) >= after).agg(F.min(KEY)).collect()
+        drawn.append((int(row[0]), "after a hole"))
+    label = F.ceil(F.col(KEY) / F.lit(step_ms))
+    shuffled = F.xxhash64("label", F.lit(random.randrange(2**31)))
+    several = (
+        observations.groupBy(label.alias("label"))
+        .agg(F.min(KEY).alias("first"), F.max(KEY).alias("last"))
+        .where(F.col("first") < F.col("last"))
+        .orderBy(shuffled, "label")
+        .limit(1)
+    )
+    drawn += [(int(row["first"]), "inside a bucket") for row in several.collect()]
+    if slots:
+        # Not at the very end: nothing would be taken away.
+        first, last = slots[0].start, slots[-1].end - step_ms
+        while len(drawn) < count:
+            drawn.append((random.randrange(first, max(last, first + 1)), "random"))
+    return sorted(drawn[:count])

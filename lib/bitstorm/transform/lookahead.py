@@ -1,0 +1,142 @@
+"""Whether an output knows what comes later: two outputs side by side, up to a moment.
+
+Of an honest output nothing up to a cut changes when the input after it is taken away, or is
+another. Taken away shows rows and values that wait for later input; another input shows values that
+come from it in rows that are only there because of it, such as a hole that is filled backwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+# The row itself stands under the key's name: it is there on one side alone.
+KEY = "timestamp"
+PLANTED = "planted_next_price"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Numbers a, b are the same where |a - b| <= max(relative * min(|a|, |b|), absolute).
+
+    `absolute` is in the column's own unit. Zero for both asks for the same bits.
+    """
+
+    relative: float = 1e-12
+    absolute: float = 1e-9
+
+
+def known_at(prices: DataFrame, *, cut_ms: int) -> DataFrame:
+    """The observations up to the cut (ms UTC), itself included."""
+    from pyspark.sql import functions as F
+
+    return prices.where(F.col(KEY) <= cut_ms)
+
+
+def altered_after(prices: DataFrame, *, cut_ms: int) -> DataFrame:
+    """The observations with each `price` after the cut 1.5 to 2.5 times what it was.
+
+    The factor is a function of the time, so differences and ratios of later prices change, too.
+    """
+    from pyspark.sql import functions as F
+
+    factor = 1.5 + F.pmod(F.xxhash64(KEY), F.lit(1000)) / 1000
+    other = (F.col("price") * factor).cast(prices.schema["price"].dataType)
+    return prices.withColumn("price", F.when(F.col(KEY) <= cut_ms, F.col("price")).otherwise(other))
+
+
+def newest_buckets(prices: DataFrame, *, step_ms: int) -> DataFrame:
+    """The two newest buckets (label - step, label] that have an observation, the newest first.
+
+    `label` and `newest`, the last observation's time, in ms UTC.
+    """
+    from pyspark.sql import functions as F
+
+    label = (F.ceil(F.col(KEY) / F.lit(step_ms)) * step_ms).cast("bigint")
+    buckets = prices.groupBy(label.alias("label")).agg(F.max(KEY).alias("newest"))
+    return buckets.orderBy(F.desc("label")).limit(2)
+
+
+def compared_cells(
+    whole: DataFrame, again: DataFrame, *, last_ms: int, tolerance: Tolerance
+) -> DataFrame:
+    """Cells of two outputs up to `last_ms`, both keyed by a unique `timestamp` (ms UTC).
+
+    Columns `timestamp`, `column`, `whole`, `again` (values as text) and `changed`. There is one
+    cell named `timestamp` for every row of either side, changed where the other side lacks the row;
+    of rows that both have, the other cells are there where the values are not exactly the same, and
+    changed where they differ by more than the tolerance, or one of them is null. Raises ValueError
+    where the two have other columns.
+    """
+    from pyspark.sql import functions as F
+
+    if whole.schema.simpleString() != again.schema.simpleString():
+        raise ValueError(
+            f"found {again.schema.simpleString()}, expected {whole.schema.simpleString()}: "
+            "the outputs of one computation have the same columns"
+        )
+    names = [name for name in whole.columns if name != KEY]
+
+    def side(frame: DataFrame, name: str) -> DataFrame:
+        kept = frame.where(F.col(KEY) <= last_ms)
+        return kept.select(KEY, F.struct(KEY, *names).alias(name))
+
+    rows = side(whole, "whole").join(side(again, "again"), KEY, "full_outer")
+    both = F.col("whole").isNotNull() & F.col("again").isNotNull()
+
+    def cell(name: str, apart: Column, changed: Column) -> Column:
+        return F.struct(
+            F.lit(name).alias("column"),
+            F.col(f"whole.{name}").cast("string").alias("whole"),
+            F.col(f"again.{name}").cast("string").alias("again"),
+            changed.alias("changed"),
+            apart.alias("apart"),
+        )
+
+    def value(name: str) -> Column:
+        a, b = F.col(f"whole.{name}"), F.col(f"again.{name}")
+        apart = both & ~a.eqNullSafe(b)
+        number = whole.schema[name].dataType.simpleString() in ("float", "double")
+        return cell(name, apart, apart & ~_near(a, b, tolerance) if number else apart)
+
+    row = cell(KEY, F.lit(True), ~both)
+    cells = F.filter(F.array(row, *map(value, names)), lambda one: one["apart"])
+    return rows.select(KEY, F.inline(cells)).drop("apart")
+
+
+def counted(cells: DataFrame) -> DataFrame:
+    """`column`, `cells` and how many of them `changed`: that of `timestamp` counts the rows."""
+    from pyspark.sql import functions as F
+
+    changed = F.sum(F.col("changed").cast("bigint"))
+    return cells.groupBy("column").agg(F.count("*").alias("cells"), changed.alias("changed"))
+
+
+def first_changed(cells: DataFrame, *, count: int) -> DataFrame:
+    """The oldest changed cells."""
+    return cells.where("changed").orderBy(KEY, "column").limit(count)
+
+
+def with_next_price(points: DataFrame) -> DataFrame:
+    """Add `planted_next_price`, the price one step ahead: what a check for look-ahead must find."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    # One series is one ordered run; a constant key says so where an empty one would warn.
+    series = Window.partitionBy(F.lit(0)).orderBy(KEY)
+    return points.withColumn(PLANTED, F.lead("price").over(series))
+
+
+def _near(a: Column, b: Column, tolerance: Tolerance) -> Column:
+    from pyspark.sql import functions as F
+
+    a, b = a.cast("double"), b.cast("double")
+    gap = F.abs(a - b)
+    # In Spark NaN is above every number and equals itself: the lesser side and the bound on the gap
+    # keep a NaN or an infinite number on one side from passing for near.
+    scale = F.lit(tolerance.relative) * F.least(F.abs(a), F.abs(b))
+    allowed = F.greatest(scale, F.lit(tolerance.absolute))
+    return F.coalesce((gap <= allowed) & (gap < float("inf")), F.lit(False))
