@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,9 @@ def computed(
     return found.orderBy("timestamp").toPandas()
 
 
-def assert_equal(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 1e-9) -> None:
+def assert_equal(
+    found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 1e-9, *, digits: int = 4
+) -> None:
     for name in expected.columns:
         ours = found[name].astype("float64").to_numpy()
         theirs = expected[name].astype("float64").to_numpy()
@@ -61,7 +64,8 @@ def assert_equal(found: pd.DataFrame, expected: pd.DataFrame, tolerance: float =
         allowed = tolerance * np.maximum(np.abs(theirs), floor)
         if name.startswith("macd"):
             # The difference of two averages is known to the last digits of the averages.
-            allowed = np.maximum(allowed, 4 * np.spacing(found["price"].astype("float64")))
+            last_digit = np.spacing(found["price"].astype("float64"))
+            allowed = np.maximum(allowed, digits * last_digit)
         worst = np.nanmax(np.abs(ours - theirs) - allowed)
         assert worst <= 0, f"{name} is off by {worst:.3g} more than allowed"
 
@@ -93,6 +97,65 @@ def test_everything_restarts_after_a_cut_and_carries_through_a_small_hole(spark_
     assert list(np.flatnonzero(found["imputed"])) == [100, 101, 102, 103]
     assert (found["timestamp"].to_numpy() == stamps).all()
     assert_equal(found, expected)
+
+
+def plain_macd(price: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """MACD and its signal by the recursion in long double: where nothing moves they are 0 to the
+    last digit, which pandas' own recursion in double is not."""
+
+    def mean(values: np.ndarray, span: int) -> np.ndarray:
+        alpha, out = np.longdouble(2) / (span + 1), values.copy()
+        for n in range(1, len(out)):
+            out[n] = (1 - alpha) * out[n - 1] + alpha * out[n]
+        return out
+
+    exact = price.to_numpy(dtype=np.longdouble)
+    macd = mean(exact, 12) - mean(exact, 26)
+    signal = np.full(len(exact), np.nan, dtype=np.longdouble)
+    signal[33:] = mean(macd[25:], 9)[8:]
+    macd[:25] = np.nan
+    return macd.astype(float), signal.astype(float)
+
+
+def test_small_blocks_give_what_one_block_gives(spark_session):
+    chance = np.random.default_rng(12)
+    price = 30_000 * np.exp(np.cumsum(chance.normal(0, 0.01, 4_000)))
+    price[1_800:3_000] = price[1_800]  # nothing moves for longer than a tile
+    stamps = np.arange(4_000) * HOUR + 1_600_000_000_000 // HOUR * HOUR
+    stamps[700:] += 30 * HOUR
+    stamps[3_500:] += 3_000 * HOUR  # a hole of several blocks
+    observations = pd.DataFrame({"timestamp": stamps, "price": price.astype("float32")})
+    options = {"step": HOUR, "windows": [3, 24, 700]}  # the widest is wider than a block
+    whole = computed(spark_session, observations, **options, size=8_192, tile=512)
+    parts = computed(spark_session, observations, **options, size=512, tile=512)
+    assert_equal(parts, whole.drop(columns="month"), tolerance=1e-12)
+    runs = (0, 700, 3_500, 4_000)
+    prices = pd.Series(price.astype("float32"))
+    expected = pd.concat([reference(prices[a:b], [3, 24, 700]) for a, b in pairwise(runs)])
+    plain = [plain_macd(prices[a:b]) for a, b in pairwise(runs)]
+    expected["macd"] = np.concatenate([macd for macd, _ in plain])
+    expected["macd_signal"] = np.concatenate([signal for _, signal in plain])
+    # Each of the two averages is known to four units in its last place.
+    assert_equal(computed(spark_session, observations, **options), expected, digits=8)
+
+
+def test_the_plan_has_one_stage_of_a_single_task_which_scans_a_row_a_tile(spark_session):
+    frame = spark_session.range(9_000).selectExpr("id * 60000 timestamp", "float(id + 1) price")
+    made = from_prices(frame, step_ms=60_000, max_gap=6, windows=WINDOWS)
+    made.write.format("noop").mode("overwrite").save()
+    text = made._jdf.queryExecution().executedPlan().toString().split("Initial Plan")[-1]
+    # What a single task reads: the newest time of each partition, or one row a tile.
+    lines = text.splitlines()
+    fed = [
+        lines[n + 1].split("- ")[-1]
+        for n, line in enumerate(lines)
+        if "Exchange SinglePartition" in line
+    ]
+    newest = "HashAggregate(keys=[], functions=[partial_max(timestamp#"
+    tiles = "Project [tile#"
+    assert {line.startswith(newest) or line.startswith(tiles) for line in fed} == {True}, fed
+    assert sum(line.startswith(tiles) for line in fed) == 1
+    assert "SortAggregate(key=[tile#" in text and "Python" not in text
 
 
 def test_values_by_hand(spark_session):

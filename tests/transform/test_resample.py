@@ -83,6 +83,17 @@ def test_a_hole_of_max_gap_is_carried_and_one_more_cuts(spark_session):
     assert [(row[0] - START, row[3], row[4]) for row in cut] == [(0, 0, 0), (8 * STEP, 1, 0)]
 
 
+def test_open_high_low_and_count_are_of_the_buckets_own_observations(spark_session):
+    observations = [(START - 5, 3.0), (START - 3, 1.0), (START, 2.0), (START + 2 * STEP, 7.0)]
+    frame = spark_session.createDataFrame(observations, "timestamp bigint, price float")
+    rows = to_grid(frame, step_ms=STEP, max_gap=6, ohlc=True).orderBy("timestamp").collect()
+    assert [tuple(row) for row in rows] == [
+        (START, 2.0, False, 3.0, 3.0, 1.0, 3),
+        (START + STEP, 2.0, True, 2.0, 2.0, 2.0, 0),
+        (START + 2 * STEP, 7.0, False, 7.0, 7.0, 7.0, 1),
+    ]
+
+
 def test_thinning_keeps_the_newest_point_and_every_nth_before_it(spark_session):
     rows = [(START + n * STEP,) for n in range(10)]
     frame = spark_session.createDataFrame(rows, "timestamp bigint")

@@ -29,6 +29,7 @@ from bitstorm.transform.lookahead import (
     newest_buckets,
     with_next_price,
 )
+from bitstorm.transform.resample import bucket
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -282,10 +283,9 @@ def draw_cuts(
         after = random.choice(cutting or [after for _, after in holes])
         (row,) = observations.where(F.col(KEY) >= after).agg(F.min(KEY)).collect()
         drawn.append((int(row[0]), "after a hole"))
-    label = F.ceil(F.col(KEY) / F.lit(step_ms))
     shuffled = F.xxhash64("label", F.lit(random.randrange(2**31)))
     several = (
-        observations.groupBy(label.alias("label"))
+        observations.groupBy(bucket(step_ms).alias("label"))
         .agg(F.min(KEY).alias("first"), F.max(KEY).alias("last"))
         .where(F.col("first") < F.col("last"))
         .orderBy(shuffled, "label")

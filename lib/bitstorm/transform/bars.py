@@ -111,16 +111,21 @@ def _labelled(prices: DataFrame, period_ms: int, origin_ms: int | None) -> DataF
     )
 
 
-def _ohlc() -> list[Column]:
+def ohlc_of(price: str) -> dict[str, Column]:
+    """`open`, `high`, `low`, `close` and `count` of the observations of a group, by name."""
     from pyspark.sql import functions as F
 
-    return [
-        F.min_by("exact", "timestamp").alias("open"),
-        F.max("exact").alias("high"),
-        F.min("exact").alias("low"),
-        F.max_by("exact", "timestamp").alias("close"),
-        F.count(F.lit(1)).alias("count"),
-    ]
+    return {
+        "open": F.min_by(price, "timestamp"),
+        "high": F.max(price),
+        "low": F.min(price),
+        "close": F.max_by(price, "timestamp"),
+        "count": F.count(F.lit(1)),
+    }
+
+
+def _ohlc() -> list[Column]:
+    return [value.alias(name) for name, value in ohlc_of("exact").items()]
 
 
 def _named(bars: DataFrame) -> DataFrame:

@@ -48,13 +48,15 @@ class Blocks:
         """Whether the row is its block's own, not one carried along."""
         from pyspark.sql import functions as F
 
-        return F.col("block") == self.of("index")
+        return F.col("block") == F.floor(F.col("index") / self.size)
 
-    def of(self, index: str) -> Column:
-        """The block that owns an index, a column of whole numbers."""
+    def cut(self, before: Column) -> Column:
+        """Whether the row begins the series anew; `before` is the index of the row before it in
+        the block. The first row does unless it is the first that the block can see: what came
+        before that, nobody here knows."""
         from pyspark.sql import functions as F
 
-        return F.floor(F.expr(f"{index} / {self.size}D"))
+        return F.coalesce(before != F.col("index") - 1, F.col("index") > self.begin)
 
 
 def in_blocks(rows: DataFrame, blocks: Blocks) -> DataFrame:
@@ -64,7 +66,7 @@ def in_blocks(rows: DataFrame, blocks: Blocks) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    first = F.floor((F.col("index") - (blocks.after)) / blocks.size)
+    first = F.floor((F.col("index") - blocks.after) / blocks.size)
     last = F.floor((F.col("index") + blocks.before) / blocks.size)
     seen = F.when(first == last, F.array(last)).otherwise(F.sequence(first, last))
     return rows.select(F.explode(seen).alias("block"), *rows.columns)

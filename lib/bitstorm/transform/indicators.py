@@ -12,7 +12,6 @@ maximum, is carried from tile to tile by a scan over one row a tile (see `recurr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitstorm.schema import PARTITION, indicator_table
@@ -42,24 +41,6 @@ BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
 # neither is 0.8^200.
 _SIGNAL_REACH = 1_024
 _ORDER = ("tile", "run")
-# A movement that any real one outweighs.
-_FAINT = 1e-60
-
-
-@dataclass(frozen=True)
-class Seed:
-    """What a run in the middle of a series starts from: the point at `timestamp` (ms UTC), the
-    running maximum of the price there, and its `rsi_14` (null: none yet)."""
-
-    timestamp: int
-    peak: float
-    rsi: float | None
-
-
-def reach(windows: Sequence[int]) -> int:
-    """How many points before a new one its indicators depend on, but for what a Seed holds: older
-    ones weigh less than e^-40 in any exponential mean."""
-    return max(_SIGNAL_REACH, *windows) + 1 + 20 * (max(windows) + 1)
 
 
 def from_prices(
@@ -70,14 +51,11 @@ def from_prices(
     windows: Sequence[int],
     size: int = SIZE,
     tile: int = TILE,
-    seed: Seed | None = None,
 ) -> DataFrame:
     """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling.
 
     A value is null until its whole window exists since the last cut. `size` is that of a block, a
-    multiple of `tile`, the most rows that an exponential mean is summed over at once. With a
-    `seed` the prices are those of its point and after it, with `max_gap` buckets before it; what
-    comes out is good from `reach(windows)` points after it on.
+    multiple of `tile`, the most rows that an exponential mean is summed over at once.
     """
     from pyspark.sql import functions as F
 
@@ -86,23 +64,22 @@ def from_prices(
     if size % tile:
         raise ValueError(f"a block of {size} rows is not a whole number of tiles of {tile}")
     blocks = Blocks(size, before=max(_SIGNAL_REACH, *windows))
-    first = None if seed is None else seed.timestamp // step_ms
-    points = points_in_blocks(prices, blocks, step_ms=step_ms, max_gap=max_gap, first=first)
+    points = points_in_blocks(prices, blocks, step_ms=step_ms, max_gap=max_gap)
     rows = (
         with_tile(points, tile)
         .withColumn("exact", F.col("price").cast("double"))
         .transform(with_changes, *_ORDER)
         .withColumn("place", F.col("index") - F.col("start"))
-        .transform(_with_inputs, windows, seed=seed)
+        .transform(_with_inputs, windows)
     )
-    known = states(rows, recurrences, blocks=blocks, tile=tile, peak="high")
+    known = states(rows, recurrences, blocks=blocks, tile=tile, peak="exact")
     # Beyond any window where the run has begun before the block can see.
     far = F.coalesce("place", F.lit(2**62))
     asked = price_and_change([*windows, BOLLINGER], windows, spreads=[BOLLINGER])
     return (
         rows.withColumn("place", far)
         .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
-        .transform(with_local, recurrences, tile=tile, peak="high")
+        .transform(with_local, recurrences, tile=tile, peak="exact")
         .join(F.broadcast(known), "tile")
         .transform(_with_exponentials, recurrences, tile)
         .transform(_with_signal, tile)
@@ -120,8 +97,8 @@ def _recurrences(windows: Sequence[int]) -> list[Recurrence]:
     ]
 
 
-def _with_inputs(rows: DataFrame, windows: Sequence[int], *, seed: Seed | None) -> DataFrame:
-    """Append the inputs of the recurrences, and `high`, of which the running maximum is taken."""
+def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
+    """Append the inputs of the recurrences."""
     from pyspark.sql import functions as F
 
     first, exact, place = F.col("place") == 0, F.col("exact"), F.col("place")
@@ -136,15 +113,7 @@ def _with_inputs(rows: DataFrame, windows: Sequence[int], *, seed: Seed | None) 
     weight = F.when(place < RSI, early).otherwise(1.0) / RSI
     change = F.coalesce("step_change", F.lit(0.0))
     gain, loss = (F.greatest(c, F.lit(0.0)) * weight for c in (change, -change))
-    high = exact
-    if seed is not None:
-        at = F.col("timestamp") == seed.timestamp
-        high = F.when(at, F.greatest(exact, F.lit(seed.peak))).otherwise(exact)
-        if seed.rsi is not None:
-            # Only its ratio counts, and only until the first movement.
-            gain = gain + F.when(at, seed.rsi / 100 * _FAINT).otherwise(0.0)
-            loss = loss + F.when(at, (1 - seed.rsi / 100) * _FAINT).otherwise(0.0)
-    return rows.withColumns({**means, "into_gain": gain, "into_loss": loss, "high": high})
+    return rows.withColumns({**means, "into_gain": gain, "into_loss": loss})
 
 
 def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile: int) -> DataFrame:

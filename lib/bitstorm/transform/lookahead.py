@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitstorm.transform.resample import bucket
+
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
@@ -55,7 +57,7 @@ def newest_buckets(prices: DataFrame, *, step_ms: int) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    label = (F.ceil(F.col(KEY) / F.lit(step_ms)) * step_ms).cast("bigint")
+    label = bucket(step_ms) * step_ms
     buckets = prices.groupBy(label.alias("label")).agg(F.max(KEY).alias("newest"))
     return buckets.orderBy(F.desc("label")).limit(2)
 

@@ -2,11 +2,12 @@
 
 A window's sum is the difference of two running sums: constant work a row, whatever the width. But
 plain running sums in double lose the digits of quiet stretches beside wild ones. So each number u
-in [-1, 1] is cut into a + b on two fixed grids, coarse enough that the sums of a, of b, and of a²
-over a block are whole multiples of their grid below 2^53 of it: exact in double. The rest of the
-square, b(2a + b), is cut again in c + f, where sums of c are exact and f is so small that what its
-sums lose does not matter. Numbers beyond 1 (rare: a price that jumps) have sums of their own, so
-that they do not spoil the windows without them.
+in [-1, 1] is cut into a + b + l on three fixed grids, each so much finer than the one before that
+the sums of a, b, l, of a² and of 2ab over a block are whole multiples of their grid below 2^53 of
+it: exact in double. The rest of the square, 2al + (b + l)², is cut again in d + f, where sums of d
+are exact and f is so small that what its sums lose does not matter. Numbers beyond 1 (rare: a price
+that jumps) have sums of their own, so that they do not spoil the windows without them; windows with
+them keep what a plain sum keeps.
 
 The spread is the centred sum of squares around m, the window's mean of a rounded to the grid:
 sum (u - m)² - n (mean - m)², in which the exact parts cancel exactly. (The idea of fixed grids is
@@ -48,8 +49,8 @@ class Moments:
     @property
     def sums(self) -> list[str]:
         """The columns that are summed."""
-        parts = ["a", "b"]
-        parts += ["aa", "c", "f"] if self.spreads else []
+        # For a mean alone, b and l are one.
+        parts = ["a", "b", "l", "aa", "ab", "d", "f"] if self.spreads else ["a", "b"]
         parts += ["o", "of"] if self.outliers else []
         parts += ["q", "qf"] if self.outliers and self.spreads else []
         return [f"{self.column}_{part}" for part in parts]
@@ -91,7 +92,14 @@ def with_moments(
         "*",
         *[F.coalesce(F.lag("sums", w).over(window), nothing).alias(f"sums_{w}") for w in widths],
     )
-    return _with_results(rows, asked, kept)
+    return _with_results(rows, asked, kept, grid=2.0 ** _bits(most_rows)[0])
+
+
+def _bits(most_rows: int) -> tuple[int, int]:
+    """Of a fraction whose square can be summed over so many rows without rounding, and of one that
+    can itself."""
+    rest = _MANTISSA - math.ceil(math.log2(max(2, most_rows)))
+    return rest // 2, rest
 
 
 def _with_parts(rows: DataFrame, asked: Moments, most_rows: int) -> DataFrame:
@@ -99,10 +107,8 @@ def _with_parts(rows: DataFrame, asked: Moments, most_rows: int) -> DataFrame:
     it once."""
     from pyspark.sql import functions as F
 
-    bits = math.ceil(math.log2(max(2, most_rows)))
-    a_bits = (_MANTISSA - bits) // 2
-    b_bits = a_bits + 1 + _MANTISSA - bits
-    c_bits = a_bits + _MANTISSA - bits
+    a_bits, rest = _bits(most_rows)
+    b_bits, l_bits, d_bits = 2 * a_bits + 1, a_bits + 1 + rest, 2 * a_bits + rest
     name = asked.column
     u = F.coalesce(F.col(name), F.lit(0.0))
     if asked.outliers:
@@ -121,19 +127,30 @@ def _with_parts(rows: DataFrame, asked: Moments, most_rows: int) -> DataFrame:
             rows = rows.withColumn(f"{name}_qf", outlier * outlier - F.col(f"{name}_q"))
     else:
         rows = rows.withColumn(f"{name}_u", u)
-    a, b = F.col(f"{name}_a"), F.col(f"{name}_b")
+    a, b, low = (F.col(f"{name}_{part}") for part in ("a", "b", "l"))
     rows = rows.withColumn(f"{name}_a", _on_grid(F.col(f"{name}_u"), 2.0**a_bits))
-    rows = rows.withColumn(f"{name}_b", _on_grid(F.col(f"{name}_u") - a, 2.0**b_bits))
+    rows = rows.withColumn(f"{name}_rest", F.col(f"{name}_u") - a)
+    fine = F.col(f"{name}_rest")
+    rows = rows.withColumn(
+        f"{name}_b", _on_grid(fine, 2.0 ** (b_bits if asked.spreads else l_bits))
+    )
     if asked.spreads:
-        rows = rows.withColumn(f"{name}_x", b * (2 * a + b))
-        rows = rows.withColumn(f"{name}_c", _on_grid(F.col(f"{name}_x"), 2.0**c_bits))
+        rows = rows.withColumn(f"{name}_l", _on_grid(fine - b, 2.0**l_bits))
+        rows = rows.withColumn(f"{name}_x", 2 * a * low + (b + low) * (b + low))
+        rows = rows.withColumn(f"{name}_d", _on_grid(F.col(f"{name}_x"), 2.0**d_bits))
         rows = rows.withColumns(
-            {f"{name}_f": F.col(f"{name}_x") - F.col(f"{name}_c"), f"{name}_aa": a * a}
+            {
+                f"{name}_f": F.col(f"{name}_x") - F.col(f"{name}_d"),
+                f"{name}_aa": a * a,
+                f"{name}_ab": 2 * a * b,
+            }
         )
     return rows
 
 
-def _with_results(rows: DataFrame, asked: Sequence[Moments], kept: list[str]) -> DataFrame:
+def _with_results(
+    rows: DataFrame, asked: Sequence[Moments], kept: list[str], *, grid: float
+) -> DataFrame:
     from pyspark.sql import functions as F
 
     def part(each: Moments, name: str, width: int) -> Column:
@@ -150,30 +167,33 @@ def _with_results(rows: DataFrame, asked: Sequence[Moments], kept: list[str]) ->
         ],
     )
     spreads = [(each, w) for each in asked for w in each.spreads]
-    grid = 2.0 ** ((_MANTISSA - 16) // 2)
     rows = rows.select(
         "*", *[_on_grid(part(e, "a", w) / w, grid).alias(f"{e.column}_m_{w}") for e, w in spreads]
     )
 
     def beyond(each: Moments, width: int) -> Column:
         """Of the window's sum less w m: exact, but for the smallest parts."""
-        a, b, m = (part(each, name, width) for name in ("a", "b", "m"))
-        off = (a - width * m) + b
+        a, b, low, m = (part(each, name, width) for name in ("a", "b", "l", "m"))
+        off = ((a - width * m) + b) + low
         return off + part(each, "o", width) + part(each, "of", width) if each.outliers else off
 
     rows = rows.select("*", *[beyond(e, w).alias(f"{e.column}_e_{w}") for e, w in spreads])
 
     def centred(each: Moments, width: int) -> Column:
-        a, b, m, e = (part(each, name, width) for name in ("a", "b", "m", "e"))
+        a, b, low, m, e = (part(each, name, width) for name in ("a", "b", "l", "m", "e"))
         exact = (part(each, "aa", width) - 2 * m * a) + width * m * m
-        rest = (part(each, "c", width) - 2 * m * b) + part(each, "f", width)
+        exact = exact + (part(each, "ab", width) - 2 * m * b)
+        rest = (part(each, "d", width) - 2 * m * low) + part(each, "f", width)
         if each.outliers:
             o = part(each, "o", width) + part(each, "of", width)
             rest = rest + ((part(each, "q", width) - 2 * m * o) + part(each, "qf", width))
         return F.greatest((exact + rest) - e * e / width, F.lit(0.0))
 
     def average(each: Moments, width: int) -> Column:
-        total = part(each, "a", width) + part(each, "b", width)
+        total = part(each, "b", width)
+        if each.spreads:
+            total = total + part(each, "l", width)
+        total = part(each, "a", width) + total
         if each.outliers:
             total = total + (part(each, "o", width) + part(each, "of", width))
         return total / width

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bitstorm.transform.bars import ohlc_of
 from bitstorm.transform.blocks import SIZE, Blocks, in_blocks, series
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 OHLC = ("open", "high", "low", "count")
 
@@ -38,6 +39,14 @@ def to_grid(
     return points.select("timestamp", "price", "imputed", *extra)
 
 
+def bucket(step_ms: int) -> Column:
+    """The index of the point that an observation at `timestamp` belongs to: its label over the
+    step."""
+    from pyspark.sql import functions as F
+
+    return F.ceil(F.col("timestamp") / F.lit(step_ms))
+
+
 def points_in_blocks(
     prices: DataFrame,
     blocks: Blocks,
@@ -45,26 +54,17 @@ def points_in_blocks(
     step_ms: int,
     max_gap: int,
     extra: tuple[str, ...] = (),
-    first: int | None = None,
 ) -> DataFrame:
     """The grid's points, each in every block that sees it: `block`, `index` (the label over the
     step), `run` (cuts seen in the block up to the point), `start` (the index of the last of them,
     null where there is none), `timestamp`, `price`, `imputed` and the `extra` of OHLC.
-
-    `first` is the index of a point in the middle of a series whose older observations were not
-    given: nothing before it comes out, and nobody knows where its run has begun.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    inside = {
-        "open": F.min_by("price", "timestamp"),
-        "high": F.max("price"),
-        "low": F.min("price"),
-        "count": F.count("*"),
-    }
+    inside = ohlc_of("price")
     observed = prices.groupBy(F.ceil(F.col("timestamp") / F.lit(step_ms)).alias("index")).agg(
-        F.max_by("price", "timestamp").alias("price"),
+        inside["close"].alias("price"),
         *[inside[name].alias(name) for name in extra],
     )
     reach = max_gap + 1
@@ -79,8 +79,6 @@ def points_in_blocks(
     cut = F.when(unseen, F.col("index") >= blocks.begin).otherwise(
         F.col("index") - F.col("last.index") > reach
     )
-    if first is not None:
-        cut = cut & ~(unseen & (F.col("index") <= first))
     rows = rows.withColumn("cut", cut)
     rows = rows.select(
         "*",
@@ -115,8 +113,6 @@ def points_in_blocks(
     )
     begin, end = blocks.begin, (F.col("block") + 1) * blocks.size + blocks.after
     seen = (F.col("index") >= begin) & (F.col("index") < end)
-    if first is not None:
-        seen = seen & (F.col("index") >= first)
     newest = prices.select(F.max("timestamp")).scalar()
     return points.where(seen & (F.col("timestamp") <= newest))
 
@@ -134,8 +130,7 @@ def with_segment(points: DataFrame, *, step_ms: int, size: int = SIZE) -> DataFr
     rows = points.withColumn("index", F.expr(f"timestamp div {step_ms}"))
     running = series().rowsBetween(Window.unboundedPreceding, Window.currentRow)
     seen = in_blocks(rows, blocks).withColumn("last", F.lag("index").over(series()))
-    cut = F.coalesce(F.col("last") != F.col("index") - 1, F.col("index") > blocks.begin)
-    seen = seen.withColumn("cut", cut & blocks.owned()).select(
+    seen = seen.withColumn("cut", blocks.cut(F.col("last")) & blocks.owned()).select(
         "*",
         F.count_if("cut").over(running).alias("run"),
         F.max(F.when(F.col("cut"), F.col("index"))).over(running).alias("start"),

@@ -84,17 +84,14 @@ def with_changes(rows: DataFrame, *order: str) -> DataFrame:
 
 
 def with_start(rows: DataFrame, blocks: Blocks) -> DataFrame:
-    """Append `start`: the index of the last cut that is seen in the block up to the row.
-
-    A block's first row begins the series anew unless it is the first that the block can see: what
-    came before that, nobody here knows, and `start` is null.
-    """
+    """Append `start`: the index of the last cut that is seen in the block up to the row, null
+    where none is."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     running = series().rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    cut = F.coalesce(F.col("last_index") != F.col("index") - 1, F.col("index") > blocks.begin)
-    return rows.withColumn("start", F.max(F.when(cut, F.col("index"))).over(running))
+    cut_at = F.when(blocks.cut(F.col("last_index")), F.col("index"))
+    return rows.withColumn("start", F.max(cut_at).over(running))
 
 
 def price_and_change(
