@@ -178,13 +178,12 @@ def undone_under_a_strike(tmp_path: Path, seed: int) -> None:
     assert list((context.workspace.rejects / "rows").glob("*.jsonl")) == []
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_retract_and_a_replay_that_fail_anywhere_can_be_redone(spark_session, tmp_path, seed):
-    undone_under_a_strike(tmp_path, seed)
+def test_a_retract_and_a_replay_that_fail_anywhere_can_be_redone(spark_session, tmp_path):
+    undone_under_a_strike(tmp_path, seed=0)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(2, 42))
+@pytest.mark.parametrize("seed", range(1, 42))
 def test_more_retracts_and_replays_that_fail(spark_session, tmp_path, seed):
     undone_under_a_strike(tmp_path, seed)
 

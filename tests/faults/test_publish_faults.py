@@ -14,11 +14,9 @@ SWEEPING = Path(__file__).with_name("sweeping.py")
 EVERY = ("kill", "interrupt", "EIO", "ENOSPC", "full", "gone")
 # What the whole suite runs; the rest waits for scripts/test --faults.
 SHORT = {
-    *(("first", kind) for kind in ("kill",)),
-    *(("next", kind) for kind in ("kill", "EIO", "gone")),
+    *(("next", kind) for kind in ("kill", "EIO")),
     *(("rollback", kind) for kind in EVERY),
     *(("garbage", kind) for kind in ("kill", "gone")),
-    ("writer", "kill"),
 }
 
 
