@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from bitstorm.schema import PARTITION, indicator_table
 from bitstorm.transform.blocks import SIZE, Blocks, series
 from bitstorm.transform.contract import month_of
-from bitstorm.transform.moments import mean, squares, with_moments
+from bitstorm.transform.moments import Moments, mean, squares, with_moments
 from bitstorm.transform.recurrence import (
     TILE,
     Recurrence,
@@ -29,7 +29,7 @@ from bitstorm.transform.recurrence import (
     with_tile,
 )
 from bitstorm.transform.resample import points_in_blocks
-from bitstorm.transform.rolling import average, price_and_change, volatility, with_changes
+from bitstorm.transform.rolling import CHANGE_UNIT, average, volatility, with_changes
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -68,16 +68,23 @@ def from_prices(
     rows = (
         with_tile(points, tile)
         .withColumn("exact", F.col("price").cast("double"))
-        .transform(with_changes, *_ORDER)
+        .transform(with_changes, *_ORDER, scaled=True)
         .withColumn("place", F.col("index") - F.col("start"))
         .transform(_with_inputs, windows)
     )
     known = states(rows, recurrences, blocks=blocks, tile=tile, peak="exact")
     # Beyond any window where the run has begun before the block can see.
     far = F.coalesce("place", F.lit(2**62))
-    asked = price_and_change([*windows, BOLLINGER], windows, spreads=[BOLLINGER])
+    asked = [
+        Moments("scaled_price", means=(*windows, BOLLINGER), spreads=(BOLLINGER,)),
+        Moments("scaled_change", spreads=tuple(windows), outliers=True),
+    ]
+    scaled = {
+        "scaled_price": F.col("exact") / F.col("scale"),
+        "scaled_change": F.col("change") / CHANGE_UNIT,
+    }
     return (
-        rows.withColumn("place", far)
+        rows.withColumns({"place": far, **scaled})
         .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
         .transform(with_local, recurrences, tile=tile, peak="exact")
         .join(F.broadcast(known), "tile")
@@ -181,7 +188,7 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
         PARTITION: month_of(F.col("timestamp")),
     }
     named = [
-        *[average(place, w) for w in windows],
+        *[average(place, w, F.col(mean("scaled_price", w)) * F.col("scale")) for w in windows],
         *[volatility(place, w) for w in windows],
         *[after(w, F.col(f"mean_{w}")).alias(f"ema_{w}") for w in windows],
         *[value.alias(name) for name, value in values.items()],

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # Fractional changes are counted in sixteenths: the sums are finest where |change| <= 1/16, and
 # larger ones, of which there are few, are kept apart.
 CHANGE_UNIT = 1 / 16
+# A float32 from 2^10 to 2^24 is a multiple of 2^-13, and what a smaller one has below that adds up
+# without rounding, too: averages of prices from 2^-28 on come from exact sums, whatever else is in
+# the block; above 2^24 they do where the prices of a block are within 2^14 of each other.
+_PRICE_STEPS = 2.0**13
 
 
 def rolling(
@@ -25,90 +29,92 @@ def rolling(
     fractional changes.
 
     `points` has `timestamp` (int64 ms UTC, distinct) and `price` (float32, finite, > 0). With
-    `step_ms` they lie on a grid, where a missing point cuts the series and everything restarts;
-    without it windows count rows, whatever their distance. A value is null until its whole window
-    exists; `volatility_1` always is. `size` is that of a block.
+    `step_ms` timestamps are multiples of it, and a missing point cuts the series: everything
+    restarts. Without it windows count rows, whatever their distance. A value is null until its
+    whole window exists; `volatility_1` always is. `size` is that of a block.
     """
     from pyspark.sql import functions as F
 
     if not windows or min(windows) < 1:
         raise ValueError(f"windows are {list(windows)}; expected widths from 1 on")
-    rows = points.select("timestamp", "price")
+    exact = F.col("price").cast("double").alias("exact")
+    # Narrow rows are sorted and buffered faster: on a grid the index is the time.
     if step_ms is None:
-        rows = numbered(rows, by="timestamp")
+        rows = numbered(points.select("timestamp", exact), by="timestamp")
+        time = F.col("timestamp")
     else:
-        rows = rows.select("*", F.expr(f"timestamp div {step_ms}").alias("index"))
+        rows = points.select(F.expr(f"timestamp div {step_ms}").alias("index"), exact)
+        time = (F.col("index") * step_ms).alias("timestamp")
     blocks = Blocks(size, before=max(windows))
-    seen = in_blocks(rows, blocks).withColumn("exact", F.col("price").cast("double"))
-    steps = with_start(with_changes(seen), blocks)
+    steps = in_blocks(rows, blocks).transform(with_changes).drop("step_change")
+    steps = steps.withColumns(
+        {"exact_price": F.col("exact"), "scaled_change": F.col("change") / CHANGE_UNIT}
+    ).drop("change")
+    asked = [
+        Moments("exact_price", means=tuple(windows), per_unit=_PRICE_STEPS),
+        Moments("scaled_change", spreads=tuple(windows), outliers=True),
+    ]
+    moments = with_moments(
+        steps,
+        asked,
+        window=series(),
+        most_rows=blocks.rows,
+        running={"start": start(blocks)},
+    )
     known = F.col("index") - F.coalesce("start", F.lit(-(2**62)))
-    asked = price_and_change(windows, windows)
-    moments = with_moments(steps, asked, window=series(), most_rows=blocks.rows)
     return moments.where(blocks.owned()).select(
-        "timestamp",
-        "price",
-        *[average(known, w) for w in windows],
+        time,
+        F.col("exact").cast("float").alias("price"),
+        *[average(known, w, F.col(mean("exact_price", w))) for w in windows],
         *[volatility(known, w) for w in windows],
     )
 
 
-def with_changes(rows: DataFrame, *order: str) -> DataFrame:
-    """Append `last_index` (of the row before in the block), `step_change` p - q, `change`
-    (p - q) / q, both null where the row before is not the next one in the series, and what
-    `price_and_change` asks for: `scale`, `scaled_price`, `scaled_change`.
+def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFrame:
+    """Append `last_index` (of the row before in the block), `step_change` p - q and `change`
+    (p - q) / q, both null where the row before is not the next one in the series; where `scaled`,
+    also `scale`, a power of two that no price of the block is above.
 
     Needs `exact`, the price in double. `order` is that of `blocks.series`.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    kept = rows.columns
     window = series(*order)
     whole = window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    before = F.lag(F.struct("index", "exact")).over(window)
-    rows = rows.select("*", before.alias("last"), F.max("exact").over(whole).alias("top"))
-    next_to = F.col("last.index") == F.col("index") - 1
+    # Dividing by a power of two rounds nothing.
+    scale = [F.pow(F.lit(2.0), F.ceil(F.log2("top"))).alias("scale")] if scaled else []
     rows = rows.select(
         "*",
+        F.lag(F.struct("index", "exact")).over(window).alias("last"),
+        *[F.max("exact").over(whole).alias("top") for _ in scale],
+    )
+    next_to = F.col("last.index") == F.col("index") - 1
+    rows = rows.select(
+        *kept,
+        *scale,
         F.col("last.index").alias("last_index"),
         F.when(next_to, F.col("exact") - F.col("last.exact")).alias("step_change"),
         F.when(next_to, F.col("last.exact")).alias("earlier"),
-        # A power of two, by which nothing is rounded.
-        F.pow(F.lit(2.0), F.ceil(F.log2("top"))).alias("scale"),
-    ).drop("last", "top")
-    rows = rows.select(
-        "*",
-        (F.col("step_change") / F.col("earlier")).alias("change"),
-        (F.col("exact") / F.col("scale")).alias("scaled_price"),
-    ).drop("earlier")
-    return rows.withColumn("scaled_change", F.col("change") / CHANGE_UNIT)
+    )
+    return rows.withColumn("change", F.col("step_change") / F.col("earlier")).drop("earlier")
 
 
-def with_start(rows: DataFrame, blocks: Blocks) -> DataFrame:
-    """Append `start`: the index of the last cut that is seen in the block up to the row, null
-    where none is."""
+def start(blocks: Blocks) -> Column:
+    """The index of the last cut that is seen in the block up to the row, null where none is.
+    Needs `last_index`."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     running = series().rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    cut_at = F.when(blocks.cut(F.col("last_index")), F.col("index"))
-    return rows.withColumn("start", F.max(cut_at).over(running))
+    return F.max(F.when(blocks.cut(F.col("last_index")), F.col("index"))).over(running)
 
 
-def price_and_change(
-    means: Sequence[int], volatilities: Sequence[int], spreads: Sequence[int] = ()
-) -> list[Moments]:
-    """The moments of the columns of `with_changes`."""
-    return [
-        Moments("scaled_price", means=tuple(means), spreads=tuple(spreads)),
-        Moments("scaled_change", spreads=tuple(volatilities), outliers=True),
-    ]
-
-
-def average(known: Column, width: int) -> Column:
+def average(known: Column, width: int, value: Column) -> Column:
     """`ma_W`, null unless `known` (the row's place after the last cut) is W - 1 or more."""
     from pyspark.sql import functions as F
 
-    value = F.col(mean("scaled_price", width)) * F.col("scale")
     return F.when(known >= width - 1, value).alias(f"ma_{width}")
 
 
