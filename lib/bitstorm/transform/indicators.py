@@ -98,7 +98,7 @@ def from_prices(
 def _recurrences(windows: Sequence[int]) -> list[Recurrence]:
     spans = sorted({*windows, MACD_FAST, MACD_SLOW})
     return [
-        *[Recurrence(f"mean_{span}", f"into_mean_{span}", 1 - _alpha(span)) for span in spans],
+        *[Recurrence(f"lag_{span}", f"into_lag_{span}", 1 - _alpha(span)) for span in spans],
         Recurrence("gain", "into_gain", 1 - 1 / RSI),
         Recurrence("loss", "into_loss", 1 - 1 / RSI),
     ]
@@ -108,19 +108,20 @@ def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     """Append the inputs of the recurrences."""
     from pyspark.sql import functions as F
 
-    first, exact, place = F.col("place") == 0, F.col("exact"), F.col("place")
-    # An EMA is y[0] = p[0], y[n] = (1 - a) y[n-1] + a p[n].
-    means = {
-        f"into_mean_{span}": F.when(first, exact).otherwise(F.lit(_alpha(span)) * exact)
+    # How far the price is ahead of its EMA, y[n] = (1 - a) (y[n-1] + p[n] - p[n-1]) from 0 on: of
+    # that, MACD is a difference that keeps its digits where two EMAs of the price are near one.
+    change = F.coalesce("step_change", F.lit(0.0))
+    lags = {
+        f"into_lag_{span}": F.lit(1 - _alpha(span)) * change
         for span in sorted({*windows, MACD_FAST, MACD_SLOW})
     }
     # Wilder's mean is at the 14th change that of the 14, and then takes a 14th of each one: the
     # first ones come in with what they lose until the 14th.
+    place = F.col("place")
     early = F.pow(F.lit(1 - 1 / RSI), (place - RSI).cast("double"))
     weight = F.when(place < RSI, early).otherwise(1.0) / RSI
-    change = F.coalesce("step_change", F.lit(0.0))
     gain, loss = (F.greatest(c, F.lit(0.0)) * weight for c in (change, -change))
-    return rows.withColumns({**means, "into_gain": gain, "into_loss": loss})
+    return rows.withColumns({**lags, "into_gain": gain, "into_loss": loss})
 
 
 def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile: int) -> DataFrame:
@@ -133,7 +134,7 @@ def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile:
         F.greatest("peak_here", F.when(entering(tile), F.col("peak_before"))).alias("peak"),
         *[corrected(r, F.col(f"state_{r.name}"), tile=tile).alias(r.name) for r in recurrences],
     )
-    difference = F.col(f"mean_{MACD_FAST}") - F.col(f"mean_{MACD_SLOW}")
+    difference = F.col(f"lag_{MACD_SLOW}") - F.col(f"lag_{MACD_FAST}")
     return rows.withColumn("difference", difference)
 
 
@@ -183,14 +184,15 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
         "rsi_14": after(RSI + 1, strength),
         "bollinger_upper_20": after(BOLLINGER, upper),
         "bollinger_lower_20": after(BOLLINGER, lower),
-        "drawdown": F.col("exact") / F.col("peak") - 1,
+        # Over the peak less 1, but a small one keeps its digits.
+        "drawdown": (F.col("exact") - F.col("peak")) / F.col("peak"),
         "trend": after(max(windows), F.signum(short - long).cast("int")),
         PARTITION: month_of(F.col("timestamp")),
     }
     named = [
         *[average(place, w, F.col(mean("scaled_price", w)) * F.col("scale")) for w in windows],
         *[volatility(place, w) for w in windows],
-        *[after(w, F.col(f"mean_{w}")).alias(f"ema_{w}") for w in windows],
+        *[after(w, F.col("exact") - F.col(f"lag_{w}")).alias(f"ema_{w}") for w in windows],
         *[value.alias(name) for name, value in values.items()],
     ]
     return rows.select("timestamp", "price", "imputed", *named).select(

@@ -1,0 +1,227 @@
+"""How exact the indicators of one long series are: against every window on its own.
+
+The series holds what costs digits: growth from 0.05 to 120,000 USD, jumps by a factor of 100, a
+quiet stretch after a wild one, constant stretches, points carried over small holes, and cuts. The
+ratios are the worst error of each column over the one that is allowed: |ours - reference| <=
+tolerance * max(|reference|, floor), with a floor of 1e-6 for returns and volatilities and 1e-9
+elsewhere; the tolerance is 1e-12, and 1e-9 for exponential means, RSI and MACD. The reference is
+computed in long double, one window at a time, and for the exponential ones by plain recursion.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.harness import Outcome
+from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
+from bitstorm.config import Spark
+from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+from bitstorm.session import spark_session
+from bitstorm.transform.indicators import from_prices
+from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROWS = 5_000_000
+WIDTHS = (7, 24, 168)
+MAX_GAP = 6
+# Windows in long double at a time.
+_PIECE = 100_000
+
+
+def run(rows: int = ROWS) -> Outcome:
+    """All indicators of so many minutes; `results` are seconds, `ratios` errors over allowed."""
+    hush_loggers()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+        began = time.perf_counter()
+        grid = made(rows)
+        found = _ours(Path(scratch), grid)
+        middle = time.perf_counter()
+        worst, nulls = compared(found, grid)
+        return Outcome(
+            name="exactness",
+            rows=len(grid),
+            results={"ours": middle - began, "reference": time.perf_counter() - middle},
+            ratios=worst,
+            notes={
+                "nulls_that_differ": nulls,
+                "cuts": int(grid["run"].max()),
+                "imputed": int(grid["imputed"].sum()),
+            },
+        )
+
+
+def made(rows: int) -> pd.DataFrame:
+    """The points of the grid: `timestamp`, `price` (float32), `imputed`, and `run`, which numbers
+    the stretches without a cut. The same for the same `rows`."""
+    chance = np.random.default_rng(rows)
+    third, sixth = rows // 3, rows // 6
+    growth = np.geomspace(0.05, 120_000, third) * np.exp(chance.normal(0, 1e-3, third))
+    jumps = 50_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, sixth)))
+    jumps[np.arange(sixth) // max(1, sixth // 40) % 2 == 1] /= 100
+    wild = 20_000 * np.exp(np.cumsum(chance.normal(0, 0.05, sixth)) * 0.02)
+    wild *= np.exp(chance.normal(0, 0.2, sixth))
+    quiet = 20_000 + np.arange(sixth) % 7 * 0.01
+    left = rows - third - 3 * sixth
+    walk = 20_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, left)))
+    for begin in range(0, left, max(1, left // 5)):
+        walk[begin : begin + left // 20] = walk[begin]
+    price = np.concatenate([growth, jumps, wild, quiet, walk]).astype(np.float32)
+    observed = chance.random(rows) > 1e-3
+    for begin in range(rows // 9, rows, rows // 9):
+        observed[begin : begin + chance.integers(MAX_GAP + 1, 60)] = False
+    observed[0] = observed[-1] = True
+    frame = pd.DataFrame({"timestamp": START_MS + MINUTE_MS * np.arange(rows, dtype=np.int64)})
+    frame["price"] = np.where(observed, price, np.float32(np.nan))
+    frame["price"] = frame["price"].ffill()
+    frame["imputed"] = ~observed
+    holes = np.cumsum(observed)
+    length = pd.Series(~observed).groupby(holes).transform("sum").to_numpy()
+    frame = frame[observed | (length <= MAX_GAP)].reset_index(drop=True)
+    frame["run"] = np.cumsum(frame["timestamp"].diff().fillna(MINUTE_MS) > MINUTE_MS)
+    return frame
+
+
+def _ours(scratch: Path, grid: pd.DataFrame) -> pd.DataFrame:
+    with spark_session(app_name="benchmark", spark=Spark(driver_memory=MEMORY)) as spark:
+        return computed(spark, scratch, grid)
+
+
+def computed(spark: SparkSession, scratch: Path, grid: pd.DataFrame) -> pd.DataFrame:
+    """All indicators of the observed points, by time."""
+    prices, found = scratch / "prices.parquet", scratch / "indicators"
+    observed = grid.loc[~grid["imputed"], ["timestamp", "price"]]
+    pq.write_table(pa.Table.from_pandas(observed, preserve_index=False), prices)
+    rows = spark.read.parquet(file_url(prices))
+    table = from_prices(rows, step_ms=MINUTE_MS, max_gap=MAX_GAP, windows=WIDTHS)
+    table.drop("month").write.parquet(file_url(found))
+    return pd.read_parquet(found).sort_values("timestamp", ignore_index=True)
+
+
+def compared(found: pd.DataFrame, grid: pd.DataFrame) -> tuple[dict[str, float], int]:
+    """The worst error of each column over the allowed one, and how many nulls are elsewhere."""
+    same = found["timestamp"].equals(grid["timestamp"]) and found["price"].equals(grid["price"])
+    if not same or not found["imputed"].equals(grid["imputed"]):
+        raise ValueError("the points of the grid are not those that were made")
+    worst: dict[str, float] = {}
+    nulls = 0
+    for name, theirs in reference(grid):
+        ours = found[name].to_numpy(np.float64, na_value=np.nan)
+        nulls += int((np.isnan(ours) != np.isnan(theirs)).sum())
+        returns = name == "log_return" or name.startswith("volatility")
+        allowed = _tolerance(name) * np.maximum(np.abs(theirs), 1e-6 if returns else 1e-9)
+        worst[name] = float(np.nanmax(np.abs(ours - theirs) / allowed))
+    return worst, nulls
+
+
+def _tolerance(name: str) -> float:
+    return 1e-9 if name.startswith(("ema", "macd", "rsi")) else 1e-12
+
+
+def reference(grid: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Column by column, float64 with NaN for null."""
+    price, run = grid["price"].to_numpy(np.float64), grid["run"].to_numpy()
+    begins = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
+    place = np.arange(len(run)) - np.repeat(begins, np.diff(np.r_[begins, len(run)]))
+    exact = price.astype(np.longdouble)
+    change = np.full(len(price), np.nan, np.longdouble)
+    change[1:] = np.where(place[1:] > 0, (exact[1:] - exact[:-1]) / exact[:-1], np.nan)
+
+    def after(steps: int, values: np.ndarray) -> np.ndarray:
+        return np.where(place >= steps, values, np.nan).astype(np.float64)
+
+    yield "log_return", np.log1p(change).astype(np.float64)
+    for width in WIDTHS:
+        yield f"ma_{width}", after(width - 1, _windowed(exact, width, lambda w: w.mean(axis=1)))
+        yield f"volatility_{width}", after(width, _windowed(change, width, _sample_deviation))
+    yield from _exponential(exact, place, begins, after)
+    middle = _windowed(exact, 20, lambda w: w.mean(axis=1))
+    spread = 2 * _windowed(exact, 20, lambda w: w.std(axis=1))
+    yield "bollinger_upper_20", after(19, middle + spread)
+    yield "bollinger_lower_20", after(19, middle - spread)
+    peaks = [np.maximum.accumulate(part) for part in np.split(exact, begins[1:])]
+    yield "drawdown", (exact / np.concatenate(peaks) - 1).astype(np.float64)
+
+
+def _sample_deviation(windows: np.ndarray) -> np.ndarray:
+    return windows.std(axis=1, ddof=1)
+
+
+def _windowed(
+    values: np.ndarray, width: int, summary: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Of each trailing window on its own, in long double; 0 before the first whole one."""
+    out = np.zeros(len(values), np.longdouble)
+    for begin in range(width - 1, len(values), _PIECE):
+        end = min(begin + _PIECE, len(values))
+        part = values[begin - width + 1 : end]
+        out[begin:end] = summary(np.lib.stride_tricks.sliding_window_view(part, width))
+    return out
+
+
+def _exponential(
+    price: np.ndarray,
+    place: np.ndarray,
+    begins: np.ndarray,
+    after: Callable[[int, np.ndarray], np.ndarray],
+) -> Iterator[tuple[str, np.ndarray]]:
+    for width in WIDTHS:
+        alpha, out, y = np.longdouble(2) / (width + 1), np.empty_like(price), price[0]
+        for number, (value, steps) in enumerate(zip(price, place.tolist(), strict=True)):
+            y = value if steps == 0 else y + alpha * (value - y)
+            out[number] = y
+        yield f"ema_{width}", after(width - 1, out)
+    macd, signal = _macd(price, place)
+    yield "macd", after(25, macd)
+    yield "macd_signal", after(33, signal)
+    step = np.diff(price, prepend=price[0])
+    step[begins] = 0.0
+    gain, loss = (_wilder(np.maximum(sign * step, 0.0), place) for sign in (1, -1))
+    moved = gain + loss
+    strength = np.divide(100 * gain, moved, out=np.zeros_like(moved), where=moved > 0)
+    yield "rsi_14", after(14, strength)
+
+
+def _macd(price: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """With forty digits: after a constant stretch MACD is many orders below the price, and a long
+    double's last digit would be all that is left of it."""
+    macd, signal = np.empty(len(price)), np.empty(len(price))
+    fast = slow = smooth = Decimal(0)
+    with localcontext() as context:
+        context.prec = 40
+        quick, slowly, last = (Decimal(2) / (span + 1) for span in (12, 26, 9))
+        for number, (known, steps) in enumerate(
+            zip(price.astype(np.float64).tolist(), place.tolist(), strict=True)
+        ):
+            value = Decimal(known)
+            fast = value if steps == 0 else fast + quick * (value - fast)
+            slow = value if steps == 0 else slow + slowly * (value - slow)
+            difference = fast - slow
+            smooth = difference if steps <= 25 else smooth + last * (difference - smooth)
+            macd[number], signal[number] = difference, smooth
+    return macd, signal
+
+
+def _wilder(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The simple mean of the first 14 changes of a run, then 13/14 of it and a 14th of each one."""
+    out, y = np.empty_like(values), values[0]
+    for number, (value, steps) in enumerate(zip(values, place.tolist(), strict=True)):
+        if steps == 0:
+            y = np.longdouble(0)
+        elif steps <= 14:
+            y += value / 14
+        else:
+            y = (13 * y + value) / 14
+        out[number] = y
+    return out

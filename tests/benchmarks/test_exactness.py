@@ -1,0 +1,29 @@
+"""Every indicator of a hard series in several blocks, against each window on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import exactness
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_column_is_within_its_tolerance_across_blocks_cuts_and_jumps(spark_session, tmp_path):
+    grid = exactness.made(130_000)
+    assert grid["run"].max() >= 8 and grid["imputed"].sum() > 100
+    found = exactness.computed(spark_session, tmp_path, grid)
+    worst, nulls = exactness.compared(found, grid)
+    assert nulls == 0
+    assert set(worst) == set(found.columns) - {"timestamp", "price", "imputed", "trend"}
+    assert max(worst.values()) <= 1, worst
+
+
+def test_an_error_beyond_the_tolerance_and_a_null_too_many_are_seen(spark_session, tmp_path):
+    grid = exactness.made(10_000)
+    found = exactness.computed(spark_session, tmp_path, grid)
+    found.loc[5_000, "volatility_24"] *= 1 + 3e-12
+    found.loc[6_000, "macd"] = np.nan
+    worst, nulls = exactness.compared(found, grid)
+    assert worst["volatility_24"] > 1 and nulls == 1
