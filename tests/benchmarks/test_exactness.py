@@ -14,8 +14,8 @@ def test_every_column_is_within_its_tolerance_across_blocks_cuts_and_jumps(spark
     grid = exactness.made(130_000)
     assert grid["run"].max() >= 8 and grid["imputed"].sum() > 100
     found = exactness.computed(spark_session, tmp_path, grid)
-    worst, nulls = exactness.compared(found, grid)
-    assert nulls == 0
+    worst, nulls, beyond = exactness.compared(found, dict(exactness.reference(grid)))
+    assert nulls == 0 and beyond == {}
     assert set(worst) == set(found.columns) - {"timestamp", "price", "imputed", "trend"}
     assert max(worst.values()) <= 1, worst
 
@@ -25,5 +25,6 @@ def test_an_error_beyond_the_tolerance_and_a_null_too_many_are_seen(spark_sessio
     found = exactness.computed(spark_session, tmp_path, grid)
     found.loc[5_000, "volatility_24"] *= 1 + 3e-12
     found.loc[6_000, "macd"] = np.nan
-    worst, nulls = exactness.compared(found, grid)
+    worst, nulls, beyond = exactness.compared(found, dict(exactness.reference(grid)))
+    assert beyond == {"volatility_24": 1}
     assert worst["volatility_24"] > 1 and nulls == 1
