@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,6 +127,27 @@ class Feed:
                 f"a pass over the windows served {served}, expected {len(self)}: their files under "
                 f"{self.converter.cache_dir_url} have changed meanwhile"
             )
+
+    @contextmanager
+    def epoch(
+        self, *, batch_size: int, seed: int | None = None, number: int = 0
+    ) -> Iterator[Iterator[tuple[Any, Any]]]:
+        """One pass: (window float32 (n, look_back, features), target float32 (n,)).
+
+        With a seed shuffled by (seed, number), the same on every run; n is `batch_size` but for the
+        last batch."""
+        import numpy as np
+        import tensorflow as tf
+
+        parts = [(b["window"], b["target"]) for b in self.batches(batch_size=batch_size)]
+        window, target = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if seed is not None:
+            order = np.random.default_rng([seed, number]).permutation(len(target))
+            window, target = window[order], target[order]
+        yield (
+            (tf.constant(window[i : i + batch_size]), tf.constant(target[i : i + batch_size]))
+            for i in range(0, len(target), batch_size)
+        )
 
     def dataset(self, *, batch_size: int, shuffle_seed: int | None = None) -> Any:
         """A `tf.data.Dataset` of (window, target) that Keras can go through once an epoch.
