@@ -146,6 +146,9 @@ class Training(_Section):
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
     backend: Literal["tensorflow"] = Field("tensorflow", description="what trains the network")
+    deadline_seconds: float = Field(
+        300.0, gt=0, description="the longest wait for a batch; then the training breaks off"
+    )
 
 
 class Forecast(_Section):

@@ -50,7 +50,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         **{f"{_STATE}{key}": value for key, value in checkpoint.state.items()},
         **{f"{_BEST}{key}": value for key, value in checkpoint.best.items()},
     }
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # a name can't be `allow_pickle` here
+    np.savez(buffer, **arrays)
     content = buffer.getvalue()
     body = {
         "version": VERSION,

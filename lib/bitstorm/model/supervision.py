@@ -91,8 +91,8 @@ class Stop:
 class Supervised(Generic[T]):
     """The items of a source, drawn ahead in a thread; the source is closed there too.
 
-    The first error of the source is raised by the next call, and by every one after it. Raises
-    BrokenOff where a signal came, or where no item came for `deadline_seconds`.
+    Raises BrokenOff with the cause where the source fails, where a signal came, or where no item
+    came for `deadline_seconds`; and the same again at every call after that.
     """
 
     def __init__(
@@ -153,8 +153,10 @@ class Supervised(Generic[T]):
                         f"no batch came for {self._deadline:g} s (training.deadline_seconds)"
                     ) from None
                 continue
-            if error is not None:
+            if isinstance(error, StopIteration):
                 raise error
+            if error is not None:
+                raise BrokenOff(cause(error)) from error
             return item  # type: ignore[return-value]
 
     def _draw(self) -> None:
@@ -179,6 +181,13 @@ class Supervised(Generic[T]):
                 continue
             return True
         return False
+
+
+def cause(error: BaseException) -> str:
+    """One line. What fails in a feed comes out of TensorFlow as a line of a long text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = next((line for line in reversed(lines) if "Error: " in line), None)
+    return named.split("Error: ")[-1].strip() if named else (lines or [type(error).__name__])[0]
 
 
 def leave(code: int) -> None:

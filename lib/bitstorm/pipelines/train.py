@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import shutil
-import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from bitstorm import __version__
 from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
-from bitstorm.model import runs, scaling, windows
+from bitstorm.model import scaling, windows
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.model.windows import Feed
+from bitstorm.pipelines import fitting
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.fitting import Attempt
+from bitstorm.pipelines.warm_up import rows_needed
 from bitstorm.schema import indicator_table
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -48,26 +46,38 @@ class Trained:
     seconds: float
 
 
-def train(context: Context) -> Trained:
-    """Fit the network on the oldest part of the indicators, stop on the part after it."""
-    settings = context.settings.training
-    snapshot = snapshots.required(
-        context.workspace.indicators,
-        snapshot=context.snapshot,
-        hint="run `bitstorm indicators` first",
+def train(context: Context, *, resume: str | None = None, accept_snapshot: bool = False) -> Trained:
+    """Fit the network on the oldest part of the indicators, stop on the part after it.
+
+    With `resume` go on with that run after its last complete epoch, on its own snapshot or, when
+    it is accepted, on the context's.
+    """
+    with fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt:
+        run = _train(context, attempt)
+    record = run.record
+    return Trained(
+        run=run.name,
+        indicators=record["indicators"],
+        windows=record["windows"]["training"],
+        validation_windows=record["windows"]["validation"],
+        **{k: record["fitted"][k] for k in ("epochs", "best_epoch", "best_validation_loss")},
+        seconds=record["fitted"]["seconds"],
     )
-    snapshots.check_content(snapshot)
+
+
+def _train(context: Context, attempt: Attempt) -> Run:
+    settings, snapshot = attempt.settings, attempt.snapshot
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
-    split = _split(snapshot, settings)
+    split = attempt.split or _split(snapshot, settings)
     cache = context.workspace.cache / f"windows-{os.getpid()}"
     with context.spark("train") as spark:
         from pyspark.sql import functions as F
 
         try:
             points = read_points(spark, snapshot, settings)
-            scaler = _fit_scaler(points, features, split, settings)
+            scaler = attempt.scaler or _fit_scaler(points, features, split, settings)
             rows = points.transform(
                 windows.to_windows, features=features, look_back=settings.look_back, scaler=scaler
             )
@@ -82,18 +92,26 @@ def train(context: Context) -> Trained:
                 )
                 for part in ("training", "validation")
             }
-            run = _fit(context, snapshot, split, features, scaler, feeds, counts)
+            return fitting.fit(
+                context,
+                attempt,
+                features=features,
+                split=split,
+                scaler=scaler,
+                warm_up={
+                    "needed": rows_needed(
+                        features,
+                        windows=snapshot.manifest.details["windows"],
+                        look_back=settings.look_back,
+                        horizon=settings.horizon,
+                    ),
+                    "had": snapshot.manifest.rows,
+                },
+                feeds=feeds,
+                counts=counts,
+            )
         finally:
             shutil.rmtree(cache, ignore_errors=True)
-    record = run.record
-    return Trained(
-        run=run.name,
-        indicators=snapshot.id,
-        windows=record["windows"]["training"],
-        validation_windows=record["windows"]["validation"],
-        **{k: record["fitted"][k] for k in ("epochs", "best_epoch", "best_validation_loss")},
-        seconds=record["fitted"]["seconds"],
-    )
 
 
 def read_points(spark: SparkSession, snapshot: Snapshot, settings: Training) -> DataFrame:
@@ -105,64 +123,6 @@ def read_points(spark: SparkSession, snapshot: Snapshot, settings: Training) -> 
         .transform(with_segment, step_ms=duration_ms(details["frequency"]))
         .transform(windows.with_target, horizon=settings.horizon, target=settings.target)
     )
-
-
-def _fit(
-    context: Context,
-    snapshot: Snapshot,
-    split: Split,
-    features: list[str],
-    scaler: Scaler,
-    feeds: dict[str, Feed],
-    counts: dict[str, int],
-) -> Run:
-    context.load_tensorflow()
-    import keras
-
-    from bitstorm.model import network, training
-
-    settings = context.settings.training
-    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
-    keras.utils.set_random_seed(settings.seed)
-    model = network.build(
-        look_back=settings.look_back,
-        features=len(features),
-        units=settings.units,
-        dropout=settings.dropout,
-        learning_rate=settings.learning_rate,
-    )
-    folder = runs.new_folder(context.workspace.checkpoints)
-    fitted = training.fit(
-        model,
-        train=feeds["training"],
-        validation=feeds["validation"],
-        epochs=settings.epochs,
-        patience=settings.patience,
-        batch_size=batch_size,
-        seed=settings.seed,
-        folder=folder,
-        progress=lambda text: context.console.progress(f"    {text}"),
-    )
-    record = {
-        "run": folder.name,
-        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "indicators": snapshot.id,
-        "prices": snapshot.manifest.details["prices"],
-        "frequency": snapshot.manifest.details["frequency"],
-        "settings": settings.model_dump(),
-        "features": features,
-        "batch_size": batch_size,
-        "scaler": scaler.to_json(),
-        "split": vars(split),
-        "windows": counts,
-        "fitted": vars(fitted),
-        "versions": {
-            "bitstorm": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("tensorflow", "keras", "petastorm", "pyspark")},
-        },
-    }
-    return runs.finish(folder, record)
 
 
 def with_part(rows: DataFrame, split: Split) -> DataFrame:
