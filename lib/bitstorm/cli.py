@@ -350,12 +350,24 @@ def _lags(text: str) -> list[int]:
 @bitstorm.command()
 @click.option("--resume", metavar="RUN", help="Go on with a run after its last whole epoch.")
 @click.option("--accept-snapshot", is_flag=True, help="Go on with it on another snapshot.")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorflow", "torch"]),
+    help="What trains it.  [default: training.backend]",
+)
 @_snapshot_option
 @_options
-def train(invocation: Invocation, resume: str | None, accept_snapshot: bool) -> Any:
+def train(
+    invocation: Invocation, resume: str | None, accept_snapshot: bool, backend: str | None
+) -> Any:
     """Indicators into a model run."""
     from bitstorm.pipelines.train import train as pipeline
 
+    if backend is not None:
+        # Last, so that it wins over a --set of the same.
+        invocation = dataclasses.replace(
+            invocation, overrides=(*invocation.overrides, f"training.backend={backend}")
+        )
     if accept_snapshot and resume is None:
         raise UsageError("--accept-snapshot belongs to --resume RUN: add it")
     result = pipeline(invocation.context(), resume=resume, accept_snapshot=accept_snapshot)

@@ -145,7 +145,9 @@ class Training(_Section):
     units: int = Field(50, ge=1, description="cells of each LSTM layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
-    backend: Literal["tensorflow"] = Field("tensorflow", description="what trains the network")
+    backend: Literal["tensorflow", "torch"] = Field(
+        "tensorflow", description="what trains the network; torch needs bitstorm[torch]"
+    )
     deadline_seconds: float = Field(
         300.0, gt=0, description="the longest wait for a batch; then the training breaks off"
     )

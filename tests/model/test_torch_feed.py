@@ -20,7 +20,7 @@ def framed(blocks: int, *, seed: int = 1):
     from bitstorm.model.torch_feed import Framed
 
     drawn = np.random.default_rng(seed)
-    points = LOOK_BACK + SIZE + 1
+    points = LOOK_BACK - 1 + SIZE
     series = np.arange(blocks * points * FEATURES, dtype=np.float32)
     series = series.reshape(blocks, points, FEATURES)
     target = np.arange(blocks * SIZE, dtype=np.float32).reshape(blocks, SIZE)
@@ -30,7 +30,7 @@ def framed(blocks: int, *, seed: int = 1):
     for block in range(blocks):
         for place in range(SIZE):
             if whole[block, place]:
-                end = LOOK_BACK + place
+                end = LOOK_BACK - 1 + place
                 window = [series[block, end - back].tolist() for back in range(LOOK_BACK)][::-1]
                 expected[float(target[block, place])] = window
     cut = max(1, blocks // 3)

@@ -21,7 +21,7 @@ from typing import Any
 
 from bitstorm import filesystem
 from bitstorm.errors import ModelError
-from bitstorm.model import checkpoint
+from bitstorm.model import backend, checkpoint
 
 RECORD = "run.json"
 HISTORY = "history.csv"
@@ -141,27 +141,45 @@ def newest(checkpoints: Path, *, name: str | None = None) -> Run:
 
 
 def load_network(run: Run) -> Any:
-    """The run's best network, built anew from its settings, with the weights of its file. Raises
-    ModelError where the file is not the one that the record names by its hash."""
-    from bitstorm.model import keras_file, network
-
+    """The run's best network, built anew from its settings, with the weights of its file: called
+    as (window (n, look_back, features), training=False) it says (n, 1). Raises ModelError where the
+    file is not the one that the record names by its hash, or what computed it is not installed."""
+    made_by = run.record.get("backend", "tensorflow")
+    backend.require(made_by, reason=f"run {run.name} was trained with {made_by}")
     try:
-        content = checked(run, network.BEST)
         settings = run.record["settings"]
-        built = network.build(
-            look_back=settings["look_back"],
-            features=len(run.record["features"]),
-            units=settings["units"],
-            dropout=settings["dropout"],
-            learning_rate=run.record.get("learning_rate", settings["learning_rate"]),
-        )
-        keras_file.load_weights(built, content)
+        shape = {
+            "look_back": settings["look_back"],
+            "features": len(run.record["features"]),
+            "units": settings["units"],
+            "dropout": settings["dropout"],
+            "learning_rate": run.record.get("learning_rate", settings["learning_rate"]),
+        }
+        load = _torch_network if made_by == "torch" else _keras_network
+        return load(run, shape)
     except (ModelError, KeyError) as error:
         reason = f"its record has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelError(
             f"the network of run {run.name} cannot be loaded ({reason}): train again"
         ) from None
+
+
+def _keras_network(run: Run, shape: Mapping[str, Any]) -> Any:
+    from bitstorm.model import keras_file, network
+
+    content = checked(run, network.BEST)
+    built = network.build(**shape)
+    keras_file.load_weights(built, content)
     return built
+
+
+def _torch_network(run: Run, shape: Mapping[str, Any]) -> Any:
+    from bitstorm.model import torch_network
+
+    content = checked(run, torch_network.BEST)
+    learner = torch_network.learner(**shape, seed=0)
+    learner.load(content)
+    return lambda window, training=False: learner.predict(window)[:, None]
 
 
 def checked(run: Run, name: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,15 +190,15 @@ class TorchLearner:
         filesystem.replace(folder / BEST, stream.getvalue())
         return BEST
 
-    def load_best(self, path: Path) -> None:
-        """Take the weights of a file by `save_best`. Raises ModelError where it holds others."""
+    def load(self, content: bytes) -> None:
+        """Take the weights of a file by `save_best`, nothing of it unpickled. Raises ModelError,
+        its text a reason, where it holds anything else."""
         try:
-            with np.load(path, allow_pickle=False) as kept:
+            with np.load(io.BytesIO(content), allow_pickle=False) as kept:
                 weights = {name: kept[name] for name in kept.files}
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-            raise ModelError(
-                f"{path} cannot be read ({str(error).splitlines()[0]}): train again"
-            ) from None
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{BEST} cannot be read: {reason}") from None
         self.set_weights(weights)
 
     def _window(self, window: Any) -> torch.Tensor:

@@ -16,7 +16,8 @@ from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
-from bitstorm.model.training import Progress, Rules, Windows
+from bitstorm.model.training import Progress, Rules
+from bitstorm.model.windows import Feed
 from bitstorm.pipelines import provenance
 from bitstorm.pipelines.context import Context
 from bitstorm.store import snapshots
@@ -24,7 +25,10 @@ from bitstorm.store.snapshots import Snapshot
 
 # What may change in mid-run: nothing of it has a part in the weights.
 FREE = {"deadline_seconds"}
-_LIBRARIES = {"tensorflow": ("tensorflow", "keras", "petastorm", "pyspark")}
+_LIBRARIES = {
+    "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
+    "torch": ("torch", "petastorm", "pyspark"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,13 @@ def fit(
     split: Split,
     scaler: Scaler,
     warm_up: Mapping[str, int],
-    feeds: Mapping[str, Windows],
+    feeds: Mapping[str, Feed],
     counts: Mapping[str, int],
 ) -> Run:
     """Train until the rules end it; the finished run."""
     settings = attempt.settings
-    context.load_tensorflow()
+    if settings.backend == "tensorflow":
+        context.load_tensorflow()
     batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
     learner = backend.learner(
         settings.backend,
@@ -135,8 +140,8 @@ def fit(
         runs.write(folder, record, state=runs.RUNNING)
         fitted = training.fit(
             learner,
-            train=feeds["training"],
-            validation=feeds["validation"],
+            train=backend.feed(settings.backend, feeds["training"]),
+            validation=backend.feed(settings.backend, feeds["validation"]),
             rules=Rules(
                 epochs=settings.epochs,
                 patience=settings.patience,

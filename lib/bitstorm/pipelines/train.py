@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
-from bitstorm.model import scaling, windows
+from bitstorm.model import backend, scaling, windows
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
@@ -67,6 +67,7 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
 
 def _train(context: Context, attempt: Attempt) -> Run:
     settings, snapshot = attempt.settings, attempt.snapshot
+    backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
