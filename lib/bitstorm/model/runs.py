@@ -105,7 +105,7 @@ def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = 
 
 
 def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
-    """All runs by name, newest first; in the place of one whose record cannot be read, the error."""
+    """All runs by name, newest first; the error in the place of a record that cannot be read."""
     for path in sorted(checkpoints.glob(f"*/{RECORD}"), reverse=True):
         try:
             yield path.parent.name, _read(path)
