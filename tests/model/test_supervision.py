@@ -56,7 +56,7 @@ def test_the_first_error_is_raised_with_its_cause_and_at_once_ever_after():
         assert next(stream) == 1
         for _ in range(3):
             began = time.monotonic()
-            with pytest.raises(BrokenOff, match="part-00000.parquet is gone") as broken:
+            with pytest.raises(BrokenOff, match=r"part-00000\.parquet is gone") as broken:
                 next(stream)
             assert isinstance(broken.value.__cause__, OSError)
             assert time.monotonic() - began < 1

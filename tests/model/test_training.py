@@ -73,7 +73,7 @@ def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder):
 
 
 def test_the_loop_computes_what_keras_fit_computes(folder):
-    """Without dropout and shuffling: Keras' own loop over the same arrays, same weights at start."""
+    """Without dropout and shuffling: Keras' own loop over the same arrays from the same weights."""
     import keras
 
     from bitstorm.model import network

@@ -116,10 +116,15 @@ def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
 def named(checkpoints: Path, name: str) -> Run:
     """The run of that name, whatever its state. Raises ModelError where there is none, or where its
     record cannot be read."""
+    return _read(folder_of(checkpoints, name) / RECORD)
+
+
+def folder_of(checkpoints: Path, name: str) -> Path:
+    """Raises ModelError where there is no run of that name."""
     # A name, not a path: it may come from a command line.
-    if Path(name).name != name or not (checkpoints / name).is_dir():
+    if not name or Path(name).name != name or not (checkpoints / name).is_dir():
         raise ModelError(f"there is no run {name} in {checkpoints}: `bitstorm runs` lists them")
-    return _read(checkpoints / name / RECORD)
+    return checkpoints / name
 
 
 def newest(checkpoints: Path, *, name: str | None = None) -> Run:
