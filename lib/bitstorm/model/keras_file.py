@@ -53,8 +53,8 @@ def _check_members(archive: zipfile.ZipFile) -> None:
 
 def _check_config(network: Any, text: bytes) -> None:
     """The layers described are those of our network, setting by setting."""
-    described = json.loads(text)
-    own = json.loads(network.to_json())
+    described = json.loads(text, object_hook=_unnumbered)
+    own = json.loads(network.to_json(), object_hook=_unnumbered)
     ours, theirs = own["config"]["layers"], described["config"]["layers"]
     kinds = [[layer["class_name"] for layer in layers] for layers in (ours, theirs)]
     if kinds[0] != kinds[1]:
@@ -70,3 +70,8 @@ def _check_config(network: Any, text: bytes) -> None:
             raise ModelError(
                 f"its layer {mine['config']['name']} has another {wrong[0]} than the run's settings"
             )
+
+
+def _unnumbered(item: dict[str, Any]) -> dict[str, Any]:
+    """Without the addresses of objects, which Keras notes and which differ by process."""
+    return {key: value for key, value in item.items() if key != "shared_object_id"}

@@ -28,7 +28,7 @@ def build(
 
     network = keras.Sequential(
         [
-            keras.Input((look_back, features)),
+            keras.Input((look_back, features), name="window"),
             keras.layers.LSTM(units, return_sequences=True, name="lstm"),
             keras.layers.Dropout(dropout, name="dropout"),
             keras.layers.LSTM(units, name="lstm_1"),

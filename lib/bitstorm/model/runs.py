@@ -105,7 +105,7 @@ def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = 
 
 
 def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
-    """All runs by name, newest first; in the place of one whose record cannot be read, the error."""
+    """All runs by name, newest first; the error in the place of a record that cannot be read."""
     for path in sorted(checkpoints.glob(f"*/{RECORD}"), reverse=True):
         try:
             yield path.parent.name, _read(path)
@@ -116,10 +116,15 @@ def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
 def named(checkpoints: Path, name: str) -> Run:
     """The run of that name, whatever its state. Raises ModelError where there is none, or where its
     record cannot be read."""
+    return _read(folder_of(checkpoints, name) / RECORD)
+
+
+def folder_of(checkpoints: Path, name: str) -> Path:
+    """Raises ModelError where there is no run of that name."""
     # A name, not a path: it may come from a command line.
-    if Path(name).name != name or not (checkpoints / name).is_dir():
+    if not name or Path(name).name != name or not (checkpoints / name).is_dir():
         raise ModelError(f"there is no run {name} in {checkpoints}: `bitstorm runs` lists them")
-    return _read(checkpoints / name / RECORD)
+    return checkpoints / name
 
 
 def newest(checkpoints: Path, *, name: str | None = None) -> Run:

@@ -65,7 +65,7 @@ def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> I
         yield Attempt(context.settings.training, snapshot)
         return
     checkpoints = context.workspace.checkpoints
-    with runs.holding(_folder(checkpoints, resume)):
+    with runs.holding(runs.folder_of(checkpoints, resume)):
         run, since = _recovered(context, resume)
         if run.record.get("state", runs.FINISHED) == runs.FINISHED:
             raise NothingToDo(f"run {resume} is finished: there is nothing to resume")
@@ -189,15 +189,9 @@ def _ending(folder: Path, record: dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _folder(checkpoints: Path, name: str) -> Path:
-    if Path(name).name != name or not (checkpoints / name).is_dir():
-        raise ModelError(f"there is no run {name} in {checkpoints}: `bitstorm runs` lists them")
-    return checkpoints / name
-
-
 def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
     """The run and its newest whole state; a damaged record is taken from the state."""
-    folder = context.workspace.checkpoints / name
+    folder = runs.folder_of(context.workspace.checkpoints, name)
     problem = None
     try:
         run = runs.named(context.workspace.checkpoints, name)

@@ -20,7 +20,7 @@ from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
 from bitstorm.pipelines.warm_up import rows_needed
 from bitstorm.schema import indicator_table
-from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 from bitstorm.transform.resample import with_segment
 
