@@ -1,4 +1,4 @@
-"""Batches of PyTorch's from blocks, against loops over every point."""
+"""Batches of PyTorch's, against loops over every point."""
 
 from __future__ import annotations
 
@@ -11,73 +11,41 @@ torch = pytest.importorskip(
 
 pytestmark = pytest.mark.slow
 
-LOOK_BACK, SIZE, FEATURES = 3, 7, 2
+LOOK_BACK, FEATURES = 3, 2
 
 
-def framed(blocks: int, *, seed: int = 1):
-    """Blocks whose every number is its own, some places without a window; and the windows by
-    their target, point by point."""
-    from bitstorm.model.torch_feed import Framed
-
-    drawn = np.random.default_rng(seed)
-    points = LOOK_BACK - 1 + SIZE
-    series = np.arange(blocks * points * FEATURES, dtype=np.float32)
-    series = series.reshape(blocks, points, FEATURES)
-    target = np.arange(blocks * SIZE, dtype=np.float32).reshape(blocks, SIZE)
-    whole = drawn.random((blocks, SIZE)) < 0.7
-    whole[min(2, blocks - 1)] = False
-    expected = {}
-    for block in range(blocks):
-        for place in range(SIZE):
-            if whole[block, place]:
-                end = LOOK_BACK - 1 + place
-                window = [series[block, end - back].tolist() for back in range(LOOK_BACK)][::-1]
-                expected[float(target[block, place])] = window
-    cut = max(1, blocks // 3)
-    pieces = [
-        Framed(*(torch.from_numpy(part[at : at + cut]) for part in (series, target, whole)))
-        for at in range(0, blocks, cut)
-    ]
-    return pieces, expected
+def groups(*sizes: int) -> tuple[list, list]:
+    """Groups of so many windows, no two numbers alike; and (window, target), number by number."""
+    drawn = np.random.default_rng(1)
+    found, expected = [], []
+    for group, size in enumerate(sizes):
+        points = size + LOOK_BACK + 4
+        values = np.arange(points * FEATURES, dtype=np.float32).reshape(points, FEATURES)
+        values += 1000 * group
+        starts = drawn.permutation(points - LOOK_BACK)[:size].astype(np.int32)
+        targets = -np.arange(size, dtype=np.float32) - 1000 * group
+        found.append((values, starts, targets))
+        for start, target in zip(starts, targets, strict=True):
+            window = [
+                [float(values[start + step, feature]) for feature in range(FEATURES)]
+                for step in range(LOOK_BACK)
+            ]
+            expected.append((window, float(target)))
+    return found, expected
 
 
-def served(pieces, *, batch_size: int, **options) -> list[tuple[list, float]]:
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 1000])
+def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(batch_size):
     from bitstorm.model import torch_feed
 
+    given, expected = groups(7, 0, 1, 13, 2)
     found, sizes = [], []
-    for window, target in torch_feed.batches(
-        pieces, look_back=LOOK_BACK, batch_size=batch_size, **options
-    ):
+    for window, target in torch_feed.batches(given, look_back=LOOK_BACK, batch_size=batch_size):
         assert (window.dtype, target.dtype) == (torch.float32, torch.float32)
         assert window.shape == (len(target), LOOK_BACK, FEATURES)
+        assert window.is_contiguous()
         sizes.append(len(target))
         found += zip(window.tolist(), target.tolist(), strict=True)
+    assert found == expected
     assert all(size == batch_size for size in sizes[:-1])
-    assert 0 < sizes[-1] <= batch_size
-    return found
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 1000])
-def test_a_pass_serves_every_window_once_in_order_and_keeps_the_short_last_batch(batch_size):
-    pieces, expected = framed(10)
-    found = served(pieces, batch_size=batch_size)
-    assert [target for _, target in found] == sorted(expected)
-    for window, target in found:
-        assert window == expected[target]
-
-
-@pytest.mark.parametrize("pool", [1, 12, 10_000])
-def test_a_shuffled_pass_serves_the_same_windows_in_an_order_that_the_generator_decides(pool):
-    pieces, expected = framed(12)
-
-    def shuffled(seed):
-        return served(
-            pieces, batch_size=5, generator=torch.Generator().manual_seed(seed), pool=pool
-        )
-
-    first = shuffled(1)
-    assert sorted(target for _, target in first) == sorted(expected)
-    assert all(window == expected[target] for window, target in first)
-    assert shuffled(1) == first
-    assert shuffled(2) != first
-    assert [target for _, target in first] != sorted(expected)
+    assert sizes[-1] == 23 - sum(sizes[:-1]) > 0

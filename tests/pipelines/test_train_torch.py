@@ -56,7 +56,7 @@ def test_a_run_of_pytorch_learns_is_recorded_and_forecasts(pytorch, spark_sessio
     content = bytearray((folder / "best.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "best.npz").write_bytes(content)
-    with pytest.raises(ModelError, match="best.npz is not the file whose hash the record has"):
+    with pytest.raises(ModelError, match=r"best\.npz is not the file whose hash the record has"):
         forecast(context)
 
 
@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
 
     with monkeypatch.context() as patched:
         patched.setattr(torch_network.TorchLearner, "fit_batch", stopping)
-        with pytest.raises(BrokenOff, match="stopped by SIGTERM.* goes on after epoch 2"):
+        with pytest.raises(BrokenOff, match=r"stopped by SIGTERM.* goes on after epoch 2"):
             train(context)
     (broken,) = {path.name for path in context.workspace.checkpoints.iterdir()} - {unbroken.run}
     resumed = train(context, resume=broken)

@@ -21,23 +21,11 @@ if TYPE_CHECKING:
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
-# Windows that are shuffled among one another, at least; whole blocks are taken until there are as
-# many. Between these pools only the order of the blocks is another from epoch to epoch.
-POOL = 100_000
-# Rows of the data set that are framed at once.
-_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Framed:
-    """Some blocks. `series` is float32 (blocks, points, features), scaled, with `look_back` − 1
-    points before the first point that may end a window; `target` float32 (blocks, size) and `whole`
-    bool (blocks, size) belong to the window that ends at each of these, and say whether there is
-    one."""
-
-    series: torch.Tensor
-    target: torch.Tensor
-    whole: torch.Tensor
+# values (points, features) float32, starts (n,) and targets (n,) float32: window i is
+# values[starts[i] : starts[i] + look_back].
+Group = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Rows of the data set that are framed, and shuffled, at once.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -58,16 +46,12 @@ class TorchFeed:
         and target float32 (n,); n is `batch_size` but for the last batch.
 
         With a seed shuffled by (seed, number), the same on every run: the order of the row groups,
-        then pools of POOL windows. Raises ModelError when the pass ends with other than the feed's
-        number of windows.
+        then _ROWS rows among one another. Raises ModelError when the pass ends with other than the
+        feed's number of windows.
         """
-        import torch
-
         with third_party_warnings_hushed():
             from petastorm.pytorch import BatchedDataLoader
 
-        # Of its own: the process' generator may be another thread's at this moment.
-        generator = None if seed is None else torch.Generator().manual_seed(_mixed(seed, number))
         with self.feed.converter.make_torch_dataloader(
             batch_size=_ROWS,
             num_epochs=1,
@@ -78,20 +62,21 @@ class TorchFeed:
             seed=None if seed is None else _mixed(seed, number),
             data_loader_fn=BatchedDataLoader,
         ) as rows:
-            framed = (self._framed(columns) for columns in rows)
+            groups = self._groups(rows, seed=seed, number=number)
             yield self._counted(
-                batches(
-                    framed,
-                    look_back=self.feed.look_back,
-                    batch_size=batch_size,
-                    generator=generator,
-                )
+                batches(groups, look_back=self.feed.look_back, batch_size=batch_size)
             )
 
-    def _framed(self, columns: Mapping[str, torch.Tensor]) -> Framed:
-        shape = (-1, self.feed.look_back, self.feed.features)
-        target = columns["target"][:, None]
-        return Framed(columns["window"].reshape(shape), target, target == target)
+    def _groups(
+        self, rows: Iterable[Mapping[str, torch.Tensor]], *, seed: int | None, number: int
+    ) -> Iterator[Group]:
+        look_back, features = self.feed.look_back, self.feed.features
+        for place, columns in enumerate(rows):
+            target = columns["target"].numpy()
+            order = np.arange(len(target))
+            if seed is not None:
+                order = np.random.default_rng([seed, number, place]).permutation(order)
+            yield columns["window"].numpy().reshape(-1, features), order * look_back, target[order]
 
     def _counted(self, served: Iterator[Batch]) -> Iterator[Batch]:
         windows = 0
@@ -110,71 +95,32 @@ def _mixed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def batches(
-    blocks: Iterable[Framed],
-    *,
-    look_back: int,
-    batch_size: int,
-    generator: torch.Generator | None = None,
-    pool: int = POOL,
-) -> Iterator[Batch]:
-    """Every whole window once: float32 (n, look_back, features) and its target (n,).
-
-    n is `batch_size` but for the last batch. In the order of the blocks, or shuffled in pools of at
-    least `pool` windows as the generator has it.
-    """
+def batches(groups: Iterable[Group], *, look_back: int, batch_size: int) -> Iterator[Batch]:
+    """Every window once, in the groups' order: float32 (n, look_back, features) and its target
+    (n,); n is `batch_size` but for the last batch."""
     import torch
 
     window, target = None, None
-    for framed in _pooled(blocks, pool if generator is not None else 1):
-        block, end = framed.whole.nonzero(as_tuple=True)
-        if generator is not None:
-            order = torch.randperm(len(end), generator=generator)
-            block, end = block[order], end[order]
-        points = framed.series.shape[1]
-        flat = framed.series.flatten(0, 1)
-        # A window of place k begins at point k.
-        first = block * points + end
-        steps = torch.arange(look_back)
-        targets = framed.target[block, end]
+    for group in groups:
+        values, starts, targets = (torch.from_numpy(column) for column in group)
+        points, features = values.shape
+        # A window's numbers lie in a row: all windows are a view of the values, line by line.
+        lines = values.as_strided(
+            (max(0, points - look_back + 1), look_back * features), (features, 1)
+        )
         begin = 0
-        while begin < len(end):
+        while begin < len(starts):
             room = batch_size - (0 if target is None else len(target))
             some = slice(begin, begin + room)
             begin += room
-            taken = flat[first[some, None] + steps], targets[some]
+            # Copies, so that no batch keeps its group alive.
+            windows = lines.index_select(0, starts[some]).view(-1, look_back, features)
+            more = windows, targets[some].clone()
             if window is not None and target is not None:
-                taken = torch.cat([window, taken[0]]), torch.cat([target, taken[1]])
-            window, target = taken
+                more = torch.cat([window, more[0]]), torch.cat([target, more[1]])
+            window, target = more
             if len(target) == batch_size:
                 yield window, target
                 window, target = None, None
     if window is not None and target is not None:
         yield window, target
-
-
-def _pooled(blocks: Iterable[Framed], pool: int) -> Iterator[Framed]:
-    """Neighbours together until they hold as many windows."""
-
-    kept: list[Framed] = []
-    windows = 0
-    for framed in blocks:
-        kept.append(framed)
-        windows += int(framed.whole.sum())
-        if windows >= pool:
-            yield _joined(kept)
-            kept, windows = [], 0
-    if kept:
-        yield _joined(kept)
-
-
-def _joined(framed: list[Framed]) -> Framed:
-    import torch
-
-    if len(framed) == 1:
-        return framed[0]
-    return Framed(
-        torch.cat([each.series for each in framed]),
-        torch.cat([each.target for each in framed]),
-        torch.cat([each.whole for each in framed]),
-    )
