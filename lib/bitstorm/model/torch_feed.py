@@ -102,7 +102,7 @@ def batches(groups: Iterable[Group], *, look_back: int, batch_size: int) -> Iter
 
     window, target = None, None
     for group in groups:
-        values, starts, targets = (torch.from_numpy(column) for column in group)
+        values, starts, targets = (torch.from_numpy(column).contiguous() for column in group)
         points, features = values.shape
         # A window's numbers lie in a row: all windows are a view of the values, line by line.
         lines = values.as_strided(

@@ -74,17 +74,14 @@ def learner(
     dropout: float,
     learning_rate: float,
     seed: int,
-    threads: int | None = None,
 ) -> TorchLearner:
     """A network whose weights, and whose dropout, follow from the seed alone.
 
-    `threads` are PyTorch's for the whole process, None leaves them as they are. Sets neither the
-    process' seeds nor its deterministic mode: the learner has its own for each of its calls.
+    Neither the process' seeds nor its deterministic mode are set: the learner has its own for each
+    of its calls.
     """
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(seed)
     module = build(features=features, units=units, dropout=dropout, generator=generator)
     return TorchLearner(
