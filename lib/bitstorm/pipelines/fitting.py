@@ -24,7 +24,7 @@ from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 # What may change in mid-run: nothing of it has a part in the weights.
-FREE = {"deadline_seconds"}
+FREE = {"cache_mb", "deadline_seconds"}
 _LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
     "torch": ("torch", "petastorm", "pyspark"),
