@@ -12,13 +12,14 @@ put into a random order: a uniform one as long as the series has no more points 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ from bitstorm.workspace import file_url
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter
     from pyspark.sql import DataFrame, SparkSession
+
+# What opens a pass over a converter's rows, its settings those that petastorm's two ways share:
+# columns of `batch_size` rows at a time. What cannot be read comes out as an OSError.
+Reading = Callable[..., AbstractContextManager[Iterator[Mapping[str, np.ndarray]]]]
 
 __all__ = ["Feed", "Frame", "Stored", "Target", "files_for", "make_feed", "stored"]
 
@@ -285,17 +290,20 @@ class Feed:
         return framing.newest(self.frame, columns, self.scaler, index=index)
 
     def groups(
-        self, *, seed: int | None, number: int, batch_size: int
+        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
     ) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
         """One pass as (values, starts, targets) of some blocks at a time, see `Framed`: window i of
-        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from."""
-        for group in self._framed(seed=seed, number=number, batch_size=batch_size):
-            yield group.values, group.starts, group.target
+        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from, by
+        its own way of reading; the windows and their order are the same on every way."""
+        framed = self._framed(seed=seed, number=number, batch_size=batch_size, reading=reading)
+        with contextlib.closing(framed):
+            for group in framed:
+                yield group.values, group.starts, group.target
 
-    def _framed(self, *, seed: int | None, number: int, batch_size: int) -> Iterator[Framed]:
+    def _framed(
+        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
+    ) -> Generator[Framed, None, None]:
         """One pass through a reader of its own, which is closed with it."""
-        import tensorflow as tf
-
         expected, served = self.served(batch_size=batch_size), 0
         if expected == 0:
             return
@@ -303,7 +311,8 @@ class Feed:
         _check_files([self.converter.file_urls[n] for n in files], self.stored.folder)
         shuffled = seed is not None
         blocks = SHUFFLED_BLOCKS if shuffled else GROUPED_BLOCKS
-        reader = replace_files(self.converter, files).make_tf_dataset(
+        reader = (reading or _by_tensorflow)(
+            replace_files(self.converter, files),
             batch_size=blocks,
             num_epochs=1,
             workers_count=1,
@@ -314,16 +323,16 @@ class Feed:
             seed=reader_seed(seed, number) if seed is not None else None,
         )
         try:
-            with reader as dataset:
-                for place, batch in enumerate(dataset.as_numpy_iterator()):
-                    group = self.framed(batch._asdict(), number=number, batch_size=batch_size)
+            with reader as rows:
+                for place, columns in enumerate(rows):
+                    group = self.framed(columns, number=number, batch_size=batch_size)
                     if seed is not None:
                         chance = np.random.default_rng([seed, number, place])
                         group = group.taken(chance.permutation(len(group)))
                     served += len(group)
                     if len(group):
                         yield group
-        except (tf.errors.OpError, OSError) as error:
+        except OSError as error:
             raise _unreadable(self.stored.folder, error) from error
         self._check(served, expected)
 
@@ -437,6 +446,19 @@ def make_feed(
         counts[place] = framing.whole(frame, columns, first=first, last=last).sum()
     offsets = np.concatenate([[0], np.cumsum(counts)])
     return Feed(blocks, scaler, first, last, offsets[:-1], int(offsets[-1]))
+
+
+@contextmanager
+def _by_tensorflow(
+    converter: SparkDatasetConverter, **settings: Any
+) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    import tensorflow as tf
+
+    try:
+        with converter.make_tf_dataset(**settings) as dataset:
+            yield (batch._asdict() for batch in dataset.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        raise OSError(str(error)) from error
 
 
 def reader_seed(seed: int, number: int) -> int:
