@@ -27,7 +27,7 @@ FENCES = {
     "requests": ("collect",),
     "urllib3": ("collect",),
     "petastorm": ("store", "model/windows", "model/torch_feed"),
-    "torch": ("model/torch_",),
+    "torch": ("model/torch_", "model/backend"),
     "tensorflow": ("model", "pipelines/context"),
     "keras": ("model", "pipelines/context", "pipelines/train"),
     "matplotlib": ("report",),
