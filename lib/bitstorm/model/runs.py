@@ -50,9 +50,13 @@ class Run:
 
 
 def new_folder(checkpoints: Path) -> Path:
-    """An empty folder for a run, named by the time (UTC), so that names sort by age."""
+    """An empty folder for a run, named by the time (UTC), so that names sort by age.
+    Raises ModelError where none can be made."""
     folder = checkpoints / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be made: {error.strerror}") from error
     return folder
 
 
