@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm import filesystem
-from bitstorm.errors import ModelError
+from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
 
 RECORD = "run.json"
@@ -50,16 +50,21 @@ class Run:
 
 
 def new_folder(checkpoints: Path) -> Path:
-    """An empty folder for a run, named by the time (UTC), so that names sort by age."""
+    """An empty folder for a run, named by the time (UTC), so that names sort by age.
+    Raises ModelError where none can be made."""
     folder = checkpoints / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be made: {error.strerror}") from error
     return folder
 
 
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """The block is the only one that trains this run. Raises ModelError where another does."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    with _on_disk(folder):
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         until = time.monotonic() + _LOCK_SECONDS
         while not filesystem.lock(descriptor, wait=False):
@@ -88,20 +93,29 @@ def held(folder: Path) -> bool:
 
 
 def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
-    """Write the record with this state, durably."""
+    """Write the record with this state, durably. Raises BrokenOff where the disk does not let it;
+    the record that is there stays."""
     record = {**record, "state": state}
     text = json.dumps(record, indent=2) + "\n"
-    filesystem.replace(folder / RECORD, text.encode())
+    with _on_disk(folder):
+        filesystem.replace(folder / RECORD, text.encode())
     return Run(folder, record)
 
 
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
     """Write the record with the hashes of `files`; nothing is left then to resume from."""
-    hashes = {name: _sha256((folder / name).read_bytes()) for name in files}
+    with _on_disk(folder):
+        hashes = {name: _sha256((folder / name).read_bytes()) for name in files}
     run = write(folder, {**record, "files": hashes}, state=FINISHED)
-    checkpoint.clear(folder)
-    (folder / _LOCK).unlink(missing_ok=True)
+    tidy(folder)
     return run
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs, as far as the disk lets it."""
+    with contextlib.suppress(OSError):
+        checkpoint.clear(folder)
+        (folder / _LOCK).unlink(missing_ok=True)
 
 
 def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
@@ -209,6 +223,17 @@ def _read(path: Path) -> Run:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}): train again") from None
     return Run(path.parent, record)
+
+
+@contextlib.contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BrokenOff(
+            f"{folder} cannot be written to ({error.strerror}): make room there, then `bitstorm "
+            f"train --resume {folder.name}` goes on"
+        ) from error
 
 
 def _sha256(content: bytes) -> str:

@@ -97,14 +97,12 @@ def fit(
     the network's weights are written into the folder. An epoch whose loss is not a finite number
     is the last one; the best before it counts, and ModelError is raised when there is none. Raises
     BrokenOff, in a sentence that names the way on, where a signal came, the feed failed or stood
-    still, or the disk is full.
+    still, or the disk is full. Afterwards the learner has the best epoch's weights.
     """
     stop = Stop()
     standing = Standing() if since is None else since.standing
     best = dict(since.best) if since is not None else {}
-    if since is not None:
-        with _writing(folder):
-            _restore(learner, since, folder)
+    best_file = ""
 
     def overdue(name: str) -> None:
         # The main thread does not come back from an operation of the backend's.
@@ -115,6 +113,9 @@ def fit(
 
     passes = _passes(train, validation, rules, first=standing.epochs)
     try:
+        if since is not None:
+            with _writing(folder):
+                best_file = _restore(learner, since, folder)
         with (
             third_party_warnings_hushed(),
             stop.installed(overdue),
@@ -130,7 +131,7 @@ def fit(
                         checkpoint.save(folder, Checkpoint(after, learner.state(), best, record))
                     standing = after
                     if standing.best_epoch == epoch.epoch:
-                        learner.save_best(folder)
+                        best_file = learner.save_best(folder)
                     filesystem.replace(folder / HISTORY, standing.to_csv().encode())
     except BrokenOff as error:
         raise BrokenOff(_way_on(str(error), folder, standing)) from error.__cause__
@@ -146,18 +147,19 @@ def fit(
         best_validation_loss=standing.best_loss,
         seconds=standing.seconds,
         data_wait_share=standing.waited / standing.seconds if standing.seconds else 0.0,
-        best_file=learner.save_best(folder),
+        best_file=best_file,
     )
 
 
-def _restore(learner: Learner, since: Checkpoint, folder: Path) -> None:
+def _restore(learner: Learner, since: Checkpoint, folder: Path) -> str:
     """The state of the checkpoint, and the files that belong to it: a killed run may have left
-    those of an epoch that it did not complete."""
-    if since.standing.best_epoch:
-        learner.set_weights(since.best)
-        learner.save_best(folder)
+    those of an epoch that it did not complete. The name of the best network's file."""
+    # An epoch that is saved has a finite loss, so there is a best one.
+    learner.set_weights(since.best)
+    best_file = learner.save_best(folder)
     learner.restore(since.state)
     filesystem.replace(folder / HISTORY, since.standing.to_csv().encode())
+    return best_file
 
 
 def _passes(

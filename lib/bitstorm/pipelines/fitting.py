@@ -68,6 +68,7 @@ def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> I
     with runs.holding(runs.folder_of(checkpoints, resume)):
         run, since = _recovered(context, resume)
         if run.record.get("state", runs.FINISHED) == runs.FINISHED:
+            runs.tidy(run.folder)
             raise NothingToDo(f"run {resume} is finished: there is nothing to resume")
         if run.record["state"] == runs.FAILED:
             raise ModelError(f"run {resume} has failed ({run.record.get('reason')}): train again")
@@ -184,7 +185,7 @@ def _ending(folder: Path, record: dict[str, Any]) -> Iterator[None]:
         failed = isinstance(error, ModelError) and not isinstance(error, BrokenOff)
         record["reason"] = str(error) if isinstance(error, ModelError) else type(error).__name__
         record["sessions"][-1]["ended_at"] = _now()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BrokenOff):
             runs.write(folder, record, state=runs.FAILED if failed else runs.INTERRUPTED)
         raise
 
