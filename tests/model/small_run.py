@@ -7,15 +7,44 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from bitstorm import quiet
 
 
+def as_blocks(windows, targets):
+    """Windows (n, 4) of a feature `x` and any targets as columns of blocks of one window each."""
+    count = len(windows)
+    price = np.ones((count, 6))
+    price[:, -1] = np.exp(targets)
+    x = np.zeros((count, 6))
+    x[:, 1:-1] = windows
+    return {
+        "block": pa.array(range(count), pa.int64()),
+        "price": pa.array(price.tolist(), pa.list_(pa.float32())),
+        "x": pa.array(x.tolist(), pa.list_(pa.float64())),
+    }
+
+
 def feed_of(path, rows):
+    """The feed of one file of such blocks, of which it believes that there are `rows` windows."""
     from petastorm.spark import SparkDatasetConverter
 
-    from bitstorm.model.windows import Feed
+    from bitstorm.model.framing import Frame
+    from bitstorm.model.scaling import Scale, Scaler
+    from bitstorm.model.windows import Stored, make_feed
 
-    return Feed(SparkDatasetConverter(f"file://{path}", [f"file://{path}"], rows), 4, 1)
+    stored = Stored(
+        Frame(4, 1, ("x",), "log_return", 3_600_000, size=1),
+        SparkDatasetConverter(f"file://{path}", [f"file://{path}"], rows),
+        path.parent,
+        blocks=np.arange(rows),
+        counts=np.ones(rows, np.int64),
+        files=np.zeros(rows, np.int64),
+        reused=False,
+    )
+    return make_feed(stored, Scaler({"x": Scale(0.0, 1.0)}, Scale(0.0, 1.0)))
 
 
 def trained(folder, *, seed, epochs=4, patience=9, learning_rate=0.02, rows=150):

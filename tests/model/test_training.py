@@ -25,6 +25,7 @@ LOOK_BACK = 4
 def write(path: Path, windows: np.ndarray, targets: np.ndarray) -> None:
     flat = windows.reshape(len(windows), -1).astype(np.float32)
     columns = {
+        **small_run.as_blocks(flat, targets),
         "window": pa.array(flat.tolist(), pa.list_(pa.float32())),
         "target": pa.array(targets.astype(np.float32)),
     }
@@ -93,8 +94,9 @@ def test_training_ends_when_the_validation_loss_no_longer_falls(folder):
 def test_a_loss_that_is_no_number_is_refused_and_ends_the_training_at_once(folder, part):
     table = pq.read_table(folder / f"{part}.parquet")
     windows = np.array(table["window"].to_pylist()).reshape(-1, LOOK_BACK, 1)
-    windows[5, 2, 0] = np.nan
-    write(folder / f"{part}.parquet", windows, table["target"].to_numpy())
+    targets = table["target"].to_numpy().copy()
+    targets[5] = np.inf
+    write(folder / f"{part}.parquet", windows, targets)
     with pytest.raises(ModelError, match="loss is not a finite number"):
         trained(folder, seed=1, epochs=9)
     history = next(folder.glob("run-*/history.csv"))
