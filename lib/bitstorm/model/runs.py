@@ -165,17 +165,9 @@ def load_network(run: Run) -> Any:
     file is not the one that the record names by its hash, or what computed it is not installed."""
     made_by = run.record.get("backend", "tensorflow")
     backend.require(made_by, reason=f"run {run.name} was trained with {made_by}")
+    load = _torch_network if made_by == "torch" else _keras_network
     try:
-        settings = run.record["settings"]
-        shape = {
-            "look_back": settings["look_back"],
-            "features": len(run.record["features"]),
-            "units": settings["units"],
-            "dropout": settings["dropout"],
-            "learning_rate": run.record.get("learning_rate", settings["learning_rate"]),
-        }
-        load = _torch_network if made_by == "torch" else _keras_network
-        return load(run, shape)
+        return load(run)
     except (ModelError, KeyError) as error:
         reason = f"its record has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelError(
@@ -183,22 +175,33 @@ def load_network(run: Run) -> Any:
         ) from None
 
 
-def _keras_network(run: Run, shape: Mapping[str, Any]) -> Any:
+def _keras_network(run: Run) -> Any:
     from bitstorm.model import keras_file, network
 
     content = checked(run, network.BEST)
-    built = network.build(**shape)
+    built = network.build(**_described(run))
     keras_file.load_weights(built, content)
     return built
 
 
-def _torch_network(run: Run, shape: Mapping[str, Any]) -> Any:
+def _torch_network(run: Run) -> Any:
     from bitstorm.model import torch_network
 
     content = checked(run, torch_network.BEST)
-    learner = torch_network.learner(**shape, seed=0)
+    learner = torch_network.learner(**_described(run), seed=0)
     learner.load(content)
     return lambda window, training=False: learner.predict(window)[:, None]
+
+
+def _described(run: Run) -> dict[str, Any]:
+    settings = run.record["settings"]
+    return {
+        "look_back": settings["look_back"],
+        "features": len(run.record["features"]),
+        "units": settings["units"],
+        "dropout": settings["dropout"],
+        "learning_rate": run.record.get("learning_rate", settings["learning_rate"]),
+    }
 
 
 def checked(run: Run, name: str) -> bytes:
