@@ -60,6 +60,7 @@ def test_a_run_of_pytorch_learns_is_recorded_and_forecasts(pytorch, spark_sessio
         forecast(context)
 
 
+@pytest.mark.faults
 def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
     pytorch, spark_session, tmp_path, monkeypatch
 ):

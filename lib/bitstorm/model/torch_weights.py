@@ -54,14 +54,13 @@ def from_torch(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def check(found: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ModelError unless names and shapes are the expected ones."""
+    """Raise ModelError, its text a reason, unless names and shapes are the expected ones."""
     there = {name: tuple(np.shape(value)) for name, value in found.items()}
     wrong = sorted(n for n in expected.keys() | there.keys() if expected.get(n) != there.get(n))
     if wrong:
         raise ModelError(
             f"these are the weights of another network: {wrong[0]} is "
-            f"{there.get(wrong[0], 'not there')}, expected {expected.get(wrong[0], 'none')}: "
-            "train again"
+            f"{there.get(wrong[0], 'not there')}, expected {expected.get(wrong[0], 'none')}"
         )
 
 
