@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,9 @@ def learner(
     Neither the process' seeds nor its deterministic mode are set: the learner has its own for each
     of its calls.
     """
+    # Read once, when PyTorch is loaded. Its threads else spin while they wait for one another,
+    # which beside a busy JVM makes a step ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     generator = torch.Generator().manual_seed(seed)
