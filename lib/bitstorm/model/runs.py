@@ -172,7 +172,7 @@ def load_network(run: Run) -> Any:
             features=len(run.record["features"]),
             units=settings["units"],
             dropout=settings["dropout"],
-            learning_rate=run.record.get("learning_rate", settings["learning_rate"]),
+            learning_rate=run.record["learning_rate"],
         )
         keras_file.load_weights(built, content)
     except (ModelError, KeyError) as error:

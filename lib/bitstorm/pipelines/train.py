@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +14,9 @@ from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
 from bitstorm.model import scaling, windows
-from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
+from bitstorm.model.windows import Feed
 from bitstorm.pipelines import fitting
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
@@ -52,8 +54,11 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
     With `resume` go on with that run after its last complete epoch, on its own snapshot or, when
     it is accepted, on the context's.
     """
-    with fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt:
-        run = _train(context, attempt)
+    with (
+        fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
+        prepared(context, attempt) as ready,
+    ):
+        run = fitting.fit(context, attempt, **vars(ready))
     record = run.record
     return Trained(
         run=run.name,
@@ -65,12 +70,35 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
     )
 
 
-def _train(context: Context, attempt: Attempt) -> Run:
+@dataclass(frozen=True)
+class Prepared:
+    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+
+    features: list[str]
+    split: Split
+    scaler: Scaler
+    warm_up: dict[str, int]
+    feeds: dict[str, Feed]
+    counts: dict[str, int]
+
+
+@contextmanager
+def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
+    """The data of a run; the feeds can be read for as long as the block lasts."""
     settings, snapshot = attempt.settings, attempt.snapshot
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
     split = attempt.split or _split(snapshot, settings)
+    warm_up = {
+        "needed": rows_needed(
+            features,
+            windows=snapshot.manifest.details["windows"],
+            look_back=settings.look_back,
+            horizon=settings.horizon,
+        ),
+        "had": snapshot.manifest.rows,
+    }
     cache = context.workspace.cache / f"windows-{os.getpid()}"
     with context.spark("train") as spark:
         from pyspark.sql import functions as F
@@ -92,24 +120,7 @@ def _train(context: Context, attempt: Attempt) -> Run:
                 )
                 for part in ("training", "validation")
             }
-            return fitting.fit(
-                context,
-                attempt,
-                features=features,
-                split=split,
-                scaler=scaler,
-                warm_up={
-                    "needed": rows_needed(
-                        features,
-                        windows=snapshot.manifest.details["windows"],
-                        look_back=settings.look_back,
-                        horizon=settings.horizon,
-                    ),
-                    "had": snapshot.manifest.rows,
-                },
-                feeds=feeds,
-                counts=counts,
-            )
+            yield Prepared(features, split, scaler, warm_up, feeds, counts)
         finally:
             shutil.rmtree(cache, ignore_errors=True)
 
