@@ -381,33 +381,6 @@ def train(
 
 
 @bitstorm.command()
-@click.argument("what", type=click.Choice(["list", "show", "compare"]), default="list")
-@click.argument("names", nargs=-1, metavar="[RUN]...")
-@_options
-def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
-    """The training runs: `list`, `show RUN`, `compare RUN RUN...`."""
-    from bitstorm.pipelines import runs as pipeline
-    from bitstorm.terminal import comparison_lines, run_lines, runs_lines
-
-    expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
-    if not expected[0] <= len(names) <= expected[1]:
-        raise UsageError(
-            f"runs {what} was given {len(names)} runs; expected "
-            + {"list": "none", "show": "one", "compare": "2 to 20"}[what]
-            + ": `bitstorm runs` lists them"
-        )
-    context = invocation.context()
-    if what == "show":
-        shown = pipeline.show(context, names[0])
-        return invocation.show(shown, lambda: run_lines(shown))
-    if what == "compare":
-        compared = pipeline.compare(context, names)
-        return invocation.show(compared, lambda: comparison_lines(compared))
-    overviews = pipeline.overviews(context)
-    return invocation.show(overviews, lambda: runs_lines(overviews))
-
-
-@bitstorm.command()
 @click.option("--run", "run_name", metavar="RUN", help="A training run.  [default: the newest]")
 @_snapshot_option
 @_options
@@ -494,6 +467,33 @@ def history(invocation: Invocation, row: str | None) -> Any:
         raise UsageError(f"--row: {error}") from None
     found = pipeline.trace(invocation.context(), timestamp_ms)
     return invocation.show(found, lambda: trace_lines(found))
+
+
+@bitstorm.command()
+@click.argument("what", type=click.Choice(["list", "show", "compare"]), default="list")
+@click.argument("names", nargs=-1, metavar="[RUN]...")
+@_options
+def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
+    """The training runs: `list`, `show RUN`, `compare RUN RUN...`."""
+    from bitstorm.pipelines import runs as pipeline
+    from bitstorm.terminal import comparison_lines, run_lines, runs_lines
+
+    expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
+    if not expected[0] <= len(names) <= expected[1]:
+        raise UsageError(
+            f"runs {what} was given {len(names)} runs; expected "
+            + {"list": "none", "show": "one", "compare": "2 to 20"}[what]
+            + ": `bitstorm runs` lists them"
+        )
+    context = invocation.context()
+    if what == "show":
+        shown = pipeline.show(context, names[0])
+        return invocation.show(shown, lambda: run_lines(shown))
+    if what == "compare":
+        compared = pipeline.compare(context, names)
+        return invocation.show(compared, lambda: comparison_lines(compared))
+    overviews = pipeline.overviews(context)
+    return invocation.show(overviews, lambda: runs_lines(overviews))
 
 
 @bitstorm.command("check-lookahead")

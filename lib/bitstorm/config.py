@@ -141,7 +141,9 @@ class Training(_Section):
     epochs: int = Field(30, ge=1, description="at most; early stopping may end before")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
     batch_size: int | Literal["auto"] = Field("auto", description="windows a step; auto: 256")
-    learning_rate: float = Field(0.001, gt=0, description="of Adam")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="of Adam; auto: 0.001 at batch 32, times sqrt(batch / 32)"
+    )
     units: int = Field(50, ge=1, description="cells of each LSTM layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")

@@ -140,7 +140,7 @@ def with_network(checkpoints):
     folder.mkdir(parents=True)
     learner = network.learner(**SETTINGS, features=2, seed=1)
     file = learner.save_best(folder)
-    record = {"settings": SETTINGS, "features": ["price", "rsi_14"]}
+    record = {"settings": SETTINGS, "features": ["price", "rsi_14"], "learning_rate": 0.01}
     return runs.finish(folder, record, files=(file,)), learner.network
 
 

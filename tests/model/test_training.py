@@ -106,6 +106,14 @@ def test_the_loop_computes_what_keras_fit_computes(folder):
     assert found[:, 1] == pytest.approx(history["val_loss"], rel=1e-5)
 
 
+def test_four_times_the_batch_is_twice_the_learning_rate():
+    from bitstorm.model.training import auto_learning_rate
+
+    assert auto_learning_rate(32) == 0.001
+    assert auto_learning_rate(128) == 0.002
+    assert auto_learning_rate(256) == pytest.approx(0.001 * 8**0.5)
+
+
 def test_the_same_seed_gives_the_same_losses_in_this_process_and_in_another(folder):
     first, again, other = (trained(folder, seed=seed)[1] for seed in (7, 7, 8))
     assert first == again

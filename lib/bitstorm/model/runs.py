@@ -200,7 +200,7 @@ def _described(run: Run) -> dict[str, Any]:
         "features": len(run.record["features"]),
         "units": settings["units"],
         "dropout": settings["dropout"],
-        "learning_rate": run.record.get("learning_rate", settings["learning_rate"]),
+        "learning_rate": run.record["learning_rate"],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from bitstorm.model.supervision import Stop, Supervised
 from bitstorm.quiet import third_party_warnings_hushed
 
 AUTO_BATCH_SIZE = 256
+# What Adam's own paper suggests, at the batch size that Keras takes by default.
+BASE_LEARNING_RATE, BASE_BATCH_SIZE = 0.001, 32
 HISTORY = "history.csv"
 _TELL_SECONDS = 0.1
 
@@ -49,6 +52,12 @@ class Rules:
     batch_size: int
     seed: int
     deadline_seconds: float
+
+
+def auto_learning_rate(batch_size: int) -> float:
+    """Of Adam. With k times the windows a step, sqrt(k) times the rate: the scaling of Malladi, Lyu,
+    Panigrahi and Arora, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (2022)."""
+    return BASE_LEARNING_RATE * math.sqrt(batch_size / BASE_BATCH_SIZE)
 
 
 @dataclass(frozen=True)

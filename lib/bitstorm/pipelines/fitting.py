@@ -94,14 +94,14 @@ def fit(
     settings = attempt.settings
     if settings.backend == "tensorflow":
         context.load_tensorflow()
-    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
+    batch_size, learning_rate = rates(settings)
     learner = backend.learner(
         settings.backend,
         look_back=settings.look_back,
         features=len(features),
         units=settings.units,
         dropout=settings.dropout,
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate,
         seed=settings.seed,
     )
     folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
@@ -116,7 +116,7 @@ def fit(
         "settings": settings.model_dump(),
         "features": features,
         "batch_size": batch_size,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": learning_rate,
         "seed": settings.seed,
         "scaler": scaler.to_json(),
         "split": vars(split),
@@ -158,6 +158,14 @@ def fit(
         session["ended_at"] = _now()
         record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
         return runs.finish(folder, record, files=(fitted.best_file, runs.HISTORY))
+
+
+def rates(settings: Training) -> tuple[int, float]:
+    """The batch size and the learning rate that the settings stand for."""
+    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
+    if settings.learning_rate == "auto":
+        return batch_size, training.auto_learning_rate(batch_size)
+    return batch_size, settings.learning_rate
 
 
 def told(at: Progress) -> str:

@@ -13,7 +13,6 @@ from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
 from bitstorm.model import backend, blocks, scaling, windows
 from bitstorm.model.framing import Frame
-from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
 from bitstorm.model.windows import Feed, Stored
@@ -54,8 +53,11 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
     With `resume` go on with that run after its last complete epoch, on its own snapshot or, when
     it is accepted, on the context's.
     """
-    with fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt:
-        run = _train(context, attempt)
+    with (
+        fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
+        prepared(context, attempt) as ready,
+    ):
+        run = fitting.fit(context, attempt, **vars(ready))
     record = run.record
     return Trained(
         run=run.name,
@@ -67,7 +69,21 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
     )
 
 
-def _train(context: Context, attempt: Attempt) -> Run:
+@dataclass(frozen=True)
+class Prepared:
+    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+
+    features: list[str]
+    split: Split
+    scaler: Scaler
+    warm_up: dict[str, int]
+    feeds: dict[str, Feed]
+    counts: dict[str, int]
+
+
+@contextmanager
+def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
+    """The data of a run; the feeds can be read for as long as the block lasts."""
     settings, snapshot = attempt.settings, attempt.snapshot
     backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
     features = settings.features or DEFAULT_FEATURES[settings.target]
@@ -75,6 +91,15 @@ def _train(context: Context, attempt: Attempt) -> Run:
     _check_length(snapshot, features, settings)
     split = attempt.split or _split(snapshot, settings)
     frame = frame_of(snapshot, settings, features)
+    warm_up = {
+        "needed": rows_needed(
+            features,
+            windows=snapshot.manifest.details["windows"],
+            look_back=settings.look_back,
+            horizon=settings.horizon,
+        ),
+        "had": snapshot.manifest.rows,
+    }
     with context.spark("train") as spark:
         points = read_points(spark, snapshot)
         scaler = attempt.scaler or _fit_scaler(points, frame, split)
@@ -83,24 +108,8 @@ def _train(context: Context, attempt: Attempt) -> Run:
                 part: windows.make_feed(stored, scaler, after_ms=after, until_ms=until)
                 for part, (after, until) in spans(split).items()
             }
-            return fitting.fit(
-                context,
-                attempt,
-                features=features,
-                split=split,
-                scaler=scaler,
-                warm_up={
-                    "needed": rows_needed(
-                        features,
-                        windows=snapshot.manifest.details["windows"],
-                        look_back=settings.look_back,
-                        horizon=settings.horizon,
-                    ),
-                    "had": snapshot.manifest.rows,
-                },
-                feeds=feeds,
-                counts=_counts(feeds, features, settings),
-            )
+            counts = _counts(feeds, features, settings)
+            yield Prepared(features, split, scaler, warm_up, feeds, counts)
 
 
 def frame_of(snapshot: Snapshot, settings: Training, features: list[str]) -> Frame:
