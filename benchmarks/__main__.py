@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows")
+NAMES = ("feed", "ingest", "windows")
 
 
 @click.command()
