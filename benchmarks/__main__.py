@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "train", "windows")
+NAMES = ("feed", "ingest", "train", "windows")
 
 
 @click.command()
