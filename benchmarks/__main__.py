@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows", "exactness")
+NAMES = ("ingest", "windows", "exactness", "feed", "train")
 
 
 @click.command()

@@ -26,7 +26,8 @@ FACES = ("utils", "testing")
 FENCES = {
     "requests": ("collect",),
     "urllib3": ("collect",),
-    "petastorm": ("store", "model/windows"),
+    "petastorm": ("store", "model/windows", "model/torch_feed"),
+    "torch": ("model/torch_", "model/backend"),
     "tensorflow": ("model", "pipelines/context"),
     "keras": ("model", "pipelines/context", "pipelines/train"),
     "matplotlib": ("report",),
@@ -34,7 +35,17 @@ FENCES = {
     "click": ("cli",),
     "apscheduler": ("pipelines/schedule",),
 }
-HEAVY = ("pyspark", "tensorflow", "keras", "matplotlib", "plotly", "pandas", "numpy", "petastorm")
+HEAVY = (
+    "pyspark",
+    "tensorflow",
+    "keras",
+    "torch",
+    "matplotlib",
+    "plotly",
+    "pandas",
+    "numpy",
+    "petastorm",
+)
 
 
 def modules() -> list[Path]:

@@ -27,6 +27,10 @@ if [ "\\$1 \\$2" = '-m pytest' ]; then
     printf '<%s>' "\\$@"
     exit
 fi
+case "\\$*" in
+    '-I -m pip '*) exit 1 ;;
+    *'requires("torch")'*) exec echo 'sympy>=1' ;;
+esac
 exec '$PYTHON' "\\$@"
 END
         chmod +x "${@: -1}/bin/python"
@@ -54,6 +58,22 @@ esac
 """
 
 
+# A Python that .venv can be made from, whose pip notes what it is to install.
+FAKE_BASE = """#!/bin/bash
+case "$*" in
+    *_base_executable*) exec echo "3.11 3.11.7 venv $0" ;;
+    '-I -m pip --python '*' --version') exit ;;
+    '-I -m pip --python '*)
+        echo "base pip ${*:5}" >>"$CALLS"
+        for last; do :; done
+        cat "$last" >>"$CALLS"
+        [ -z "${TORCH_FAILS:-}" ] || { echo 'the wire was cut'; exit 1; }
+        ;;
+    *) exec "$PYTHON" "$@" ;;
+esac
+"""
+
+
 class Tree:
     """A project in a folder of its own: the real scripts, small lock files, stand-ins for tools."""
 
@@ -69,6 +89,7 @@ class Tree:
             shutil.copy(CHECKOUT / name, self.root)
         (self.root / "requirements.txt").write_text("one==1\n")
         (self.root / "requirements-dev.txt").write_text("two==2\n")
+        (self.root / "requirements-torch.txt").write_text("torch==1.2.3\n")
         self.stub("uv", FAKE_UV)
         self.java = base / "jdk"
         (self.java / "bin").mkdir(parents=True)
@@ -186,6 +207,60 @@ def test_dev_is_added_to_what_is_there_and_stays(tree: Tree) -> None:
     assert tree.last("pip sync").endswith("requirements.txt requirements-dev.txt")
     set_up(tree, "--dev")
     assert tree.count("pip sync") == 3 and tree.count("venv") == 1
+
+
+@pytest.fixture
+def torch_tree(tree: Tree) -> Tree:
+    tree.environ["BITSTORM_PYTHON"] = str(tree.stub("base-python", FAKE_BASE))
+    return tree
+
+
+def test_torch_is_installed_by_pip_after_the_locked_packages_and_held_to_them(
+    torch_tree: Tree,
+) -> None:
+    (torch_tree.root / "requirements.txt").write_text("one==1 ; here \\\n    --hash=sha256:1\n")
+    set_up(torch_tree, "--torch")
+    calls = torch_tree.calls.read_text().splitlines()
+    kinds = [line for line in calls if line.startswith(("pip sync", "base pip", "torch", "sympy"))]
+    assert kinds[0].endswith("--require-hashes requirements.txt")
+    assert "install" in kinds[1] and kinds[1].endswith("--no-deps -r requirements-torch.txt")
+    assert kinds[2] == "torch==1.2.3"
+    assert "-c " in kinds[3] and kinds[4] == "sympy>=1"
+    assert not any("setuptools" in line for line in calls)
+
+
+def test_what_torch_needs_may_not_move_what_is_locked(torch_tree: Tree) -> None:
+    lines = "one==1 ; here \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nthree==3 \\\n"
+    (torch_tree.root / "requirements.txt").write_text(lines)
+    kept = torch_tree.stubs.parent / "kept"
+    keeping = FAKE_BASE.replace("for last", f'[ "$8" != -c ] || cp "$9" \'{kept}\'; for last')
+    torch_tree.stub("base-python", keeping)
+    set_up(torch_tree, "--torch", "--dev")
+    assert kept.read_text().splitlines() == ["one==1 ; here", "three==3", "two==2"]
+
+
+def test_torch_stays_when_a_later_setup_brings_the_rest_in_line(torch_tree: Tree) -> None:
+    set_up(torch_tree, "--torch")
+    installed = torch_tree.count("base pip")
+    set_up(torch_tree)
+    set_up(torch_tree, "--torch")
+    assert torch_tree.count("base pip") == installed and torch_tree.count("pip sync") == 1
+    (torch_tree.root / "requirements.txt").write_text("one==2\n")
+    set_up(torch_tree)
+    # The locked packages come first: in line with them nothing else is left.
+    assert torch_tree.count("pip sync") == 2 and torch_tree.count("base pip") == 2 * installed
+    set_up(torch_tree, "--torch")
+    assert torch_tree.count("pip sync") == 2 and torch_tree.count("venv") == 1
+
+
+def test_a_torch_that_could_not_be_had_leaves_the_rest_usable(torch_tree: Tree) -> None:
+    done = torch_tree.call("scripts/setup", "--torch", TORCH_FAILS="yes")
+    assert done.returncode == 1
+    assert "the wire was cut" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("setup: error: PyTorch could not be installed")
+    assert "nothing to do" in set_up(torch_tree).stderr
+    set_up(torch_tree, "--torch")
+    assert torch_tree.count("venv") == 1
 
 
 def test_an_interrupted_installation_is_made_anew(tree: Tree) -> None:
@@ -492,16 +567,18 @@ def test_check_runs_every_check_and_fails_with_any(tree: Tree) -> None:
     assert "ruff format, ruff check, mypy found something" in done.stderr
 
 
-def test_ci_runs_both_and_fails_when_either_fails(tree: Tree) -> None:
+def test_ci_sets_up_checks_and_tests_and_fails_when_any_fails(tree: Tree) -> None:
     (tree.root / ".ci").mkdir()
     shutil.copy(CHECKOUT / ".ci" / "run", tree.root / ".ci")
-    for failing in ("", "check", "test"):
-        for name in ("check", "test"):
+    for failing in ("", "setup", "check", "test"):
+        for name in ("setup", "check", "test"):
             path = tree.root / "scripts" / name
-            path.write_text(f"#!/bin/sh\necho ran {name}\nexit {int(name == failing)}\n")
+            path.write_text(f'#!/bin/sh\necho ran {name} "$@"\nexit {int(name == failing)}\n')
         done = tree.call(".ci/run", cwd=tree.stubs)
         assert done.returncode == int(bool(failing))
-        assert "ran check" in done.stdout and "ran test" in done.stdout
+        ran = [line for line in done.stdout.splitlines() if line.startswith("ran")]
+        assert ran == ["ran setup --dev --torch", "ran check", "ran test"]
+        assert done.stderr == (f"== failed: scripts/{failing}\n" if failing else "")
 
 
 # --- lock, package -------------------------------------------------------------------------------

@@ -348,13 +348,29 @@ def _lags(text: str) -> list[int]:
 
 
 @bitstorm.command()
+@click.option("--resume", metavar="RUN", help="Go on with a run after its last whole epoch.")
+@click.option("--accept-snapshot", is_flag=True, help="Go on with it on another snapshot.")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorflow", "torch"]),
+    help="What trains it.  [default: training.backend]",
+)
 @_snapshot_option
 @_options
-def train(invocation: Invocation) -> Any:
+def train(
+    invocation: Invocation, resume: str | None, accept_snapshot: bool, backend: str | None
+) -> Any:
     """Indicators into a model run."""
     from bitstorm.pipelines.train import train as pipeline
 
-    result = pipeline(invocation.context())
+    if backend is not None:
+        # Last, so that it wins over a --set of the same.
+        invocation = dataclasses.replace(
+            invocation, overrides=(*invocation.overrides, f"training.backend={backend}")
+        )
+    if accept_snapshot and resume is None:
+        raise UsageError("--accept-snapshot belongs to --resume RUN: add it")
+    result = pipeline(invocation.context(), resume=resume, accept_snapshot=accept_snapshot)
     return invocation.show(
         result,
         lambda: [
@@ -451,6 +467,33 @@ def history(invocation: Invocation, row: str | None) -> Any:
         raise UsageError(f"--row: {error}") from None
     found = pipeline.trace(invocation.context(), timestamp_ms)
     return invocation.show(found, lambda: trace_lines(found))
+
+
+@bitstorm.command()
+@click.argument("what", type=click.Choice(["list", "show", "compare"]), default="list")
+@click.argument("names", nargs=-1, metavar="[RUN]...")
+@_options
+def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
+    """The training runs: `list`, `show RUN`, `compare RUN RUN...`."""
+    from bitstorm.pipelines import runs as pipeline
+    from bitstorm.terminal import comparison_lines, run_lines, runs_lines
+
+    expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
+    if not expected[0] <= len(names) <= expected[1]:
+        raise UsageError(
+            f"runs {what} was given {len(names)} runs; expected "
+            + {"list": "none", "show": "one", "compare": "2 to 20"}[what]
+            + ": `bitstorm runs` lists them"
+        )
+    context = invocation.context()
+    if what == "show":
+        shown = pipeline.show(context, names[0])
+        return invocation.show(shown, lambda: run_lines(shown))
+    if what == "compare":
+        compared = pipeline.compare(context, names)
+        return invocation.show(compared, lambda: comparison_lines(compared))
+    overviews = pipeline.overviews(context)
+    return invocation.show(overviews, lambda: runs_lines(overviews))
 
 
 @bitstorm.command("check-lookahead")
@@ -627,7 +670,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = USAGE
-    sys.exit(code if isinstance(code, int) else DONE)
+    _end(code if isinstance(code, int) else DONE)
+
+
+def _end(code: int) -> None:
+    """Exit; at once where a reader hangs in its thread, which Python would wait for."""
+    if "bitstorm.model.supervision" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.modules["bitstorm.model.supervision"].leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -141,11 +141,21 @@ class Training(_Section):
     epochs: int = Field(30, ge=1, description="at most; early stopping may end before")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
     batch_size: int | Literal["auto"] = Field("auto", description="windows a step; auto: 256")
-    learning_rate: float = Field(0.001, gt=0, description="of Adam")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="of Adam; auto: 0.001 at batch 32, times sqrt(batch / 32)"
+    )
     units: int = Field(50, ge=1, description="cells of each LSTM layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
-    backend: Literal["tensorflow"] = Field("tensorflow", description="what trains the network")
+    cache_mb: int = Field(
+        2048, ge=0, description="MB of blocks kept in .cache between runs, the oldest go first"
+    )
+    backend: Literal["tensorflow", "torch"] = Field(
+        "tensorflow", description="what trains the network; torch needs bitstorm[torch]"
+    )
+    deadline_seconds: float = Field(
+        300.0, gt=0, description="the longest wait for a batch; then the training breaks off"
+    )
 
 
 class Forecast(_Section):

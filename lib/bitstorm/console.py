@@ -38,6 +38,34 @@ class Console:
         if not self.quiet and self.stream.isatty():
             print(f"\r\x1b[K{text}", end="", file=self.stream, flush=True)
 
+    @contextmanager
+    def bar(self) -> Iterator[Callable[[float, str, bool], None]]:
+        """A bar that is drawn over itself where somebody watches; a line now and then elsewhere.
+
+        The block calls what it is given with the share that is done (0 to 1), a text, and whether
+        that text is worth a line of its own.
+        """
+        if self.quiet or not self.stream.isatty():
+            yield lambda share, text, mark: self.say(f"    {text}") if mark else None
+            return
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        # Whatever line `progress` has left there.
+        print("\r\x1b[K", end="", file=self.stream, flush=True)
+        columns = (TextColumn("   "), BarColumn(bar_width=20), TextColumn("{task.description}"))
+        with Progress(
+            *columns, console=Terminal(file=self.stream), transient=True, auto_refresh=False
+        ) as progress:
+            task = progress.add_task("", total=1.0)
+
+            def drawn(share: float, text: str, mark: bool) -> None:
+                if mark:
+                    self.log(f"    {text}")
+                progress.update(task, completed=share, description=text, refresh=True)
+
+            yield drawn
+
     def log(self, text: str) -> None:
         """A line for the log file alone."""
         if self.log_file is not None:

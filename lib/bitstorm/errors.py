@@ -27,6 +27,7 @@ A message says what was found, what was expected and what to do.
     ├── DataError                      too little data, or data that cannot serve
     ├── LookAhead                      an output changes with what comes after it
     ├── ModelError                     a training run that cannot be used
+    │   └── BrokenOff                  a training that ended early; `train --resume` goes on
     └── NothingToDo                    exit 3 with --fail-if-idle, else exit 0
 """
 
@@ -161,6 +162,10 @@ class LookAhead(BitstormError):
 
 
 class ModelError(BitstormError):
+    pass
+
+
+class BrokenOff(ModelError):
     pass
 
 

@@ -76,13 +76,14 @@ def share(source: Path, target: Path) -> None:
         sync_file(target)
 
 
-def lock(descriptor: int, *, wait: bool = True) -> bool:
-    """Take an open file's exclusive lock, which the kernel frees when its holder dies.
+def lock(descriptor: int, *, wait: bool = True, shared: bool = False) -> bool:
+    """Take an open file's lock, exclusive or shared, which the kernel frees when its holder dies.
 
     False when another holds it and `wait` is False. On a mount without locks as if it were taken.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

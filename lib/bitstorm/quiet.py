@@ -43,6 +43,8 @@ def hush_loggers() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("petastorm", "tensorflow", "absl", "py4j"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Logs as an error what it raises in the next line.
+    logging.getLogger("petastorm.pytorch").setLevel(logging.CRITICAL)
 
 
 @contextmanager

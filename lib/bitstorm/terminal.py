@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bitstorm.pipelines.lookahead import Change, Looked
     from bitstorm.pipelines.retract import Retracted
     from bitstorm.pipelines.run import Outcome
+    from bitstorm.pipelines.runs import Compared, Overview, Shown
     from bitstorm.pipelines.stats import Stats
     from bitstorm.pipelines.status import Status
 
@@ -270,6 +272,83 @@ def history_lines(commits: Sequence[Commit]) -> list[str]:
         # Nothing is cut or wrapped: an ID that is shown is there to be copied.
         lines.append(f"{facts}  {c.rows:>11,} rows  {c.reason or batches}".rstrip())
     return lines
+
+
+def runs_lines(overviews: Sequence[Overview]) -> list[str]:
+    """One line a run, newest first."""
+    if not overviews:
+        return ["there is no training run yet: `bitstorm train` makes one"]
+    heading = ("run", "state", "backend", "windows", "epochs", "best", "loss", "time", "indicators")
+    rows = [heading, *[_run_cells(o) for o in overviews]]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(heading))]
+    # Nothing is cut or wrapped: a name that is shown is there to be copied.
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return [*lines, *[f"{o.run}: {o.problem}" for o in overviews if o.problem]]
+
+
+def _run_cells(o: Overview) -> tuple[str, ...]:
+    loss = "" if o.best_validation_loss is None else f"{o.best_validation_loss:.4f}"
+    return (
+        o.run,
+        o.state,
+        o.backend or "",
+        "" if o.windows is None else f"{o.windows:,}",
+        "" if o.epochs is None else str(o.epochs),
+        "" if o.best_epoch is None else str(o.best_epoch),
+        loss,
+        "" if o.seconds is None else f"{o.seconds:,.1f} s",
+        o.indicators or "",
+    )
+
+
+def run_lines(shown: Shown) -> list[str]:
+    """A run's line, its settings and what became of it."""
+    record = shown.record
+    lines = runs_lines([replace(shown.overview, problem=None)])
+    for part in (
+        "settings",
+        "windows",
+        "warm_up",
+        "split",
+        "fitted",
+        "threads",
+        "versions",
+        "code",
+    ):
+        values = record.get(part, {})
+        if values:
+            lines.append(f"{part}:")
+            width = max(map(len, values))
+            lines += [f"  {name:<{width}}  {_plainly(value)}" for name, value in values.items()]
+    lines += [
+        f"session: {s['started_at']} to {s.get('ended_at', '?')}, after epoch {s['after_epoch']}"
+        for s in record.get("sessions", [])
+    ]
+    return [*lines, *[f"problem: {problem}" for problem in shown.problems]]
+
+
+def comparison_lines(compared: Compared) -> list[str]:
+    """What differs, a line each, the runs beside each other."""
+    if not compared.differ:
+        return ["these runs have the same settings, data and results"]
+    rows = [("", *compared.runs)]
+    rows += [(key, *map(_plainly, values)) for key, values in compared.differ.items()]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _plainly(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def trace_lines(found: Trace) -> list[str]:

@@ -1,50 +1,104 @@
-"""A small training; as a program it prints the losses of seed 7 over the folder it is given."""
+"""A small training; as a program it prints the losses of seed 7 over the folder it is given.
+
+`python small_run.py FOLDER` trains on FOLDER/windows.npz and prints what came of it.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from bitstorm import quiet
 
-
-def feed_of(path, rows):
-    from petastorm.spark import SparkDatasetConverter
-
-    from bitstorm.model.windows import Feed
-
-    return Feed(SparkDatasetConverter(f"file://{path}", [f"file://{path}"], rows), 4, 1)
+LOOK_BACK = 4
 
 
-def trained(folder, *, seed, epochs=4, patience=9, learning_rate=0.02, rows=150):
-    """The outcome, the losses (loss, val_loss) by epoch, the folder and what was told."""
-    import keras
+@dataclass(frozen=True)
+class InMemory:
+    """Windows of an array, served as a feed does."""
 
-    from bitstorm.model import network, training
+    window: np.ndarray
+    target: np.ndarray
 
-    keras.utils.set_random_seed(seed)
-    model = network.build(
-        look_back=4, features=1, units=4, dropout=0.2, learning_rate=learning_rate
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @contextmanager
+    def epoch(self, *, batch_size: int, seed: int | None = None, number: int = 0) -> Iterator[Any]:
+        order = np.arange(len(self))
+        if seed is not None:
+            order = np.random.default_rng([seed, number]).permutation(len(self))
+        places = (order[i : i + batch_size] for i in range(0, len(self), batch_size))
+        yield ((self.window[place], self.target[place]) for place in places)
+
+
+def made(folder: Path) -> Path:
+    """150 and 37 windows whose target is their last value's opposite, with noise."""
+    random = np.random.default_rng(2)
+    window = random.normal(size=(187, LOOK_BACK, 1)).astype(np.float32)
+    target = (-window[:, -1, 0] + random.normal(0, 0.1, 187)).astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "windows.npz", window=window, target=target)
+    return folder
+
+
+def feeds(folder: Path) -> tuple[InMemory, InMemory]:
+    with np.load(folder / "windows.npz") as arrays:
+        window, target = arrays["window"], arrays["target"]
+    return InMemory(window[:150], target[:150]), InMemory(window[150:], target[150:])
+
+
+def new_learner(*, seed, learning_rate=0.02):
+    from bitstorm.model import backend
+
+    return backend.learner(
+        "tensorflow",
+        look_back=LOOK_BACK,
+        features=1,
+        units=4,
+        dropout=0.2,
+        learning_rate=learning_rate,
+        seed=seed,
     )
+
+
+def fitted(out, train, validation, learner, *, seed, told=None, since=None, **rules):
+    from bitstorm.model import training
+    from bitstorm.model.training import Rules
+
+    usual = {"epochs": 4, "patience": 9, "batch_size": 16, "deadline_seconds": 30.0}
+    return training.fit(
+        learner,
+        train=train,
+        validation=validation,
+        rules=Rules(**{**usual, "seed": seed, **rules}),
+        folder=out,
+        progress=(lambda at: None) if told is None else told,
+        record={"run": out.name},
+        since=since,
+    )
+
+
+def losses(out: Path) -> list[tuple[str, str]]:
+    """(loss, val_loss) by epoch as the text of the file: equal only when every bit is."""
+    with (out / "history.csv").open() as stream:
+        return [(row["loss"], row["val_loss"]) for row in csv.DictReader(stream)]
+
+
+def trained(folder, *, seed, learning_rate=0.02, **rules):
+    """The outcome, the losses by epoch, and the folder."""
     out = folder / f"run-{seed}-{len(list(folder.iterdir()))}"
     out.mkdir()
-    told = []
-    fitted = training.fit(
-        model,
-        train=feed_of(folder / "train.parquet", rows),
-        validation=feed_of(folder / "validation.parquet", 37),
-        epochs=epochs,
-        patience=patience,
-        batch_size=16,
-        seed=seed,
-        folder=out,
-        progress=told.append,
-    )
-    with (out / "history.csv").open() as stream:
-        losses = [(float(r["loss"]), float(r["val_loss"])) for r in csv.DictReader(stream)]
-    return fitted, losses, out, told
+    learner = new_learner(seed=seed, learning_rate=learning_rate)
+    return fitted(out, *feeds(folder), learner, seed=seed, **rules), losses(out), out
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
-"""Runs on disk: only finished ones count, the newest first."""
+"""Runs on disk: only finished ones count, the newest first; a file counts by its hash alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from bitstorm.errors import ModelError
 from bitstorm.model import runs
+
+SETTINGS = {"look_back": 3, "units": 4, "dropout": 0.1, "learning_rate": 0.01}
 
 
 def made(checkpoints, name, record):
@@ -24,68 +30,142 @@ def test_a_new_folder_is_named_by_its_time_and_never_shared(tmp_path):
     assert all(list(folder.iterdir()) == [] for folder in folders)
 
 
-def test_a_finished_run_comes_back_with_its_record_and_leaves_no_draft(tmp_path):
-    run = made(tmp_path, "20240101T000000Z-aaaaaa", {"settings": {"seed": 1}})
+def test_a_finished_run_comes_back_with_its_record_and_nothing_to_resume_from(tmp_path):
+    folder = tmp_path / "20240101T000000Z-aaaaaa"
+    folder.mkdir()
+    (folder / "best.keras").write_bytes(b"weights")
+    for left in ("state-000001.json", "state-000001.npz", ".tmp-run.json-1234"):
+        (folder / left).touch()
+    with runs.holding(folder):
+        run = runs.finish(folder, {"settings": {"seed": 1}}, files=("best.keras",))
     assert runs.newest(tmp_path) == run
-    assert json.loads((run.folder / "run.json").read_text()) == {"settings": {"seed": 1}}
-    assert [path.name for path in run.folder.iterdir()] == ["run.json"]
+    assert json.loads((folder / "run.json").read_text()) == {
+        "settings": {"seed": 1},
+        "files": {"best.keras": hashlib.sha256(b"weights").hexdigest()},
+        "state": "finished",
+    }
+    assert sorted(path.name for path in folder.iterdir()) == ["best.keras", "run.json"]
 
 
-def test_the_newest_finished_run_is_taken_and_a_broken_off_one_is_not(tmp_path):
+def test_the_newest_finished_run_is_taken_and_no_other(tmp_path):
     made(tmp_path, "20240101T000000Z-ffffff", {"n": 1})
     made(tmp_path, "20240301T000000Z-000000", {"n": 3})
     made(tmp_path, "20240201T000000Z-eeeeee", {"n": 2})
     (tmp_path / "20240401T000000Z-aaaaaa").mkdir()
-    assert runs.newest(tmp_path).record == {"n": 3}
-    assert runs.newest(tmp_path, name="20240201T000000Z-eeeeee").record == {"n": 2}
+    for n, state in enumerate((runs.RUNNING, runs.INTERRUPTED, runs.FAILED)):
+        folder = tmp_path / f"20240{n + 5}01T000000Z-aaaaaa"
+        folder.mkdir()
+        runs.write(folder, {"n": 9}, state=state)
+    assert runs.newest(tmp_path).record["n"] == 3
+    assert runs.newest(tmp_path, name="20240201T000000Z-eeeeee").record["n"] == 2
+    name = "20240601T000000Z-aaaaaa"
+    with pytest.raises(ModelError, match=f"is interrupted, .*`bitstorm train --resume {name}`"):
+        runs.newest(tmp_path, name=name)
+    assert len(list(runs.listed(tmp_path))) == 6
+
+
+def test_a_record_of_before_there_were_states_is_that_of_a_finished_run(tmp_path):
+    folder = tmp_path / "20240101T000000Z-aaaaaa"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"settings": {}}')
+    assert runs.newest(tmp_path).name == folder.name
+    with pytest.raises(ModelError, match=r"of an older version, has no hash of it\): train again"):
+        runs.load_network(runs.newest(tmp_path))
+
+
+def test_a_run_is_running_only_while_a_process_holds_it(tmp_path):
+    folder = tmp_path / "20240101T000000Z-aaaaaa"
+    folder.mkdir()
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from bitstorm.model import runs\n"
+            "folder = Path(sys.argv[1])\n"
+            "with runs.holding(folder):\n"
+            "    runs.write(folder, {}, state=runs.RUNNING)\n"
+            "    print('held', flush=True)\n"
+            "    sys.stdin.read()",
+            str(folder),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        assert runs.named(tmp_path, folder.name).state == "running"
+        with (
+            pytest.raises(ModelError, match="is being trained by another process"),
+            runs.holding(folder),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert runs.named(tmp_path, folder.name).state == "interrupted"
+    with runs.holding(folder):
+        pass
 
 
 def test_without_a_run_the_user_is_told_to_train(tmp_path):
     with pytest.raises(ModelError, match=r"no finished run in .*: run `bitstorm train` first"):
         runs.newest(tmp_path / "checkpoints")
-    with pytest.raises(ModelError, match="no finished run NAME"):
-        runs.newest(tmp_path, name="NAME")
 
 
-def test_a_record_that_is_not_json_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["NAME", "../elsewhere", "/etc", ""])
+def test_a_name_is_that_of_a_run_and_no_path(tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "run.json").write_text("{}")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ModelError, match=r"there is no run .*`bitstorm runs` lists them"):
+        runs.newest(tmp_path / "checkpoints", name=name)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[]"])
+def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     run = made(tmp_path, "20240101T000000Z-aaaaaa", {})
-    (run.folder / "run.json").write_text("{")
+    (run.folder / "run.json").write_text(text)
     with pytest.raises(ModelError, match=r"run\.json cannot be read .*: train again"):
         runs.newest(tmp_path)
+    ((name, error),) = runs.listed(tmp_path)
+    assert name == run.name and isinstance(error, ModelError)
+
+
+def with_network(checkpoints):
+    """A finished run whose network is on disk, and that network."""
+    from bitstorm.model import network
+
+    folder = checkpoints / "20240101T000000Z-aaaaaa"
+    folder.mkdir(parents=True)
+    learner = network.learner(**SETTINGS, features=2, seed=1)
+    file = learner.save_best(folder)
+    record = {"settings": SETTINGS, "features": ["price", "rsi_14"], "learning_rate": 0.01}
+    return runs.finish(folder, record, files=(file,)), learner.network
 
 
 @pytest.mark.slow
 def test_a_network_comes_back_with_its_weights(tmp_path):
     import numpy as np
 
-    from bitstorm.model import network
-
-    run = made(tmp_path, "20240101T000000Z-aaaaaa", {})
-    model = network.build(look_back=3, features=2, units=4, dropout=0.1, learning_rate=0.01)
-    model.save(run.folder / "best.keras")
+    run, model = with_network(tmp_path)
     window = np.ones((2, 3, 2), np.float32)
     again = runs.load_network(run)
     assert np.array_equal(np.asarray(again(window)), np.asarray(model(window)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["gone", "empty", "text", "short", "flipped"])
-def test_a_damaged_network_is_one_clear_sentence(tmp_path, damage):
-    from bitstorm.model import network
-
-    run = made(tmp_path, "20240101T000000Z-aaaaaa", {})
+def test_a_network_that_is_not_the_one_of_the_record_is_one_clear_sentence(tmp_path):
+    run, _ = with_network(tmp_path)
     path = run.folder / "best.keras"
-    if damage in ("short", "flipped"):
-        model = network.build(look_back=2, features=1, units=2, dropout=0.1, learning_rate=0.01)
-        model.save(path)
-        content = bytearray(path.read_bytes())
-        if damage == "short":
-            content = content[: len(content) // 2]
-        else:
-            middle = len(content) // 2
-            content[middle : middle + 200] = bytes(200)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    refusal = r"network of run 2024.* cannot be loaded \(best.keras.*\): train again"
+    for content in (b"", b"not a network", whole[:middle], flipped):
         path.write_bytes(content)
-    elif damage != "gone":
-        path.write_bytes(b"" if damage == "empty" else b"not a network")
-    with pytest.raises(ModelError, match=r"network of run 2024.* cannot be loaded .*train again"):
+        with pytest.raises(ModelError, match=refusal):
+            runs.load_network(run)
+    path.unlink()
+    with pytest.raises(ModelError, match=refusal):
         runs.load_network(run)

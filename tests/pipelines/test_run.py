@@ -42,7 +42,9 @@ def test_it_ends_well_and_says_nothing_but_its_own_progress(done):
     stages = ["backfill", "collect", "spark", "ingest", "indicators", "train", "forecast", "report"]
     lines = process.stderr.splitlines()
     assert lines[0].startswith("bitstorm ")
-    assert [line.split()[0] for line in lines[1:]] == stages
+    epochs = [line for line in lines if line.startswith("    epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
+    assert [line.split()[0] for line in lines[1:] if line not in epochs] == stages
 
 
 def test_standard_output_is_one_json_object_whose_rows_add_up(done):

@@ -1,72 +1,243 @@
-"""Training runs on disk: `checkpoints/RUN/` with `best.keras`, `run.json` and `history.csv`."""
+"""Training runs on disk: `checkpoints/RUN/` with `best.keras`, `run.json` and `history.csv`.
+
+`run.json` is there from the start; its `state` says how far it came. Only a finished run counts for
+forecasts. While a process trains a run it holds the lock of its folder, so that a run which is
+`running` without a holder is one that was killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import secrets
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-from bitstorm.errors import ModelError
+from bitstorm import filesystem
+from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.model import backend, checkpoint
 
 RECORD = "run.json"
-BEST = "best.keras"
 HISTORY = "history.csv"
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+_LOCK = ".lock"
+_LOCK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run; `record` is the content of its `run.json`."""
+    """`record` is the content of its `run.json`."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def state(self) -> str:
+        """One of the four; `running` only while a process holds it."""
+        # Before runs could be resumed, a record was written at the end alone.
+        state: str = self.record.get("state", FINISHED)
+        return INTERRUPTED if state == RUNNING and not held(self.folder) else state
+
 
 def new_folder(checkpoints: Path) -> Path:
-    """An empty folder for a run, named by the time (UTC), so that names sort by age."""
+    """An empty folder for a run, named by the time (UTC), so that names sort by age.
+    Raises ModelError where none can be made."""
     folder = checkpoints / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be made: {error.strerror}") from error
     return folder
 
 
-def finish(folder: Path, record: dict[str, Any]) -> Run:
-    """Write the record; a run without one was broken off and does not count."""
-    draft = folder / f".{RECORD}"
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / RECORD)
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """The block is the only one that trains this run. Raises ModelError where another does."""
+    with _on_disk(folder):
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        until = time.monotonic() + _LOCK_SECONDS
+        while not filesystem.lock(descriptor, wait=False):
+            # Somebody may only be looking whether it is held.
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise ModelError(
+                f"run {folder.name} is being trained by another process: wait for it, or stop it"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def held(folder: Path) -> bool:
+    """Whether a process is training the run."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not filesystem.lock(descriptor, wait=False)
+    finally:
+        os.close(descriptor)
+
+
+def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
+    """Write the record with this state, durably. Raises BrokenOff where the disk does not let it;
+    the record that is there stays."""
+    record = {**record, "state": state}
+    text = json.dumps(record, indent=2) + "\n"
+    with _on_disk(folder):
+        filesystem.replace(folder / RECORD, text.encode())
     return Run(folder, record)
+
+
+def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
+    """Write the record with the hashes of `files`; nothing is left then to resume from."""
+    with _on_disk(folder):
+        hashes = {name: _sha256((folder / name).read_bytes()) for name in files}
+    run = write(folder, {**record, "files": hashes}, state=FINISHED)
+    tidy(folder)
+    return run
+
+
+def tidy(folder: Path) -> None:
+    """Remove what only an unfinished run needs, as far as the disk lets it."""
+    with contextlib.suppress(OSError):
+        checkpoint.clear(folder)
+        (folder / _LOCK).unlink(missing_ok=True)
+
+
+def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
+    """All runs by name, newest first; the error in the place of a record that cannot be read."""
+    for path in sorted(checkpoints.glob(f"*/{RECORD}"), reverse=True):
+        try:
+            yield path.parent.name, _read(path)
+        except ModelError as error:
+            yield path.parent.name, error
+
+
+def named(checkpoints: Path, name: str) -> Run:
+    """The run of that name, whatever its state. Raises ModelError where there is none, or where its
+    record cannot be read."""
+    return _read(folder_of(checkpoints, name) / RECORD)
+
+
+def folder_of(checkpoints: Path, name: str) -> Path:
+    """Raises ModelError where there is no run of that name."""
+    # A name, not a path: it may come from a command line.
+    if not name or Path(name).name != name or not (checkpoints / name).is_dir():
+        raise ModelError(f"there is no run {name} in {checkpoints}: `bitstorm runs` lists them")
+    return checkpoints / name
 
 
 def newest(checkpoints: Path, *, name: str | None = None) -> Run:
     """The newest finished run, or the named one. Raises ModelError where there is none."""
-    records = sorted(checkpoints.glob(f"*/{RECORD}"))
     if name is not None:
-        records = [path for path in records if path.parent.name == name]
-    if not records:
-        what = f"no finished run {name}" if name else "no finished run"
-        raise ModelError(f"there is {what} in {checkpoints}: run `bitstorm train` first")
-    path = records[-1]
-    try:
-        return Run(path.parent, json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ModelError(f"{path} cannot be read ({error}): train again") from None
+        run = named(checkpoints, name)
+        if run.state != FINISHED:
+            raise ModelError(
+                f"run {name} is {run.state}, expected a finished one: "
+                f"`bitstorm train --resume {name}` goes on with it"
+            )
+        return run
+    for _, found in listed(checkpoints):
+        if isinstance(found, ModelError):
+            raise found
+        if found.state == FINISHED:
+            return found
+    raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")
 
 
 def load_network(run: Run) -> Any:
-    """The run's best network. Raises ModelError where it cannot be loaded."""
-    import keras
-
+    """The run's best network, built anew from its settings, with the weights of its file: called
+    as (window (n, look_back, features), training=False) it says (n, 1). Raises ModelError where the
+    file is not the one that the record names by its hash, or what computed it is not installed."""
+    made_by = run.record.get("backend", "tensorflow")
+    backend.require(made_by, reason=f"run {run.name} was trained with {made_by}")
+    load = _torch_network if made_by == "torch" else _keras_network
     try:
-        return keras.saving.load_model(run.folder / BEST, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, BadZipFile) as error:
+        return load(run)
+    except (ModelError, KeyError) as error:
+        reason = f"its record has no {error}" if isinstance(error, KeyError) else str(error)
         raise ModelError(
-            f"the network of run {run.name} cannot be loaded ({str(error).splitlines()[0]}): "
-            "train again"
+            f"the network of run {run.name} cannot be loaded ({reason}): train again"
         ) from None
+
+
+def _keras_network(run: Run) -> Any:
+    from bitstorm.model import keras_file, network
+
+    content = checked(run, network.BEST)
+    built = network.build(**_described(run))
+    keras_file.load_weights(built, content)
+    return built
+
+
+def _torch_network(run: Run) -> Any:
+    from bitstorm.model import torch_network
+
+    content = checked(run, torch_network.BEST)
+    learner = torch_network.learner(**_described(run), seed=0)
+    learner.load(content)
+    return lambda window, training=False: learner.predict(window)[:, None]
+
+
+def _described(run: Run) -> dict[str, Any]:
+    settings = run.record["settings"]
+    return {
+        "look_back": settings["look_back"],
+        "features": len(run.record["features"]),
+        "units": settings["units"],
+        "dropout": settings["dropout"],
+        "learning_rate": run.record["learning_rate"],
+    }
+
+
+def checked(run: Run, name: str) -> bytes:
+    """A file of the run, the one whose hash is in its record. Raises ModelError, its text a
+    reason."""
+    if "files" not in run.record:
+        raise ModelError("its record, of an older version, has no hash of it")
+    try:
+        content = (run.folder / name).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{name}: {error.strerror}") from None
+    if _sha256(content) != run.record["files"].get(name):
+        raise ModelError(f"{name} is not the file whose hash the record has")
+    return content
+
+
+def _read(path: Path) -> Run:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("expected an object")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): train again") from None
+    return Run(path.parent, record)
+
+
+@contextlib.contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BrokenOff(
+            f"{folder} cannot be written to ({error.strerror}): make room there, then `bitstorm "
+            f"train --resume {folder.name}` goes on"
+        ) from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,189 +1,573 @@
-"""Points of the grid → windows → batches for the network.
+"""Blocks → the converter's data set → windows in batches for the network.
 
-A window is `look_back` consecutive points of one segment, oldest first, flattened point by point;
-its target lies `horizon` points after its last one, in the same segment, and is never imputed.
+The rows of the converter's data set are blocks of the series (see `framing`), so it takes about a
+float a point, whatever the look-back. One data set serves every part: a `Feed` is the windows whose
+target lies in its part, framed while they are served, each exactly once a pass.
+
+A shuffled pass reads the row groups in an order that (seed, number) decides, and the blocks of
+each; a file is a sample of the whole series. Of `SHUFFLED_BLOCKS` blocks at a time the windows are
+put into a random order: a uniform one as long as the series has no more points than these blocks
+(524,288), beyond that one of buffers of so many.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-import secrets
 import shutil
 import tempfile
-import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bitstorm.errors import ModelError
+from bitstorm.model import cache as caches
+from bitstorm.model import framing
+from bitstorm.model.framing import Frame, Framed, Target
 from bitstorm.model.scaling import Scaler
 from bitstorm.quiet import third_party_warnings_hushed
 from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
-    import numpy as np
     from petastorm.spark import SparkDatasetConverter
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
-Target = Literal["log_return", "price"]
+# What opens a pass over a converter's rows, its settings those that petastorm's two ways share:
+# columns of `batch_size` rows at a time. What cannot be read comes out as an OSError.
+Reading = Callable[..., AbstractContextManager[Iterator[Mapping[str, np.ndarray]]]]
 
+__all__ = ["Feed", "Frame", "Stored", "Target", "files_for", "make_feed", "stored"]
 
-def with_target(points: DataFrame, *, horizon: int, target: Target) -> DataFrame:
-    """Append `target_timestamp`, `target_price` and `target` (double, unscaled).
-
-    `log_return` is log(p[t+h] / p[t]), `price` is p[t+h]. Null where the segment ends before or
-    the price there is imputed.
-    """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    ahead = Window.partitionBy("segment").orderBy("position")
-    price = F.col("price").cast("double")
-    then = F.when(~F.lead("imputed", horizon).over(ahead), F.lead(price, horizon).over(ahead))
-    value = (
-        F.log(F.col("target_price") / price) if target == "log_return" else F.col("target_price")
-    )
-    return points.select(
-        "*",
-        F.lead("timestamp", horizon).over(ahead).alias("target_timestamp"),
-        then.alias("target_price"),
-    ).withColumn("target", value)
-
-
-def to_windows(
-    points: DataFrame, *, features: Sequence[str], look_back: int, scaler: Scaler
-) -> DataFrame:
-    """`timestamp`, `price`, `target_timestamp`, `target_price`, `target` (scaled) and `window`.
-
-    `window` is an array<double> of look_back * len(features) scaled values. Rows whose window is
-    not whole, or holds a null, are left out; the target may be null.
-    """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    trailing = Window.partitionBy("segment").orderBy("position").rowsBetween(1 - look_back, 0)
-    scaled = [
-        (F.col(name).cast("double") - scale.shift) / scale.scale
-        for name, scale in ((name, scaler.features[name]) for name in features)
-    ]
-    whole = F.lit(True)
-    for column in scaled:
-        whole = whole & column.isNotNull()
-    # collect_list leaves nulls out: a window with one comes out short and is dropped.
-    point = F.when(whole, F.array(*scaled))
-    return points.select(
-        "timestamp",
-        F.col("price").cast("double").alias("price"),
-        "target_timestamp",
-        "target_price",
-        ((F.col("target") - scaler.target.shift) / scaler.target.scale).alias("target"),
-        F.flatten(F.collect_list(point).over(trailing)).alias("window"),
-    ).where(F.size("window") == look_back * len(features))
-
-
+# Of the format: another one is another folder of the cache.
+FORMAT = 1
+BLOCKS_PER_FILE = 32
+# Blocks whose windows are framed at once: in order, and shuffled.
+GROUPED_BLOCKS = 16
+SHUFFLED_BLOCKS = 128
+# Windows are gathered by so many bytes: less costs calls, more costs memory.
+_PIECE_BYTES = 2**20
 _PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
 
 
 @dataclass(frozen=True)
-class Feed:
-    """Windows in a converter's data set, served in batches of fixed shape.
+class Stored:
+    """A data set of blocks and petastorm's converter of it.
 
-    Every pass opens a reader of its own and closes it: a reader is good for one pass.
+    `blocks` int64 (n,) and `counts` int64 (n,) are its blocks in the order of the files, and how
+    many windows with a target each has; `files` int64 (n,) says which of `converter.file_urls`
+    has it. `reused` tells that an earlier run had written it.
     """
 
+    frame: Frame
     converter: SparkDatasetConverter
-    look_back: int
-    features: int
+    folder: Path
+    blocks: np.ndarray
+    counts: np.ndarray
+    files: np.ndarray
+    reused: bool
+
+    def read(self, block: int) -> dict[str, np.ndarray]:
+        """One block's columns, of one row; no rows where there is no such block."""
+        where = np.flatnonzero(self.blocks == block)
+        path = _parts(self.folder)[int(self.files[where[0]]) if len(where) else 0]
+        return _columns(path, self.frame, block=block)
+
+
+@contextmanager
+def stored(
+    spark: SparkSession,
+    frame: Frame,
+    rows: Callable[[], DataFrame],
+    *,
+    cache: Path,
+    source: Mapping[str, Any],
+    limit_bytes: int,
+) -> Iterator[Stored]:
+    """The data set of the blocks that `rows` makes (see `blocks.to_rows`), for the block.
+
+    Kept under `cache` and used again: `source` names all that the points depend on. `rows` is
+    asked only where there is none yet. See `cache.held` for what becomes of it.
+    """
+    recipe = {
+        "format": FORMAT,
+        "look_back": frame.look_back,
+        "horizon": frame.horizon,
+        "columns": list(frame.columns),
+        # A window over returns alone needs one point more: the counts say so.
+        "returns": "log_return" in frame.features,
+        "size": frame.size,
+        "step_ms": frame.step_ms,
+        **source,
+    }
+
+    def write(folder: Path) -> dict[str, Any]:
+        writer = rows().write.option("parquet.enable.dictionary", "false")
+        writer.option("compression", "uncompressed").parquet(file_url(folder))
+        return {"parts": [_index(path, frame) for path in _parts(folder)]}
+
+    with caches.held(cache, recipe, write, limit_bytes=limit_bytes) as held:
+        parts = held.index["parts"]
+        sizes = [len(part["blocks"]) for part in parts]
+        with _converter(spark, held.folder, sum(sizes)) as converter:
+            yield Stored(
+                frame,
+                converter,
+                held.folder,
+                np.array([n for part in parts for n in part["blocks"]], np.int64),
+                np.array([n for part in parts for n in part["counts"]], np.int64),
+                np.repeat(np.arange(len(parts)), sizes),
+                held.reused,
+            )
+
+
+def files_for(points: int, frame: Frame) -> int:
+    """How many files the blocks of so many indexes go to."""
+    blocks = -(-points // frame.size)
+    return max(min(4, blocks), -(-blocks // BLOCKS_PER_FILE))
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The windows whose targets lie in one part of the series, in batches of fixed shape.
+
+    Every pass opens a reader of its own and closes it: a reader is good for one pass. `offsets`
+    int64 (n,) are the windows of the part before each of the stored blocks, in their order.
+    """
+
+    stored: Stored
+    scaler: Scaler
+    first: int | None
+    last: int | None
+    offsets: np.ndarray
+    windows: int
+    shard_of: tuple[int, int] | None = None
+
+    @property
+    def converter(self) -> SparkDatasetConverter:
+        return self.stored.converter
+
+    @property
+    def frame(self) -> Frame:
+        return self.stored.frame
+
+    @property
+    def look_back(self) -> int:
+        return self.frame.look_back
+
+    @property
+    def features(self) -> int:
+        return len(self.frame.features)
 
     def __len__(self) -> int:
-        return len(self.converter)
+        """Windows of the part; of a shard, those of all shards."""
+        return self.windows
+
+    def shard(self, number: int, count: int) -> Feed:
+        """The feed of worker `number` (from 0) of `count`.
+
+        In a pass every worker has as many batches as the others, all of them full, and no window
+        goes to two. What is left over, fewer windows than `count` batches, is dropped: others in
+        every pass. Raises ModelError where there are fewer row groups than workers.
+        """
+        groups = len(self._files())
+        if not 0 <= number < count:
+            raise ValueError(f"there is no shard {number} of {count}")
+        if groups < count:
+            raise ModelError(
+                f"found {groups} row groups with windows, expected at least one for each of the "
+                f"{count} shards: train with {groups} workers or fewer, or on more data"
+            )
+        return replace(self, shard_of=(number, count))
+
+    def served(self, *, batch_size: int) -> int:
+        """Windows of one pass: all, or a shard's whole batches. Raises ModelError where a shard
+        would have none."""
+        if self.shard_of is None:
+            return self.windows
+        count = self.shard_of[1]
+        steps = self.windows // (count * batch_size)
+        if steps == 0:
+            raise ModelError(
+                f"found {self.windows} windows, expected at least {count * batch_size} for a batch "
+                f"of {batch_size} on each of {count} workers: lower training.batch_size"
+            )
+        return steps * batch_size
+
+    def dropped(self, *, batch_size: int) -> int:
+        """Windows that no shard serves in a pass."""
+        shards = 1 if self.shard_of is None else self.shard_of[1]
+        return self.windows - shards * self.served(batch_size=batch_size)
+
+    @contextmanager
+    def epoch(
+        self, *, batch_size: int, seed: int | None = None, number: int = 0
+    ) -> Iterator[Iterator[tuple[Any, Any]]]:
+        """One pass: (window float32 (n, look_back, features), target float32 (n,)) as tensors; n is
+        `batch_size` but for the last batch. The reader is closed with the block.
+
+        With a seed in an order that (seed, number) decides, without one always in the same. Raises
+        ModelError at the first failure, and where other than the feed's number of windows came.
+        """
+        import tensorflow as tf
+
+        groups = _Pass(self.groups(seed=seed, number=number, batch_size=batch_size))
+        dataset = self._batched(lambda: groups, batch_size=batch_size, keep=False)
+        expected = self.served(batch_size=batch_size)
+
+        def batches() -> Generator[tuple[Any, Any], None, None]:
+            served = 0
+            try:
+                for window, target in dataset:
+                    served += int(target.shape[0])
+                    yield window, target
+            except tf.errors.OpError as error:
+                raise groups.failure or _unreadable(self.stored.folder, error) from None
+            self._check(served, expected)
+
+        iterator = batches()
+        try:
+            yield iterator
+        finally:
+            iterator.close()
+            groups.close()
+
+    def dataset(
+        self, *, batch_size: int, shuffle_seed: int | None = None, first_epoch: int = 0
+    ) -> Any:
+        """A `tf.data.Dataset` of (window, target) that Keras can go through once an epoch.
+
+        With a seed each iteration is the next epoch, `first_epoch` the first, shuffled as `epoch`
+        does. Without one it is the same rows in the same order every time, read once: the blocks
+        are kept in memory, not the windows.
+        """
+        numbers = itertools.count(first_epoch)
+
+        def one_pass() -> Iterator[tuple[np.ndarray, ...]]:
+            number = next(numbers) if shuffle_seed is not None else 0
+            yield from self.groups(seed=shuffle_seed, number=number, batch_size=batch_size)
+
+        return self._batched(one_pass, batch_size=batch_size, keep=shuffle_seed is None)
 
     def batches(self, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """One pass in the order of the files: `window` is float32 (n, look_back, features), the
-        other columns are (n,); n is `batch_size` but for the last batch.
+        """One pass in the order of the files, for forecasts: `window` is float32 (n, look_back,
+        features), `target` (scaled), `price` at the window's end and `target_price` are float32
+        (n,), `target_timestamp` int64 (n,); n is `batch_size` but for the last batch.
 
-        Raises ModelError when the pass ends with other than the feed's number of windows. The
-        caller hushes third parties' warnings: filters are the whole process's, and this may run
-        in a thread of TensorFlow's.
+        The caller hushes third parties' warnings, as with all passes: filters are the whole
+        process's, and a pass may run in a thread of TensorFlow's.
         """
-        served = 0
-        with self.converter.make_tf_dataset(
-            batch_size=batch_size,
+        left: dict[str, np.ndarray] = {}
+        for group in self._framed(seed=None, number=0, batch_size=batch_size):
+            for start in range(0, len(group), batch_size):
+                some = group.taken(slice(start, start + batch_size))
+                more = {
+                    "window": some.windows(self.look_back),
+                    "target": some.target,
+                    "price": some.price,
+                    "target_timestamp": some.target_timestamp,
+                    "target_price": some.target_price,
+                }
+                if left:
+                    more = {name: np.concatenate([left[name], more[name]]) for name in more}
+                if len(more["target"]) >= batch_size:
+                    yield {name: column[:batch_size] for name, column in more.items()}
+                    more = {name: column[batch_size:] for name, column in more.items()}
+                left = more
+        if left and len(left["target"]):
+            yield left
+
+    def newest(self, timestamp: int) -> Framed | None:
+        """The window that ends at the point of this label (ms UTC), whatever comes after it; None
+        where it is not whole."""
+        index = timestamp // self.frame.step_ms
+        columns = self.stored.read(index // self.frame.size)
+        return framing.newest(self.frame, columns, self.scaler, index=index)
+
+    def groups(
+        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
+    ) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
+        """One pass as (values, starts, targets) of some blocks at a time, see `Framed`: window i of
+        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from, by
+        its own way of reading; the windows and their order are the same on every way."""
+        framed = self._framed(seed=seed, number=number, batch_size=batch_size, reading=reading)
+        with contextlib.closing(framed):
+            for group in framed:
+                yield group.values, group.starts, group.target
+
+    def _framed(
+        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
+    ) -> Generator[Framed, None, None]:
+        """One pass through a reader of its own, which is closed with it."""
+        expected, served = self.served(batch_size=batch_size), 0
+        if expected == 0:
+            return
+        files = self._files(number=number, batch_size=batch_size)
+        _check_files([self.converter.file_urls[n] for n in files], self.stored.folder)
+        shuffled = seed is not None
+        blocks = SHUFFLED_BLOCKS if shuffled else GROUPED_BLOCKS
+        reader = (reading or _by_tensorflow)(
+            replace_files(self.converter, files),
+            batch_size=blocks,
             num_epochs=1,
             workers_count=1,
             # petastorm's thread pool can take "not begun" for "done" and lose a pass.
             reader_pool_type="dummy",
-            shuffle_row_groups=False,
-        ) as dataset:
-            for batch in dataset.as_numpy_iterator():
-                columns = batch._asdict()
-                shape = (-1, self.look_back, self.features)
-                served += len(columns["window"])
-                yield {**columns, "window": columns["window"].reshape(shape)}
-        if served != len(self):
-            raise ModelError(
-                f"a pass over the windows served {served}, expected {len(self)}: their files under "
-                f"{self.converter.cache_dir_url} have changed meanwhile"
-            )
+            shuffle_row_groups=shuffled,
+            shuffle_rows=shuffled,
+            seed=reader_seed(seed, number) if seed is not None else None,
+        )
+        try:
+            with reader as rows:
+                for place, columns in enumerate(rows):
+                    group = self.framed(columns, number=number, batch_size=batch_size)
+                    if seed is not None:
+                        chance = np.random.default_rng([seed, number, place])
+                        group = group.taken(chance.permutation(len(group)))
+                    served += len(group)
+                    if len(group):
+                        yield group
+        except OSError as error:
+            raise _unreadable(self.stored.folder, error) from error
+        self._check(served, expected)
 
-    def dataset(self, *, batch_size: int, shuffle_seed: int | None = None) -> Any:
-        """A `tf.data.Dataset` of (window, target) that Keras can go through once an epoch.
+    def framed(
+        self, columns: Mapping[str, np.ndarray], *, number: int = 0, batch_size: int = 1
+    ) -> Framed:
+        """The feed's windows of some rows of the converter's data set, in their order.
 
-        With a seed the windows are shuffled anew each epoch, in the same way on every run.
-        Without one they are the same rows in the same order every time, kept in memory.
+        `columns` is what petastorm gives for the rows; `number` and `batch_size` tell which windows
+        are a shard's. To be used where a framework reads the converter by itself.
         """
+        found = framing.whole(self.frame, columns, first=self.first, last=self.last)
+        if self.shard_of is not None:
+            begin, size = self._share(number, batch_size)
+            places = {int(block): place for place, block in enumerate(self.stored.blocks)}
+            rows = [places[int(block)] for block in columns["block"]]
+            # The how-manieth of the part's windows each one is.
+            ranks = self.offsets[rows][:, None] + np.cumsum(found, axis=1) - 1
+            found &= (ranks - begin) % self.windows < size
+        return framing.framed(self.frame, columns, self.scaler, found)
+
+    def _share(self, number: int, batch_size: int) -> tuple[int, int]:
+        """The first of the part's windows that is this shard's in a pass, and how many are: they
+        go on from the last window to the first. What is left over moves on with every pass."""
+        assert self.shard_of is not None
+        size = self.served(batch_size=batch_size)
+        left_over = self.dropped(batch_size=batch_size)
+        return (number * left_over + self.shard_of[0] * size) % self.windows, size
+
+    def _files(self, *, number: int = 0, batch_size: int = 1) -> list[int]:
+        """The files that a pass has to read: those with a window of the part, or of the shard."""
+        counts = np.diff(self.offsets, append=self.windows)
+        wanted = counts > 0
+        if self.shard_of is not None:
+            begin, size = self._share(number, batch_size)
+            # A block's windows are its first and those up to its last, counted from the share's.
+            first = (self.offsets - begin) % self.windows
+            wanted &= (first < size) | (first + counts > self.windows)
+        return sorted({int(n) for n in self.stored.files[wanted]})
+
+    def _batched(
+        self,
+        groups: Callable[[], Iterator[tuple[np.ndarray, ...]]],
+        *,
+        batch_size: int,
+        keep: bool,
+    ) -> Any:
+        """Groups of blocks → batches of windows, gathered by TensorFlow in pieces."""
         import tensorflow as tf
 
-        def one_pass() -> Iterator[tuple[Any, Any]]:
-            for batch in self.batches(batch_size=batch_size):
-                yield batch["window"], batch["target"]
+        look_back, features = self.look_back, self.features
+        piece = max(1, _PIECE_BYTES // (4 * look_back * features))
+        # A few points at a time: fewer places to look up.
+        step = max(n for n in range(1, max(1, 4 // features) + 1) if look_back % n == 0)
+        places = np.arange(0, look_back, step, dtype=np.int32)
+
+        def pieces(values: Any, starts: Any, targets: Any) -> Any:
+            steps = tf.shape(values)[0] - step + 1
+            runs = tf.stack([values[n : n + steps] for n in range(step)], axis=1)
+
+            def windows(start: Any) -> tuple[Any, Any]:
+                some = starts[start : start + piece]
+                window = tf.gather(runs, some[:, None] + places)
+                return (
+                    tf.reshape(window, (-1, look_back, features)),
+                    targets[start : start + piece],
+                )
+
+            begins = tf.data.Dataset.range(0, tf.shape(starts, tf.int64)[0], piece)
+            return begins.map(windows, num_parallel_calls=2, deterministic=True)
 
         dataset = tf.data.Dataset.from_generator(
-            one_pass,
+            groups,
             output_signature=(
-                tf.TensorSpec((None, self.look_back, self.features), tf.float32),
+                tf.TensorSpec((None, features), tf.float32),
+                tf.TensorSpec((None,), tf.int32),
                 tf.TensorSpec((None,), tf.float32),
             ),
         )
-        if shuffle_seed is None:
-            return dataset.cache().prefetch(2)
-        return (
-            dataset.unbatch()
-            .shuffle(min(len(self), 100_000), seed=shuffle_seed, reshuffle_each_iteration=True)
-            .batch(batch_size)
-            .prefetch(2)
+        dataset = dataset.cache() if keep else dataset.prefetch(1)
+        return dataset.flat_map(pieces).rebatch(batch_size).prefetch(4)
+
+    def _check(self, served: int, expected: int) -> None:
+        if served != expected:
+            raise ModelError(
+                f"a pass over the windows served {served}, expected {expected}: their files under "
+                f"{self.stored.folder} have changed meanwhile; run the command again"
+            )
+
+
+def make_feed(
+    blocks: Stored, scaler: Scaler, *, after_ms: int | None = None, until_ms: int | None = None
+) -> Feed:
+    """The feed of the windows whose target's time lies in (`after_ms`, `until_ms`], in ms UTC.
+
+    How many there are is known without a pass: of the blocks that lie in the part as a whole from
+    their counts, of those at its ends by framing them.
+    """
+    frame = blocks.frame
+    first = None if after_ms is None else after_ms // frame.step_ms + 1
+    last = None if until_ms is None else until_ms // frame.step_ms
+    begin = blocks.blocks * frame.size + frame.horizon
+    end = begin + frame.size - 1
+    counts = blocks.counts.copy()
+    lowest = np.iinfo(np.int64).min if first is None else first
+    highest = np.iinfo(np.int64).max if last is None else last
+    counts[(end < lowest) | (begin > highest)] = 0
+    cut = (counts > 0) & ((begin < lowest) | (end > highest))
+    for place in np.flatnonzero(cut):
+        columns = blocks.read(int(blocks.blocks[place]))
+        counts[place] = framing.whole(frame, columns, first=first, last=last).sum()
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return Feed(blocks, scaler, first, last, offsets[:-1], int(offsets[-1]))
+
+
+@contextmanager
+def _by_tensorflow(
+    converter: SparkDatasetConverter, **settings: Any
+) -> Iterator[Iterator[dict[str, np.ndarray]]]:
+    import tensorflow as tf
+
+    try:
+        with converter.make_tf_dataset(**settings) as dataset:
+            yield (batch._asdict() for batch in dataset.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        raise OSError(str(error)) from error
+
+
+def reader_seed(seed: int, number: int) -> int:
+    """What petastorm's reader is given for a pass: zero would mean any order to it."""
+    return 1 + int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+
+
+def replace_files(converter: SparkDatasetConverter, files: list[int]) -> SparkDatasetConverter:
+    """The converter of some of its files; no list at all would be its whole folder."""
+    from petastorm.spark import SparkDatasetConverter
+
+    urls = [converter.file_urls[n] for n in files]
+    return SparkDatasetConverter(converter.cache_dir_url, urls, len(converter))
+
+
+class _Pass:
+    """One pass over groups that another thread goes through and this one may end."""
+
+    def __init__(self, groups: Generator[tuple[np.ndarray, ...], None, None]) -> None:
+        self._groups = groups
+        self._lock = threading.Lock()
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> _Pass:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, ...]:
+        with self._lock:
+            try:
+                return next(self._groups)
+            except ModelError as error:
+                self.failure = error
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._groups.close()
+
+
+def _check_files(urls: list[str], folder: Path) -> None:
+    """petastorm waits half a minute for a file that is not there."""
+    gone = [url for url in urls if not Path(url.removeprefix("file://")).exists()]
+    if gone:
+        raise ModelError(
+            f"{len(gone)} of {len(urls)} files of the windows' blocks under {folder} are gone: run "
+            "the command again, and leave the cache alone while it runs"
         )
 
 
-def make_feed(windows: DataFrame, *, look_back: int, features: int, cache: Path) -> Feed:
-    """Write the windows to a new folder under `cache`; float32 from here on.
+def _unreadable(folder: Path, error: BaseException) -> ModelError:
+    """The line of TensorFlow's text that names the cause."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = next((line for line in reversed(lines) if "Error: " in line), lines[0])
+    return ModelError(
+        f"the windows' blocks under {folder} cannot be read ({reason.split('Error: ')[-1].strip()})"
+        ": run the command again"
+    )
 
-    The caller removes `cache` when the feed is done with.
-    """
-    from pyspark.sql import functions as F
 
+def _parts(folder: Path) -> list[Path]:
+    """The part files, in the order that they are read in."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def _index(path: Path, frame: Frame) -> dict[str, list[int]]:
+    """A file's blocks, and of each how many windows it has."""
+    columns = _columns(path, frame)
+    return {
+        "blocks": columns["block"].tolist(),
+        "counts": framing.whole(frame, columns).sum(axis=1).tolist(),
+    }
+
+
+def _columns(path: Path, frame: Frame, *, block: int | None = None) -> dict[str, np.ndarray]:
+    import pyarrow.parquet as pq
+
+    filters = None if block is None else [("block", "=", block)]
+    table = pq.read_table(path, filters=filters, partitioning=None)
+    columns = {"block": table["block"].to_numpy()}
+    for name in ("price", *frame.columns):
+        values = table[name].combine_chunks()
+        columns[name] = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, frame.length)
+    return columns
+
+
+@contextmanager
+def _converter(spark: SparkSession, folder: Path, rows: int) -> Iterator[SparkDatasetConverter]:
+    """Given a DataFrame, the converter would keep plan and folder for the whole process, and
+    serve them again when the folder is gone. Given a path it keeps nothing, but insists on the
+    setting; and nobody calls its `delete`, which would remove the folder."""
     with third_party_warnings_hushed():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
 
-    folder = cache / secrets.token_hex(8)
-    single = {"double": "float", "array<double>": "array<float>"}
-    windows.select(
-        *[F.col(name).cast(single.get(kind, kind)).alias(name) for name, kind in windows.dtypes]
-    ).write.parquet(file_url(folder))
+    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
     link = None if _PLAIN.fullmatch(str(folder)) else _linked(folder)
-    # Given a DataFrame, the converter would keep plan and folder for the whole process, and serve
-    # them again when the folder is gone. Given a path it keeps nothing, but insists on the setting.
-    spark = windows.sparkSession
-    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(cache))
-    place = folder if link is None else link / folder.name
-    with third_party_warnings_hushed():
-        converter = make_spark_converter(file_url(place))
-    converter.file_urls.sort()
-    feed = Feed(converter, look_back, features)
-    if link is not None:
-        weakref.finalize(feed, shutil.rmtree, link, ignore_errors=True)
-    return feed
+    try:
+        place = folder if link is None else link / folder.name
+        with third_party_warnings_hushed():
+            converter = make_spark_converter(file_url(place))
+        converter.file_urls[:] = [file_url(place / path.name) for path in _parts(folder)]
+        if len(converter) != rows:
+            raise ModelError(
+                f"found {len(converter)} blocks under {folder}, expected {rows}: remove the folder "
+                "and run the command again"
+            )
+        yield converter
+    finally:
+        if link is not None:
+            shutil.rmtree(link, ignore_errors=True)
 
 
 def _linked(folder: Path) -> Path:

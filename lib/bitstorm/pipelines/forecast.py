@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +19,12 @@ from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.train import numeric_columns, read_points
+from bitstorm.pipelines.train import frame_of, numeric_columns, read_points, stored_blocks
 from bitstorm.report.plots import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
+from bitstorm.transform.resample import with_segment
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -58,27 +56,19 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     _check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
-    cache = context.workspace.cache / f"windows-{os.getpid()}"
+    frame = frame_of(snapshot, settings, chosen.record["features"])
     with context.spark("forecast") as spark:
-        from pyspark.sql import functions as F
-
-        try:
-            points = read_points(spark, snapshot, settings)
-            rows = points.transform(
-                windows.to_windows,
-                features=chosen.record["features"],
-                look_back=settings.look_back,
-                scaler=scaler,
-            )
-            late = rows.where(F.col("target_timestamp") > split.train_until_ms)
-            frame = _predictions(late, network, chosen, settings, scaler, cache)
-            # Not there when the series was cut a moment ago: then there is no forecast from now.
-            newest = rows.where(F.col("timestamp") == snapshot.manifest.last_ms).collect()
-            overview = _overview(points, snapshot, observations=_observations(context, snapshot))
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
-    validation = frame[frame["timestamp"] <= split.validate_until_ms]
-    test = frame[frame["timestamp"] > split.validate_until_ms].reset_index(drop=True)
+        points = read_points(spark, snapshot)
+        with stored_blocks(context, spark, points, snapshot, frame) as stored:
+            feed = windows.make_feed(stored, scaler, after_ms=split.train_until_ms)
+            if len(feed) == 0:
+                raise DataError("there is no whole window after the training part: collect more")
+            found = forecasts.predict(network, feed, scaler=scaler, target=settings.target)
+            # None when the series was cut a moment ago: then there is no forecast from now.
+            newest = feed.newest(_last_ms(snapshot))
+        overview = _overview(points, snapshot, observations=_observations(context, snapshot))
+    validation = found[found["timestamp"] <= split.validate_until_ms]
+    test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
     if test.empty or validation.empty:
         raise DataError(
             f"found {len(validation)} windows in the validation part of run {chosen.name} and "
@@ -88,10 +78,13 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     band = _interval(validation, level=context.settings.forecast.level)
     table = _table(test, band)
     following = math.nan
-    if newest:
-        window = np.array(newest[0]["window"]).reshape(settings.look_back, -1)
+    if newest is not None:
         following = forecasts.predict_one(
-            network, window, origin=newest[0]["price"], scaler=scaler, target=settings.target
+            network,
+            newest.windows(settings.look_back)[0],
+            origin=float(newest.price[0]),
+            scaler=scaler,
+            target=settings.target,
         )
     lower, upper = band.around(np.array([following]))
     frequency = chosen.record["frequency"]
@@ -204,31 +197,6 @@ def _observations(context: Context, snapshot: Snapshot) -> int | None:
     return None if prices is None else prices.manifest.rows
 
 
-def _predictions(
-    rows: DataFrame,
-    network: Any,
-    run: Run,
-    settings: Training,
-    scaler: Scaler,
-    cache: Path,
-) -> pd.DataFrame:
-    from pyspark.sql import functions as F
-
-    # The feed makes every double a float32, which is what prices are stored as.
-    known = rows.where(F.col("target").isNotNull()).select(
-        "window", "target_timestamp", "price", "target_price"
-    )
-    feed = windows.make_feed(
-        known,
-        look_back=settings.look_back,
-        features=len(run.record["features"]),
-        cache=cache,
-    )
-    if len(feed) == 0:
-        raise DataError("there is no whole window after the training part: collect more")
-    return forecasts.predict(network, feed, scaler=scaler, target=settings.target)
-
-
 def _interval(validation: pd.DataFrame, *, level: float) -> Interval:
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
     return evaluation.interval(residuals, level=level)
@@ -257,12 +225,19 @@ def _overview(points: DataFrame, snapshot: Snapshot, *, observations: int | None
     manifest = snapshot.manifest
     assert manifest.first_ms is not None and manifest.last_ms is not None
     before = F.col("timestamp") <= manifest.last_ms - DAY_MS
-    found = points.agg(
-        F.count_if("imputed").alias("imputed"),
-        F.max("segment").alias("cuts"),
-        F.max_by("price", "timestamp").alias("price"),
-        F.max_by(F.when(before, F.col("price")), F.when(before, F.col("timestamp"))).alias("then"),
-    ).collect()[0]
+    step = duration_ms(manifest.details["frequency"])
+    found = (
+        points.transform(with_segment, step_ms=step)
+        .agg(
+            F.count_if("imputed").alias("imputed"),
+            F.max("segment").alias("cuts"),
+            F.max_by("price", "timestamp").alias("price"),
+            F.max_by(F.when(before, F.col("price")), F.when(before, F.col("timestamp"))).alias(
+                "then"
+            ),
+        )
+        .collect()[0]
+    )
     change = None if found["then"] is None else 100 * (found["price"] / found["then"] - 1)
     return {
         "span": {

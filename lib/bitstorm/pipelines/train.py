@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import shutil
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from bitstorm import __version__
 from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
-from bitstorm.model import runs, scaling, windows
-from bitstorm.model.runs import Run
+from bitstorm.model import backend, blocks, scaling, windows
+from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.model.windows import Feed
+from bitstorm.model.windows import Feed, Stored
+from bitstorm.pipelines import fitting
 from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.fitting import Attempt
+from bitstorm.pipelines.warm_up import rows_needed
 from bitstorm.schema import indicator_table
-from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.resample import with_segment
+from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -48,47 +47,21 @@ class Trained:
     seconds: float
 
 
-def train(context: Context) -> Trained:
-    """Fit the network on the oldest part of the indicators, stop on the part after it."""
-    settings = context.settings.training
-    snapshot = snapshots.required(
-        context.workspace.indicators,
-        snapshot=context.snapshot,
-        hint="run `bitstorm indicators` first",
-    )
-    snapshots.check_content(snapshot)
-    features = settings.features or DEFAULT_FEATURES[settings.target]
-    _check_features(features, snapshot)
-    _check_length(snapshot, features, settings)
-    split = _split(snapshot, settings)
-    cache = context.workspace.cache / f"windows-{os.getpid()}"
-    with context.spark("train") as spark:
-        from pyspark.sql import functions as F
+def train(context: Context, *, resume: str | None = None, accept_snapshot: bool = False) -> Trained:
+    """Fit the network on the oldest part of the indicators, stop on the part after it.
 
-        try:
-            points = read_points(spark, snapshot, settings)
-            scaler = _fit_scaler(points, features, split, settings)
-            rows = points.transform(
-                windows.to_windows, features=features, look_back=settings.look_back, scaler=scaler
-            )
-            known = with_part(rows.where(F.col("target").isNotNull()), split)
-            counts = _counts(known, features, settings)
-            feeds = {
-                part: windows.make_feed(
-                    known.where(F.col("part") == part).select("window", "target"),
-                    look_back=settings.look_back,
-                    features=len(features),
-                    cache=cache,
-                )
-                for part in ("training", "validation")
-            }
-            run = _fit(context, snapshot, split, features, scaler, feeds, counts)
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
+    With `resume` go on with that run after its last complete epoch, on its own snapshot or, when
+    it is accepted, on the context's.
+    """
+    with (
+        fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
+        prepared(context, attempt) as ready,
+    ):
+        run = fitting.fit(context, attempt, **vars(ready))
     record = run.record
     return Trained(
         run=run.name,
-        indicators=snapshot.id,
+        indicators=record["indicators"],
         windows=record["windows"]["training"],
         validation_windows=record["windows"]["validation"],
         **{k: record["fitted"][k] for k in ("epochs", "best_epoch", "best_validation_loss")},
@@ -96,92 +69,115 @@ def train(context: Context) -> Trained:
     )
 
 
-def read_points(spark: SparkSession, snapshot: Snapshot, settings: Training) -> DataFrame:
-    """The grid's points with their segment, position and target."""
-    details = snapshot.manifest.details
-    table = indicator_table(details["windows"])
-    return (
-        petastorm_io.read_spark(spark, snapshot, table)
-        .transform(with_segment, step_ms=duration_ms(details["frequency"]))
-        .transform(windows.with_target, horizon=settings.horizon, target=settings.target)
-    )
+@dataclass(frozen=True)
+class Prepared:
+    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+
+    features: list[str]
+    split: Split
+    scaler: Scaler
+    warm_up: dict[str, int]
+    feeds: dict[str, Feed]
+    counts: dict[str, int]
 
 
-def _fit(
-    context: Context,
-    snapshot: Snapshot,
-    split: Split,
-    features: list[str],
-    scaler: Scaler,
-    feeds: dict[str, Feed],
-    counts: dict[str, int],
-) -> Run:
-    context.load_tensorflow()
-    import keras
-
-    from bitstorm.model import network, training
-
-    settings = context.settings.training
-    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
-    keras.utils.set_random_seed(settings.seed)
-    model = network.build(
-        look_back=settings.look_back,
-        features=len(features),
-        units=settings.units,
-        dropout=settings.dropout,
-        learning_rate=settings.learning_rate,
-    )
-    folder = runs.new_folder(context.workspace.checkpoints)
-    fitted = training.fit(
-        model,
-        train=feeds["training"],
-        validation=feeds["validation"],
-        epochs=settings.epochs,
-        patience=settings.patience,
-        batch_size=batch_size,
-        seed=settings.seed,
-        folder=folder,
-        progress=lambda text: context.console.progress(f"    {text}"),
-    )
-    record = {
-        "run": folder.name,
-        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "indicators": snapshot.id,
-        "prices": snapshot.manifest.details["prices"],
-        "frequency": snapshot.manifest.details["frequency"],
-        "settings": settings.model_dump(),
-        "features": features,
-        "batch_size": batch_size,
-        "scaler": scaler.to_json(),
-        "split": vars(split),
-        "windows": counts,
-        "fitted": vars(fitted),
-        "versions": {
-            "bitstorm": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("tensorflow", "keras", "petastorm", "pyspark")},
-        },
+@contextmanager
+def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
+    """The data of a run; the feeds can be read for as long as the block lasts."""
+    settings, snapshot = attempt.settings, attempt.snapshot
+    backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
+    features = settings.features or DEFAULT_FEATURES[settings.target]
+    _check_features(features, snapshot)
+    _check_length(snapshot, features, settings)
+    split = attempt.split or _split(snapshot, settings)
+    frame = frame_of(snapshot, settings, features)
+    warm_up = {
+        "needed": rows_needed(
+            features,
+            windows=snapshot.manifest.details["windows"],
+            look_back=settings.look_back,
+            horizon=settings.horizon,
+        ),
+        "had": snapshot.manifest.rows,
     }
-    return runs.finish(folder, record)
+    with context.spark("train") as spark:
+        points = read_points(spark, snapshot)
+        scaler = attempt.scaler or _fit_scaler(points, frame, split)
+        with stored_blocks(context, spark, points, snapshot, frame) as stored:
+            feeds = {
+                part: windows.make_feed(stored, scaler, after_ms=after, until_ms=until)
+                for part, (after, until) in spans(split).items()
+            }
+            counts = _counts(feeds, features, settings)
+            yield Prepared(features, split, scaler, warm_up, feeds, counts)
 
 
-def with_part(rows: DataFrame, split: Split) -> DataFrame:
-    """Append `part`, one of PARTS: the one that the window's target lies in."""
+def frame_of(snapshot: Snapshot, settings: Training, features: list[str]) -> Frame:
+    """What the settings say a window over the snapshot's grid is made of."""
+    return Frame(
+        look_back=settings.look_back,
+        horizon=settings.horizon,
+        features=tuple(features),
+        target=settings.target,
+        step_ms=duration_ms(snapshot.manifest.details["frequency"]),
+    )
+
+
+def read_points(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
+    """The grid's points with their `index` (timestamp // step, int64)."""
     from pyspark.sql import functions as F
 
-    target = F.col("target_timestamp")
-    return rows.withColumn(
-        "part",
-        F.when(target <= split.train_until_ms, PARTS[0])
-        .when(target <= split.validate_until_ms, PARTS[1])
-        .otherwise(PARTS[2]),
-    )
+    details = snapshot.manifest.details
+    table = indicator_table(details["windows"])
+    step = duration_ms(details["frequency"])
+    points = petastorm_io.read_spark(spark, snapshot, table)
+    return points.withColumn("index", F.expr(f"timestamp div {step}"))
 
 
-def _counts(known: DataFrame, features: list[str], settings: Training) -> dict[str, int]:
+@contextmanager
+def stored_blocks(
+    context: Context, spark: SparkSession, points: DataFrame, snapshot: Snapshot, frame: Frame
+) -> Iterator[Stored]:
+    """The snapshot's points as the converter's data set of blocks, for every part of the series.
+
+    Of an earlier run where there is one of this snapshot and frame; the console says which.
+    """
+    cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
+    first, last = _span(snapshot)
+
+    def rows() -> DataFrame:
+        context.console.progress("    writing the windows' blocks")
+        files = windows.files_for((last - first) // frame.step_ms + 1, frame)
+        names = ["index", "price", "imputed", *frame.columns]
+        return blocks.to_rows(in_blocks(points.select(*names), cut), frame, files=files)
+
+    with windows.stored(
+        spark,
+        frame,
+        rows,
+        cache=context.workspace.cache / "blocks",
+        # Another data set may have a snapshot of the same number.
+        source={"snapshot": snapshot.id, "manifest": snapshot.manifest.hash},
+        limit_bytes=context.settings.training.cache_mb * 2**20,
+    ) as stored:
+        if stored.reused:
+            context.console.progress("    the windows' blocks are those of an earlier run")
+        yield stored
+
+
+def spans(split: Split) -> dict[str, tuple[int | None, int | None]]:
+    """The parts by name; a window belongs to the one that its target's time, (after, until], lies
+    in."""
+    return {
+        "training": (None, split.train_until_ms),
+        "validation": (split.train_until_ms, split.validate_until_ms),
+        "test": (split.validate_until_ms, None),
+    }
+
+
+def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> dict[str, int]:
     """Windows of each part. Raises DataError, before TensorFlow is loaded, where one has none."""
-    found = {row["part"]: row["count"] for row in known.groupBy("part").count().collect()}
-    counts = {part: found.get(part, 0) for part in PARTS}
+    counts = {part: len(feed) for part, feed in feeds.items()}
     if 0 in counts.values():
         raise DataError(
             f"found {', '.join(f'{n} {part}' for part, n in counts.items())} windows, expected "
@@ -192,22 +188,30 @@ def _counts(known: DataFrame, features: list[str], settings: Training) -> dict[s
     return counts
 
 
-def _fit_scaler(points: DataFrame, features: list[str], split: Split, settings: Training) -> Scaler:
+def _fit_scaler(points: DataFrame, frame: Frame, split: Split) -> Scaler:
     from pyspark.sql import functions as F
 
+    cut = Blocks(SIZE, after=frame.horizon)
+    own = in_blocks(points.select("index", "timestamp", "price", "imputed"), cut)
+    learnt = blocks.with_target(own, frame).where(
+        cut.owned() & (F.col("target_timestamp") <= split.train_until_ms)
+    )
     known = points.where(F.col("timestamp") <= split.train_until_ms)
-    learnt = points.where(F.col("target_timestamp") <= split.train_until_ms)
-    by_return = settings.target == "log_return"
+    by_return = frame.target == "log_return"
     return Scaler(
-        scaling.fit(known, features, method="standard" if by_return else "min_max"),
+        scaling.fit(known, frame.features, method="standard" if by_return else "min_max"),
         scaling.fit(learnt, ["target"], method="deviation" if by_return else "min_max")["target"],
     )
 
 
 def _split(snapshot: Snapshot, settings: Training) -> Split:
+    return _split_of(*_span(snapshot), settings)
+
+
+def _span(snapshot: Snapshot) -> tuple[int, int]:
     first, last = snapshot.manifest.first_ms, snapshot.manifest.last_ms
     assert first is not None and last is not None  # an empty snapshot is never published
-    return _split_of(first, last, settings)
+    return first, last
 
 
 def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
@@ -225,8 +229,7 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     What only the points themselves show, such as holes, is left to `_counts`.
     """
     manifest = snapshot.manifest
-    first, last = manifest.first_ms, manifest.last_ms
-    assert first is not None and last is not None  # an empty snapshot is never published
+    first, last = _span(snapshot)
     step = duration_ms(manifest.details["frequency"])
     # These two have a value at the very first point, the others at the second or later.
     late = 0 if set(features) <= {"price", "drawdown"} else 1

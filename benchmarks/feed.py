@@ -1,0 +1,438 @@
+"""Windows of one long series of minutes in batches, beside everybody else's way of feeding them.
+
+One feature, look-back 60, batches of 256, one pass over all windows; cuts, imputed points and
+counts included. All ways serve the same windows, which is checked while they warm up. Ratios,
+greater is better: `vs_stock` (the seconds of one row per window and `make_tf_dataset` as it is,
+over ours), `vs_in_memory` (of a numpy array framed in `tf.data`), `shuffled_vs_stock`,
+`convert_vs_stock` (from points to a converter). Smaller is better: `disk_vs_series` (bytes over
+four for each row), `wide_lookback_cost` (look-back 240 over 60: seconds or bytes to convert,
+whichever grew more).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import landing
+from benchmarks.harness import Outcome, interleaved, medians
+from benchmarks.landing import MINUTE_MS, START_MS
+from bitstorm.model import blocks, windows
+from bitstorm.model.framing import Frame
+from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+from bitstorm.transform.blocks import Blocks, in_blocks
+from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ROWS = 1_000_000
+RUNS = 7
+# Its conversion takes ten seconds, and is far from its bound.
+STOCK_CONVERSIONS = 3
+LOOK_BACK, WIDE, BATCH = 60, 240, 256
+# What takes minutes is measured on the first rows, and stated as if it were on all.
+FEW = {"petastorm_ngram": 2_000, "torch_dataloader": 100_000}
+FILES = 8
+CUTS = 9
+
+# A pass: batches of windows (n, look_back, 1) and targets (n,), as whatever has a shape.
+Pass = Iterator[tuple[Any, Any]]
+
+
+def run(rows: int = ROWS) -> Outcome:
+    """All comparisons."""
+    hush_loggers()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+        return _run(Path(scratch), rows)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A walk of minutes with cuts and imputed points; `files` hold `timestamp`, `price`,
+    `imputed`, `segment` and `log_return`, the arrays the same. `scaler` is fitted on all of it."""
+
+    files: list[Path]
+    table: pa.Table
+    scaler: Scaler
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """Scaled log returns, float32; NaN after a cut."""
+        found = self.table["log_return"].to_numpy()
+        return self.scaler.features["log_return"].forward(found).astype(np.float32)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The scaled log return to the next point, float32; NaN where it is imputed or cut off."""
+        then = self.table["log_return"].to_numpy().copy()
+        then[self.table["imputed"].to_numpy()] = np.nan
+        scaled = self.scaler.target.forward(then).astype(np.float32)
+        return np.append(scaled[1:], np.float32(np.nan))
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Rows that end a whole window whose target is known, by time."""
+        bad = np.concatenate([[0], np.cumsum(np.isnan(self.scaled))])
+        last = np.arange(LOOK_BACK - 1, len(self.scaled))
+        whole = bad[last + 1] == bad[last + 1 - LOOK_BACK]
+        return last[whole & ~np.isnan(self.targets[last])]
+
+
+def write_series(folder: Path, rows: int) -> Series:
+    """The same series for the same `rows`."""
+    chance = np.random.default_rng(rows)
+    segment = np.arange(rows) * (CUTS + 1) // rows
+    index = START_MS // MINUTE_MS + np.arange(rows) + 1_000 * segment
+    price = np.exp(math.log(20_000) + np.cumsum(chance.normal(0, 5e-4, rows))).astype(np.float32)
+    imputed = chance.random(rows) < 0.001
+    imputed[np.flatnonzero(np.diff(segment, prepend=-1))] = False
+    exact = price.astype(np.float64)
+    returns = np.log1p(np.diff(exact, prepend=np.nan) / np.concatenate([[np.nan], exact[:-1]]))
+    returns[np.diff(segment, prepend=-1) != 0] = np.nan
+    table = pa.table(
+        {
+            "timestamp": index * MINUTE_MS,
+            "price": price,
+            "imputed": imputed,
+            "segment": segment,
+            "log_return": pa.array(returns, from_pandas=True),
+        }
+    )
+    folder.mkdir(parents=True)
+    paths = [folder / f"part-{number}.parquet" for number in range(FILES)]
+    edges = np.linspace(0, rows, FILES + 1, dtype=int)
+    for path, begin, end in zip(paths, edges[:-1], edges[1:], strict=True):
+        pq.write_table(table.slice(begin, end - begin), path)
+    observed = returns[1:][~imputed[1:]]
+    scaler = Scaler(
+        {"log_return": Scale(float(np.nanmean(returns)), float(np.nanstd(returns)))},
+        Scale(0.0, float(np.sqrt(np.nanmean(observed**2)))),
+    )
+    return Series(paths, table, scaler)
+
+
+def _run(scratch: Path, rows: int) -> Outcome:
+    series = write_series(scratch / "series", rows)
+    context = landing.context(scratch / "workspace")
+    context.load_tensorflow()
+    notes: dict[str, Any] = {}
+    with context.spark("benchmark") as spark, ExitStack() as held:
+        conversions = medians(
+            interleaved(
+                {
+                    "convert_ours": lambda n: _converted(spark, series, LOOK_BACK, scratch, n),
+                    "convert_stock": lambda n: _stock_converted(spark, series, scratch, n),
+                    "convert_ours_wide": lambda n: _converted(spark, series, WIDE, scratch, n),
+                },
+                runs=RUNS,
+                at_most={"convert_stock": STOCK_CONVERSIONS},
+            )
+        )
+        stored = {
+            look_back: held.enter_context(_stored(spark, series, look_back, scratch / "kept"))
+            for look_back in (LOOK_BACK, WIDE)
+        }
+        feed = windows.make_feed(stored[LOOK_BACK], series.scaler)
+        stock = stock_converter(spark, series, scratch / "stock")
+        passes: dict[str, Callable[[int], Pass]] = {
+            "ours": lambda _: _epoch(feed, seed=None, number=0),
+            "ours_shuffled": lambda number: _epoch(feed, seed=1, number=number),
+            "stock": lambda _: by_stock(stock),
+            "in_memory": lambda _: in_memory(series),
+            "keras_timeseries": lambda _: by_keras(series),
+        }
+        expected = keys(_plain(series))
+        if len(feed) != len(expected):
+            raise AssertionError(f"counted {len(feed)} windows, expected {len(expected)}")
+        seconds = interleaved(
+            {name: partial(_timed, way, expected) for name, way in passes.items()}, runs=RUNS
+        )
+        results = {**medians(seconds), **conversions}
+        for name, some in FEW.items():
+            if name == "torch_dataloader" and importlib.util.find_spec("torch") is None:
+                notes[name] = "not measured: PyTorch is not installed"
+                continue
+            few = write_series(scratch / name, min(rows, some))
+            way = partial(_FEW_WAYS[name], few)
+            if name == "petastorm_ngram":
+                write_points(spark, few, scratch / "points")
+                way = partial(by_ngram, scratch / "points")
+            found = keys(_plain(few))
+            timed = medians(interleaved({name: partial(_timed, way, found)}, runs=3))[name]
+            results[name] = timed * len(expected) / len(found)
+            notes[name] = f"from {len(found):,} windows, stated for {len(expected):,}"
+        disk = {look_back: _bytes(one.folder) for look_back, one in stored.items()}
+        notes["disk_bytes"] = {
+            "ours": disk[LOOK_BACK],
+            "ours_wide": disk[WIDE],
+            "stock": _bytes(Path(stock.cache_dir_url.removeprefix("file://"))),
+        }
+        stock.delete()
+    rates = (*passes, *[name for name in FEW if name in results])
+    notes["windows"] = len(expected)
+    notes["windows_per_second"] = {name: round(len(expected) / results[name]) for name in rates}
+    return Outcome(
+        name="feed",
+        rows=rows,
+        results=results,
+        ratios={
+            "vs_stock": results["stock"] / results["ours"],
+            "vs_in_memory": results["in_memory"] / results["ours"],
+            "shuffled_vs_stock": results["stock"] / results["ours_shuffled"],
+            "convert_vs_stock": results["convert_stock"] / results["convert_ours"],
+            "disk_vs_series": disk[LOOK_BACK] / (4 * rows),
+            "wide_lookback_cost": max(
+                results["convert_ours_wide"] / results["convert_ours"],
+                disk[WIDE] / disk[LOOK_BACK],
+            ),
+        },
+        notes=notes,
+    )
+
+
+def _timed(way: Callable[[int], Pass], expected: np.ndarray, number: int) -> float:
+    """Seconds of a pass, whose windows are counted; those of the first are looked at."""
+    if number == 0:
+        check(way(number), expected)
+    began = time.perf_counter()
+    served = sum(target.shape[0] for _, target in way(number))
+    seconds = time.perf_counter() - began
+    if served != len(expected):
+        raise AssertionError(f"{served} windows were served, expected {len(expected)}")
+    return seconds
+
+
+def check(batches: Pass, expected: np.ndarray) -> None:
+    """Raise where a pass serves another set of windows."""
+    found = keys(batches)
+    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-5, atol=1e-4):
+        raise AssertionError(f"other windows were served: {len(found)} for {len(expected)}")
+
+
+def keys(batches: Pass) -> np.ndarray:
+    """A number for each window and its target, ascending: the same for the same set of them."""
+    weights = np.sqrt(np.arange(2, LOOK_BACK + 2))
+    found = []
+    for window, target in batches:
+        flat = np.asarray(window, np.float64).reshape(-1, LOOK_BACK)
+        found.append(flat @ weights + math.pi * np.asarray(target, np.float64))
+    return np.sort(np.concatenate(found))
+
+
+def _plain(series: Series) -> Pass:
+    """All windows as numpy has them, in pieces."""
+    views = np.lib.stride_tricks.sliding_window_view(series.scaled, LOOK_BACK)
+    for ends in np.array_split(series.ends, 20):
+        yield views[ends - LOOK_BACK + 1], series.targets[ends]
+
+
+def _epoch(feed: windows.Feed, *, seed: int | None, number: int) -> Pass:
+    with feed.epoch(batch_size=BATCH, seed=seed, number=number) as batches:
+        yield from batches
+
+
+def _stored(spark: SparkSession, series: Series, look_back: int, cache: Path, **more: Any) -> Any:
+    """Ours, from the points to the converter: blocks, their counts, hashes, all of it synced."""
+    frame = Frame(look_back, 1, ("log_return",), "log_return", MINUTE_MS)
+    cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
+    times = series.table["timestamp"]
+    steps = (times[-1].as_py() - times[0].as_py()) // MINUTE_MS + 1
+
+    def rows() -> DataFrame:
+        points = _points(spark, series).selectExpr(
+            f"timestamp div {MINUTE_MS} AS index", "price", "imputed"
+        )
+        files = windows.files_for(steps, frame)
+        return blocks.to_rows(in_blocks(points, cut), frame, files=files)
+
+    return windows.stored(spark, frame, rows, cache=cache, source=more, limit_bytes=2**40)
+
+
+def _converted(
+    spark: SparkSession, series: Series, look_back: int, scratch: Path, number: int
+) -> None:
+    with _stored(spark, series, look_back, scratch / "again", number=number) as stored:
+        assert not stored.reused
+
+
+def _points(spark: SparkSession, series: Series) -> DataFrame:
+    return spark.read.parquet(*[file_url(file) for file in series.files])
+
+
+def stock_converter(spark: SparkSession, series: Series, cache: Path) -> Any:
+    """As the converter's tutorials do it: one row a window, and the DataFrame handed over."""
+    from petastorm.spark import SparkDatasetConverter, make_spark_converter
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    order = Window.partitionBy("segment").orderBy("timestamp")
+    feature, target = series.scaler.features["log_return"], series.scaler.target
+    then = F.lead(F.when(~F.col("imputed"), F.col("log_return"))).over(order)
+    value = ((F.col("log_return") - feature.shift) / feature.scale).cast("float")
+    rows = (
+        _points(spark, series)
+        .select(
+            F.collect_list(value).over(order.rowsBetween(1 - LOOK_BACK, 0)).alias("window"),
+            ((then - target.shift) / target.scale).cast("float").alias("target"),
+        )
+        .where((F.size("window") == LOOK_BACK) & F.col("target").isNotNull())
+    )
+    cache.mkdir(parents=True, exist_ok=True)
+    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(cache))
+    return make_spark_converter(rows)
+
+
+def _stock_converted(spark: SparkSession, series: Series, scratch: Path, number: int) -> None:
+    cache = scratch / f"stock-{number}"
+    # It would give the same folder for the same plan.
+    stock_converter(spark, series, cache)
+    shutil.rmtree(cache)
+
+
+def by_stock(converter: Any) -> Pass:
+    """`make_tf_dataset` as it is, but for the one epoch."""
+    with converter.make_tf_dataset(batch_size=BATCH, num_epochs=1) as dataset:
+        for batch in dataset:
+            yield batch.window, batch.target
+
+
+def in_memory(series: Series) -> Pass:
+    """A numpy array, framed block by block in `tf.data` and batched anew."""
+    import tensorflow as tf
+
+    size = windows.framing.SIZE
+    values, targets = series.scaled, series.targets
+    wanted = np.zeros(len(values), bool)
+    wanted[series.ends] = True
+    count = -(-len(values) // size)
+    rest = count * size - len(values)
+    padded = np.pad(values, (LOOK_BACK - 1, rest))
+    views = np.lib.stride_tricks.sliding_window_view(padded, size + LOOK_BACK - 1)[::size]
+    cut = (np.pad(targets, (0, rest)).reshape(-1, size), np.pad(wanted, (0, rest)))
+
+    def windows_of(block: Any, target: Any, keep: Any) -> tuple[Any, Any]:
+        window = tf.boolean_mask(tf.signal.frame(block, LOOK_BACK, 1), keep)
+        return window[:, :, None], tf.boolean_mask(target, keep)
+
+    sources = (np.ascontiguousarray(views), cut[0], cut[1].reshape(-1, size))
+    dataset = tf.data.Dataset.from_tensor_slices(sources)
+    dataset = dataset.map(windows_of, num_parallel_calls=tf.data.AUTOTUNE)
+    yield from dataset.rebatch(BATCH).prefetch(tf.data.AUTOTUNE)
+
+
+def by_keras(series: Series) -> Pass:
+    """`timeseries_dataset_from_array` over each stretch without a cut or an unknown target."""
+    import keras
+
+    values, targets, ends = series.scaled[:, None], series.targets, series.ends
+    whole = None
+    for stretch in np.split(ends, np.flatnonzero(np.diff(ends) != 1) + 1):
+        begin = stretch[0] - LOOK_BACK + 1
+        dataset = keras.utils.timeseries_dataset_from_array(
+            values[begin : stretch[-1] + 1],
+            targets[stretch],
+            sequence_length=LOOK_BACK,
+            batch_size=BATCH,
+        )
+        whole = dataset if whole is None else whole.concatenate(dataset)
+    assert whole is not None
+    yield from whole
+
+
+def write_points(spark: SparkSession, series: Series, folder: Path) -> None:
+    """A Petastorm data set of `timestamp` and `value` (scaled), in one file."""
+    from petastorm.codecs import ScalarCodec
+    from petastorm.etl.dataset_metadata import materialize_dataset
+    from petastorm.unischema import Unischema, UnischemaField
+    from pyspark.sql import types as T
+
+    schema = Unischema(
+        "Points",
+        [
+            UnischemaField("timestamp", np.int64, (), ScalarCodec(T.LongType()), False),
+            UnischemaField("value", np.float32, (), ScalarCodec(T.FloatType()), False),
+            UnischemaField("target", np.float32, (), ScalarCodec(T.FloatType()), False),
+        ],
+    )
+    table = series.table.select(["timestamp"]).append_column("value", pa.array(series.scaled))
+    frame = table.append_column("target", pa.array(series.targets)).to_pandas()
+    with materialize_dataset(spark, file_url(folder), schema):
+        rows = spark.createDataFrame(frame, schema.as_spark_schema()).coalesce(1)
+        rows.sortWithinPartitions("timestamp").write.parquet(file_url(folder))
+
+
+def by_ngram(folder: Path, number: int) -> Pass:
+    """petastorm's own windows: `make_reader` with an NGram, one row after the other."""
+    from petastorm import make_reader
+    from petastorm.ngram import NGram
+
+    fields = {step: ["timestamp", "value"] for step in range(LOOK_BACK)}
+    fields[LOOK_BACK - 1] = ["timestamp", "value", "target"]
+    ngram = NGram(fields, delta_threshold=MINUTE_MS, timestamp_field="timestamp")
+    # Not as a context manager: that one prints.
+    reader = make_reader(
+        file_url(folder),
+        schema_fields=ngram,
+        num_epochs=1,
+        shuffle_row_groups=False,
+        reader_pool_type="dummy",
+    )
+    found: list[tuple[list[float], float]] = []
+    try:
+        for window in reader:
+            row = [window[step].value for step in range(LOOK_BACK)]
+            target = window[LOOK_BACK - 1].target
+            if not (np.isnan(target) or np.isnan(row).any()):
+                found.append((row, target))
+            if len(found) == BATCH:
+                yield _batch(found)
+                found = []
+        if found:
+            yield _batch(found)
+    finally:
+        reader.stop()
+        reader.join()
+
+
+def _batch(rows: list[tuple[list[float], float]]) -> tuple[np.ndarray, np.ndarray]:
+    window = np.array([row for row, _ in rows], np.float32)
+    return window[:, :, None], np.array([target for _, target in rows], np.float32)
+
+
+def by_torch(series: Series, number: int) -> Pass:
+    """PyTorch's `DataLoader` over the numpy array, one item a window."""
+    import torch
+
+    values, targets, ends = series.scaled[:, None], series.targets, series.ends
+
+    class Windows(torch.utils.data.Dataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return len(ends)
+
+        def __getitem__(self, place: int) -> tuple[np.ndarray, np.float32]:
+            end = ends[place]
+            return values[end - LOOK_BACK + 1 : end + 1], targets[end]
+
+    yield from torch.utils.data.DataLoader(Windows(), batch_size=BATCH)
+
+
+_FEW_WAYS = {"torch_dataloader": by_torch, "petastorm_ngram": by_ngram}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,277 @@
+"""Training by the converter beside Keras on arrays, and the default batch size beside 32.
+
+`--rows` hours of a walk whose next return can be learnt in part, look-back 60. Ratios, smaller is
+better but for the speed: `epoch_vs_in_memory` (an epoch of ours, checkpoint included, over one of
+Keras' `fit` on the same windows as arrays), `data_wait_share` (of ours, waiting for a batch),
+`memory_slope_mb_per_epoch` (of the process, from epoch 6 to 30), `first_batch_seconds` (from
+entering a pass to its first batch), `default_vs_batch32_speed` (windows/s, greater is better),
+`default_vs_batch32_loss` (best validation loss after as many epochs). `determinism_cost` is an
+epoch's time with TensorFlow's deterministic operations over that without.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.harness import Outcome, interleaved, medians
+from benchmarks.landing import MEMORY, START_MS, land
+from benchmarks.landing import context as context_of
+from bitstorm.errors import BitstormError
+from bitstorm.model import backend, training
+from bitstorm.model.training import Progress, Rules
+from bitstorm.pipelines.fitting import attempt, rates
+from bitstorm.pipelines.indicators import indicators
+from bitstorm.pipelines.ingest import ingest
+from bitstorm.pipelines.train import Prepared, prepared, train
+from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+
+if TYPE_CHECKING:
+    from bitstorm.model.learner import Learner
+    from bitstorm.pipelines.context import Context
+
+ROWS = 8_760  # a year
+HOUR_MS = 3_600_000
+RUNS = 7
+EPOCHS = 8
+LONG = 30
+SEED = 42
+
+
+def run(rows: int = ROWS) -> Outcome:
+    """All of it on one series; the ways that are compared take turns."""
+    hush_loggers()
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+        return _run(Path(scratch), rows)
+
+
+def write_walk(folder: Path, rows: int) -> None:
+    """Hourly closes; returns follow their last three, and noise of three times that size."""
+    noise = np.random.default_rng(7).normal(size=rows + 100)
+    returns = np.zeros(rows + 100)
+    for t in range(3, rows + 100):
+        past = 0.4 * returns[t - 1] - 0.3 * returns[t - 3]
+        returns[t] = past + 0.3 * np.tanh(returns[t - 2]) * returns[t - 1] + noise[t]
+    prices = 20_000 * np.exp(0.005 * np.cumsum(returns[100:]))
+    stamps = START_MS + np.arange(rows) * HOUR_MS
+    land(folder, pd.DataFrame({"timestamp": stamps, "price": prices.round(2)}), "hours")
+
+
+def _run(scratch: Path, rows: int) -> Outcome:
+    context = context_of(scratch / "workspace", f"spark.driver_memory={MEMORY}")
+    write_walk(context.workspace.landing, rows)
+    with context.spark("benchmark"):
+        ingest(context)
+        indicators(context)
+        began = time.perf_counter()
+        train(context)
+        whole = time.perf_counter() - began
+        with (
+            attempt(context, resume=None, accept_snapshot=False) as wanted,
+            prepared(context, wanted) as ready,
+        ):
+            return _measured(context, scratch, rows, ready, whole)
+
+
+def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole: float) -> Outcome:
+    feed = ready.feeds["training"]
+    batch_size, rate = rates(context.settings.training)
+    arrays = {part: _arrays(f, batch_size) for part, f in ready.feeds.items()}
+    first = [_first_batch(feed, batch_size, number) for number in range(RUNS)]
+
+    def learner(learning_rate: float) -> Learner:
+        settings = context.settings.training
+        return backend.learner(
+            "tensorflow",
+            look_back=settings.look_back,
+            features=len(ready.features),
+            units=settings.units,
+            dropout=settings.dropout,
+            learning_rate=learning_rate,
+            seed=SEED,
+        )
+
+    ours, keras_own = learner(rate), _keras_fit(learner(rate), arrays, batch_size)
+    shares: list[float] = []
+
+    def by_converter(number: int) -> float:
+        seconds, share, _ = _fit(ours, ready, scratch, batch_size, epochs=2)
+        shares.append(share)
+        return seconds
+
+    seconds = interleaved({"epoch": by_converter, "epoch_in_memory": keras_own}, runs=RUNS)
+    small, large = learner(0.001), learner(rate)
+    found: dict[str, tuple[float, float, float]] = {}
+    for name, one, size in (("batch32", small, 32), ("default", large, batch_size)):
+        found[name] = _fit(one, ready, scratch, size, epochs=EPOCHS)
+    memory: list[float] = []
+    long_seconds, long_share, _ = _fit(
+        learner(rate), ready, scratch, batch_size, epochs=LONG, each=lambda: memory.append(_rss())
+    )
+    results = {
+        **medians(seconds),
+        "epoch_batch32": found["batch32"][0],
+        "epoch_default": found["default"][0],
+        "first_batch": statistics.median(first),
+        "train_default_settings": whole,
+        f"train_{LONG}_epochs": long_seconds * LONG,
+    }
+    ratios = {
+        "epoch_vs_in_memory": results["epoch"] / results["epoch_in_memory"],
+        "data_wait_share": statistics.median([*shares[1:], long_share]),
+        "memory_slope_mb_per_epoch": _slope(memory[5:]),
+        "first_batch_seconds": results["first_batch"],
+        "default_vs_batch32_speed": found["batch32"][0] / found["default"][0],
+        "default_vs_batch32_loss": found["default"][2] / found["batch32"][2],
+    }
+    notes = {
+        "windows": {part: len(target) for part, (_, target) in arrays.items()},
+        "windows_per_second": round(len(feed) / results["epoch"]),
+        "batch_size": batch_size,
+        "learning_rate": round(rate, 6),
+        "best_validation_loss": {name: round(loss, 5) for name, (_, _, loss) in found.items()},
+        "determinism_cost": _determinism_cost(arrays, scratch),
+    }
+    return Outcome("train", rows, results, ratios, notes)
+
+
+def _arrays(feed: Any, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    with feed.epoch(batch_size=batch_size) as batches:
+        pairs = [(np.asarray(window), np.asarray(target)) for window, target in batches]
+    window, target = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    if len(target) != len(feed):
+        raise BitstormError(f"a pass served {len(target)} windows, expected {len(feed)}")
+    return window, target
+
+
+def _first_batch(feed: Any, batch_size: int, number: int) -> float:
+    began = time.perf_counter()
+    with feed.epoch(batch_size=batch_size, seed=SEED, number=number) as batches:
+        next(iter(batches))
+        return time.perf_counter() - began
+
+
+def _fit(
+    learner: Learner,
+    ready: Prepared,
+    scratch: Path,
+    batch_size: int,
+    *,
+    epochs: int,
+    each: Callable[[], None] = lambda: None,
+) -> tuple[float, float, float]:
+    """Seconds of an epoch, the share of waiting, the best validation loss."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+
+    def progress(at: Progress) -> None:
+        if at.val_loss is not None:
+            each()
+
+    rules = Rules(epochs, epochs, batch_size, SEED, deadline_seconds=300)
+    began = time.perf_counter()
+    fitted = training.fit(
+        learner,
+        train=ready.feeds["training"],
+        validation=ready.feeds["validation"],
+        rules=rules,
+        folder=folder,
+        progress=progress,
+        record={},
+    )
+    # By our own clock: with what is written after each epoch, and the opening of the first pass.
+    seconds = (time.perf_counter() - began) / epochs
+    return seconds, fitted.data_wait_share, fitted.best_validation_loss
+
+
+def _keras_fit(
+    learner: Any, arrays: dict[str, tuple[np.ndarray, np.ndarray]], batch_size: int
+) -> Callable[[int], float]:
+    def fit(number: int) -> float:
+        began = time.perf_counter()
+        learner.network.fit(
+            *arrays["training"],
+            validation_data=arrays["validation"],
+            batch_size=batch_size,
+            epochs=2,
+            verbose=0,
+        )
+        return (time.perf_counter() - began) / 2
+
+    return fit
+
+
+def _rss() -> float:
+    """Megabytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096 / 1e6
+
+
+def _slope(values: list[float]) -> float:
+    """Of the line through them by least squares, a step."""
+    return float(np.polyfit(np.arange(len(values)), values, 1)[0])
+
+
+_STEPS = """
+import sys, time
+import numpy as np
+from bitstorm.model import network
+if sys.argv[2] == "free":
+    import tensorflow as tf
+    tf.config.experimental.enable_op_determinism = lambda: None
+with np.load(sys.argv[1]) as arrays:
+    window, target = arrays["window"], arrays["target"]
+learner = network.learner(
+    look_back=window.shape[1], features=window.shape[2], units=50, dropout=0.2,
+    learning_rate=0.001, seed=1,
+)
+learner.fit_batch(window, target)
+for _ in sys.stdin:
+    began = time.perf_counter()
+    for _ in range(10):
+        float(learner.fit_batch(window, target))
+    print(time.perf_counter() - began, flush=True)
+"""
+
+
+def _determinism_cost(arrays: dict[str, tuple[np.ndarray, np.ndarray]], scratch: Path) -> float:
+    """In two processes that take turns: what is switched on cannot be switched off."""
+    window, target = arrays["training"]
+    file = scratch / "batch.npz"
+    np.savez(file, window=window[:256], target=target[:256])
+    started = {
+        kind: subprocess.Popen(
+            [sys.executable, "-c", _STEPS, str(file), kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for kind in ("kept", "free")
+    }
+
+    def asked(kind: str) -> Callable[[int], float]:
+        process = started[kind]
+        assert process.stdin is not None and process.stdout is not None
+
+        def ask(number: int) -> float:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return float(process.stdout.readline())
+
+        return ask
+
+    try:
+        seconds = medians(interleaved({kind: asked(kind) for kind in started}, runs=RUNS))
+    finally:
+        for process in started.values():
+            process.communicate()
+    return round(seconds["kept"] / seconds["free"], 3)

@@ -1,0 +1,123 @@
+"""The state of a training after each epoch, from which another process goes on.
+
+Two files an epoch in the run's folder: `state-000003.npz` holds the arrays (numpy's own format,
+nothing pickled), `state-000003.json` all else and the SHA-256 of both. Each appears whole or not at
+all, the JSON last: it is the commit. The one before it is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitstorm import filesystem
+from bitstorm.errors import ModelError
+from bitstorm.model.learner import Arrays
+from bitstorm.model.standing import Standing
+
+VERSION = 1
+KEPT = 2
+_STATE, _BEST = "state/", "best/"
+_NAMES = "state-*.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`state` is the learner's, `best` the weights of the best epoch, `record` what `run.json`
+    says, so that a run outlives the loss of that file."""
+
+    standing: Standing
+    state: Arrays
+    best: Arrays
+    record: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write it durably, then remove all older ones but the newest of them.
+
+    Raises OSError where it cannot be written; those before it are then as they were."""
+    name = f"state-{checkpoint.standing.epochs:06d}"
+    buffer = io.BytesIO()
+    arrays = {
+        **{f"{_STATE}{key}": value for key, value in checkpoint.state.items()},
+        **{f"{_BEST}{key}": value for key, value in checkpoint.best.items()},
+    }
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    body = {
+        "version": VERSION,
+        **checkpoint.standing.to_json(),
+        "arrays": {
+            "file": f"{name}.npz",
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+        "record": checkpoint.record,
+    }
+    filesystem.replace(folder / f"{name}.npz", content)
+    text = json.dumps({**body, "sha256": _digest(body)}, indent=2) + "\n"
+    filesystem.replace(folder / f"{name}.json", text.encode())
+    _remove(folder, keep={path.stem for path in sorted(folder.glob(_NAMES))[-KEPT:]})
+
+
+def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and what is wrong with those after it; None where there is no
+    checkpoint at all. Raises ModelError where there are some and none is whole."""
+    problems: list[str] = []
+    for path in sorted(folder.glob(_NAMES), reverse=True):
+        try:
+            return _read(path), problems
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            problems.append(f"{path.name} is damaged ({reason})")
+    if problems:
+        raise ModelError(
+            f"no state of run {folder.name} can be read: {'; '.join(problems)}: train again"
+        )
+    return None, problems
+
+
+def clear(folder: Path) -> None:
+    """Remove all of them, and what a killed run left half written."""
+    _remove(folder, keep=set())
+
+
+def _read(path: Path) -> Checkpoint:
+    body = json.loads(path.read_text(encoding="utf-8"))
+    stated = body.pop("sha256")
+    if body["version"] != VERSION:
+        raise ValueError(f"of version {body['version']}, expected {VERSION}")
+    if stated != _digest(body):
+        raise ValueError("its content is not what its hash says")
+    content = path.with_suffix(".npz").read_bytes()
+    if hashlib.sha256(content).hexdigest() != body["arrays"]["sha256"]:
+        raise ValueError(
+            f"{path.with_suffix('.npz').name} has {len(content)} bytes, not the "
+            f"{body['arrays']['bytes']} that were written"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return Checkpoint(
+            Standing.from_json(body),
+            {k.removeprefix(_STATE): arrays[k] for k in arrays.files if k.startswith(_STATE)},
+            {k.removeprefix(_BEST): arrays[k] for k in arrays.files if k.startswith(_BEST)},
+            body["record"],
+        )
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _remove(folder: Path, *, keep: set[str]) -> None:
+    for path in [*folder.glob("state-*"), *folder.glob(f"{filesystem.TEMPORARY}*")]:
+        if path.stem not in keep:
+            path.unlink(missing_ok=True)

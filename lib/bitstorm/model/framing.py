@@ -1,0 +1,202 @@
+"""Blocks of the series → windows: the maths, in numpy, one place for every way of feeding.
+
+A block is one row: the prices of `Frame.length` consecutive grid indexes in one array, and each
+further feature in one more. It owns the windows whose last point is one of its `size` indexes;
+before these it carries `look_back` points, so that the first window's first return has its
+previous price, and after them the `horizon` that targets lie in. Where the grid has no point the
+price is NaN, and an imputed price is negative: a cut of the series is a NaN that no window, return
+or target may reach over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bitstorm.model.scaling import Scaler
+
+Target = Literal["log_return", "price"]
+
+# What the price alone gives; other features have a column of their own.
+FROM_PRICE = ("log_return", "price")
+SIZE = 4_096
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a window is made of: `look_back` points of `features`, and the price `horizon` points
+    after the last one. Grid index = timestamp // `step_ms`."""
+
+    look_back: int
+    horizon: int
+    features: tuple[str, ...]
+    target: Target
+    step_ms: int
+    size: int = SIZE
+
+    @property
+    def before(self) -> int:
+        """Points that a block carries before its own."""
+        return self.look_back
+
+    @property
+    def length(self) -> int:
+        """Points in a block."""
+        return self.before + self.size + self.horizon
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The features that a block holds beside the price."""
+        return tuple(name for name in self.features if name not in FROM_PRICE)
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Windows as places in one long array: what is gathered is `values[start : start + look_back]`.
+
+    `values` float32 (points, features), scaled; `starts` int32 (n,); `target` float32 (n,), scaled,
+    NaN where it is not known; `price` float32 (n,) at the window's end; `target_timestamp` int64
+    (n,) ms UTC; `target_price` float32 (n,).
+    """
+
+    values: np.ndarray
+    starts: np.ndarray
+    target: np.ndarray
+    price: np.ndarray
+    target_timestamp: np.ndarray
+    target_price: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def taken(self, which: Any) -> Framed:
+        """The windows of these positions, in their order, over the same values."""
+        return Framed(
+            self.values,
+            self.starts[which],
+            self.target[which],
+            self.price[which],
+            self.target_timestamp[which],
+            self.target_price[which],
+        )
+
+    def windows(self, look_back: int) -> np.ndarray:
+        """All windows: float32 (n, look_back, features)."""
+        if len(self) == 0:
+            return np.empty((0, look_back, self.values.shape[1]), np.float32)
+        views = np.lib.stride_tricks.sliding_window_view(self.values, look_back, axis=0)
+        return np.ascontiguousarray(views[self.starts].transpose(0, 2, 1))
+
+
+def whole(
+    frame: Frame,
+    columns: Mapping[str, np.ndarray],
+    *,
+    first: int | None = None,
+    last: int | None = None,
+) -> np.ndarray:
+    """Whether the window that ends at each of the blocks' own points is whole and has a target.
+
+    bool (blocks, size). `columns` has `block` int64 (n,), `price` float32 (n, length) and the
+    frame's columns, float64 (n, length). `first` and `last` bound the target's grid index, both
+    inclusive.
+    """
+    price = columns["price"]
+    own = slice(frame.before, frame.before + frame.size)
+    missing = np.isnan(price)
+    found = _whole(frame, columns, missing)[:, own]
+    then = slice(frame.before + frame.horizon, frame.length)
+    holes = _running(missing)
+    ends = np.arange(frame.before, frame.before + frame.size) + 1
+    # Nothing is missing from the window's end to the target, and that was observed.
+    found &= holes[:, ends + frame.horizon] == holes[:, ends]
+    found &= ~np.signbit(price[:, then])
+    index = _targets(frame, columns)
+    if first is not None:
+        found &= index >= first
+    if last is not None:
+        found &= index <= last
+    return found
+
+
+def framed(
+    frame: Frame, columns: Mapping[str, np.ndarray], scaler: Scaler, which: np.ndarray
+) -> Framed:
+    """The windows that `which` (as `whole` gives it) picks, block by block, by time in each.
+
+    Everything is computed in double: `log_return` is log1p((p - q) / q) as in the indicators, the
+    target log(p[t+h] / p[t]) or p[t+h]; then scaled, then float32.
+    """
+    price = columns["price"]
+    exact = np.abs(price.astype(np.float64))
+    values = np.empty((*price.shape, len(frame.features)), np.float32)
+    for place, name in enumerate(frame.features):
+        values[..., place] = scaler.features[name].forward(_feature(name, exact, columns))
+    rows, offsets = np.nonzero(which)
+    ends = offsets + frame.before
+    thens = ends + frame.horizon
+    now, then = exact[rows, ends], exact[rows, thens]
+    learnt = np.log(then / now) if frame.target == "log_return" else then
+    return Framed(
+        values.reshape(-1, len(frame.features)),
+        (rows * frame.length + ends + 1 - frame.look_back).astype(np.int32),
+        scaler.target.forward(learnt).astype(np.float32),
+        now.astype(np.float32),
+        _targets(frame, columns)[rows, offsets] * frame.step_ms,
+        then.astype(np.float32),
+    )
+
+
+def newest(
+    frame: Frame, columns: Mapping[str, np.ndarray], scaler: Scaler, *, index: int
+) -> Framed | None:
+    """The one window that ends at a grid index, whatever comes after it; None where it is not
+    whole. `columns` holds the index's block."""
+    rows = np.flatnonzero(columns["block"] == index // frame.size)
+    ends = np.zeros((len(columns["block"]), frame.size), bool)
+    ends[rows, index % frame.size] = True
+    own = slice(frame.before, frame.before + frame.size)
+    ends &= _whole(frame, columns, np.isnan(columns["price"]))[:, own]
+    return framed(frame, columns, scaler, ends) if ends.any() else None
+
+
+def _whole(frame: Frame, columns: Mapping[str, np.ndarray], missing: np.ndarray) -> np.ndarray:
+    """Whether the window that ends at each point of a block is whole; bool (blocks, length)."""
+    bad = missing.copy()
+    for name in frame.columns:
+        bad |= np.isnan(columns[name])
+    if "log_return" in frame.features:
+        # A return needs the point before it; what comes before the block's first, nobody knows.
+        bad[:, 1:] |= missing[:, :-1]
+        bad[:, 0] = True
+    running = _running(bad)
+    found = np.zeros(bad.shape, bool)
+    look_back = frame.look_back
+    found[:, look_back - 1 :] = running[:, look_back:] == running[:, :-look_back]
+    return found
+
+
+def _running(flags: np.ndarray) -> np.ndarray:
+    """How many of a row's flags stand before each place; int32 (rows, places + 1)."""
+    counts = np.zeros((flags.shape[0], flags.shape[1] + 1), np.int32)
+    np.cumsum(flags, axis=1, out=counts[:, 1:])
+    return counts
+
+
+def _targets(frame: Frame, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Grid indexes of the targets; int64 (blocks, size)."""
+    begin = columns["block"].astype(np.int64) * frame.size + frame.horizon
+    return begin[:, None] + np.arange(frame.size)
+
+
+def _feature(name: str, exact: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    if name == "price":
+        return exact
+    if name != "log_return":
+        return columns[name]
+    found = np.full(exact.shape, np.nan)
+    found[:, 1:] = np.log1p((exact[:, 1:] - exact[:, :-1]) / exact[:, :-1])
+    return found

@@ -1,0 +1,301 @@
+"""The part of `train` after the data: a run on disk, from its first epoch or from a later one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitstorm.config import Training
+from bitstorm.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
+from bitstorm.model import backend, checkpoint, runs, training
+from bitstorm.model.checkpoint import Checkpoint
+from bitstorm.model.runs import Run
+from bitstorm.model.scaling import Scaler
+from bitstorm.model.split import Split
+from bitstorm.model.training import Progress, Rules
+from bitstorm.model.windows import Feed
+from bitstorm.pipelines import provenance
+from bitstorm.pipelines.context import Context
+from bitstorm.store import snapshots
+from bitstorm.store.snapshots import Snapshot
+
+# What may change in mid-run: nothing of it has a part in the weights.
+FREE = {"cache_mb", "deadline_seconds"}
+_LIBRARIES = {
+    "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
+    "torch": ("torch", "petastorm", "pyspark"),
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run to begin, or one to go on with: then `folder`, its `record` and what to go on from
+    (None: it had not completed an epoch)."""
+
+    settings: Training
+    snapshot: Snapshot
+    folder: Path | None = None
+    record: Mapping[str, Any] | None = None
+    since: Checkpoint | None = None
+
+    @property
+    def split(self) -> Split | None:
+        """As it was when the run began; None for a new one."""
+        return None if self.record is None else Split(**self.record["split"])
+
+    @property
+    def scaler(self) -> Scaler | None:
+        """As it was when the run began: sums over partitions may differ in their last bit."""
+        return None if self.record is None else Scaler.from_json(self.record["scaler"])
+
+
+@contextlib.contextmanager
+def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> Iterator[Attempt]:
+    """What is to be trained on what; a run that is resumed is held for the block.
+
+    Raises NothingToDo for a finished run, ModelError for one that cannot go on: it has failed, is
+    being trained, its settings or its snapshot are others, or its states are damaged.
+    """
+    if resume is None:
+        snapshot = _snapshot(context, context.snapshot)
+        yield Attempt(context.settings.training, snapshot)
+        return
+    checkpoints = context.workspace.checkpoints
+    with runs.holding(runs.folder_of(checkpoints, resume)):
+        run, since = _recovered(context, resume)
+        if run.record.get("state", runs.FINISHED) == runs.FINISHED:
+            runs.tidy(run.folder)
+            raise NothingToDo(f"run {resume} is finished: there is nothing to resume")
+        if run.record["state"] == runs.FAILED:
+            raise ModelError(f"run {resume} has failed ({run.record.get('reason')}): train again")
+        settings = _settings(context, run)
+        snapshot = _same_snapshot(context, run, accept=accept_snapshot)
+        epochs = 0 if since is None else since.standing.epochs
+        context.console.log(f"    run {resume} goes on after epoch {epochs} on {snapshot.id}")
+        yield Attempt(settings, snapshot, run.folder, run.record, since)
+
+
+def fit(
+    context: Context,
+    attempt: Attempt,
+    *,
+    features: list[str],
+    split: Split,
+    scaler: Scaler,
+    warm_up: Mapping[str, int],
+    feeds: Mapping[str, Feed],
+    counts: Mapping[str, int],
+) -> Run:
+    """Train until the rules end it; the finished run."""
+    settings = attempt.settings
+    if settings.backend == "tensorflow":
+        context.load_tensorflow()
+    batch_size, learning_rate = rates(settings)
+    learner = backend.learner(
+        settings.backend,
+        look_back=settings.look_back,
+        features=len(features),
+        units=settings.units,
+        dropout=settings.dropout,
+        learning_rate=learning_rate,
+        seed=settings.seed,
+    )
+    folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
+    record = {
+        "run": folder.name,
+        "created_at": _now(),
+        "backend": settings.backend,
+        "indicators": attempt.snapshot.id,
+        "indicators_digest": attempt.snapshot.manifest.digest,
+        "prices": attempt.snapshot.manifest.details["prices"],
+        "frequency": attempt.snapshot.manifest.details["frequency"],
+        "settings": settings.model_dump(),
+        "features": features,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": settings.seed,
+        "scaler": scaler.to_json(),
+        "split": vars(split),
+        "windows": dict(counts),
+        "warm_up": dict(warm_up),
+        "threads": {"cores": provenance.cores(), **backend.threads(settings.backend)},
+        "versions": provenance.versions(*_LIBRARIES[settings.backend]),
+        "code": provenance.code(),
+        "sessions": [],
+    }
+    if attempt.record is not None:
+        _tell_of_changes(context, attempt.record, record)
+        record = {**record, **{k: attempt.record[k] for k in ("created_at", "sessions")}}
+    done = 0 if attempt.since is None else attempt.since.standing.epochs
+    session = {"started_at": _now(), "after_epoch": done, "indicators": attempt.snapshot.id}
+    record["sessions"] = [*record["sessions"], session]
+    with (
+        runs.holding(folder) if attempt.folder is None else contextlib.nullcontext(),
+        _ending(folder, record),
+        context.console.bar() as bar,
+    ):
+        runs.write(folder, record, state=runs.RUNNING)
+        fitted = training.fit(
+            learner,
+            train=backend.feed(settings.backend, feeds["training"]),
+            validation=backend.feed(settings.backend, feeds["validation"]),
+            rules=Rules(
+                epochs=settings.epochs,
+                patience=settings.patience,
+                batch_size=batch_size,
+                seed=settings.seed,
+                deadline_seconds=settings.deadline_seconds,
+            ),
+            folder=folder,
+            progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
+            record=record,
+            since=attempt.since,
+        )
+        session["ended_at"] = _now()
+        record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
+        return runs.finish(folder, record, files=(fitted.best_file, runs.HISTORY))
+
+
+def rates(settings: Training) -> tuple[int, float]:
+    """The batch size and the learning rate that the settings stand for."""
+    batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
+    if settings.learning_rate == "auto":
+        return batch_size, training.auto_learning_rate(batch_size)
+    return batch_size, settings.learning_rate
+
+
+def told(at: Progress) -> str:
+    """The text beside the bar, or the line of an epoch."""
+    parts = [f"epoch {at.epoch}/{at.epochs}", f"loss {at.loss:.4f}"]
+    if at.val_loss is not None:
+        parts.append(f"validation {at.val_loss:.4f}")
+    parts.append(f"{at.windows_per_second:,.0f} windows/s")
+    minutes, seconds = divmod(round(at.seconds_left), 60)
+    parts.append(f"at most {minutes}:{seconds:02d} left")
+    parts.append(f"{at.waiting:.1%} waiting for data")
+    return "  ".join(parts)
+
+
+def _share(at: Progress) -> float:
+    return (at.epoch - 1 + at.windows / at.of_windows) / at.epochs
+
+
+@contextlib.contextmanager
+def _ending(folder: Path, record: dict[str, Any]) -> Iterator[None]:
+    """However the block ends, the record says so, if only the disk lets it."""
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, ModelError) and not isinstance(error, BrokenOff)
+        record["reason"] = str(error) if isinstance(error, ModelError) else type(error).__name__
+        record["sessions"][-1]["ended_at"] = _now()
+        with contextlib.suppress(BrokenOff):
+            runs.write(folder, record, state=runs.FAILED if failed else runs.INTERRUPTED)
+        raise
+
+
+def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
+    """The run and its newest whole state; a damaged record is taken from the state."""
+    folder = runs.folder_of(context.workspace.checkpoints, name)
+    problem = None
+    try:
+        run = runs.named(context.workspace.checkpoints, name)
+        if run.record.get("state", runs.FINISHED) in (runs.FINISHED, runs.FAILED):
+            return run, None
+    except ModelError as error:
+        problem = error
+    since, problems = checkpoint.load(folder)
+    if problem is not None:
+        if since is None:
+            raise problem
+        context.console.warn(f"{problem}; what its last state says of it is used")
+        run = Run(folder, {**since.record, "state": runs.INTERRUPTED})
+    if problems and since is not None:
+        context.console.warn(
+            f"{'; '.join(problems)}: the state before it, after epoch {since.standing.epochs}, "
+            "is used"
+        )
+    return run, since
+
+
+def _settings(context: Context, run: Run) -> Training:
+    """Those of the run. Raises ModelError where another value was asked for now."""
+    try:
+        recorded = Training.model_validate(run.record["settings"])
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the record of run {run.name} is not of this version ({reason}): train again"
+        ) from None
+    asked = context.settings.training
+    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+    changed = [
+        f"training.{name} was {getattr(recorded, name)!r} and is now {value!r}"
+        for name, value in sorted(given.items())
+        if name not in FREE and value != getattr(recorded, name)
+    ]
+    if changed:
+        raise ModelError(
+            f"run {run.name} cannot go on with other settings ({'; '.join(changed)}): leave them "
+            "away, or train a new run"
+        )
+    return recorded.model_copy(update={k: v for k, v in given.items() if k in FREE})
+
+
+def _same_snapshot(context: Context, run: Run, *, accept: bool) -> Snapshot:
+    """The one that the run was begun on, though newer ones be there; another only when accepted."""
+    own = run.record["indicators"]
+    wanted = context.snapshot or own
+    way = f"add --accept-snapshot to go on with run {run.name} on other data, or train a new run"
+    try:
+        snapshot = _snapshot(context, wanted)
+    except SnapshotMissing as error:
+        if wanted != own:
+            raise
+        raise ModelError(
+            f"the snapshot {own} that run {run.name} was trained on is no longer there ({error}): "
+            f"name another with --snapshot, and {way}"
+        ) from None
+    same = snapshot.id == own and snapshot.manifest.digest == run.record["indicators_digest"]
+    if not same and not accept:
+        raise ModelError(
+            f"run {run.name} was trained on the indicators {own}, not on {snapshot.id}: leave "
+            f"--snapshot away, or {way}"
+        )
+    frequency = snapshot.manifest.details["frequency"]
+    if frequency != run.record["frequency"]:
+        raise ModelError(
+            f"run {run.name} was trained on steps of {run.record['frequency']}, but the indicators "
+            f"{snapshot.id} have steps of {frequency}: train a new run"
+        )
+    return snapshot
+
+
+def _snapshot(context: Context, name: str | None) -> Snapshot:
+    snapshot = snapshots.required(
+        context.workspace.indicators, snapshot=name, hint="run `bitstorm indicators` first"
+    )
+    snapshots.check_content(snapshot)
+    return snapshot
+
+
+def _tell_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """What a bit-equal continuation needs beside the data and the settings."""
+    other = [
+        f"{part}.{name} was {before[part].get(name)} and is {value}"
+        for part in ("threads", "versions")
+        for name, value in now[part].items()
+        if before[part].get(name) != value
+    ]
+    if other:
+        context.console.warn(
+            f"the weights may differ from those of an unbroken run: {'; '.join(other)}"
+        )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

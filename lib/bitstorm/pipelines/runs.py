@@ -1,0 +1,144 @@
+"""`runs`: which training runs there are, what one of them is, and in what some differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bitstorm.errors import ModelError
+from bitstorm.model import checkpoint, runs
+from bitstorm.model.runs import Run
+from bitstorm.model.standing import Standing
+from bitstorm.pipelines.context import Context
+
+# What tells a run from any other says nothing of why it came out as it did.
+_ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A line of the list; what the run's record does not say is None."""
+
+    run: str
+    state: str
+    created_at: str | None = None
+    backend: str | None = None
+    indicators: str | None = None
+    windows: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    best_validation_loss: float | None = None
+    seconds: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run: its line, its record, and what is wrong with its files."""
+
+    overview: Overview
+    record: Mapping[str, Any]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`differ`: by setting or metric, the value of each run in the order of `runs`; None where it
+    has none."""
+
+    runs: tuple[str, ...]
+    differ: dict[str, tuple[Any, ...]]
+
+
+def overviews(context: Context) -> list[Overview]:
+    """All runs, newest first."""
+    found = []
+    for name, run in runs.listed(context.workspace.checkpoints):
+        if isinstance(run, ModelError):
+            found.append(Overview(name, "damaged", problem=str(run)))
+        else:
+            found.append(_overview(run))
+    return found
+
+
+def show(context: Context, name: str) -> Shown:
+    """Raises ModelError where there is no such run, or where its record cannot be read."""
+    run = runs.named(context.workspace.checkpoints, name)
+    problems = []
+    for file in run.record.get("files", {}):
+        try:
+            runs.checked(run, file)
+        except ModelError as error:
+            problems.append(str(error))
+    overview = _overview(run)
+    if overview.problem:
+        problems.append(overview.problem)
+    return Shown(overview, run.record, tuple(problems))
+
+
+def compare(context: Context, names: Sequence[str]) -> Compared:
+    """The settings and the metrics in which the runs differ. Raises ModelError as `show` does."""
+    found = [runs.named(context.workspace.checkpoints, name) for name in names]
+    flat = [dict(_flattened(_with_metrics(run))) for run in found]
+    keys = list(dict.fromkeys(key for record in flat for key in record))
+    differ = {}
+    for key in keys:
+        values = tuple(record.get(key) for record in flat)
+        if any(value != values[0] for value in values):
+            differ[key] = values
+    return Compared(tuple(names), differ)
+
+
+def _overview(run: Run) -> Overview:
+    record = run.record
+    standing, problem = Standing(), None
+    if run.state != runs.FINISHED:
+        try:
+            since, problems = checkpoint.load(run.folder)
+            standing = Standing() if since is None else since.standing
+            problem = "; ".join(problems) or record.get("reason")
+        except ModelError as error:
+            problem = str(error)
+    fitted = record.get("fitted") or _metrics(standing)
+    return Overview(
+        run=run.name,
+        state=run.state,
+        created_at=record.get("created_at"),
+        backend=record.get("backend", "tensorflow"),
+        indicators=record.get("indicators"),
+        windows=record.get("windows", {}).get("training"),
+        problem=problem,
+        **{name: fitted.get(name) for name in _metrics(standing)},
+    )
+
+
+def _metrics(standing: Standing) -> dict[str, Any]:
+    best = standing.best_epoch
+    return {
+        "epochs": standing.epochs,
+        "best_epoch": best or None,
+        "best_validation_loss": standing.best_loss if best else None,
+        "seconds": standing.seconds,
+    }
+
+
+def _with_metrics(run: Run) -> dict[str, Any]:
+    overview = _overview(run)
+    fitted = {
+        "state": overview.state,
+        "epochs": overview.epochs,
+        "best_epoch": overview.best_epoch,
+        "best_validation_loss": overview.best_validation_loss,
+        "seconds": overview.seconds,
+    }
+    own = {key: value for key, value in run.record.items() if key not in _ALWAYS_DIFFERENT}
+    return {**own, "fitted": {**fitted, **run.record.get("fitted", {})}}
+
+
+def _flattened(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

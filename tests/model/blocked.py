@@ -1,0 +1,86 @@
+"""Blocks on disk by plain loops, without Spark: what the feed's tests read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bitstorm.model import windows
+from bitstorm.model.framing import Frame
+from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.model.windows import Feed, Stored
+
+STEP = 3_600_000
+UNSCALED = Scale(0.0, 1.0)
+
+
+def frame_of(*, look_back=3, horizon=1, features=("price",), target="price", size=8) -> Frame:
+    return Frame(look_back, horizon, tuple(features), target, STEP, size)
+
+
+def write(
+    folder: Path,
+    frame: Frame,
+    price: Sequence[float],
+    *,
+    imputed: Sequence[bool] | None = None,
+    extra: Mapping[str, Sequence[float]] | None = None,
+    files: int = 2,
+) -> Path:
+    """One point a step from index 0 on; a NaN is a hole. Block n goes to file n mod `files`."""
+    folder.mkdir(parents=True)
+    count = len(price)
+    signs = np.where([False] * count if imputed is None else imputed, -1.0, 1.0)
+    series = {"price": np.asarray(price) * signs, **(extra or {})}
+    rows = []
+    for block in range(-(-count // frame.size)):
+        row = {"block": block, **{name: [] for name in series}}
+        begin = block * frame.size - frame.before
+        for index in range(begin, begin + frame.length):
+            for name, values in series.items():
+                row[name].append(float(values[index]) if 0 <= index < count else float("nan"))
+        if not np.isnan(row["price"]).all():
+            rows.append(row)
+    kinds = {name: pa.float32() if name == "price" else pa.float64() for name in series}
+    schema = pa.schema(
+        [("block", pa.int64()), *[(name, pa.list_(kind)) for name, kind in kinds.items()]]
+    )
+    for file in range(files):
+        some = pa.Table.from_pylist(rows[file::files], schema=schema)
+        if len(some):
+            pq.write_table(some, folder / f"part-{file:05}.parquet")
+    return folder
+
+
+def stored(folder: Path, frame: Frame) -> Stored:
+    """The converter's data set of the files in a folder."""
+    from petastorm.spark import SparkDatasetConverter
+
+    paths = sorted(folder.glob("*.parquet"))
+    parts = [windows._index(path, frame) for path in paths]
+    urls = [f"file://{path}" for path in paths]
+    blocks = [n for part in parts for n in part["blocks"]]
+    return Stored(
+        frame,
+        SparkDatasetConverter(f"file://{folder}", urls, len(blocks)),
+        folder,
+        np.array(blocks, np.int64),
+        np.array([n for part in parts for n in part["counts"]], np.int64),
+        np.repeat(np.arange(len(parts)), [len(part["blocks"]) for part in parts]),
+        reused=False,
+    )
+
+
+def feed(folder: Path, frame: Frame, **bounds: int) -> Feed:
+    """An unscaled feed; `first` and `last` are the bounds of the target's grid index."""
+    scaler = Scaler(dict.fromkeys(frame.features, UNSCALED), UNSCALED)
+    limits = {}
+    if "first" in bounds:
+        limits["after_ms"] = bounds["first"] * STEP - 1
+    if "last" in bounds:
+        limits["until_ms"] = bounds["last"] * STEP
+    return windows.make_feed(stored(folder, frame), scaler, **limits)
