@@ -389,10 +389,15 @@ class Feed:
         step = max(n for n in range(1, max(1, 4 // features) + 1) if look_back % n == 0)
         places = np.arange(0, look_back, step, dtype=np.int32)
 
+        # There is no Python in them to convert, and looking for it takes longer than all the rest.
+        unconverted = tf.autograph.experimental.do_not_convert
+
+        @unconverted
         def pieces(values: Any, starts: Any, targets: Any) -> Any:
             steps = tf.shape(values)[0] - step + 1
             runs = tf.stack([values[n : n + steps] for n in range(step)], axis=1)
 
+            @unconverted
             def windows(start: Any) -> tuple[Any, Any]:
                 some = starts[start : start + piece]
                 window = tf.gather(runs, some[:, None] + places)
