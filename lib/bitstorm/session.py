@@ -38,6 +38,9 @@ PREFERRED = {
     # Java compiles no method beyond 8,000 bytes: a longer one, run as it is, takes ten times as
     # long as the same steps one after another.
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # All indicators are more classes than the hundred that Spark remembers; what is forgotten is
+    # compiled again, and slow until Java has seen it often enough.
+    "spark.sql.codegen.cache.maxEntries": "1000",
     # An hour's worth of jobs keeps no history that anybody would look at.
     "spark.ui.retainedJobs": "10",
     "spark.sql.ui.retainedExecutions": "10",

@@ -7,18 +7,21 @@ has changed are its own files, linked; the rest is computed from there on (see `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import DataError
-from bitstorm.instants import duration_ms, iso, parse_instant
+from bitstorm.instants import duration_ms, iso
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
 from bitstorm.store import manifest as manifests
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
 from bitstorm.transform import seed
+from bitstorm.transform.blocks import SIZE
 from bitstorm.transform.indicators import FORMULAS, Tail, from_prices
+from bitstorm.transform.recurrence import TILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +50,19 @@ class Computed:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The parent's months that stay as they are; and the `tail` to compute, None for the whole
-    series. Where `kept` is all that there is, there is `nothing` to compute."""
+    """How a snapshot is made: the parent's months of `kept` are linked, its points of the months
+    `mended` that lie before `until_ms` are written again, and the `tail` is computed in blocks of
+    `size`. Without a tail the series ends there; in a plan that keeps nothing all is computed."""
 
     kept: frozenset[str] = frozenset()
+    mended: frozenset[str] = frozenset()
+    until_ms: int = 0
     tail: Tail | None = None
-    nothing: bool = False
+    size: int = SIZE
+
+    @property
+    def whole(self) -> bool:
+        return not self.kept and not self.mended and self.tail is None
 
 
 def indicators(context: Context) -> Computed:
@@ -83,7 +93,7 @@ def indicators(context: Context) -> Computed:
     def published(spark: SparkSession | None) -> Snapshot:
         def write(draft: Draft) -> Change:
             if spark is not None:
-                points = _points(spark, prices, settings, plan.tail)
+                points = _points(spark, prices, parent, settings, plan)
                 petastorm_io.write_dataset(points, draft.folder, table)
             written = {file.parent.name.partition("=")[2] for file in part_files(draft.folder)}
             # Another window or gap, or a price taken back, may even take points away.
@@ -100,11 +110,11 @@ def indicators(context: Context) -> Computed:
             write=write,
         )
 
-    if plan.nothing:
-        snapshot = published(None)
-    else:
+    if plan.whole or plan.mended or plan.tail is not None:
         with context.spark("indicators") as spark:
             snapshot = published(spark)
+    else:
+        snapshot = published(None)
     months = {file.month for file in snapshot.manifest.files}
     return _computed(
         snapshot, idle=False, months=len(months - plan.kept), linked=len(months & plan.kept)
@@ -117,71 +127,113 @@ def _plan(
     """How much of the parent stays, by the months of prices that have changed since."""
     if parent is None or {**parent.manifest.details, "prices": prices.id} != recipe:
         return _Plan()
-    made_from = snapshots.manifest_of(workspace.prices, parent.manifest.details["prices"])
+    made_from = snapshots.known(workspace.prices, parent.manifest.details["prices"])
     if made_from is None:
         return _Plan()
-    months = frozenset(file.month for file in parent.manifest.files)
-    changed = manifests.first_change(made_from, prices.manifest)
+    stored = parent.manifest.files
+    changed = manifests.first_change(made_from.manifest, prices.manifest)
     if changed is None:
-        return _Plan(months, nothing=True)
-    same = [file.last_ms for file in prices.manifest.files if file.month < changed]
-    if not same:
+        return _Plan(frozenset(file.month for file in stored))
+    same_ms = _last_same(made_from, prices, changed)
+    if same_ms is None:
         return _Plan()
-    step_ms = duration_ms(recipe["frequency"])
+    step_ms, windows = duration_ms(recipe["frequency"]), recipe["windows"]
     # The last price that is the same may lie in an unfinished bucket, or before a hole that what
-    # follows fills or makes a cut: from its point on, nothing is sure.
-    month = iso(-(-max(same) // step_ms) * step_ms)[:7]
-    kept = frozenset(m for m in months if m < month)
-    if not kept:
-        return _Plan()
-    first = -(-parse_instant(f"{month}-01T00:00:00Z") // step_ms)
-    if (prices.manifest.last_ms or 0) // step_ms < first:
-        return _Plan(kept, nothing=True)
-    windows = recipe["windows"]
-    at = seed.place_before(first)
+    # follows fills or makes a cut: behind it, nothing is sure.
+    first = same_ms // step_ms + 1
+    until_ms = first * step_ms
+    month = iso(until_ms)[:7]
+    plan = _Plan(
+        frozenset(file.month for file in stored if file.month < month),
+        frozenset(f.month for f in stored if f.month == month and f.first_ms < until_ms),
+        until_ms,
+    )
+    last = (prices.manifest.last_ms or 0) // step_ms
+    if last < first:
+        return plan
+    # Blocks that fit what is to be computed: what a block does for others costs as much.
+    size = TILE if last - first < SIZE else SIZE
+    at = seed.place_before(first, size=size)
     tail = seed.tail_of(
         _stored(parent, windows, (at + 1 - seed.points_needed(windows)) * step_ms, at * step_ms),
         first=first,
         step_ms=step_ms,
         windows=windows,
+        size=size,
     )
-    return _Plan() if tail is None else _Plan(kept, tail)
+    return _Plan() if tail is None else replace(plan, tail=tail, size=size)
+
+
+def _last_same(before: Snapshot, after: Snapshot, changed: str) -> int | None:
+    """Time of the last price that both have, with all prices before it; `changed` is the first
+    month in which they differ. None where there is none."""
+    same = max((f.last_ms for f in after.manifest.files if f.month < changed), default=None)
+    paths = [snapshot.of_months({changed}) for snapshot in (before, after)]
+    if not all(paths) or snapshots.damaged_files(before, months={changed}):
+        return same
+    snapshots.check_content(after, months={changed})
+    columns = ["timestamp", "price"]
+    old, new = (_rows(found, columns) for found in paths)
+    rows = min(len(old), len(new))
+    differs = (old[:rows].to_numpy() != new[:rows].to_numpy()).any(axis=1)
+    equal = int(differs.argmax()) if differs.any() else rows
+    return int(new["timestamp"].iloc[equal - 1]) if equal else same
 
 
 def _stored(parent: Snapshot, windows: Sequence[int], first_ms: int, last_ms: int) -> pd.DataFrame:
-    """The parent's rows of the months of these times, as much of them as a tail starts from."""
+    """The parent's points of the months of these times, as much of them as a tail starts from."""
+    files = [f for f in parent.manifest.files if f.last_ms >= first_ms and f.first_ms <= last_ms]
+    snapshots.check_content(parent, months={file.month for file in files})
+    return _rows([parent.folder / file.path for file in files], seed.stored_columns(windows))
+
+
+def _rows(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
+    """Of the few months that a change is looked for and a tail started in, in the order of time."""
     import pandas as pd
 
-    files = [f for f in parent.manifest.files if f.last_ms >= first_ms and f.first_ms <= last_ms]
-    columns = seed.stored_columns(windows)
     if not files:
-        return pd.DataFrame({name: [] for name in columns}).astype({"timestamp": "int64"})
-    snapshots.check_content(parent, months={file.month for file in files})
-    paths = [parent.folder / file.path for file in files]
-    found = petastorm_io.read_batches(paths, columns=columns)
-    return pd.concat(list(found), ignore_index=True)
+        return pd.DataFrame({name: pd.Series(dtype="float64") for name in columns})
+    rows = pd.concat(list(petastorm_io.read_batches(files, columns=columns)))
+    return rows.sort_values("timestamp", ignore_index=True)
 
 
 def _points(
-    spark: SparkSession, prices: Snapshot, settings: Settings, tail: Tail | None
+    spark: SparkSession,
+    prices: Snapshot,
+    parent: Snapshot | None,
+    settings: Settings,
+    plan: _Plan,
 ) -> DataFrame:
-    """The indicators of the tail, or of the whole series, from prices that are what was written."""
-    grid, windows = settings.grid, settings.indicators.windows
+    """The points of all months that are not linked, from files that are what was written."""
+    grid, windows, tail = settings.grid, settings.indicators.windows, plan.tail
     step_ms = duration_ms(grid.frequency)
-    months = {file.month for file in prices.manifest.files}
-    from_ms = None
+    kept = None
+    if parent is not None and plan.mended:
+        table = indicator_table(windows)
+        snapshots.check_content(parent, months=plan.mended)
+        kept = petastorm_io.read_spark(spark, parent, table, months=set(plan.mended))
+        kept = kept.where(kept["timestamp"] < plan.until_ms)
+        if tail is None:
+            return kept
+    months, from_ms = {file.month for file in prices.manifest.files}, None
     if tail is not None:
         from_ms = seed.prices_from(
-            tail.first, step_ms=step_ms, max_gap=grid.max_gap, windows=windows
+            tail.first, step_ms=step_ms, max_gap=grid.max_gap, windows=windows, size=plan.size
         )
         months = {month for month in months if month >= iso(max(from_ms, 0))[:7]}
     snapshots.check_content(prices, months=months)
     rows = petastorm_io.read_spark(spark, prices, PRICES, months=months)
     if from_ms is not None:
         rows = rows.where(rows["timestamp"] >= from_ms)
-    return rows.select("timestamp", "price").transform(
-        from_prices, step_ms=step_ms, max_gap=grid.max_gap, windows=windows, tail=tail
+    computed = rows.select("timestamp", "price").transform(
+        from_prices,
+        step_ms=step_ms,
+        max_gap=grid.max_gap,
+        windows=windows,
+        size=plan.size,
+        tail=tail,
     )
+    return computed if kept is None else kept.unionByName(computed)
 
 
 def _check_span(prices: Snapshot, step_ms: int, frequency: str) -> None:

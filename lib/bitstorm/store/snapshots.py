@@ -125,10 +125,10 @@ def required(root: Path, *, snapshot: str | None = None, hint: str) -> Snapshot:
     return found
 
 
-def manifest_of(root: Path, snapshot: str) -> Manifest | None:
-    """The manifest of that ID, whatever has become of its files; None where it cannot be read."""
+def known(root: Path, snapshot: str) -> Snapshot | None:
+    """The snapshot of that ID, whatever has become of its files; None without its manifest."""
     with contextlib.suppress(SnapshotMissing, SnapshotDamaged):
-        return _named(root, snapshot, manifests.sequences(root)).manifest
+        return _named(root, snapshot, manifests.sequences(root))
     return None
 
 
