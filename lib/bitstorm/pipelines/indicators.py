@@ -15,6 +15,7 @@ from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
+from bitstorm.session import changed
 from bitstorm.store import manifest as manifests
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
@@ -112,7 +113,10 @@ def indicators(context: Context) -> Computed:
 
     if plan.whole or plan.mended or plan.tail is not None:
         with context.spark("indicators") as spark:
-            snapshot = published(spark)
+            # Planned anew after each stage, a short tail takes longer to plan than to compute.
+            adaptive = {} if plan.size == SIZE else {"spark.sql.adaptive.enabled": "false"}
+            with changed(spark, adaptive):
+                snapshot = published(spark)
     else:
         snapshot = published(None)
     months = {file.month for file in snapshot.manifest.files}
@@ -131,10 +135,11 @@ def _plan(
     if made_from is None:
         return _Plan()
     stored = parent.manifest.files
-    changed = manifests.first_change(made_from.manifest, prices.manifest)
-    if changed is None:
-        return _Plan(frozenset(file.month for file in stored))
-    same_ms = _last_same(made_from, prices, changed)
+    as_it_is = _Plan(frozenset(file.month for file in stored))
+    month = manifests.first_change(made_from.manifest, prices.manifest)
+    if month is None:
+        return as_it_is
+    same_ms = _last_same(made_from, prices, month)
     if same_ms is None:
         return _Plan()
     step_ms, windows = duration_ms(recipe["frequency"]), recipe["windows"]
@@ -150,7 +155,7 @@ def _plan(
     )
     last = (prices.manifest.last_ms or 0) // step_ms
     if last < first:
-        return plan
+        return plan if any(file.last_ms >= until_ms for file in stored) else as_it_is
     # Blocks that fit what is to be computed: what a block does for others costs as much.
     size = TILE if last - first < SIZE else SIZE
     at = seed.place_before(first, size=size)
@@ -164,14 +169,14 @@ def _plan(
     return _Plan() if tail is None else replace(plan, tail=tail, size=size)
 
 
-def _last_same(before: Snapshot, after: Snapshot, changed: str) -> int | None:
-    """Time of the last price that both have, with all prices before it; `changed` is the first
-    month in which they differ. None where there is none."""
-    same = max((f.last_ms for f in after.manifest.files if f.month < changed), default=None)
-    paths = [snapshot.of_months({changed}) for snapshot in (before, after)]
-    if not all(paths) or snapshots.damaged_files(before, months={changed}):
+def _last_same(before: Snapshot, after: Snapshot, month: str) -> int | None:
+    """Time of the last price that both have, with all prices before it; `month` is the first in
+    which they differ. None where there is none."""
+    same = max((f.last_ms for f in after.manifest.files if f.month < month), default=None)
+    paths = [snapshot.of_months({month}) for snapshot in (before, after)]
+    if not all(paths) or snapshots.damaged_files(before, months={month}):
         return same
-    snapshots.check_content(after, months={changed})
+    snapshots.check_content(after, months={month})
     columns = ["timestamp", "price"]
     old, new = (_rows(found, columns) for found in paths)
     rows = min(len(old), len(new))
