@@ -4,8 +4,8 @@ Written out, y[n] is the sum of u[i] * d^(n-i). Inside a tile, some thousand row
 of d times a running sum of u[i] * d^(-i), scaled so that neither leaves the range of a double. What
 a tile takes over from those before is linear in their last values: each tile's, computed from zero,
 is one plain aggregate, a scan over those summaries (one row a tile) carries them on, and each row
-is corrected by its tile's. Nothing is cut off: after a long stretch without a movement the strength
-index is still the ratio of the two means that it was before.
+is corrected by its tile's. Nothing is cut off before a double's range ends: after thousands of rows
+without a movement the strength index is still the ratio of the two means that it was before.
 """
 
 from __future__ import annotations
