@@ -296,12 +296,10 @@ def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
 def indicators(invocation: Invocation) -> Any:
     """Prices into the indicators data set."""
     from bitstorm.pipelines.indicators import indicators as pipeline
+    from bitstorm.terminal import computed_lines
 
     result = pipeline(invocation.context())
-    state = "up to date" if result.idle else "published"
-    return invocation.show(
-        result, lambda: [f"{result.rows:,} points in snapshot {result.snapshot}, {state}"]
-    )
+    return invocation.show(result, lambda: computed_lines(result))
 
 
 @bitstorm.command()

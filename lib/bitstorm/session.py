@@ -38,6 +38,13 @@ PREFERRED = {
     # Java compiles no method beyond 8,000 bytes: a longer one, run as it is, takes ten times as
     # long as the same steps one after another.
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # All indicators are more classes than the hundred that Spark remembers; what is forgotten is
+    # compiled again, and slow until Java has seen it often enough.
+    "spark.sql.codegen.cache.maxEntries": "1000",
+    # Where in Python each column was made costs a fifth of the time that a small job takes; what
+    # a user is told of an error never has it.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
+    "spark.sql.dataFrameQueryContext.enabled": "false",
     # An hour's worth of jobs keeps no history that anybody would look at.
     "spark.ui.retainedJobs": "10",
     "spark.sql.ui.retainedExecutions": "10",
@@ -70,12 +77,8 @@ def spark_session(
 
     if SparkContext._active_spark_context is not None:
         session = SparkSession.builder.getOrCreate()
-        before = {key: session.conf.get(key, None) for key in REQUIRED}
-        _apply(session, REQUIRED)
-        try:
+        with changed(session, REQUIRED):
             yield session
-        finally:
-            _apply(session, before)
         return
 
     launched = under_spark_submit()
@@ -115,6 +118,17 @@ def spark_session(
         session.stop()
         if not launched:
             _stop_jvm()
+
+
+@contextmanager
+def changed(session: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """The session with other settings for the block."""
+    before = {key: session.conf.get(key, None) for key in values}
+    _apply(session, values)
+    try:
+        yield
+    finally:
+        _apply(session, before)
 
 
 def _cause(error: Exception) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bitstorm.pipelines.collect import Planned
     from bitstorm.pipelines.gaps import Gaps
     from bitstorm.pipelines.history import Commit, Trace
+    from bitstorm.pipelines.indicators import Computed
     from bitstorm.pipelines.ingest import Ingested
     from bitstorm.pipelines.lookahead import Change, Looked
     from bitstorm.pipelines.retract import Retracted
@@ -52,6 +53,14 @@ def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
     if result.snapshot is not None:
         lines.append(f"{result.rows:,} rows in snapshot {result.snapshot}")
     return lines
+
+
+def computed_lines(result: Computed) -> list[str]:
+    """The indicators that are there now, and how much of them was computed."""
+    points = f"{result.rows:,} points in snapshot {result.snapshot}"
+    if result.idle:
+        return [f"{points}, up to date"]
+    return [f"{points}, published: {result.months} months computed, {result.linked} linked"]
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:

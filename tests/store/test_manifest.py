@@ -166,6 +166,28 @@ def test_older_snapshots_stay_readable_by_name_beside_a_damaged_newest_one(tmp_p
         snapshots.current(tmp_path, snapshot="00000009-000000000000")
 
 
+def test_the_first_change_is_the_earliest_month_with_other_rows(tmp_path):
+    both = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
+    other = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.5}), both)
+    without = publish(tmp_path / "elsewhere", whole({FEBRUARY: 2.5}))
+    january, february = (file.month for file in both.manifest.files)
+    for before, after, month in (
+        (both, both, None),
+        (both, other, february),
+        (other, without, january),
+        (without, both, january),
+    ):
+        assert manifests.first_change(before.manifest, after.manifest) == month
+
+
+def test_a_snapshot_is_known_while_there_is_a_manifest_of_it(tmp_path):
+    first = publish(tmp_path, whole({JANUARY: 1.0}))
+    publish(tmp_path, whole({JANUARY: 2.0}), first)
+    assert snapshots.known(tmp_path, first.id) == first
+    manifests.path_of(tmp_path, 1).unlink()
+    assert snapshots.known(tmp_path, first.id) is None
+
+
 @settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -127,6 +127,12 @@ def read(root: Path, sequence: int) -> Manifest:
         raise SnapshotDamaged(f"the manifest {path} cannot be read ({what}): {advice}") from None
 
 
+def first_change(before: Manifest, after: Manifest) -> str | None:
+    """The earliest month (`YYYY-MM`) whose rows are not the same in both; None where all are."""
+    months = before.months.keys() | after.months.keys()
+    return min((m for m in months if before.months.get(m) != after.months.get(m)), default=None)
+
+
 def schema_record(table: Table) -> list[dict[str, Any]]:
     """The table's fields as JSON: what a reader may rely on."""
     return [

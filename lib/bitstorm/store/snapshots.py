@@ -125,6 +125,13 @@ def required(root: Path, *, snapshot: str | None = None, hint: str) -> Snapshot:
     return found
 
 
+def known(root: Path, snapshot: str) -> Snapshot | None:
+    """The snapshot of that ID, whatever has become of its files; None without its manifest."""
+    with contextlib.suppress(SnapshotMissing, SnapshotDamaged):
+        return _named(root, snapshot, manifests.sequences(root))
+    return None
+
+
 def resolve(root: Path) -> Path:
     """The folder of the newest snapshot of a data set. Raises SnapshotMissing."""
     return required(root, hint="publish one first").folder

@@ -11,7 +11,8 @@ maximum, is carried from tile to tile by a scan over one row a tile (see `recurr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitstorm.schema import PARTITION, indicator_table
@@ -41,6 +42,23 @@ BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
 # neither is 0.8^200.
 _SIGNAL_REACH = 1_024
 _ORDER = ("tile", "run")
+# Raise it with any change to what comes out: stored months of another number are not built upon.
+FORMULAS = 1
+# Below this the mean gain and loss near the end of a double's range, and their ratio has no digits.
+_LEAST = 1e-280
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of a series: its points from `first` (the label over the step) on.
+
+    It is computed from the block of `first` on. `state` is what the point just before that block
+    leaves to the next one: the running maximum as `peak`, and each recurrence's value under its
+    name; None where there is no such point. `seed` makes one from stored indicators.
+    """
+
+    first: int
+    state: Mapping[str, float] | None
 
 
 def from_prices(
@@ -51,20 +69,29 @@ def from_prices(
     windows: Sequence[int],
     size: int = SIZE,
     tile: int = TILE,
+    tail: Tail | None = None,
 ) -> DataFrame:
     """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling.
 
     A value is null until its whole window exists since the last cut. `size` is that of a block, a
-    multiple of `tile`, the most rows that an exponential mean is summed over at once.
+    multiple of `tile`, the most rows that an exponential mean is summed over at once. With a `tail`
+    only its points come out, and of the observations only those from `seed.prices_from` on count.
     """
     from pyspark.sql import functions as F
 
-    recurrences = _recurrences(windows)
+    recurrences = recurrences_of(windows)
     tile = tile_size([*recurrences, _SIGNAL], tile)
     if size % tile:
         raise ValueError(f"a block of {size} rows is not a whole number of tiles of {tile}")
-    blocks = Blocks(size, before=max(_SIGNAL_REACH, *windows))
+    blocks = Blocks(size, before=rows_before(windows))
     points = points_in_blocks(prices, blocks, step_ms=step_ms, max_gap=max_gap)
+    first_block = 0
+    wanted = blocks.owned()
+    if tail is not None:
+        first_block = tail.first // size
+        # A block before it lacks rows, and none of its own is asked for.
+        points = points.where(F.col("block") >= first_block)
+        wanted = wanted & (F.col("index") >= tail.first)
     rows = (
         with_tile(points, tile)
         .withColumn("exact", F.col("price").cast("double"))
@@ -72,7 +99,15 @@ def from_prices(
         .withColumn("place", F.col("index") - F.col("start"))
         .transform(_with_inputs, windows)
     )
-    known = states(rows, recurrences, blocks=blocks, tile=tile, peak="exact")
+    known = states(
+        rows,
+        recurrences,
+        blocks=blocks,
+        tile=tile,
+        peak="exact",
+        known=None if tail is None else tail.state,
+        first_tile=first_block * size // tile,
+    )
     # Beyond any window where the run has begun before the block can see.
     far = F.coalesce("place", F.lit(2**62))
     asked = [
@@ -90,15 +125,21 @@ def from_prices(
         .join(F.broadcast(known), "tile")
         .transform(_with_exponentials, recurrences, tile)
         .transform(_with_signal, tile)
-        .where(blocks.owned())
+        .where(wanted)
         .transform(_named, windows)
     )
 
 
-def _recurrences(windows: Sequence[int]) -> list[Recurrence]:
+def rows_before(windows: Sequence[int]) -> int:
+    """So many rows before its own a block is given."""
+    return max(_SIGNAL_REACH, *windows)
+
+
+def recurrences_of(windows: Sequence[int]) -> list[Recurrence]:
+    """Those whose values a row takes over from the one before: `lag_SPAN`, `gain` and `loss`."""
     spans = sorted({*windows, MACD_FAST, MACD_SLOW})
     return [
-        *[Recurrence(f"lag_{span}", f"into_lag_{span}", 1 - _alpha(span)) for span in spans],
+        *[Recurrence(f"lag_{span}", f"into_lag_{span}", 1 - alpha(span)) for span in spans],
         Recurrence("gain", "into_gain", 1 - 1 / RSI),
         Recurrence("loss", "into_loss", 1 - 1 / RSI),
     ]
@@ -112,7 +153,7 @@ def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     # that, MACD is a difference that keeps its digits where two EMAs of the price are near one.
     change = F.coalesce("step_change", F.lit(0.0))
     lags = {
-        f"into_lag_{span}": F.lit(1 - _alpha(span)) * change
+        f"into_lag_{span}": F.lit(1 - alpha(span)) * change
         for span in sorted({*windows, MACD_FAST, MACD_SLOW})
     }
     # Wilder's mean is at the 14th change that of the 14, and then takes a 14th of each one: the
@@ -149,7 +190,7 @@ def _with_signal(rows: DataFrame, tile: int) -> DataFrame:
     begins = MACD_SLOW - 1
     into = (
         F.when(F.col("place") == begins, F.col("difference"))
-        .when(F.col("place") > begins, F.lit(_alpha(MACD_SIGNAL)) * F.col("difference"))
+        .when(F.col("place") > begins, F.lit(alpha(MACD_SIGNAL)) * F.col("difference"))
         .otherwise(0.0)
     )
     rows = with_local(rows.withColumn("into_signal", into), [_SIGNAL], tile=tile)
@@ -172,7 +213,7 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
 
     moved = F.col("gain") + F.col("loss")
     # Without any movement TA-Lib states 0; so do we.
-    strength = F.when(moved > 0, 100 * (F.col("gain") / moved)).otherwise(0.0)
+    strength = F.when(moved > _LEAST, 100 * (F.col("gain") / moved)).otherwise(0.0)
     spread = F.sqrt(F.col(squares("scaled_price", BOLLINGER)) / BOLLINGER)
     middle = F.col(mean("scaled_price", BOLLINGER))
     upper, lower = ((middle + sign * BOLLINGER_WIDTH * spread) * F.col("scale") for sign in (1, -1))
@@ -200,8 +241,9 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     )
 
 
-def _alpha(span: int) -> float:
+def alpha(span: int) -> float:
+    """The weight of the newest price in the exponential mean of a span."""
     return 2.0 / (span + 1.0)
 
 
-_SIGNAL = Recurrence("signal", "into_signal", 1 - _alpha(MACD_SIGNAL))
+_SIGNAL = Recurrence("signal", "into_signal", 1 - alpha(MACD_SIGNAL))

@@ -4,14 +4,14 @@ Written out, y[n] is the sum of u[i] * d^(n-i). Inside a tile, some thousand row
 of d times a running sum of u[i] * d^(-i), scaled so that neither leaves the range of a double. What
 a tile takes over from those before is linear in their last values: each tile's, computed from zero,
 is one plain aggregate, a scan over those summaries (one row a tile) carries them on, and each row
-is corrected by its tile's. Nothing is cut off: after a long stretch without a movement the strength
-index is still the ratio of the two means that it was before.
+is corrected by its tile's. Nothing is cut off before a double's range ends: after thousands of rows
+without a movement the strength index is still the ratio of the two means that it was before.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -123,11 +123,15 @@ def states(
     blocks: Blocks,
     tile: int,
     peak: str,
+    known: Mapping[str, float] | None = None,
+    first_tile: int = 0,
 ) -> DataFrame:
     """One row a tile: `tile`, `peak_before` (the running maximum of the column `peak` in the run
     that enters the tile) and `state_NAME` for each recurrence (y just before the tile).
 
-    Needs the inputs of the recurrences, and `block`, `tile`, `run`, `start` and `index`.
+    Needs the inputs of the recurrences, and `block`, `tile`, `run`, `start` and `index`. Where the
+    rows are the end of a series, from `first_tile` on, `known` is what a run that enters it brings:
+    its `peak`, and y under each recurrence's name.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -147,6 +151,16 @@ def states(
         F.max_by(F.struct("start", "peak", *names), "run").alias("last")
     )
     summaries = last.select("tile", "last.*").withColumn("cut", ~entering(tile))
+    if known is not None:
+        # As if the tile before had cut the series and come to this.
+        brought = [F.lit(float(known[name])).alias(name) for name in ("peak", *names)]
+        one = rows.sparkSession.range(1, numPartitions=1).select(
+            F.lit(first_tile - 1).cast("bigint").alias("tile"),
+            F.lit(None).cast("bigint").alias("start"),
+            *brought,
+            F.lit(True).alias("cut"),
+        )
+        summaries = summaries.unionByName(one)
     order = Window.partitionBy(F.lit(0)).orderBy("tile")
     stretch = F.count_if("cut").over(order.rowsBetween(Window.unboundedPreceding, 0))
     summaries = summaries.withColumn("stretch", stretch)
