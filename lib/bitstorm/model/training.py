@@ -55,8 +55,8 @@ class Rules:
 
 
 def auto_learning_rate(batch_size: int) -> float:
-    """Of Adam. With k times the windows a step, sqrt(k) times the rate: the scaling of Malladi, Lyu,
-    Panigrahi and Arora, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (2022)."""
+    """Of Adam. With k times the windows a step, sqrt(k) times the rate: Malladi, Lyu, Panigrahi and
+    Arora, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (2022)."""
     return BASE_LEARNING_RATE * math.sqrt(batch_size / BASE_BATCH_SIZE)
 
 
