@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -336,22 +337,29 @@ def in_memory(series: Series) -> Pass:
 
 
 def by_keras(series: Series) -> Pass:
-    """`timeseries_dataset_from_array` over each stretch without a cut or an unknown target."""
+    """`timeseries_dataset_from_array` over each segment, without the unknown targets."""
     import keras
+    import tensorflow as tf
 
-    values, targets, ends = series.scaled[:, None], series.targets, series.ends
+    def known(window: Any, target: Any) -> tuple[Any, Any]:
+        keep = ~tf.math.is_nan(target)
+        return tf.boolean_mask(window, keep), tf.boolean_mask(target, keep)
+
+    values, targets = series.scaled[:, None], series.targets
+    segment = series.table["segment"].to_numpy()
+    edges = [0, *(np.flatnonzero(np.diff(segment)) + 1).tolist(), len(segment)]
     whole = None
-    for stretch in np.split(ends, np.flatnonzero(np.diff(ends) != 1) + 1):
-        begin = stretch[0] - LOOK_BACK + 1
+    for begin, end in pairwise(edges):
+        # A segment's first return is not known.
         dataset = keras.utils.timeseries_dataset_from_array(
-            values[begin : stretch[-1] + 1],
-            targets[stretch],
+            values[begin + 1 : end],
+            targets[begin + LOOK_BACK : end],
             sequence_length=LOOK_BACK,
             batch_size=BATCH,
         )
         whole = dataset if whole is None else whole.concatenate(dataset)
     assert whole is not None
-    yield from whole
+    yield from whole.map(known).rebatch(BATCH)
 
 
 def write_points(spark: SparkSession, series: Series, folder: Path) -> None:
