@@ -306,7 +306,7 @@ def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, 
 def test_shards_take_the_same_steps_share_no_window_and_drop_others_each_epoch(counted, workers):
     batch = 40
     dropped = []
-    for number in range(4):
+    for number in range(3):
         shares = []
         for worker in range(workers):
             shard = counted.shard(worker, workers)

@@ -75,7 +75,7 @@ def test_the_state_is_that_of_a_plain_loop_over_the_run(seed, length, jump, stil
     assert tail.state.keys() == expected.keys()
     assert tail.state["peak"] == expected["peak"]
     # The windows' own means are stored, here with what pandas' sums leave of a price's digits.
-    digit = {f"lag_{w}": 1e-14 * float(price.max()) for w in WINDOWS}
+    digit = {f"lag_{w}": 1e-13 * float(price.max()) for w in WINDOWS}
     for name, value in expected.items():
         allowed = pytest.approx(value, rel=1e-12, abs=digit.get(name, 1e-280))
         assert tail.state[name] == allowed, name

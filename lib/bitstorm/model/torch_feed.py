@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitstorm.errors import ModelError
 from bitstorm.model.windows import Feed
 from bitstorm.quiet import third_party_warnings_hushed
 
 if TYPE_CHECKING:
     import torch
-    from petastorm.spark import SparkDatasetConverter
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -37,30 +37,49 @@ class TorchFeed:
         self, *, batch_size: int, seed: int | None = None, number: int = 0
     ) -> Iterator[Iterator[Batch]]:
         """As `Feed.epoch`, in tensors of PyTorch's."""
-        groups = self.feed.groups(
-            seed=seed, number=number, batch_size=batch_size, reading=_by_torch
-        )
+        groups = self._groups(batch_size=batch_size, seed=seed, number=number)
         with closing(groups):
             yield batches(groups, look_back=self.feed.look_back, batch_size=batch_size)
 
+    def _groups(
+        self, *, batch_size: int, seed: int | None, number: int
+    ) -> Generator[Group, None, None]:
+        """As `Feed.groups`, through a reader that is closed with it."""
+        if self.feed.served(batch_size=batch_size) == 0:
+            return
+        with third_party_warnings_hushed():
+            from petastorm.pytorch import BatchedDataLoader
 
-@contextmanager
-def _by_torch(
-    converter: SparkDatasetConverter, **settings: Any
-) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-    with third_party_warnings_hushed():
-        from petastorm.pytorch import BatchedDataLoader
+        served = 0
+        converter, settings = self.feed.reading(seed=seed, number=number, batch_size=batch_size)
+        # Its other loader takes rows apart one by one.
+        with converter.make_torch_dataloader(
+            data_loader_fn=BatchedDataLoader, **settings
+        ) as loader:
+            for place, columns in enumerate(self._columns(loader)):
+                group = self.feed.framed(columns, number=number, batch_size=batch_size)
+                group = self.feed.ordered(group, seed=seed, number=number, place=place)
+                served += len(group)
+                if len(group):
+                    yield group.values, group.starts, group.target
+        self.feed.check(served, batch_size=batch_size)
 
-    def columns(loader: BatchedDataLoader) -> Iterator[dict[str, np.ndarray]]:
+    def _columns(
+        self, loader: Iterable[dict[str, torch.Tensor]]
+    ) -> Iterator[dict[str, np.ndarray]]:
         try:
             for rows in loader:
                 yield {name: column.numpy() for name, column in rows.items()}
-        except (ValueError, RuntimeError) as error:  # pyarrow's and petastorm's own
-            raise OSError(str(error)) from error
-
-    # Its other loader takes rows apart one by one.
-    with converter.make_torch_dataloader(data_loader_fn=BatchedDataLoader, **settings) as loader:
-        yield columns(loader)
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # the latter are pyarrow's, petastorm's
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"the windows' blocks under {self.feed.stored.folder} cannot be read ({reason}): "
+                "run the command again"
+            ) from error
 
 
 def batches(groups: Iterable[Group], *, look_back: int, batch_size: int) -> Iterator[Batch]:

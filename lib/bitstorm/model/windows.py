@@ -12,14 +12,13 @@ put into a random order: a uniform one as long as the series has no more points 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +36,6 @@ from bitstorm.workspace import file_url
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter
     from pyspark.sql import DataFrame, SparkSession
-
-# What opens a pass over a converter's rows, its settings those that petastorm's two ways share:
-# columns of `batch_size` rows at a time. What cannot be read comes out as an OSError.
-Reading = Callable[..., AbstractContextManager[Iterator[Mapping[str, np.ndarray]]]]
 
 __all__ = ["Feed", "Frame", "Stored", "Target", "files_for", "make_feed", "stored"]
 
@@ -218,7 +213,6 @@ class Feed:
 
         groups = _Pass(self.groups(seed=seed, number=number, batch_size=batch_size))
         dataset = self._batched(lambda: groups, batch_size=batch_size, keep=False)
-        expected = self.served(batch_size=batch_size)
 
         def batches() -> Generator[tuple[Any, Any], None, None]:
             served = 0
@@ -228,7 +222,7 @@ class Feed:
                     yield window, target
             except tf.errors.OpError as error:
                 raise groups.failure or _unreadable(self.stored.folder, error) from None
-            self._check(served, expected)
+            self.check(served, batch_size=batch_size)
 
         iterator = batches()
         try:
@@ -290,59 +284,76 @@ class Feed:
         return framing.newest(self.frame, columns, self.scaler, index=index)
 
     def groups(
-        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
+        self, *, seed: int | None, number: int, batch_size: int
     ) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
         """One pass as (values, starts, targets) of some blocks at a time, see `Framed`: window i of
-        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from, by
-        its own way of reading; the windows and their order are the same on every way."""
-        framed = self._framed(seed=seed, number=number, batch_size=batch_size, reading=reading)
-        with contextlib.closing(framed):
-            for group in framed:
-                yield group.values, group.starts, group.target
+        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from."""
+        for group in self._framed(seed=seed, number=number, batch_size=batch_size):
+            yield group.values, group.starts, group.target
 
-    def _framed(
-        self, *, seed: int | None, number: int, batch_size: int, reading: Reading | None = None
-    ) -> Generator[Framed, None, None]:
+    def _framed(self, *, seed: int | None, number: int, batch_size: int) -> Iterator[Framed]:
         """One pass through a reader of its own, which is closed with it."""
-        expected, served = self.served(batch_size=batch_size), 0
-        if expected == 0:
+        import tensorflow as tf
+
+        if self.served(batch_size=batch_size) == 0:
             return
-        files = self._files(number=number, batch_size=batch_size)
-        _check_files([self.converter.file_urls[n] for n in files], self.stored.folder)
-        shuffled = seed is not None
-        blocks = SHUFFLED_BLOCKS if shuffled else GROUPED_BLOCKS
-        reader = (reading or _by_tensorflow)(
-            replace_files(self.converter, files),
-            batch_size=blocks,
-            num_epochs=1,
-            workers_count=1,
-            # petastorm's thread pool can take "not begun" for "done" and lose a pass.
-            reader_pool_type="dummy",
-            shuffle_row_groups=shuffled,
-            shuffle_rows=shuffled,
-            seed=reader_seed(seed, number) if seed is not None else None,
-        )
+        served = 0
+        converter, settings = self.reading(seed=seed, number=number, batch_size=batch_size)
         try:
-            with reader as rows:
-                for place, columns in enumerate(rows):
-                    group = self.framed(columns, number=number, batch_size=batch_size)
-                    if seed is not None:
-                        chance = np.random.default_rng([seed, number, place])
-                        group = group.taken(chance.permutation(len(group)))
+            with converter.make_tf_dataset(**settings) as dataset:
+                for place, rows in enumerate(dataset.as_numpy_iterator()):
+                    group = self.framed(rows._asdict(), number=number, batch_size=batch_size)
+                    group = self.ordered(group, seed=seed, number=number, place=place)
                     served += len(group)
                     if len(group):
                         yield group
-        except OSError as error:
+        except (tf.errors.OpError, OSError) as error:
             raise _unreadable(self.stored.folder, error) from error
-        self._check(served, expected)
+        self.check(served, batch_size=batch_size)
+
+    def reading(
+        self, *, seed: int | None = None, number: int = 0, batch_size: int
+    ) -> tuple[SparkDatasetConverter, dict[str, Any]]:
+        """For a pass in any framework: the converter of the files that it has to read, and what its
+        `make_tf_dataset` or `make_torch_dataloader` is to be given. Their batches are rows, which
+        `framed` turns into windows, `ordered` shuffles, and `check` counts at the end.
+
+        Raises ModelError where a file is gone.
+        """
+        from petastorm.spark import SparkDatasetConverter
+
+        files = self._files(number=number, batch_size=batch_size)
+        urls = [self.converter.file_urls[n] for n in files]
+        _check_files(urls, self.stored.folder)
+        rows = int(np.isin(self.stored.files, files).sum())
+        shuffled = seed is not None
+        settings = {
+            "batch_size": SHUFFLED_BLOCKS if shuffled else GROUPED_BLOCKS,
+            "num_epochs": 1,
+            "workers_count": 1,
+            # petastorm's thread pool can take "not begun" for "done" and lose a pass.
+            "reader_pool_type": "dummy",
+            "shuffle_row_groups": shuffled,
+            "shuffle_rows": shuffled,
+            "seed": None if seed is None else _reader_seed(seed, number),
+        }
+        return SparkDatasetConverter(self.converter.cache_dir_url, urls, rows), settings
+
+    def ordered(self, group: Framed, *, seed: int | None, number: int, place: int) -> Framed:
+        """The windows of the `place`-th group (from 0) of a pass in the order that they are served
+        in."""
+        if seed is None:
+            return group
+        chance = np.random.default_rng([seed, number, place])
+        return group.taken(chance.permutation(len(group)))
 
     def framed(
         self, columns: Mapping[str, np.ndarray], *, number: int = 0, batch_size: int = 1
     ) -> Framed:
         """The feed's windows of some rows of the converter's data set, in their order.
 
-        `columns` is what petastorm gives for the rows; `number` and `batch_size` tell which windows
-        are a shard's. To be used where a framework reads the converter by itself.
+        `columns` is what petastorm gives for the rows, as numpy; `number` and `batch_size` tell
+        which windows are a shard's.
         """
         found = framing.whole(self.frame, columns, first=self.first, last=self.last)
         if self.shard_of is not None:
@@ -420,7 +431,9 @@ class Feed:
         dataset = dataset.cache() if keep else dataset.prefetch(1)
         return dataset.flat_map(pieces).rebatch(batch_size).prefetch(4)
 
-    def _check(self, served: int, expected: int) -> None:
+    def check(self, served: int, *, batch_size: int) -> None:
+        """Raise ModelError where a whole pass served another number of windows than it should."""
+        expected = self.served(batch_size=batch_size)
         if served != expected:
             raise ModelError(
                 f"a pass over the windows served {served}, expected {expected}: their files under "
@@ -453,30 +466,9 @@ def make_feed(
     return Feed(blocks, scaler, first, last, offsets[:-1], int(offsets[-1]))
 
 
-@contextmanager
-def _by_tensorflow(
-    converter: SparkDatasetConverter, **settings: Any
-) -> Iterator[Iterator[dict[str, np.ndarray]]]:
-    import tensorflow as tf
-
-    try:
-        with converter.make_tf_dataset(**settings) as dataset:
-            yield (batch._asdict() for batch in dataset.as_numpy_iterator())
-    except tf.errors.OpError as error:
-        raise OSError(str(error)) from error
-
-
-def reader_seed(seed: int, number: int) -> int:
+def _reader_seed(seed: int, number: int) -> int:
     """What petastorm's reader is given for a pass: zero would mean any order to it."""
     return 1 + int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
-
-
-def replace_files(converter: SparkDatasetConverter, files: list[int]) -> SparkDatasetConverter:
-    """The converter of some of its files; no list at all would be its whole folder."""
-    from petastorm.spark import SparkDatasetConverter
-
-    urls = [converter.file_urls[n] for n in files]
-    return SparkDatasetConverter(converter.cache_dir_url, urls, len(converter))
 
 
 class _Pass:
