@@ -86,7 +86,7 @@ def history(days: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def observations() -> pd.DataFrame:
     rows = history(520)
-    # Nothing moves over the seams of the days 476 and 477.
+    # Nothing moves over the seam of day 476.
     rows.loc[475 * DAY : 478 * DAY, "price"] = rows["price"].iloc[475 * DAY]
     hour = (rows["timestamp"] - START) // HOUR
     gone = [
@@ -129,9 +129,9 @@ def test_updates_come_to_what_the_whole_series_comes_to(spark_session, tmp_path,
     put(context, until(observations, 468))
     first = indicators(context)
     assert (first.months, first.linked) == (16, 0)
-    # An ordinary day; the ends of a hole that is filled and of one that cuts; where nothing moves,
-    # with and without a new month; a bucket without a point; weeks, with a new maximum.
-    computed = {470: 1, 472: 1, 474: 1, 476: 1, 477: 1, 486: 2, 486.035: 0, 520: 2}
+    # An ordinary day; the ends of a hole that is filled and of one that cuts; where nothing moves;
+    # a new month; a bucket without a point; weeks, with a new maximum.
+    computed = {470: 1, 472: 1, 474: 1, 476: 1, 486: 2, 486.035: 0, 520: 2}
     for day, months in computed.items():
         before, linked = points(context), files(context)
         seen = until(observations, day)
