@@ -37,6 +37,7 @@ def test_the_options_that_it_shows_are_known():
         "collect": ["--every"],
         "backfill": ["--days", "--until", "--gaps", "--dry-run"],
         "stats": ["--period", "--bars", "--lags", "--snapshot", "--output"],
+        "train": ["--resume", "--snapshot", "--accept-snapshot"],
         "import": ["--preview", "--timezone", "--delimiter", "--decimal"],
         "simulate": ["--port", "--replay"],
         "ingest": ["--workspace", "--config", "--json", "--fail-if-idle", "--log-file"],
