@@ -47,7 +47,7 @@ RUNS = 7
 STOCK_CONVERSIONS = 3
 LOOK_BACK, WIDE, BATCH = 60, 240, 256
 # What takes minutes is measured on the first rows, and stated as if it were on all.
-FEW = {"petastorm_ngram": 2_000, "torch_dataloader": 100_000}
+FEW = {"keras_timeseries": 50_000, "petastorm_ngram": 2_000, "torch_dataloader": 100_000}
 FILES = 8
 CUTS = 9
 
@@ -155,7 +155,6 @@ def _run(scratch: Path, rows: int) -> Outcome:
             "ours_shuffled": lambda number: _epoch(feed, seed=1, number=number),
             "stock": lambda _: by_stock(stock),
             "in_memory": lambda _: in_memory(series),
-            "keras_timeseries": lambda _: by_keras(series),
         }
         expected = keys(_plain(series))
         if len(feed) != len(expected):
@@ -169,10 +168,11 @@ def _run(scratch: Path, rows: int) -> Outcome:
                 notes[name] = "not measured: PyTorch is not installed"
                 continue
             few = write_series(scratch / name, min(rows, some))
-            way = partial(_FEW_WAYS[name], few)
             if name == "petastorm_ngram":
                 write_points(spark, few, scratch / "points")
-                way = partial(by_ngram, scratch / "points")
+                way: Callable[[int], Pass] = partial(by_ngram, scratch / "points")
+            else:
+                way = partial(_FEW_WAYS[name], few)
             found = keys(_plain(few))
             timed = medians(interleaved({name: partial(_timed, way, found)}, runs=3))[name]
             results[name] = timed * len(expected) / len(found)
@@ -336,7 +336,7 @@ def in_memory(series: Series) -> Pass:
     yield from dataset.rebatch(BATCH).prefetch(tf.data.AUTOTUNE)
 
 
-def by_keras(series: Series) -> Pass:
+def by_keras(series: Series, number: int) -> Pass:
     """`timeseries_dataset_from_array` over each segment, without the unknown targets."""
     import keras
     import tensorflow as tf
@@ -439,7 +439,7 @@ def by_torch(series: Series, number: int) -> Pass:
     yield from torch.utils.data.DataLoader(Windows(), batch_size=BATCH)
 
 
-_FEW_WAYS = {"torch_dataloader": by_torch, "petastorm_ngram": by_ngram}
+_FEW_WAYS = {"keras_timeseries": by_keras, "torch_dataloader": by_torch}
 
 
 def _bytes(folder: Path) -> int:

@@ -56,9 +56,9 @@ def test_ours_and_stock_serve_them(spark_session, series, expected, tmp_path):
     stock.delete()
 
 
-@pytest.mark.parametrize("name", ["in_memory", "by_keras"])
-def test_what_is_in_memory_serves_them(series, expected, name):
-    feed.check(getattr(feed, name)(series), expected)
+def test_what_is_in_memory_serves_them(series, expected):
+    feed.check(feed.in_memory(series), expected)
+    feed.check(feed.by_keras(series, 0), expected)
 
 
 def test_pytorchs_loader_serves_them(series, expected):
