@@ -357,6 +357,8 @@ def test_a_reader_is_closed_with_its_epoch_even_in_the_middle(counted, monkeypat
 
 def test_a_file_that_vanishes_is_told_before_a_pass_and_in_its_middle(tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "GROUPED_BLOCKS", 1)
+    # A batch at a time.
+    monkeypatch.setattr(windows, "_PIECE_BYTES", 4 * 4 * 4)
     frame = blocked.frame_of(look_back=4, size=32)
     # So many row groups that the last ones are read long after the first batch.
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 8_000), files=60)
