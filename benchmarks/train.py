@@ -2,7 +2,8 @@
 
 `--rows` hours of a walk whose next return can be learnt in part, look-back 60. Ratios, smaller is
 better but for the speed: `epoch_vs_in_memory` (an epoch of ours, checkpoint included, over one of
-Keras' `fit` on the same windows as arrays), `data_wait_share` (of ours, waiting for a batch),
+Keras' `fit` on the same windows as arrays), `data_wait_share` (of a whole training of ours, waiting
+for a batch),
 `memory_slope_mb_per_epoch` (of the process, from epoch 6 to 30), `first_batch_seconds` (from
 entering a pass to its first batch), `default_vs_batch32_speed` (windows/s, greater is better),
 `default_vs_batch32_loss` (best validation loss after as many epochs). `determinism_cost` is an
@@ -129,13 +130,15 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     }
     ratios = {
         "epoch_vs_in_memory": results["epoch"] / results["epoch_in_memory"],
-        "data_wait_share": statistics.median([*shares[1:], long_share]),
+        "data_wait_share": long_share,
         "memory_slope_mb_per_epoch": _slope(memory[5:]),
         "first_batch_seconds": results["first_batch"],
         "default_vs_batch32_speed": found["batch32"][0] / found["default"][0],
         "default_vs_batch32_loss": found["default"][2] / found["batch32"][2],
     }
     notes = {
+        # What the opening of the very first pass comes to where there are few epochs.
+        f"data_wait_share_of_{TOGETHER}_epochs": round(statistics.median(shares[1:]), 4),
         "windows": {part: len(target) for part, (_, target) in arrays.items()},
         "windows_per_second": round(len(feed) / results["epoch"]),
         "batch_size": batch_size,
