@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bitstorm.filesystem import TEMPORARY
 from bitstorm.store import housekeeping, snapshots
-from faults.publishing import rows_of, unbroken
+from faults.publishing import Batch, commit, rows_of, unbroken
 from faults.together import own_rows
 
 pytestmark = pytest.mark.slow
@@ -78,12 +79,14 @@ def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
         ended(started("unlocked", root, "one", 60), within=240)
         until = time.monotonic() + 30
         while len(list((root / "manifests").glob("[0-9]*"))) > 1:
+            assert all(process.poll() is None for process in beside), "one of them has failed"
             assert time.monotonic() < until, "gc leaves what is old enough"
             time.sleep(0.05)
         ended(started("unlocked", root, "two", 5), within=60)
     finally:
         stop.touch()
-    passes, gone = (int(ended(process, within=60)) for process in beside)
+        told = [ended(process, within=60) for process in beside]
+    passes, gone = map(int, told)
     assert passes >= 5 and gone >= 20
     wanted = [
         row for name, n in (("one", 60), ("two", 5)) for k in range(n) for row in own_rows(name, k)
@@ -91,3 +94,14 @@ def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
     found = snapshots.current(root)
     assert rows_of(found) == sorted(wanted)
     assert housekeeping.verify(root).problems == ()
+
+
+def test_gc_passes_over_what_its_writer_has_renamed_before_it_is_looked_at(tmp_path):
+    root = tmp_path / "prices"
+    assert commit(root, [Batch("one", own_rows("one", 1))])
+    # A name that is listed and has nothing behind it when it is asked for.
+    for place in (root, root / "manifests", root / "snapshots"):
+        (place / f"{TEMPORARY}gone").symlink_to("nothing")
+    found = housekeeping.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 9)
+    assert found.snapshots == () and found.orphans == ()
+    assert rows_of(snapshots.current(root)) == sorted(own_rows("one", 1))

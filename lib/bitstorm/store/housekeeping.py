@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,8 +99,11 @@ def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: floa
     freed, orphans = 0, []
     for parent in (root / SNAPSHOTS, root / LINEAGE):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            young = now_s - folder.stat().st_mtime < younger_than_s
-            if folder.name in named or (young and folder.name not in gone):
+            status = _status(folder)
+            if status is None or folder.name in named:
+                continue
+            young = now_s - status.st_mtime < younger_than_s
+            if young and folder.name not in gone:
                 continue
             # A file that another snapshot shares frees nothing.
             freed += sum(f.stat().st_size for f in folder.rglob("*") if _last_link(f))
@@ -110,11 +114,20 @@ def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: floa
         *root.glob(f"{TEMPORARY}*"),
         *(root / manifests.MANIFESTS).glob(f"{TEMPORARY}*"),
     ]:
-        if now_s - leftover.stat().st_mtime >= younger_than_s:
-            freed += leftover.stat().st_size
-            leftover.unlink()
+        status = _status(leftover)
+        if status is not None and now_s - status.st_mtime >= younger_than_s:
+            freed += status.st_size
+            leftover.unlink(missing_ok=True)
             orphans.append(leftover.relative_to(root).as_posix())
     return Collected(tuple(dict.fromkeys(gone)), tuple(orphans), freed)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None where its writer, who is at work beside this, has renamed or removed it meanwhile."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _last_link(path: Path) -> bool:
