@@ -92,12 +92,7 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     split = attempt.split or _split(snapshot, settings)
     frame = frame_of(snapshot, settings, features)
     warm_up = {
-        "needed": rows_needed(
-            features,
-            windows=snapshot.manifest.details["windows"],
-            look_back=settings.look_back,
-            horizon=settings.horizon,
-        ),
+        "needed": _needed(snapshot, features, settings),
         "had": snapshot.manifest.rows,
     }
     with context.spark("train") as spark:
@@ -223,6 +218,16 @@ def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
     )
 
 
+def _needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
+    """Points before the first one that can be a target."""
+    return rows_needed(
+        features,
+        windows=snapshot.manifest.details["windows"],
+        look_back=settings.look_back,
+        horizon=settings.horizon,
+    )
+
+
 def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
     """Refuse what can't work before Spark and TensorFlow take their time.
 
@@ -231,9 +236,7 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     manifest = snapshot.manifest
     first, last = _span(snapshot)
     step = duration_ms(manifest.details["frequency"])
-    # These two have a value at the very first point, the others at the second or later.
-    late = 0 if set(features) <= {"price", "drawdown"} else 1
-    first_target = late + settings.look_back - 1 + settings.horizon
+    first_target = _needed(snapshot, features, settings)
     at_least = first_target + len(PARTS)
 
     def fits(points: int) -> bool:
