@@ -6,7 +6,8 @@ greater is better: `vs_stock` (the seconds of one row per window and `make_tf_da
 over ours), `vs_in_memory` (of a numpy array framed in `tf.data`), `shuffled_vs_stock`,
 `convert_vs_stock` (from points to a converter). Smaller is better: `disk_vs_series` (bytes over
 four for each row), `wide_lookback_cost` (look-back 240 over 60: seconds or bytes to convert,
-whichever grew more).
+whichever grew more). `ours` serves numpy arrays, as the training takes them; `ours_for_keras` is
+`Feed.dataset`, in tensors and batch by batch from TensorFlow, as the other ways are.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
         passes: dict[str, Callable[[int], Pass]] = {
             "ours": lambda _: _epoch(feed, seed=None, number=0),
             "ours_shuffled": lambda number: _epoch(feed, seed=1, number=number),
+            "ours_for_keras": lambda _: iter(feed.dataset(batch_size=BATCH)),
             "stock": lambda _: by_stock(stock),
             "in_memory": lambda _: in_memory(series),
         }

@@ -51,6 +51,7 @@ def test_ours_and_stock_serve_them(spark_session, series, expected, tmp_path):
         assert len(ours) == len(expected)
         for seed in (None, 3):
             feed.check(feed._epoch(ours, seed=seed, number=1), expected)
+        feed.check(iter(ours.dataset(batch_size=feed.BATCH)), expected)
     stock = feed.stock_converter(spark_session, series, tmp_path / "stock")
     feed.check(feed.by_stock(stock), expected)
     stock.delete()

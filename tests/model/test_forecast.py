@@ -9,6 +9,7 @@ import pytest
 
 from bitstorm.errors import ModelError
 from bitstorm.model import forecast
+from bitstorm.model.framing import Batch
 from bitstorm.model.scaling import Scale, Scaler
 
 RETURNS = Scaler({"log_return": Scale(0.0, 0.01)}, Scale(0.0, 0.02))
@@ -26,12 +27,13 @@ class Batches:
         for part in (slice(2, None), slice(0, 2)):
             said = np.array(self.said, np.float32)[part]
             place = np.arange(len(self.said))[part]
-            yield {
-                "window": said.reshape(-1, 1, 1),
-                "target_timestamp": first + place,
-                "price": (100 + place).astype(np.float32),
-                "target_price": (200 + place).astype(np.float32),
-            }
+            yield Batch(
+                window=said.reshape(-1, 1, 1),
+                target=np.full(len(said), np.nan, np.float32),
+                price=(100 + place).astype(np.float32),
+                target_timestamp=first + place,
+                target_price=(200 + place).astype(np.float32),
+            )
 
 
 def echo(window, training):

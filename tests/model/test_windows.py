@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -13,7 +14,7 @@ import pytest
 
 from bitstorm.errors import ModelError
 from bitstorm.model import blocks, windows
-from bitstorm.model.framing import Frame
+from bitstorm.model.framing import Batch, Frame
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.transform.blocks import Blocks, in_blocks
 from model import blocked
@@ -109,12 +110,13 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
     with from_spark(spark_session, rows, frame, tmp_path) as stored:
         feed = windows.make_feed(stored, SCALER)
         assert len(feed) == len(expected) > 10
-        assert (
-            feed.shape if False else (feed.look_back, feed.features) == (look_back, len(features))
-        )
+        assert (feed.look_back, feed.features) == (look_back, len(features))
         batches = list(feed.batches(batch_size=7))
-        assert {len(batch["target"]) for batch in batches[:-1]} == {7}
-        whole = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+        assert {len(batch) for batch in batches[:-1]} == {7}
+        whole = {
+            field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
+            for field in dataclasses.fields(Batch)
+        }
         kinds = {name: str(column.dtype) for name, column in whole.items()}
         assert kinds.pop("target_timestamp") == "int64"
         assert set(kinds.values()) == {"float32"}
@@ -136,7 +138,7 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
                 t for t in times if (after is None or t > after) and (until is None or t <= until)
             ]
             assert len(part) == len(wanted)
-            served = [b["target_timestamp"] for b in part.batches(batch_size=1000)]
+            served = [b.target_timestamp for b in part.batches(batch_size=1000)]
             assert sorted(np.concatenate(served).tolist()) == wanted
 
         # The newest window needs no target; a cut just before leaves none.
@@ -147,7 +149,7 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
             known = here.get((index + horizon) * STEP)
             assert (window is None) == (known is None)
             if known is not None:
-                got = window.windows(look_back)[0].ravel()
+                got = window.gathered(look_back).window[0].ravel()
                 assert got == pytest.approx(np.float32(known[3]), rel=1e-6)
 
 
@@ -357,8 +359,6 @@ def test_a_reader_is_closed_with_its_epoch_even_in_the_middle(counted, monkeypat
 
 def test_a_file_that_vanishes_is_told_before_a_pass_and_in_its_middle(tmp_path, monkeypatch):
     monkeypatch.setattr(windows, "GROUPED_BLOCKS", 1)
-    # A batch at a time.
-    monkeypatch.setattr(windows, "_PIECE_BYTES", 4 * 4 * 4)
     frame = blocked.frame_of(look_back=4, size=32)
     # So many row groups that the last ones are read long after the first batch.
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 8_000), files=60)
@@ -391,4 +391,4 @@ def test_a_path_with_a_space_serves_as_well(spark_session, tmp_path):
     rows, frame = irregular(seed=2), Frame(2, 1, ("price",), "price", STEP, 16)
     with from_spark(spark_session, rows, frame, tmp_path / "a path with spaces, é") as stored:
         feed = windows.make_feed(stored, SCALER)
-        assert len(next(iter(feed.batches(batch_size=1_000)))["target"]) == len(feed) > 0
+        assert len(next(feed.batches(batch_size=1_000))) == len(feed) > 0

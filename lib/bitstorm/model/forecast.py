@@ -25,15 +25,15 @@ def predict(network: Any, feed: Feed, *, scaler: Scaler, target: Target) -> pd.D
     pieces = []
     with third_party_warnings_hushed():
         for batch in feed.batches(batch_size=BATCH):
-            origin = batch["price"].astype(np.float64)
-            scaled = np.asarray(network(batch["window"], training=False))[:, 0]
+            origin = batch.price.astype(np.float64)
+            scaled = np.asarray(network(batch.window, training=False))[:, 0]
             pieces.append(
                 pd.DataFrame(
                     {
-                        "timestamp": batch["target_timestamp"],
+                        "timestamp": batch.target_timestamp,
                         "origin": origin,
                         "forecast": to_price(scaled.astype(np.float64), origin),
-                        "actual": batch["target_price"].astype(np.float64),
+                        "actual": batch.target_price.astype(np.float64),
                     }
                 )
             )

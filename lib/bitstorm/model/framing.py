@@ -10,8 +10,8 @@ or target may reach over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -83,12 +83,67 @@ class Framed:
             self.target_price[which],
         )
 
-    def windows(self, look_back: int) -> np.ndarray:
-        """All windows: float32 (n, look_back, features)."""
-        if len(self) == 0:
-            return np.empty((0, look_back, self.values.shape[1]), np.float32)
-        views = np.lib.stride_tricks.sliding_window_view(self.values, look_back, axis=0)
-        return np.ascontiguousarray(views[self.starts].transpose(0, 2, 1))
+    def gathered(self, look_back: int, which: slice = slice(None)) -> Batch:
+        """The windows of these positions, in arrays of their own."""
+        features = self.values.shape[1]
+        # A window's numbers lie in one row: copied line by line, whatever the features.
+        numbers = look_back * features
+        if self.values.size < numbers:
+            lines = np.empty((0, numbers), np.float32)
+        else:
+            flat = np.lib.stride_tricks.sliding_window_view(self.values.reshape(-1), numbers)
+            lines = flat[::features]
+        return Batch(
+            lines[self.starts[which]].reshape(-1, look_back, features),
+            self.target[which].copy(),
+            self.price[which].copy(),
+            self.target_timestamp[which].copy(),
+            self.target_price[which].copy(),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Gathered windows: `window` float32 (n, look_back, features); the others as of `Framed`."""
+
+    window: np.ndarray
+    target: np.ndarray
+    price: np.ndarray
+    target_timestamp: np.ndarray
+    target_price: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def followed_by(self, more: Batch) -> Batch:
+        """The windows of both, in this order."""
+        return Batch(
+            *(
+                np.concatenate([getattr(one, field.name) for one in (self, more)])
+                for field in fields(Batch)
+            )
+        )
+
+
+def batches(groups: Iterable[Framed], *, look_back: int, batch_size: int) -> Iterator[Batch]:
+    """Every window once, in the groups' order; each batch is of `batch_size` but for the last."""
+    left: Batch | None = None
+    for group in groups:
+        begin = 0
+        if left is not None:
+            begin = batch_size - len(left)
+            left = left.followed_by(group.gathered(look_back, slice(begin)))
+            if len(left) == batch_size:
+                yield left
+                left = None
+        for start in range(begin, len(group), batch_size):
+            some = group.gathered(look_back, slice(start, start + batch_size))
+            if len(some) == batch_size:
+                yield some
+            else:
+                left = some
+    if left is not None:
+        yield left
 
 
 def whole(

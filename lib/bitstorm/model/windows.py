@@ -16,9 +16,8 @@ import itertools
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ import numpy as np
 from bitstorm.errors import ModelError
 from bitstorm.model import cache as caches
 from bitstorm.model import framing
-from bitstorm.model.framing import Frame, Framed, Target
+from bitstorm.model.framing import Batch, Frame, Framed, Target
 from bitstorm.model.scaling import Scaler
 from bitstorm.quiet import third_party_warnings_hushed
 from bitstorm.workspace import file_url
@@ -203,38 +202,20 @@ class Feed:
     def epoch(
         self, *, batch_size: int, seed: int | None = None, number: int = 0
     ) -> Iterator[Iterator[tuple[Any, Any]]]:
-        """One pass: (window float32 (n, look_back, features), target float32 (n,)) as numpy arrays,
-        read-only views of TensorFlow's memory; n is `batch_size` but for the last batch. The reader
-        is closed with the block.
+        """One pass: (window float32 (n, look_back, features), target float32 (n,)) as numpy arrays;
+        n is `batch_size` but for the last batch. The reader is closed with the block.
 
         With a seed in an order that (seed, number) decides, without one always in the same. Raises
         ModelError at the first failure, and where other than the feed's number of windows came.
         """
-        import tensorflow as tf
-
-        groups = _Pass(self.groups(seed=seed, number=number, batch_size=batch_size))
-        # To ask TensorFlow for the next element takes Python longer than to gather a batch.
-        together = max(1, _PIECE_BYTES // (4 * self.look_back * self.features * batch_size))
-        dataset = self._batched(lambda: groups, batch_size=together * batch_size, keep=False)
-
-        def batches() -> Generator[tuple[Any, Any], None, None]:
-            served = 0
-            try:
-                for windows, targets in dataset.as_numpy_iterator():
-                    served += len(targets)
-                    for start in range(0, len(targets), batch_size):
-                        which = slice(start, start + batch_size)
-                        yield windows[which], targets[which]
-            except tf.errors.OpError as error:
-                raise groups.failure or _unreadable(self.stored.folder, error) from None
-            self.check(served, batch_size=batch_size)
-
-        iterator = batches()
-        try:
-            yield iterator
-        finally:
-            iterator.close()
-            groups.close()
+        groups = self._framed(seed=seed, number=number, batch_size=batch_size)
+        with closing(groups):
+            yield (
+                (batch.window, batch.target)
+                for batch in framing.batches(
+                    groups, look_back=self.look_back, batch_size=batch_size
+                )
+            )
 
     def dataset(
         self, *, batch_size: int, shuffle_seed: int | None = None, first_epoch: int = 0
@@ -249,37 +230,20 @@ class Feed:
 
         def one_pass() -> Iterator[tuple[np.ndarray, ...]]:
             number = next(numbers) if shuffle_seed is not None else 0
-            yield from self.groups(seed=shuffle_seed, number=number, batch_size=batch_size)
+            for group in self._framed(seed=shuffle_seed, number=number, batch_size=batch_size):
+                yield group.values, group.starts, group.target
 
         return self._batched(one_pass, batch_size=batch_size, keep=shuffle_seed is None)
 
-    def batches(self, *, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """One pass in the order of the files, for forecasts: `window` is float32 (n, look_back,
-        features), `target` (scaled), `price` at the window's end and `target_price` are float32
-        (n,), `target_timestamp` int64 (n,); n is `batch_size` but for the last batch.
+    def batches(self, *, batch_size: int) -> Iterator[Batch]:
+        """One pass in the order of the files, for forecasts.
 
         The caller hushes third parties' warnings, as with all passes: filters are the whole
         process's, and a pass may run in a thread of TensorFlow's.
         """
-        left: dict[str, np.ndarray] = {}
-        for group in self._framed(seed=None, number=0, batch_size=batch_size):
-            for start in range(0, len(group), batch_size):
-                some = group.taken(slice(start, start + batch_size))
-                more = {
-                    "window": some.windows(self.look_back),
-                    "target": some.target,
-                    "price": some.price,
-                    "target_timestamp": some.target_timestamp,
-                    "target_price": some.target_price,
-                }
-                if left:
-                    more = {name: np.concatenate([left[name], more[name]]) for name in more}
-                if len(more["target"]) >= batch_size:
-                    yield {name: column[:batch_size] for name, column in more.items()}
-                    more = {name: column[batch_size:] for name, column in more.items()}
-                left = more
-        if left and len(left["target"]):
-            yield left
+        groups = self._framed(seed=None, number=0, batch_size=batch_size)
+        with closing(groups):
+            yield from framing.batches(groups, look_back=self.look_back, batch_size=batch_size)
 
     def newest(self, timestamp: int) -> Framed | None:
         """The window that ends at the point of this label (ms UTC), whatever comes after it; None
@@ -288,15 +252,9 @@ class Feed:
         columns = self.stored.read(index // self.frame.size)
         return framing.newest(self.frame, columns, self.scaler, index=index)
 
-    def groups(
+    def _framed(
         self, *, seed: int | None, number: int, batch_size: int
-    ) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
-        """One pass as (values, starts, targets) of some blocks at a time, see `Framed`: window i of
-        a group is `values[starts[i] : starts[i] + look_back]`. For any framework to gather from."""
-        for group in self._framed(seed=seed, number=number, batch_size=batch_size):
-            yield group.values, group.starts, group.target
-
-    def _framed(self, *, seed: int | None, number: int, batch_size: int) -> Iterator[Framed]:
+    ) -> Generator[Framed, None, None]:
         """One pass through a reader of its own, which is closed with it."""
         import tensorflow as tf
 
@@ -474,30 +432,6 @@ def make_feed(
 def _reader_seed(seed: int, number: int) -> int:
     """What petastorm's reader is given for a pass: zero would mean any order to it."""
     return 1 + int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
-
-
-class _Pass:
-    """One pass over groups that another thread goes through and this one may end."""
-
-    def __init__(self, groups: Generator[tuple[np.ndarray, ...], None, None]) -> None:
-        self._groups = groups
-        self._lock = threading.Lock()
-        self.failure: BaseException | None = None
-
-    def __iter__(self) -> _Pass:
-        return self
-
-    def __next__(self) -> tuple[np.ndarray, ...]:
-        with self._lock:
-            try:
-                return next(self._groups)
-            except ModelError as error:
-                self.failure = error
-                raise
-
-    def close(self) -> None:
-        with self._lock:
-            self._groups.close()
 
 
 def _check_files(urls: list[str], folder: Path) -> None:

@@ -81,7 +81,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     if newest is not None:
         following = forecasts.predict_one(
             network,
-            newest.windows(settings.look_back)[0],
+            newest.gathered(settings.look_back).window[0],
             origin=float(newest.price[0]),
             scaler=scaler,
             target=settings.target,
