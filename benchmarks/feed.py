@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from benchmarks import landing
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
-from bitstorm.model import blocks, windows
+from bitstorm.model import blocks, dataset, framing, windows
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
@@ -260,10 +260,10 @@ def _stored(spark: SparkSession, series: Series, look_back: int, cache: Path, **
         points = _points(spark, series).selectExpr(
             f"timestamp div {MINUTE_MS} AS index", "price", "imputed"
         )
-        files = windows.files_for(steps, frame)
+        files = dataset.files_for(steps, frame)
         return blocks.to_rows(in_blocks(points, cut), frame, files=files)
 
-    return windows.stored(spark, frame, rows, cache=cache, source=more, limit_bytes=2**40)
+    return dataset.stored(spark, frame, rows, cache=cache, source=more, limit_bytes=2**40)
 
 
 def _converted(
@@ -318,7 +318,7 @@ def in_memory(series: Series) -> Pass:
     """A numpy array, framed block by block in `tf.data` and batched anew."""
     import tensorflow as tf
 
-    size = windows.framing.SIZE
+    size = framing.SIZE
     values, targets = series.scaled, series.targets
     wanted = np.zeros(len(values), bool)
     wanted[series.ends] = True

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm.model import windows
+from bitstorm.model.dataset import Stored, index_of
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windows import Feed, Stored
+from bitstorm.model.windows import Feed
 
 STEP = 3_600_000
 UNSCALED = Scale(0.0, 1.0)
@@ -61,7 +62,7 @@ def stored(folder: Path, frame: Frame) -> Stored:
     from petastorm.spark import SparkDatasetConverter
 
     paths = sorted(folder.glob("*.parquet"))
-    parts = [windows._index(path, frame) for path in paths]
+    parts = [index_of(path, frame) for path in paths]
     urls = [f"file://{path}" for path in paths]
     blocks = [n for part in parts for n in part["blocks"]]
     return Stored(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.errors import ModelError
-from bitstorm.model import blocks, windows
+from bitstorm.model import blocks, dataset, windows
 from bitstorm.model.framing import Batch, Frame
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.transform.blocks import Blocks, in_blocks
@@ -81,7 +81,7 @@ def from_spark(spark, rows, frame: Frame, cache, **limits):
     """As the pipelines do it, the points in any order and spread over partitions."""
     points = spark.createDataFrame(random.Random(1).sample(rows, len(rows)), SCHEMA)
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
-    return windows.stored(
+    return dataset.stored(
         spark,
         frame,
         lambda: blocks.to_rows(in_blocks(points.repartition(3), cut), frame, files=3),

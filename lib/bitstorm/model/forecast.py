@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bitstorm.errors import ModelError
+from bitstorm.model.framing import Target
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.windows import Feed, Target
+from bitstorm.model.windows import Feed
 from bitstorm.quiet import third_party_warnings_hushed
 
 BATCH = 1024

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
-from bitstorm.model import backend, blocks, scaling, windows
+from bitstorm.model import backend, blocks, dataset, scaling, windows
+from bitstorm.model.dataset import Stored
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.model.windows import Feed, Stored
+from bitstorm.model.windows import Feed
 from bitstorm.pipelines import fitting
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
@@ -142,11 +143,11 @@ def stored_blocks(
 
     def rows() -> DataFrame:
         context.console.progress("    writing the windows' blocks")
-        files = windows.files_for((last - first) // frame.step_ms + 1, frame)
+        files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
         names = ["index", "price", "imputed", *frame.columns]
         return blocks.to_rows(in_blocks(points.select(*names), cut), frame, files=files)
 
-    with windows.stored(
+    with dataset.stored(
         spark,
         frame,
         rows,

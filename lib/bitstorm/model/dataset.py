@@ -1,0 +1,171 @@
+"""The blocks of a series as the rows of the converter's data set, kept in the cache.
+
+A block is one row (see `framing`), so the data set takes about a float a point, whatever the
+look-back; and one serves every part and any scaler.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitstorm.errors import ModelError
+from bitstorm.model import cache as caches
+from bitstorm.model import framing
+from bitstorm.model.framing import Frame
+from bitstorm.quiet import third_party_warnings_hushed
+from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from petastorm.spark import SparkDatasetConverter
+    from pyspark.sql import DataFrame, SparkSession
+
+# Of the format: another one is another folder of the cache.
+FORMAT = 1
+BLOCKS_PER_FILE = 32
+_PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A data set of blocks and petastorm's converter of it.
+
+    `blocks` int64 (n,) and `counts` int64 (n,) are its blocks in the order of the files, and how
+    many windows with a target each has; `files` int64 (n,) says which of `converter.file_urls`
+    has it. `reused` tells that an earlier run had written it.
+    """
+
+    frame: Frame
+    converter: SparkDatasetConverter
+    folder: Path
+    blocks: np.ndarray
+    counts: np.ndarray
+    files: np.ndarray
+    reused: bool
+
+    def read(self, block: int) -> dict[str, np.ndarray]:
+        """One block's columns, of one row; no rows where there is no such block."""
+        where = np.flatnonzero(self.blocks == block)
+        path = _parts(self.folder)[int(self.files[where[0]]) if len(where) else 0]
+        return _columns(path, self.frame, block=block)
+
+
+@contextmanager
+def stored(
+    spark: SparkSession,
+    frame: Frame,
+    rows: Callable[[], DataFrame],
+    *,
+    cache: Path,
+    source: Mapping[str, Any],
+    limit_bytes: int,
+) -> Iterator[Stored]:
+    """The data set of the blocks that `rows` makes (see `blocks.to_rows`), for the block.
+
+    Kept under `cache` and used again: `source` names all that the points depend on. `rows` is
+    asked only where there is none yet. See `cache.held` for what becomes of it.
+    """
+    recipe = {
+        "format": FORMAT,
+        "look_back": frame.look_back,
+        "horizon": frame.horizon,
+        "columns": list(frame.columns),
+        # A window over returns alone needs one point more: the counts say so.
+        "returns": "log_return" in frame.features,
+        "size": frame.size,
+        "step_ms": frame.step_ms,
+        **source,
+    }
+
+    def write(folder: Path) -> dict[str, Any]:
+        writer = rows().write.option("parquet.enable.dictionary", "false")
+        writer.option("compression", "uncompressed").parquet(file_url(folder))
+        return {"parts": [index_of(path, frame) for path in _parts(folder)]}
+
+    with caches.held(cache, recipe, write, limit_bytes=limit_bytes) as held:
+        parts = held.index["parts"]
+        sizes = [len(part["blocks"]) for part in parts]
+        with _converter(spark, held.folder, sum(sizes)) as converter:
+            yield Stored(
+                frame,
+                converter,
+                held.folder,
+                np.array([n for part in parts for n in part["blocks"]], np.int64),
+                np.array([n for part in parts for n in part["counts"]], np.int64),
+                np.repeat(np.arange(len(parts)), sizes),
+                held.reused,
+            )
+
+
+def files_for(points: int, frame: Frame) -> int:
+    """How many files the blocks of so many indexes go to."""
+    blocks = -(-points // frame.size)
+    return max(min(4, blocks), -(-blocks // BLOCKS_PER_FILE))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The part files, in the order that they are read in."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def index_of(path: Path, frame: Frame) -> dict[str, list[int]]:
+    """A file's blocks, and of each how many windows it has."""
+    columns = _columns(path, frame)
+    return {
+        "blocks": columns["block"].tolist(),
+        "counts": framing.whole(frame, columns).sum(axis=1).tolist(),
+    }
+
+
+def _columns(path: Path, frame: Frame, *, block: int | None = None) -> dict[str, np.ndarray]:
+    import pyarrow.parquet as pq
+
+    filters = None if block is None else [("block", "=", block)]
+    table = pq.read_table(path, filters=filters, partitioning=None)
+    columns = {"block": table["block"].to_numpy()}
+    for name in ("price", *frame.columns):
+        values = table[name].combine_chunks()
+        columns[name] = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, frame.length)
+    return columns
+
+
+@contextmanager
+def _converter(spark: SparkSession, folder: Path, rows: int) -> Iterator[SparkDatasetConverter]:
+    """Given a DataFrame, the converter would keep plan and folder for the whole process, and
+    serve them again when the folder is gone. Given a path it keeps nothing, but insists on the
+    setting; and nobody calls its `delete`, which would remove the folder."""
+    with third_party_warnings_hushed():
+        from petastorm.spark import SparkDatasetConverter, make_spark_converter
+
+    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
+    link = None if _PLAIN.fullmatch(str(folder)) else _linked(folder)
+    try:
+        place = folder if link is None else link / folder.name
+        with third_party_warnings_hushed():
+            converter = make_spark_converter(file_url(place))
+        converter.file_urls[:] = [file_url(place / path.name) for path in _parts(folder)]
+        if len(converter) != rows:
+            raise ModelError(
+                f"found {len(converter)} blocks under {folder}, expected {rows}: remove the folder "
+                "and run the command again"
+            )
+        yield converter
+    finally:
+        if link is not None:
+            shutil.rmtree(link, ignore_errors=True)
+
+
+def _linked(folder: Path) -> Path:
+    """A folder with a plain path and a link to this one: the converter looks for its files under
+    the quoted form of their path, which is another where it has a space."""
+    link = Path(tempfile.mkdtemp(prefix="bitstorm-"))
+    (link / folder.name).symlink_to(folder.absolute(), target_is_directory=True)
+    return link
