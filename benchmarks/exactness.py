@@ -6,7 +6,9 @@ ratios are the worst error of each column over the one that is allowed: |ours - 
 tolerance * max(|reference|, floor), with a floor of 1e-6 for returns and volatilities and 1e-9
 elsewhere; the tolerance is 1e-12, and 1e-9 for exponential means, RSI and MACD. The reference is
 computed in long double, one window at a time, and for the exponential ones by plain recursion, for
-MACD with forty digits. What pandas' own rolling and exponential windows come to is beside it.
+MACD with forty digits. What pandas' own rolling and exponential windows come to is beside it, and
+`macd_of_rounded_lags`: MACD as the difference of the two exact lags behind the price, each rounded
+once, to a double. Where MACD crosses zero, nothing that keeps those two in doubles knows it better.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ def run(rows: int = ROWS) -> Outcome:
         references = dict(reference(grid))
         worst, nulls, beyond = compared(found, references)
         theirs, _, theirs_beyond = compared(by_pandas(grid), references)
+        rounded = pd.DataFrame({"macd": references["macd_of_rounded_lags"]})
+        best, _, best_beyond = compared(rounded, references)
         return Outcome(
             name="exactness",
             rows=len(grid),
@@ -60,6 +64,10 @@ def run(rows: int = ROWS) -> Outcome:
             notes={
                 "nulls_that_differ": nulls,
                 "values_beyond": beyond,
+                "macd_of_rounded_lags": {
+                    "worst": best["macd"],
+                    "beyond": best_beyond.get("macd", 0),
+                },
                 "pandas_worst": {name: float(f"{value:.3g}") for name, value in theirs.items()},
                 "pandas_values_beyond": theirs_beyond,
                 "cuts": int(grid["run"].max()),
@@ -214,8 +222,9 @@ def _exponential(
             y = value if steps == 0 else y + alpha * (value - y)
             out[number] = y
         yield f"ema_{width}", after(width - 1, out)
-    macd, signal = _macd(price, place)
+    macd, signal, rounded = _macd(price, place)
     yield "macd", after(25, macd)
+    yield "macd_of_rounded_lags", after(25, rounded)
     yield "macd_signal", after(33, signal)
     step = np.diff(price, prepend=price[0])
     step[begins] = 0.0
@@ -226,10 +235,12 @@ def _exponential(
     yield "rsi_14", after(14, strength)
 
 
-def _macd(price: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """With forty digits: after a constant stretch MACD is many orders below the price, and a long
+def _macd(price: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """MACD, its signal, and MACD from lags that were rounded.
+
+    With forty digits: after a constant stretch MACD is many orders below the price, and a long
     double's last digit would be all that is left of it."""
-    macd, signal = np.empty(len(price)), np.empty(len(price))
+    macd, signal, rounded = (np.empty(len(price)) for _ in range(3))
     fast = slow = smooth = Decimal(0)
     with localcontext() as context:
         context.prec = 40
@@ -243,7 +254,8 @@ def _macd(price: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]
             difference = fast - slow
             smooth = difference if steps <= 25 else smooth + last * (difference - smooth)
             macd[number], signal[number] = difference, smooth
-    return macd, signal
+            rounded[number] = float(value - slow) - float(value - fast)
+    return macd, signal, rounded
 
 
 def _wilder(values: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitstorm import __version__
+from bitstorm import __version__, breakdown
 from bitstorm.errors import BitstormError, NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -97,6 +97,10 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if debug:
                 raise
+            told = breakdown.refused(error) if isinstance(error, OSError) else None
+            if told is not None:
+                click.echo(f"bitstorm: {told}", err=True)
+                return FAILED
             first = _first_line(error)
             click.echo(
                 f"bitstorm: an unexpected {type(error).__name__}: {first}; run again with --debug "

@@ -6,6 +6,7 @@ A message says what was found, what was expected and what to do.
     ├── UsageError                     exit 2: the command line or the settings
     │   └── SettingsError              every wrong setting at once
     ├── EnvironmentProblem             Java, Python or a package is not as needed
+    ├── SparkFailure                   a job of Spark's broke off, or its Java process ended
     ├── SourceError                    the price source did not give what was asked
     │   ├── Unreachable                no answer: connection, time-out, server fault
     │   ├── RateLimited                429 or our own limit, with the seconds to wait
@@ -70,6 +71,10 @@ class SettingsError(UsageError):
 
 
 class EnvironmentProblem(BitstormError):
+    pass
+
+
+class SparkFailure(BitstormError):
     pass
 
 

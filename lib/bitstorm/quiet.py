@@ -13,6 +13,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
 
 _NOISY = (
     (FutureWarning, r"petastorm(\.|$)"),
@@ -45,6 +49,20 @@ def hush_loggers() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Logs as an error what it raises in the next line.
     logging.getLogger("petastorm.pytorch").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_not_of_py4j)
+
+
+def hush_accumulators(context: SparkContext) -> None:
+    """PySpark's server for accumulators, of which we have none, prints a traceback when the JVM
+    ends; whoever waits for the JVM is told anyway."""
+    server = getattr(context, "_accumulatorServer", None)
+    if server is not None:
+        server.handle_error = lambda request, address: None
+
+
+def _not_of_py4j(record: logging.LogRecord) -> bool:
+    """py4j logs a broken connection to the root logger, with a traceback, and then raises it."""
+    return f"{os.sep}py4j{os.sep}" not in record.pathname
 
 
 @contextmanager

@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm import java
+from bitstorm.breakdown import spark_failures_told
 from bitstorm.config import Spark
 from bitstorm.errors import EnvironmentProblem
-from bitstorm.quiet import native_stderr_to
+from bitstorm.quiet import hush_accumulators, native_stderr_to
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -68,16 +70,17 @@ def spark_session(
 
     Outside spark-submit the JVM is started with `spark.master`, `spark.driver_memory` and
     `spark.conf`, and its standard error goes to `log`. Under spark-submit the launcher's master
-    and settings stand. Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on.
+    and settings stand. Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on, and
+    SparkFailure where a job in the block fails.
     """
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     if SparkContext._active_spark_context is not None:
         session = SparkSession.builder.getOrCreate()
-        with changed(session, REQUIRED):
+        with spark_failures_told(None), changed(session, REQUIRED):
             yield session
         return
 
@@ -106,18 +109,23 @@ def spark_session(
     try:
         with elsewhere:
             session = SparkSession.builder.config(conf=conf).getOrCreate()
-    except (PySparkRuntimeError, Py4JJavaError, OSError) as error:
+    except (PySparkRuntimeError, Py4JError, OSError) as error:
         where = f"; its own words are in {log}" if log is not None and not launched else ""
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
         ) from error
-    session.sparkContext.setLogLevel("ERROR")
-    try:
-        yield session
-    finally:
-        session.stop()
-        if not launched:
-            _stop_jvm()
+    told = partial(spark_failures_told, None if launched else log)
+    # Around it all as well: without a JVM a session cannot even be stopped.
+    with told():
+        session.sparkContext.setLogLevel("ERROR")
+        hush_accumulators(session.sparkContext)
+        try:
+            with told():
+                yield session
+        finally:
+            session.stop()
+            if not launched:
+                _stop_jvm()
 
 
 @contextmanager

@@ -1,0 +1,110 @@
+"""What breaks under a command (Spark's job, its JVM, the disk) in one sentence for the user."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bitstorm.errors import SparkFailure
+
+_DEPTH = 20
+_NO_PLACE = "No space left on device"
+_NO_MEMORY = "OutOfMemoryError"
+# What a system refuses, and not what a program of ours has got wrong.
+_REFUSED = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or have the quota raised",
+    errno.EFBIG: "raise the limit of a file's size",
+    errno.EROFS: "choose a --workspace that can be written to",
+    errno.EACCES: "mend the rights, or choose another --workspace",
+    errno.EPERM: "mend the rights, or choose another --workspace",
+    errno.EIO: "look at the disk",
+    errno.ESTALE: "look at the disk",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENFILE: "raise the limit of open files",
+    errno.ENOMEM: "free some memory",
+}
+
+
+@contextmanager
+def spark_failures_told(log: Path | None) -> Iterator[None]:
+    """For the block: SparkFailure, with the first cause, where a job failed or the JVM is gone.
+
+    The cause has to be asked for at once: with its JVM an exception loses even its text. `log` is
+    where the JVM's own words are, if anywhere.
+    """
+    from py4j.protocol import Py4JError, Py4JJavaError
+
+    words = f" (its own words are in {log})" if log is not None else ""
+    try:
+        yield
+    except Py4JJavaError as error:
+        cause = first_cause(error.java_exception)
+        raise SparkFailure(
+            f"Spark gave up: {cause}; expected its job to end{words}. What was complete before "
+            f"stays: {_advice(cause)}, and run the command again"
+        ) from error
+    except (Py4JError, ConnectionError) as error:
+        if not _jvm_is_gone(error):
+            raise
+        raise SparkFailure(
+            f"Spark's Java process ended in the middle of its work: it was killed, or had too "
+            f"little memory{words}. What was complete before stays: run the command again, with a "
+            "greater spark.driver_memory where it was short of it"
+        ) from error
+
+
+def first_cause(thrown: object) -> str:
+    """One line of what is at the bottom of a Java exception: its class and message."""
+    from py4j.protocol import Py4JError
+
+    text = ""
+    try:
+        # Some of Java's causes go round in a circle.
+        for _ in range(_DEPTH):
+            text = str(thrown.toString()).strip() or text  # type: ignore[attr-defined]
+            thrown = thrown.getCause()  # type: ignore[attr-defined]
+            if thrown is None:
+                break
+    except (Py4JError, OSError):
+        # The JVM went meanwhile.
+        pass
+    return (text.splitlines() or ["for a reason that it did not tell"])[0]
+
+
+def refused(error: OSError) -> str | None:
+    """A sentence where the system refused something (no space, no rights); None for anything else,
+    which is an error of ours."""
+    if error.errno not in _REFUSED:
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{os.strerror(error.errno)}{where}; expected to read and write there. What was complete "
+        f"before stays: {_REFUSED[error.errno]}, and run the command again"
+    )
+
+
+def _advice(cause: str) -> str:
+    if _NO_PLACE in cause:
+        return _REFUSED[errno.ENOSPC]
+    if _NO_MEMORY in cause:
+        return "raise spark.driver_memory (on a cluster the executors' memory)"
+    return "mend that"
+
+
+def _jvm_is_gone(error: Exception) -> bool:
+    from py4j.protocol import Py4JNetworkError
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is not None:
+        # Its sockets close before it is known to have ended.
+        try:
+            process.wait(timeout=2)
+        except Exception:  # noqa: BLE001 - it runs
+            return False
+        return True
+    return isinstance(error, ConnectionError | Py4JNetworkError)
