@@ -179,6 +179,16 @@ def test_values_by_hand(spark_session):
     assert found["volatility_3"].isna().tolist() == [True, True, True, False]
 
 
+def test_windows_that_other_indicators_have_as_well_are_like_any(spark_session):
+    windows = [9, 12, 20, 26]  # of the signal, MACD, Bollinger
+    drawn = np.random.default_rng(3)
+    price = np.float32(100 * np.exp(np.cumsum(drawn.normal(0, 0.01, 80))))
+    times = np.arange(80, dtype=np.int64) * HOUR
+    observations = pd.DataFrame({"timestamp": times, "price": price.astype(float)})
+    found = computed(spark_session, observations, step=HOUR, windows=windows)
+    assert_equal(found, reference(pd.Series(price), windows))
+
+
 def test_a_constant_price_has_no_volatility_and_no_strength(spark_session):
     observations = pd.DataFrame(
         {"timestamp": [1_600_002_000_000 + n * HOUR for n in range(40)], "price": [5.25] * 40}

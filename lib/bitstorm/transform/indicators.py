@@ -111,7 +111,7 @@ def from_prices(
     # Beyond any window where the run has begun before the block can see.
     far = F.coalesce("place", F.lit(2**62))
     asked = [
-        Moments("scaled_price", means=(*windows, BOLLINGER), spreads=(BOLLINGER,)),
+        Moments("scaled_price", means=tuple(sorted({*windows, BOLLINGER})), spreads=(BOLLINGER,)),
         Moments("scaled_change", spreads=tuple(windows), outliers=True),
     ]
     scaled = {
