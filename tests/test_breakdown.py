@@ -56,6 +56,38 @@ def test_a_jvm_that_is_killed_is_one_sentence_without_a_traceback(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_jvm_that_ends_beside_finished_work_hides_neither_its_result_nor_its_error(tmp_path):
+    script = """
+import os, signal
+from bitstorm.config import Spark
+from bitstorm.errors import BrokenOff
+from bitstorm.session import spark_session
+
+for failure in (None, BrokenOff("go on with --resume")):
+    try:
+        with spark_session(app_name="idle", spark=Spark()) as spark:
+            assert spark.range(3).count() == 3
+            os.kill(spark.sparkContext._gateway.proc.pid, signal.SIGKILL)
+            spark.sparkContext._gateway.proc.wait()
+            if failure:
+                raise failure
+        print("done")
+    except BrokenOff as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == "done\ngo on with --resume\n"
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
 def test_a_file_that_spark_cannot_write_is_named_by_its_first_cause(tmp_path):
     # The JVM may not write a file beyond 200 kB, as if the disk were full.
     limit = (

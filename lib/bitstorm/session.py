@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,18 +113,15 @@ def spark_session(
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
         ) from error
-    told = partial(spark_failures_told, None if launched else log)
-    # Around it all as well: without a JVM a session cannot even be stopped.
-    with told():
-        session.sparkContext.setLogLevel("ERROR")
-        hush_accumulators(session.sparkContext)
+    with spark_failures_told(None if launched else log):
         try:
-            with told():
+            session.sparkContext.setLogLevel("ERROR")
+            hush_accumulators(session.sparkContext)
+            # Told before the session is stopped, which takes the cause with it.
+            with spark_failures_told(None if launched else log):
                 yield session
         finally:
-            session.stop()
-            if not launched:
-                _stop_jvm()
+            _stop(session, with_jvm=not launched)
 
 
 @contextmanager
@@ -169,14 +165,32 @@ def _prepare_environment(environ: Mapping[str, str], *, master: str) -> None:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 
 
+def _stop(session: SparkSession, *, with_jvm: bool) -> None:
+    """A JVM that has ended meanwhile cannot stop a session, and need not: what the block came to,
+    a result or an error of its own, is what counts."""
+    from py4j.protocol import Py4JError
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    with suppress(Py4JError, ConnectionError):
+        session.stop()
+    if with_jvm:
+        _stop_jvm()
+        # Half a stop leaves them behind, and the next session would be this one.
+        SparkContext._active_spark_context = None
+        SparkSession._instantiatedSession = None
+
+
 def _stop_jvm() -> None:
     """End the JVM with its session: a next one in this process may want other settings."""
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
     gateway = SparkContext._gateway
     if gateway is None:
         return
-    gateway.shutdown()
+    with suppress(Py4JError, ConnectionError):
+        gateway.shutdown()
     process = getattr(gateway, "proc", None)
     if process is not None:
         process.stdin.close()
