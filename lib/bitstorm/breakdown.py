@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bitstorm.errors import SparkFailure
 
@@ -57,7 +59,7 @@ def spark_failures_told(log: Path | None) -> Iterator[None]:
         ) from error
 
 
-def first_cause(thrown: object) -> str:
+def first_cause(thrown: Any) -> str:
     """One line of what is at the bottom of a Java exception: its class and message."""
     from py4j.protocol import Py4JError
 
@@ -65,8 +67,8 @@ def first_cause(thrown: object) -> str:
     try:
         # Some of Java's causes go round in a circle.
         for _ in range(_DEPTH):
-            text = str(thrown.toString()).strip() or text  # type: ignore[attr-defined]
-            thrown = thrown.getCause()  # type: ignore[attr-defined]
+            text = str(thrown.toString()).strip() or text
+            thrown = thrown.getCause()
             if thrown is None:
                 break
     except (Py4JError, OSError):
@@ -104,7 +106,7 @@ def _jvm_is_gone(error: Exception) -> bool:
         # Its sockets close before it is known to have ended.
         try:
             process.wait(timeout=2)
-        except Exception:  # noqa: BLE001 - it runs
+        except subprocess.TimeoutExpired:
             return False
         return True
     return isinstance(error, ConnectionError | Py4JNetworkError)

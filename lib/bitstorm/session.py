@@ -113,15 +113,14 @@ def spark_session(
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
         ) from error
-    with spark_failures_told(None if launched else log):
-        try:
+    try:
+        # Told before the session is stopped, which takes the cause with it.
+        with spark_failures_told(None if launched else log):
             session.sparkContext.setLogLevel("ERROR")
             hush_accumulators(session.sparkContext)
-            # Told before the session is stopped, which takes the cause with it.
-            with spark_failures_told(None if launched else log):
-                yield session
-        finally:
-            _stop(session, with_jvm=not launched)
+            yield session
+    finally:
+        _stop(session, with_jvm=not launched)
 
 
 @contextmanager
