@@ -1,8 +1,11 @@
 """How exact the indicators of one long series are: against every window on its own.
 
 The series holds what costs digits: growth from 0.05 to 120,000 USD, jumps by a factor of 100, a
-quiet stretch after a wild one, constant stretches, points carried over small holes, and cuts. The
-ratios are the worst error of each column over the one that is allowed: |ours - reference| <=
+quiet stretch after a wild one, constant stretches, points carried over small holes, and cuts; in
+one block a price near 120,000 and one near 0.05 that both move by their last digit, climbs by one
+last digit and by two, by 5 % and by 10 %, and single points 3,000 or 100,000 times the rest.
+
+The ratios are the worst error of each column over the one that is allowed: |ours - reference| <=
 tolerance * max(|reference|, floor), with a floor of 1e-6 for returns and volatilities and 1e-9
 elsewhere; the tolerance is 1e-12, and 1e-9 for exponential means, RSI and MACD. The reference is
 computed in long double, one window at a time, and for the exponential ones by plain recursion, for
@@ -87,12 +90,16 @@ def made(rows: int) -> pd.DataFrame:
     wild = 20_000 * np.exp(np.cumsum(chance.normal(0, 0.05, sixth)) * 0.02)
     wild *= np.exp(chance.normal(0, 0.2, sixth))
     quiet = 20_000 + np.arange(sixth) % 7 * 0.01
-    left = rows - third - 3 * sixth
+    hard = _hard(max(20, rows // 1_000), chance)
+    left = rows - third - 3 * sixth - sum(map(len, hard))
     walk = 20_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, left)))
     for begin in range(0, left, max(1, left // 5)):
         walk[begin : begin + left // 20] = walk[begin]
-    price = np.concatenate([growth, jumps, wild, quiet, walk]).astype(np.float32)
+    pieces = [growth, jumps, wild, quiet, walk, *hard]
+    price = np.concatenate(pieces).astype(np.float32)
     observed = chance.random(rows) > 1e-3
+    for begin in np.cumsum([len(piece) for piece in pieces])[4:-1]:
+        observed[begin : begin + MAX_GAP + 2] = False
     for begin in range(rows // 9, rows, rows // 9):
         observed[begin : begin + chance.integers(MAX_GAP + 1, 60)] = False
     observed[0] = observed[-1] = True
@@ -105,6 +112,32 @@ def made(rows: int) -> pd.DataFrame:
     frame = frame[observed | (length <= MAX_GAP)].reset_index(drop=True)
     frame["run"] = np.cumsum(frame["timestamp"].diff().fillna(MINUTE_MS) > MINUTE_MS)
     return frame
+
+
+def _hard(length: int, chance: np.random.Generator) -> list[np.ndarray]:
+    """Stretches of so many points each, few enough for several to share a block."""
+    steps = np.arange(length)
+    jitter = chance.integers(0, 2, length)
+    # Up for a while, then down again.
+    turns = np.abs(steps % 200 - 100)
+    spikes = 20_000 + steps % 7 * 0.01
+    spikes[length // 3 :: max(10, length // 9)] *= 3_000
+    spikes[length // 2] *= 1e5
+    return [
+        _climbing(120_000, jitter),
+        _climbing(0.05, jitter),
+        _climbing(20_000, steps),
+        _climbing(20_000, 2 * steps),
+        20 * 1.05**turns,
+        20 * 1.1**turns,
+        spikes,
+    ]
+
+
+def _climbing(begin: float, steps: np.ndarray) -> np.ndarray:
+    """The float32 that are so many steps of the last digit above the first one."""
+    bits = np.float32(begin).view(np.int32) + steps.astype(np.int32)
+    return bits.astype(np.int32).view(np.float32).astype(np.float64)
 
 
 def _ours(scratch: Path, grid: pd.DataFrame) -> pd.DataFrame:

@@ -70,6 +70,10 @@ SERIES = {
     "there and back": np.where(np.arange(3_000) // 500 % 2, WALK * 100, WALK),
     "quiet after wild": np.concatenate([WALK[:1_000] * np.exp(CHANCE.normal(0, 0.2, 1_000)),
                                         20_000 + np.arange(2_000) % 7 * 0.01]),
+    "climbing by its last digit": (np.float32(20_000).view(np.int32)
+                                   + np.arange(3_000, dtype=np.int32)).view(np.float32),
+    "equal steps of 5 %": 20 * 1.05 ** np.abs(np.arange(3_000) % 200 - 100),
+    "one price 10^18 times the others": np.where(np.arange(3_000) == 100, WALK * 1e18, WALK),
     "billions": WALK * 1e5,
     "a billionth": WALK * 1e-14,
 }  # fmt: skip

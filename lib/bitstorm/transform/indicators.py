@@ -30,7 +30,13 @@ from bitstorm.transform.recurrence import (
     with_tile,
 )
 from bitstorm.transform.resample import points_in_blocks
-from bitstorm.transform.rolling import CHANGE_UNIT, average, volatility, with_changes
+from bitstorm.transform.rolling import (
+    average,
+    changes_asked,
+    volatility,
+    with_changes,
+    with_scaled_change,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -43,7 +49,7 @@ BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
 _SIGNAL_REACH = 1_024
 _ORDER = ("tile", "run")
 # Raise it with any change to what comes out: stored months of another number are not built upon.
-FORMULAS = 1
+FORMULAS = 2
 # Below this the mean gain and loss near the end of a double's range, and their ratio has no digits.
 _LEAST = 1e-280
 
@@ -112,14 +118,12 @@ def from_prices(
     far = F.coalesce("place", F.lit(2**62))
     asked = [
         Moments("scaled_price", means=tuple(sorted({*windows, BOLLINGER})), spreads=(BOLLINGER,)),
-        Moments("scaled_change", spreads=tuple(windows), outliers=True),
+        changes_asked(windows),
     ]
-    scaled = {
-        "scaled_price": F.col("exact") / F.col("scale"),
-        "scaled_change": F.col("change") / CHANGE_UNIT,
-    }
     return (
-        rows.withColumns({"place": far, **scaled})
+        rows.withColumns({"place": far, "scaled_price": F.col("exact") / F.col("scale")})
+        .withColumn("log_return", _log_return(F.col("change")))
+        .transform(with_scaled_change)
         .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
         .transform(with_local, recurrences, tile=tile, peak="exact")
         .join(F.broadcast(known), "tile")
@@ -143,6 +147,15 @@ def recurrences_of(windows: Sequence[int]) -> list[Recurrence]:
         Recurrence("gain", "into_gain", 1 - 1 / RSI),
         Recurrence("loss", "into_loss", 1 - 1 / RSI),
     ]
+
+
+def _log_return(change: Column) -> Column:
+    """The logarithm of price over earlier price, with all the digits that the two have."""
+    from pyspark.sql import functions as F
+
+    # Of a fall by nearly all, 1 + change has lost what is left.
+    ratio = F.col("exact") / (F.col("exact") - F.col("step_change"))
+    return F.when(F.abs(change) < 0.5, F.log1p(change)).otherwise(F.log(ratio))
 
 
 def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
@@ -219,7 +232,7 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     upper, lower = ((middle + sign * BOLLINGER_WIDTH * spread) * F.col("scale") for sign in (1, -1))
     short, long = (F.col(mean("scaled_price", w)) for w in (min(windows), max(windows)))
     values = {
-        "log_return": F.log1p("change"),
+        "log_return": F.col("log_return"),
         "macd": after(MACD_SLOW, F.col("difference")),
         "macd_signal": after(MACD_SLOW + MACD_SIGNAL - 1, F.col("signal")),
         "rsi_14": after(RSI + 1, strength),

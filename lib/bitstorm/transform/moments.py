@@ -2,18 +2,19 @@
 
 A window's sum is the difference of two running sums: constant work a row, whatever the width. But
 plain running sums in double lose the digits of quiet stretches beside wild ones. So each number u
-in [-1, 1] is cut into a + b + l on three fixed grids, each so much finer than the one before that
-the sums of a, of b + l, of a² and of 2ab over a block are whole multiples of their grid below 2^53
-of it: exact in double. The rest of the square, 2al + (b + l)², is cut again in d + f, where sums of
-d are exact and f is so small that what its sums lose does not matter. Numbers beyond 1 (rare: a
-price that jumps) have their squares on a coarse grid of their own, q, and what that leaves goes to
-the 2ab: these sums are exact, too, so that they do not spoil the windows without them; windows with
-them keep what a plain sum keeps.
+is cut into a + high + low on three fixed grids, each finer than the one before by as many bits as
+can be summed twice over a block, and its square, a whole multiple of the finest grid's square, into
+four numbers on grids of their own: aa, ab, d and f, such that the sums of each over a block are
+below 2^53 of its grid. All of these sums, and so the differences of two, are exact.
 
-The spread is the centred sum of squares around m, the window's mean of a rounded to the grid:
-sum (u - m)² - n (mean - m)², in which the exact parts cancel exactly. (The idea of fixed grids is
+The spread is the centred sum of squares around m, the window's mean, which is taken off grid by
+grid: what cancels does so exactly, and only the last addition rounds. (The idea of fixed grids is
 that of reproducible summation: J. Demmel, H. D. Nguyen, "Fast Reproducible Floating-Point
 Summation", ARITH 2013.)
+
+That holds for numbers in [-1, 1]. Of larger ones (rare: a price that jumps) the whole part of a has
+its share of the square in a sum of its own, q, and those that no grid holds are kept out of all of
+these, in plain sums beside them: the windows without such a number don't see them.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec
 
 _MANTISSA = 53
-# Squares of outliers, whose sum over a block has to stay below 2^33: thousands of jumps by 100.
-_COARSE_SQUARE = 2.0**20
+# Squares of outliers up to here are summed exactly while there are a few hundred of the largest.
+_HUGE = 2.0**14
 
 
 @dataclass(frozen=True)
 class Moments:
     """The windows asked for of a column of doubles: `means` and `spreads` are widths in rows.
 
-    `outliers` allows values beyond [-1, 1], up to 2^16; without it there must be none. For means
-    alone the values may be any: `per_unit`, a power of two, is how many steps of the only grid
-    there are to 1. Nulls count as zero.
+    Values are in [-1, 1] but for outliers. `rest` names a column with what `column` was rounded off
+    by, if that is known: it counts as far as the finest grid goes. For means alone the only grid
+    has `per_unit` steps to 1, a power of two, and outliers are those beyond 2^50 steps. Nulls count
+    as zero.
     """
 
     column: str
     means: tuple[int, ...] = ()
     spreads: tuple[int, ...] = ()
-    outliers: bool = False
+    rest: str | None = None
     per_unit: float | None = None
 
     @property
@@ -53,10 +55,9 @@ class Moments:
     @property
     def sums(self) -> list[str]:
         """The columns that are summed."""
-        parts = ["a", "b"]
+        parts = ["a", "b", "huge"]
         if self.spreads:
-            parts += ["aa", "ab", "d", "f"]
-            parts += ["q"] if self.outliers else []
+            parts += ["huge2", "q", "aa", "ab", "d", "f"]
         return [f"{self.column}_{part}" for part in parts]
 
 
@@ -88,7 +89,7 @@ def with_moments(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    columns = {each.column for each in asked}
+    columns = {name for each in asked for name in (each.column, each.rest)}
     kept = [name for name in rows.columns if name not in columns]
     for each in asked:
         rows = _with_parts(rows, each, most_rows)
@@ -98,7 +99,10 @@ def with_moments(
     rows = rows.select(
         *kept,
         *[column.alias(name) for name, column in further.items()],
-        F.struct(*[F.sum(n).over(until_here).alias(n) for n in names]).alias("sums"),
+        # Of what can't be null Java code is half as long, and stays below what Java compiles.
+        F.struct(
+            *[F.coalesce(F.sum(n).over(until_here), F.lit(0.0)).alias(n) for n in names]
+        ).alias("sums"),
     )
     kept += further
     widths = sorted({width for each in asked for width in each.widths})
@@ -113,21 +117,27 @@ def with_moments(
 
 @dataclass(frozen=True)
 class _Grids:
-    """How many steps there are to 1 on the grids of a, b, l and d."""
+    """How many steps there are to 1 on the grids of a, high and low, and on those of the sums of
+    squares: aa, ab, d. That of f is the square of `low`'s."""
 
     a: float
-    b: float
+    high: float
     low: float
+    aa: float
+    ab: float
     d: float
 
 
 def _grids(most_rows: int) -> _Grids:
-    # Of a fraction that can be summed over so many rows without rounding, half that its square can.
-    rest = _MANTISSA - math.ceil(math.log2(max(2, most_rows)))
-    half = rest // 2
-    return _Grids(
-        2.0**half, 2.0 ** (2 * half + 1), 2.0 ** (half + 1 + rest), 2.0 ** (2 * half + rest)
-    )
+    # So many bits can be summed over so many rows without rounding: half of them can be squared.
+    bits = _MANTISSA - math.ceil(math.log2(max(2, most_rows)))
+    half = bits // 2
+    # |high| is up to half a step of a, |low| half a step of high: 2 a high is on the grid ab,
+    # high squared on the grid d, and what is left of the square there, 2 high low + low squared,
+    # is a multiple of low's grid squared and at most half a step of d.
+    a, high = half, 2 * half + 1
+    low = half + 1 + bits
+    return _Grids(*(2.0**n for n in (a, high, low, 2 * a, a + high - 1, 2 * high)))
 
 
 def _with_parts(rows: DataFrame, asked: Moments, most_rows: int) -> DataFrame:
@@ -135,37 +145,42 @@ def _with_parts(rows: DataFrame, asked: Moments, most_rows: int) -> DataFrame:
     it once."""
     from pyspark.sql import functions as F
 
-    grids = _grids(most_rows)
+    grids, zero = _grids(most_rows), F.lit(0.0)
     name = asked.column
-    rows = rows.withColumn(f"{name}_u", F.coalesce(F.col(name), F.lit(0.0)))
-    u, a = F.col(f"{name}_u"), F.col(f"{name}_a")
+
+    def part(of: str) -> Column:
+        return F.col(f"{name}_{of}")
+
+    def with_parts(**parts: Column) -> DataFrame:
+        return rows.withColumns({f"{name}_{of}": value for of, value in parts.items()})
+
+    per_unit = grids.a if asked.spreads else asked.per_unit or grids.aa
+    most = _HUGE if asked.spreads else 2.0**50 / per_unit
+    rows = with_parts(all=F.coalesce(F.col(name), zero))
+    rows = with_parts(huge=F.when(F.abs(part("all")) > most, part("all")).otherwise(zero))
+    rows = with_parts(u=part("all") - part("huge"))
+    u, a, b, huge = part("u"), part("a"), part("b"), part("huge")
+    rows = with_parts(a=_on_grid(u, per_unit))
     if not asked.spreads:
-        per_unit = asked.per_unit or grids.a * grids.a
-        return rows.withColumn(f"{name}_a", _on_grid(u, per_unit)).withColumn(f"{name}_b", u - a)
-    rows = rows.withColumn(f"{name}_a", _on_grid(u, grids.a))
-    rows = rows.withColumn(f"{name}_b", _on_grid(u - a, grids.low))
-    both = F.col(f"{name}_b")
-    rows = rows.withColumn(f"{name}_high", _on_grid(both, grids.b))
-    high = F.col(f"{name}_high")
-    product, rest = 2 * a * high, 2 * a * (both - high) + both * both
-    if not asked.outliers:
-        rows = rows.withColumns({f"{name}_aa": a * a, f"{name}_ab": product, f"{name}_x": rest})
-    else:
-        far, nothing = F.col(f"{name}_far"), F.lit(0.0)
-        rows = rows.withColumn(f"{name}_far", F.abs(u) > 1)
-        rows = rows.withColumn(
-            f"{name}_q", F.when(far, _on_grid(u * u, _COARSE_SQUARE)).otherwise(nothing)
-        )
-        left = _on_grid(u * u - F.col(f"{name}_q"), grids.a * grids.b / 2)
-        rows = rows.withColumns(
-            {
-                f"{name}_aa": F.when(far, nothing).otherwise(a * a),
-                f"{name}_ab": F.when(far, left).otherwise(product),
-                f"{name}_x": F.when(far, nothing).otherwise(rest),
-            }
-        )
-    rows = rows.withColumn(f"{name}_d", _on_grid(F.col(f"{name}_x"), grids.d))
-    return rows.withColumn(f"{name}_f", F.col(f"{name}_x") - F.col(f"{name}_d"))
+        return with_parts(b=u - a)
+    rest = zero if asked.rest is None else F.coalesce(F.col(asked.rest), zero)
+    rest = F.when(huge == zero, rest).otherwise(zero)
+    rows = with_parts(b=_on_grid((u - a) + rest, grids.low), huge2=huge * huge)
+    rows = with_parts(high=_on_grid(b, grids.high))
+    rows = with_parts(low=b - part("high"))
+    high, low = part("high"), part("low")
+    # The square, (a + high + low)², product by product; what is beyond a grid goes to the next.
+    rows = with_parts(ah=2 * a * high, al=2 * a * low, hl=2 * high * low, ll=low * low)
+    ah, al, hl, ll = (part(product) for product in ("ah", "al", "hl", "ll"))
+    rows = with_parts(al_up=_on_grid(al, grids.ab), hl_up=_on_grid(hl + ll, grids.d))
+    rows = with_parts(
+        d=(al - part("al_up")) + high * high + part("hl_up"), f=(hl - part("hl_up")) + ll
+    )
+    rows = with_parts(whole=_on_grid(a, 1.0), ah_up=_on_grid(ah, grids.aa))
+    whole, ah_up = part("whole"), part("ah_up")
+    rows = with_parts(less=a - whole)
+    less = part("less")
+    return with_parts(q=whole * (a + less), aa=less * less + ah_up, ab=(ah - ah_up) + part("al_up"))
 
 
 def _with_results(
@@ -189,12 +204,16 @@ def _with_results(
         ],
     )
     spreads = [(each, w) for each in asked for w in each.spreads]
+    # m on the grid of a; b's sum cut at the grid of high.
     rows = rows.select(
         "*",
-        *[_on_grid(part(e, "a", w) / w, grids.a).alias(f"{e.column}_m_{w}") for e, w in spreads],
-        *[_on_grid(part(e, "b", w), grids.b).alias(f"{e.column}_h_{w}") for e, w in spreads],
+        *[
+            _on_grid(part(e, "a", w) * (1 / w), grids.a).alias(f"{e.column}_m_{w}")
+            for e, w in spreads
+        ],
+        *[_on_grid(part(e, "b", w), grids.high).alias(f"{e.column}_h_{w}") for e, w in spreads],
     )
-    # The window's sum less w m: exact, but for the smallest parts.
+    # The sum of what is left without m; then m2, the next part of the mean, and what that leaves.
     rows = rows.select(
         "*",
         *[
@@ -202,29 +221,49 @@ def _with_results(
             for e, w in spreads
         ],
     )
+    rows = rows.select(
+        "*",
+        *[
+            _on_grid(part(e, "e", w) * (1 / w), grids.high).alias(f"{e.column}_m2_{w}")
+            for e, w in spreads
+        ],
+    )
+    rows = rows.select(
+        "*",
+        *[(part(e, "e", w) - w * part(e, "m2", w)).alias(f"{e.column}_e2_{w}") for e, w in spreads],
+    )
 
     def centred(each: Moments, width: int) -> Column:
-        a, b, high, m, e = (part(each, name, width) for name in ("a", "b", "h", "m", "e"))
-        exact = (part(each, "aa", width) - 2 * m * a) + width * m * m
-        exact = exact + (part(each, "ab", width) - 2 * m * high)
-        if each.outliers:
-            exact = exact + part(each, "q", width)
-        rest = (part(each, "d", width) - 2 * m * (b - high)) + part(each, "f", width)
-        return F.greatest((exact + rest) - e * e / width, F.lit(0.0))
+        a, b, h, m, m2, e2 = (part(each, n, width) for n in ("a", "b", "h", "m", "m2", "e2"))
+        huge, huge2 = part(each, "huge", width), part(each, "huge2", width)
+        # From the coarsest grid to the finest: wherever what is left is small, each step is exact.
+        left = part(each, "q", width) + part(each, "aa", width)
+        left = left - m * (2 * a - width * m)
+        left = left + (part(each, "ab", width) - 2 * m * h)
+        left = left + (part(each, "d", width) - 2 * m * (b - h) - width * m2 * m2)
+        left = left - 2 * m2 * e2
+        left = left + (part(each, "f", width) - e2 * e2 * (1 / width))
+        left = left + (huge2 - huge * (huge + 2 * (a + b)) * (1 / width))
+        return F.greatest(left, F.lit(0.0))
+
+    def average(each: Moments, width: int) -> Column:
+        a, b, huge = (part(each, name, width) for name in ("a", "b", "huge"))
+        return (a + b + huge) / width
 
     return rows.select(
         *kept,
-        *[
-            ((part(each, "a", w) + part(each, "b", w)) / w).alias(mean(each.column, w))
-            for each in asked
-            for w in each.means
-        ],
+        *[average(each, w).alias(mean(each.column, w)) for each in asked for w in each.means],
         *[centred(each, w).alias(squares(each.column, w)) for each, w in spreads],
     )
 
 
 def _on_grid(value: Column, per_unit: float) -> Column:
-    """Rounded to a multiple of 1 / per_unit, a power of two."""
+    """Rounded to a multiple of 1 / per_unit, a power of two, to even where two are as near.
+
+    Exactly that below 2^51 of them; of larger numbers some last bits are left. Adding a large
+    number cuts those bits off in half the time that rounding takes.
+    """
     from pyspark.sql import functions as F
 
-    return F.rint(value * per_unit) * (1 / per_unit)
+    large = F.lit(1.5 * 2.0 ** (_MANTISSA - 1) / per_unit)
+    return (value + large) - large

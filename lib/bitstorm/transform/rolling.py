@@ -19,6 +19,9 @@ CHANGE_UNIT = 1 / 16
 # without rounding, too: averages of prices from 2^-28 on come from exact sums, whatever else is in
 # the block; above 2^24 they do where the prices of a block are within 2^14 of each other.
 _PRICE_STEPS = 2.0**13
+# By so many powers of two a price may be above its block's geometric mean and still set the scale:
+# below that are the stretches of a series that has grown, above it single wrong prices.
+_FAR_ABOVE = 10
 
 
 def rolling(
@@ -47,12 +50,10 @@ def rolling(
         time = (F.col("index") * step_ms).alias("timestamp")
     blocks = Blocks(size, before=max(windows))
     steps = in_blocks(rows, blocks).transform(with_changes).drop("step_change")
-    steps = steps.withColumns(
-        {"exact_price": F.col("exact"), "scaled_change": F.col("change") / CHANGE_UNIT}
-    ).drop("change")
+    steps = steps.withColumn("exact_price", F.col("exact")).transform(with_scaled_change)
     asked = [
         Moments("exact_price", means=tuple(windows), per_unit=_PRICE_STEPS),
-        Moments("scaled_change", spreads=tuple(windows), outliers=True),
+        changes_asked(windows),
     ]
     moments = with_moments(
         steps,
@@ -71,11 +72,12 @@ def rolling(
 
 
 def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFrame:
-    """Append `last_index` (of the row before in the block), `step_change` p - q and `change`
-    (p - q) / q, both null where the row before is not the next one in the series; where `scaled`,
-    also `scale`, a power of two that no price of the block is above.
+    """Append `last_index` (of the row before in the block), `step_change` p - q, `change`
+    (p - q) / q and `change_rest`, what that was rounded off by: all null where the row before is
+    not the next one in the series. Where `scaled`, also `scale`, a power of two that no price of
+    the block is above, but for those that are thousands of times above most.
 
-    Needs `exact`, the price in double. `order` is that of `blocks.series`.
+    Needs `exact`, the price in double, a float32. `order` is that of `blocks.series`.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -83,12 +85,14 @@ def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFram
     kept = rows.columns
     window = series(*order)
     whole = window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    # Dividing by a power of two rounds nothing.
-    scale = [F.pow(F.lit(2.0), F.ceil(F.log2("top"))).alias("scale")] if scaled else []
+    # Dividing by a power of two rounds nothing; prices down to 2^-32 of it are summed exactly.
+    height = F.least(F.ceil(F.log2("top")), F.ceil("level") + _FAR_ABOVE)
+    scale = [F.pow(F.lit(2.0), height).alias("scale")] if scaled else []
     rows = rows.select(
         "*",
         F.lag(F.struct("index", "exact")).over(window).alias("last"),
-        *[F.max("exact").over(whole).alias("top") for _ in scale],
+        *([F.max("exact").over(whole).alias("top")] if scaled else []),
+        *([F.avg(F.log2("exact")).over(whole).alias("level")] if scaled else []),
     )
     next_to = F.col("last.index") == F.col("index") - 1
     rows = rows.select(
@@ -98,7 +102,28 @@ def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFram
         F.when(next_to, F.col("exact") - F.col("last.exact")).alias("step_change"),
         F.when(next_to, F.col("last.exact")).alias("earlier"),
     )
-    return rows.withColumn("change", F.col("step_change") / F.col("earlier")).drop("earlier")
+    step, earlier, change = F.col("step_change"), F.col("earlier"), F.col("change")
+    rows = rows.withColumn("change", step / earlier)
+    # Both halves of the quotient times a float32 are exact, and so is what they leave.
+    rows = rows.withColumn("change_high", change.cast("float").cast("double"))
+    high = F.col("change_high")
+    left = (step - high * earlier) - (change - high) * earlier
+    return rows.withColumn("change_rest", left / earlier).drop("earlier", "change_high")
+
+
+def with_scaled_change(rows: DataFrame) -> DataFrame:
+    """`change` and `change_rest` as `changes_asked` has them."""
+    from pyspark.sql import functions as F
+
+    names = ("change", "change_rest")
+    scaled = {f"scaled_{name}": F.col(name) / CHANGE_UNIT for name in names}
+    return rows.withColumns(scaled).drop(*names)
+
+
+def changes_asked(windows: Sequence[int]) -> Moments:
+    """What `volatility` is computed from."""
+    rest = "scaled_change_rest"
+    return Moments("scaled_change", spreads=tuple(windows), rest=rest)
 
 
 def start(blocks: Blocks) -> Column:
