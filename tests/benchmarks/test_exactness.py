@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import exactness
+from bitstorm.transform.indicators import from_prices
 
 pytestmark = pytest.mark.slow
 
@@ -27,3 +29,40 @@ def test_every_column_is_within_its_tolerance_and_what_is_not_would_be_seen(
     worst, nulls, beyond = exactness.compared(found, references)
     assert beyond == {"volatility_24": 1}
     assert worst["volatility_24"] > 1 and nulls == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "time", "price", "unit_ms", "step_ms"),
+    [
+        ("coinbase_btcusd_hourly_2017-07-01_2018-12-31", "timestamp_s", "close", 1_000, 3_600_000),
+        ("coingecko_bitcoin_usd_daily_2013-04-28_2023-06-03", "timestamp_ms", "price_usd", 1,
+         86_400_000),
+    ],
+)  # fmt: skip
+def test_every_indicator_of_real_prices_keeps_every_digit(
+    spark_session, tmp_path, real_data, file, time, price, unit_ms, step_ms
+):
+    source = pd.read_csv(real_data / f"{file}.csv.gz")
+    observed = pd.DataFrame(
+        {"timestamp": source[time] * unit_ms, "price": source[price].astype("float32")}
+    )
+    prices = tmp_path / "prices.parquet"
+    observed.to_parquet(prices, index=False)
+    table = from_prices(
+        spark_session.read.parquet(str(prices)),
+        step_ms=step_ms,
+        max_gap=exactness.MAX_GAP,
+        windows=exactness.WIDTHS,
+        size=2_048,
+        tile=2_048,
+    )
+    found = table.drop("month").toPandas().sort_values("timestamp", ignore_index=True)
+    seen = found[~found["imputed"]].set_index("timestamp")["price"]
+    labels = -(-observed["timestamp"] // step_ms) * step_ms
+    newest = observed.groupby(labels)["price"].last().loc[: seen.index[-1]]
+    pd.testing.assert_series_equal(seen, newest)
+    grid = found[["timestamp", "price", "imputed"]].assign(
+        run=np.cumsum(found["timestamp"].diff().fillna(step_ms) > step_ms)
+    )
+    worst, nulls, beyond = exactness.compared(found, dict(exactness.reference(grid)))
+    assert nulls == 0 and beyond == {}, worst

@@ -205,3 +205,23 @@ def test_what_cannot_be_built_upon_is_computed_anew(spark_session, tmp_path, obs
     assert again("grid.max_gap=7", rows=observations[:1_530]).linked == 0
     # A first price before all others moves everything.
     assert again("grid.max_gap=7", rows=observations[1:1_530]).linked == 0
+
+
+def test_a_damaged_month_that_would_be_built_upon_is_computed_anew_and_said(
+    spark_session, tmp_path, observations, capsys
+):
+    context = context_of(tmp_path, "indicators.windows=[2, 3]")
+    put(context, observations[:1_500])
+    indicators(context)
+    good = points(context)
+    newest = snapshots.current(context.workspace.indicators).files[-1]
+    newest.chmod(0o600)
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    put(context, observations[:1_530])
+    result = indicators(context)
+    assert (result.months, result.linked) == (3, 0)
+    assert newest.name in capsys.readouterr().err
+    found = points(context)
+    assert_equal(found[: len(good)], good.drop(columns=["timestamp"]), tolerance=1e-12)
+    assert result.rows > len(good)
+    assert not snapshots.damaged_files(snapshots.current(context.workspace.indicators))

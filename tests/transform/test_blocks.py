@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitstorm.transform.blocks import Blocks, in_blocks, numbered
+from bitstorm.transform.blocks import Blocks, in_blocks, in_pieces, numbered
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,18 @@ def test_rows_of_any_sampling_are_numbered_in_order_without_a_hole(spark_session
     frame = spark_session.createDataFrame([(t, -t) for t in times], "at bigint, what bigint")
     rows = numbered(frame.repartition(5), by="at", buckets=buckets).orderBy("index").collect()
     assert [tuple(row) for row in rows] == [(t, -t, n) for n, t in enumerate(sorted(times))]
+
+
+def test_pieces_of_a_series_that_grows_dense_have_about_equal_rows(spark_session):
+    chance = random.Random(4)
+    # Ten years of days, and a day of seconds: cut at equal times, one piece would have them all.
+    day = 86_400_000
+    times = [n * day for n in range(3_650)] + [3_650 * day + n * 1_000 for n in range(86_400)]
+    chance.shuffle(times)
+    frame = spark_session.createDataFrame([(t,) for t in times], "at bigint").repartition(5)
+    sizes = [row["count"] for row in in_pieces(frame, by="at").groupBy("piece").count().collect()]
+    assert len(sizes) == 64 and sum(sizes) == len(times)
+    assert max(sizes) < 1.1 * len(times) / 64
 
 
 def test_nothing_to_number_is_no_error(spark_session):

@@ -57,11 +57,23 @@ def test_what_lies_after_the_last_moment_is_not_compared(spark_session):
 
 
 def test_the_tolerance_is_the_callers_and_values_within_it_are_told_apart(spark_session):
-    whole, again = [(1, 1e6), (2, 1e-12), (3, 1.0)], [(1, 1e6 + 5e-7), (2, 2e-12), (3, 1.0 + 1e-6)]
+    whole, again = [(1, 1e6), (2, 1e-13), (3, 1.0)], [(1, 1e6 + 5e-7), (2, 2e-13), (3, 1.0 + 1e-6)]
     found = cells(spark_session, whole, again)
     assert [(row[0], row[4]) for row in found] == [(1, False), (2, False), (3, True)]
     exact = cells(spark_session, whole, again, tolerance=Tolerance(0, 0))
     assert [row[4] for row in exact] == [True, True, True]
+
+
+def test_the_last_digits_of_a_difference_of_prices_are_those_of_the_price(spark_session):
+    names = "timestamp bigint, price float, macd double"
+
+    def at(price, macd):
+        return spark_session.createDataFrame([(1, price, macd)], names)
+
+    for price, apart, changed in ((5e4, 1e-9, False), (5e4, 1e-6, True), (1e-6, 1e-12, True)):
+        sides = at(price, price * 1e-3), at(price, price * 1e-3 + apart)
+        found = compared_cells(*sides, last_ms=1, tolerance=Tolerance())
+        assert {row["column"]: row["changed"] for row in found.collect()}["macd"] == changed
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,32 @@ def test_a_value_of_one_step_ahead_is_found(spark_session):
 
     prices, times = irregular(spark_session, 2)
     assert changed_at(ahead, prices, times[40] // STEP * STEP) == [{"next"}, {"next"}]
+
+
+def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar_in_many_blocks(
+    spark_session,
+):
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    ordered = Window.partitionBy(F.lit(0)).orderBy("timestamp")
+    small = F.lit(1e-8).cast("float")
+
+    def honest(prices):
+        cheap = prices.withColumn("price", F.col("price") * small)
+        return from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3), size=16, tile=16).drop(
+            "month"
+        )
+
+    def ahead(prices):
+        return honest(prices).withColumn("macd", F.lead("macd").over(ordered))
+
+    chance = random.Random(5)
+    rows = [(START + n * STEP, 100.0 + chance.random()) for n in range(120)]
+    prices = spark_session.createDataFrame(rows, "timestamp bigint, price float")
+    cut = START + 60 * STEP
+    assert changed_at(honest, prices, cut) == [set(), set()]
+    assert changed_at(ahead, prices, cut) == [{"macd"}, {"macd"}]
 
 
 def test_the_mean_of_the_whole_series_is_found(spark_session):

@@ -94,6 +94,26 @@ def test_open_high_low_and_count_are_of_the_buckets_own_observations(spark_sessi
     ]
 
 
+@pytest.mark.parametrize("size", [1, 7, SIZE])
+def test_open_high_low_close_and_count_equal_a_loop_over_every_bucket(spark_session, size):
+    chance = random.Random(9)
+    time, observations = START, []
+    for _ in range(150):
+        time += chance.choice([1, STEP // 7, STEP // 3, STEP, 3 * STEP, 9 * STEP])
+        observations.append((time, float(chance.randrange(1, 1_000))))
+    # The newest bucket is complete.
+    observations.append((-(-time // STEP) * STEP + STEP, 5.0))
+    expected = []
+    for label, close, imputed, *_ in brute_force(observations, STEP, 6):
+        inside = [p for t, p in observations if label - STEP < t <= label] or [close]
+        count = 0 if imputed else len(inside)
+        expected.append((label, close, imputed, inside[0], max(inside), min(inside), count))
+    frame = spark_session.createDataFrame(observations, "timestamp bigint, price float")
+    grid = to_grid(frame.repartition(3), step_ms=STEP, max_gap=6, ohlc=True, size=size)
+    assert [tuple(row) for row in grid.orderBy("timestamp").collect()] == expected
+    assert any(row[2] for row in expected) and any(row[6] > 2 for row in expected)
+
+
 def test_thinning_keeps_the_newest_point_and_every_nth_before_it(spark_session):
     rows = [(START + n * STEP,) for n in range(10)]
     frame = spark_session.createDataFrame(rows, "timestamp bigint")

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitstorm.transform.blocks import SIZE as LARGE
 from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.recurrence import TILE
 from bitstorm.transform.seed import place_before, points_needed, prices_from, tail_of
 from transform.test_indicators import HOUR, assert_equal
 
@@ -139,3 +141,34 @@ def test_from_any_point_on_the_end_is_that_of_the_whole_series(spark_session, tm
         assert (found["timestamp"] == expected["timestamp"]).all()
         assert (found["imputed"] == expected["imputed"]).all()
         assert_equal(found, expected.drop(columns="month"), tolerance=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("age", "size"), [(300, TILE), (70_000, LARGE)])
+def test_the_end_of_a_long_series_of_minutes_is_that_of_the_whole(
+    spark_session, tmp_path, age, size
+):
+    """In the blocks that `indicators` takes for a short end, and for one of several blocks."""
+    count, minute = 140_000, 60_000
+    chance = np.random.default_rng(22)
+    price = 30_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, count)))
+    price[60_000:61_000] = price[60_000]
+    begin = 1_600_000_000_000 // minute
+    observations = pd.DataFrame(
+        {"timestamp": (begin + np.arange(count)) * minute, "price": price.astype("float32")}
+    ).drop(index=[*range(500, 560), *range(135_000, 135_030)])
+    path = tmp_path / "prices.parquet"
+    observations.to_parquet(path, index=False)
+    frame = spark_session.read.parquet(str(path))
+    options = {"step_ms": minute, "max_gap": 6, "windows": WINDOWS}
+    whole = from_prices(frame, **options).orderBy("timestamp").toPandas()
+    first = begin + count - age
+    known = whole[whole["timestamp"] < first * minute]
+    tail = tail_of(known, first=first, step_ms=minute, windows=WINDOWS, size=size)
+    since = prices_from(first, step_ms=minute, max_gap=6, windows=WINDOWS, size=size)
+    recent = frame.where(frame["timestamp"] >= since)
+    found = from_prices(recent, **options, size=size, tail=tail).orderBy("timestamp").toPandas()
+    expected = whole[whole["timestamp"] >= first * minute].reset_index(drop=True)
+    assert len(found) == len(expected) >= age - 30
+    assert (found["timestamp"] == expected["timestamp"]).all()
+    assert_equal(found, expected.drop(columns="month"), tolerance=1e-12)

@@ -53,13 +53,15 @@ class Computed:
 class _Plan:
     """How a snapshot is made: the parent's months of `kept` are linked, its points of the months
     `mended` that lie before `until_ms` are written again, and the `tail` is computed in blocks of
-    `size`. Without a tail the series ends there; in a plan that keeps nothing all is computed."""
+    `size`. Without a tail the series ends there; in a plan that keeps nothing all is computed, for
+    instance where files that it would have built upon are `damaged`."""
 
     kept: frozenset[str] = frozenset()
     mended: frozenset[str] = frozenset()
     until_ms: int = 0
     tail: Tail | None = None
     size: int = SIZE
+    damaged: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -88,6 +90,11 @@ def indicators(context: Context) -> Computed:
     step_ms = duration_ms(settings.grid.frequency)
     _check_span(prices, step_ms, settings.grid.frequency)
     plan = _plan(workspace, parent, prices, recipe)
+    if plan.damaged:
+        context.console.warn(
+            f"{', '.join(plan.damaged)} is not what was written (its SHA-256 differs): nothing is "
+            "taken over from that snapshot, all months are computed from the prices"
+        )
     table = indicator_table(settings.indicators.windows)
     before = set() if parent is None else {file.month for file in parent.manifest.files}
 
@@ -155,12 +162,18 @@ def _plan(
     )
     last = (prices.manifest.last_ms or 0) // step_ms
     if last < first:
+        if damaged := snapshots.damaged_files(parent, months=plan.mended):
+            return _Plan(damaged=tuple(damaged))
         return plan if any(file.last_ms >= until_ms for file in stored) else as_it_is
     # Blocks that fit what is to be computed: what a block does for others costs as much.
     size = TILE if last - first < SIZE else SIZE
     at = seed.place_before(first, size=size)
+    from_ms, to_ms = (at + 1 - seed.points_needed(windows)) * step_ms, at * step_ms
+    begun = {f.month for f in stored if f.last_ms >= from_ms and f.first_ms <= to_ms}
+    if damaged := snapshots.damaged_files(parent, months=plan.mended | begun):
+        return _Plan(damaged=tuple(damaged))
     tail = seed.tail_of(
-        _stored(parent, windows, (at + 1 - seed.points_needed(windows)) * step_ms, at * step_ms),
+        _rows(parent.of_months(begun), seed.stored_columns(windows)),
         first=first,
         step_ms=step_ms,
         windows=windows,
@@ -183,13 +196,6 @@ def _last_same(before: Snapshot, after: Snapshot, month: str) -> int | None:
     differs = (old[:rows].to_numpy() != new[:rows].to_numpy()).any(axis=1)
     equal = int(differs.argmax()) if differs.any() else rows
     return int(new["timestamp"].iloc[equal - 1]) if equal else same
-
-
-def _stored(parent: Snapshot, windows: Sequence[int], first_ms: int, last_ms: int) -> pd.DataFrame:
-    """The parent's points of the months of these times, as much of them as a tail starts from."""
-    files = [f for f in parent.manifest.files if f.last_ms >= first_ms and f.first_ms <= last_ms]
-    snapshots.check_content(parent, months={file.month for file in files})
-    return _rows([parent.folder / file.path for file in files], seed.stored_columns(windows))
 
 
 def _rows(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:

@@ -83,17 +83,13 @@ def series(*order: str) -> WindowSpec:
 def numbered(rows: DataFrame, *, by: str, buckets: int = _BUCKETS) -> DataFrame:
     """Rows of any sampling with their `index` (int64, from 0, without a hole) in the order of `by`.
 
-    `by` is a column of distinct int64. The rows are cut at its quantiles, so that a dense year
-    makes no larger pieces than a sparse one; each piece counts its rows, and a scan over those
+    `by` is a column of distinct int64. Each of the rows' pieces counts them, and a scan over those
     counts, one row a piece, tells where each begins. One aggregate runs at once, on the driver.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    shares = [n / buckets for n in range(1, buckets)]
-    found = rows.agg(F.percentile_approx(by, shares, 10_000).alias("edges")).collect()[0]["edges"]
-    edges = sorted(set(found or []))
-    pieces = rows.withColumn("piece", _searched(F.col(by), edges))
+    pieces = in_pieces(rows, by=by, buckets=buckets)
     inside = F.row_number().over(Window.partitionBy("piece").orderBy(by))
     sizes = pieces.groupBy("piece").agg(F.count("*").alias("size"))
     scan = Window.partitionBy(F.lit(0)).orderBy("piece").rowsBetween(Window.unboundedPreceding, -1)
@@ -103,6 +99,18 @@ def numbered(rows: DataFrame, *, by: str, buckets: int = _BUCKETS) -> DataFrame:
         .join(F.broadcast(offsets), "piece")
         .select(*rows.columns, (F.col("offset") + F.col("inside") - 1).alias("index"))
     )
+
+
+def in_pieces(rows: DataFrame, *, by: str, buckets: int = _BUCKETS) -> DataFrame:
+    """Rows with their `piece` (int32, from 0), `buckets` of them in the order of `by`.
+
+    Cut at the quantiles of `by`, so that a dense year makes no larger pieces than a sparse one.
+    """
+    from pyspark.sql import functions as F
+
+    shares = [n / buckets for n in range(1, buckets)]
+    found = rows.agg(F.percentile_approx(by, shares, 10_000).alias("edges")).collect()[0]["edges"]
+    return rows.withColumn("piece", _searched(F.col(by), sorted(set(found or []))))
 
 
 def _searched(value: Column, edges: list[int], first: int = 0) -> Column:

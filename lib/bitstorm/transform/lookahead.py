@@ -7,7 +7,8 @@ come from it in rows that are only there because of it, such as a hole that is f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bitstorm.transform.resample import bucket
@@ -22,13 +23,18 @@ PLANTED = "planted_next_price"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Numbers a, b are the same where |a - b| <= max(relative * min(|a|, |b|), absolute).
+    """Numbers a, b are the same where |a - b| <= max(relative * min(|a|, |b|), absolute * unit).
 
-    `absolute` is in the column's own unit. Zero for both asks for the same bits.
+    The unit of a column is what its row has in the column that `units` names for it, else 1: of a
+    difference of two means of prices the last digits are those of the price. Zero for both asks for
+    the same bits.
     """
 
     relative: float = 1e-12
-    absolute: float = 1e-9
+    absolute: float = 1e-12
+    units: Mapping[str, str] = field(
+        default_factory=lambda: {"macd": "price", "macd_signal": "price"}
+    )
 
 
 def known_at(prices: DataFrame, *, cut_ms: int) -> DataFrame:
@@ -102,7 +108,11 @@ def compared_cells(
         a, b = F.col(f"whole.{name}"), F.col(f"again.{name}")
         apart = both & ~a.eqNullSafe(b)
         number = whole.schema[name].dataType.simpleString() in ("float", "double")
-        return cell(name, apart, apart & ~_near(a, b, tolerance) if number else apart)
+        if not number:
+            return cell(name, apart, apart)
+        unit = tolerance.units.get(name)
+        one = F.abs(F.col(f"whole.{unit}").cast("double")) if unit in names else F.lit(1.0)
+        return cell(name, apart, apart & ~_near(a, b, tolerance, one))
 
     row = cell(KEY, F.lit(True), ~both)
     cells = F.filter(F.array(row, *map(value, names)), lambda one: one["apart"])
@@ -132,7 +142,7 @@ def with_next_price(points: DataFrame) -> DataFrame:
     return points.withColumn(PLANTED, F.lead("price").over(series))
 
 
-def _near(a: Column, b: Column, tolerance: Tolerance) -> Column:
+def _near(a: Column, b: Column, tolerance: Tolerance, unit: Column) -> Column:
     from pyspark.sql import functions as F
 
     a, b = a.cast("double"), b.cast("double")
@@ -140,5 +150,5 @@ def _near(a: Column, b: Column, tolerance: Tolerance) -> Column:
     # In Spark NaN is above every number and equals itself: the lesser side and the bound on the gap
     # keep a NaN or an infinite number on one side from passing for near.
     scale = F.lit(tolerance.relative) * F.least(F.abs(a), F.abs(b))
-    allowed = F.greatest(scale, F.lit(tolerance.absolute))
+    allowed = F.greatest(scale, F.lit(tolerance.absolute) * unit)
     return F.coalesce((gap <= allowed) & (gap < float("inf")), F.lit(False))
