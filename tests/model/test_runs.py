@@ -132,6 +132,16 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     assert name == run.name and isinstance(error, ModelError)
 
 
+def test_a_damaged_newest_record_is_told_and_the_run_before_it_taken(tmp_path):
+    older = made(tmp_path, "20240101T000000Z-aaaaaa", {"n": 1})
+    newer = made(tmp_path, "20240201T000000Z-bbbbbb", {"n": 2})
+    (newer.folder / "run.json").write_text("{")
+    told: list[str] = []
+    assert runs.newest(tmp_path, damaged=told.append).name == older.name
+    (line,) = told
+    assert newer.name in line and "cannot be read" in line and "an older run" in line
+
+
 def with_network(checkpoints):
     """A finished run whose network is on disk, and that network."""
     from bitstorm.model import network

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from bitstorm import filesystem
 from bitstorm.console import Console
 from bitstorm.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
 from bitstorm.model import runs
@@ -170,7 +173,56 @@ def test_another_snapshot_is_refused_unless_it_is_accepted(broken):
     record = json.loads((context.workspace.checkpoints / name / "run.json").read_text())
     assert record["sessions"][1]["indicators"] == newer
     assert record["sessions"][0]["indicators"] != newer
+    # A loss on the other prices says nothing about these: the best epoch is one of the new ones.
+    assert record["fitted"]["best_epoch"] > record["sessions"][1]["after_epoch"]
+    seen = [float(loss) for _, loss in losses(context.workspace.checkpoints / name)]
+    best = min(seen[record["sessions"][1]["after_epoch"] :])
+    assert record["fitted"]["best_validation_loss"] == best
     assert forecast(context, run=name).metrics["run"] == name
+
+
+def test_a_run_keeps_what_it_was_begun_with_and_each_session_says_its_own(broken):
+    context, _, name = broken
+    path = context.workspace.checkpoints / name / "run.json"
+    begun = json.loads(path.read_text())
+    begun["versions"]["keras"] = begun["sessions"][0]["versions"]["keras"] = "3.0.0"
+    begun["code"]["commit"] = begun["sessions"][0]["code"]["commit"] = "0" * 40
+    path.write_text(json.dumps(begun))
+    stream = io.StringIO()
+    train(dataclasses.replace(context, console=Console(True, None, stream)), resume=name)
+    assert "versions.keras was 3.0.0 and is 3." in stream.getvalue()
+    assert f"code.commit was {'0' * 40} and is" in stream.getvalue()
+    record = json.loads(path.read_text())
+    assert record["versions"]["keras"] == "3.0.0" and record["code"]["commit"] == "0" * 40
+    first, second = record["sessions"]
+    assert first["versions"]["keras"] == "3.0.0" != second["versions"]["keras"]
+    assert second["code"] != first["code"] and second["threads"] == record["threads"]
+
+
+def test_a_disk_that_is_full_before_the_first_record_asks_to_train_again(
+    spark_session, tmp_path, monkeypatch
+):
+    context = published(small(tmp_path, *SETTINGS), points_of(random_walk(5)))
+    replaced = filesystem.replace
+
+    def full(path, content):
+        if path.name == "run.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replaced(path, content)
+
+    monkeypatch.setattr(filesystem, "replace", full)
+    with pytest.raises(
+        BrokenOff, match=r"No space left on device\): make room.*, then train again$"
+    ):
+        train(context)
+
+
+def test_a_full_folder_for_temporary_files_is_named(broken, monkeypatch, tmp_path):
+    context, _, name = broken
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(tempfile, "tempdir", str(gone))
+    with pytest.raises(BrokenOff, match=rf"{gone} cannot be written to .*TMPDIR.*--resume {name}"):
+        train(context, resume=name)
 
 
 def test_a_snapshot_that_is_gone_is_named_with_the_way_on(broken):

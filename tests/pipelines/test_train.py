@@ -7,9 +7,12 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from bitstorm.errors import DataError, SnapshotMissing
+from bitstorm.instants import iso
 from bitstorm.pipelines.train import train
 from pipelines.priced import (
     TRAIN_UNTIL,
@@ -136,12 +139,31 @@ def test_carried_forward_prices_are_no_targets(spark_session, tmp_path):
     points = points_of(random_walk(3)[:200])
     points.loc[170:, "imputed"] = True  # all of the test part
     context = published(small(tmp_path), points)
-    with pytest.raises(DataError, match="found 131 training, 30 validation, 0 test windows"):
+    with pytest.raises(DataError, match=r"of 200 points 30 are imputed.* 0 observed in the test"):
         train(impatient(context, "spark"))
+    assert not list(context.workspace.cache.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_feature_that_is_no_finite_number_is_refused_before_anything_is_written(
+    spark_session, tmp_path, value
+):
+    points = points_of(random_walk(3)[:200])
+    drawdown = np.linspace(0, -0.5, 200)
+    drawdown[[150, 190]] = value
+    # So that a NaN stays one and is no null.
+    kept = pa.array(drawdown, from_pandas=False)
+    points["drawdown"] = pd.Series(pd.arrays.ArrowExtensionArray(kept))
+    context = small(tmp_path, "training.features=[log_return, drawdown]")
+    place = iso(int(points["timestamp"].iloc[150]))
+    with pytest.raises(DataError, match=f"drawdown .* at 2 of 200 points, the first at {place}"):
+        train(impatient(published(context, points), "spark"))
+    assert not list(context.workspace.cache.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(
-    ("target", "named"), [("log_return", "log_return is constant"), ("price", "price is constant")]
+    ("target", "named"),
+    [("log_return", "log_return is 0 at all 1"), ("price", "price is 7.3 at all 1")],
 )
 def test_a_price_that_never_moves_is_refused(spark_session, tmp_path, target, named):
     context = small(tmp_path, f"training.target={target}")
@@ -151,7 +173,7 @@ def test_a_price_that_never_moves_is_refused(spark_session, tmp_path, target, na
 
 def test_an_indicator_that_has_no_value_yet_is_refused(spark_session, tmp_path):
     context = small(tmp_path, "training.features=[log_return, macd_signal]")
-    with pytest.raises(DataError, match="macd_signal has no value over the training part"):
+    with pytest.raises(DataError, match="macd_signal has no value at any of 1"):
         train(impatient(published(context, points_of(random_walk(3)[:200])), "spark"))
 
 

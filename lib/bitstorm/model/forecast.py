@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bitstorm.errors import ModelError
-from bitstorm.model.framing import Target
+from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.model.framing import Batch, Target
 from bitstorm.model.scaling import Scaler
+from bitstorm.model.supervision import Stop, Supervised
 from bitstorm.model.windows import Feed
 from bitstorm.quiet import third_party_warnings_hushed
 
 BATCH = 1024
 
 
-def predict(network: Any, feed: Feed, *, scaler: Scaler, target: Target) -> pd.DataFrame:
+def predict(
+    network: Any, feed: Feed, *, scaler: Scaler, target: Target, deadline_seconds: float
+) -> pd.DataFrame:
     """One row a window, by time: `timestamp` of the target (int64 ms UTC) and, in double,
     `origin` (the price at the window's end), `forecast`, `actual` (USD).
 
-    Raises ModelError where the network gives no finite number."""
+    Raises ModelError where the network gives no finite number, and BrokenOff where the feed fails
+    or stands still for `deadline_seconds`, or a signal came."""
     to_price = _prices(scaler, target)
-    pieces = []
-    with third_party_warnings_hushed():
-        for batch in feed.batches(batch_size=BATCH):
-            origin = batch.price.astype(np.float64)
-            scaled = np.asarray(network(batch.window, training=False))[:, 0]
-            pieces.append(
-                pd.DataFrame(
-                    {
-                        "timestamp": batch.target_timestamp,
-                        "origin": origin,
-                        "forecast": to_price(scaled.astype(np.float64), origin),
-                        "actual": batch.target_price.astype(np.float64),
-                    }
-                )
-            )
+    pieces: list[pd.DataFrame] = []
+
+    def forecast(batch: Batch) -> pd.DataFrame:
+        origin = batch.price.astype(np.float64)
+        scaled = np.asarray(network(batch.window, training=False))[:, 0]
+        return pd.DataFrame(
+            {
+                "timestamp": batch.target_timestamp,
+                "origin": origin,
+                "forecast": to_price(scaled.astype(np.float64), origin),
+                "actual": batch.target_price.astype(np.float64),
+            }
+        )
+
+    stop = Stop()
+    drawn = Supervised(feed.batches(batch_size=BATCH), stop=stop, deadline_seconds=deadline_seconds)
+    try:
+        with third_party_warnings_hushed(), stop.installed(_overdue), drawn as batches:
+            pieces.extend(map(forecast, batches))
+    except BrokenOff as error:
+        raise BrokenOff(_broken_off(str(error))) from error.__cause__
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
+
+
+def _broken_off(reason: str) -> str:
+    return f"the forecast broke off ({reason}): nothing was written; run `bitstorm forecast` again"
+
+
+def _overdue(name: str) -> None:
+    # The main thread does not come back from an operation of the backend's.
+    sys.stderr.write(f"\nbitstorm: {_broken_off(f'stopped by {name}')}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def predict_one(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bitstorm import filesystem
-from bitstorm.errors import ModelError
+from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model.learner import Arrays
 
 BEST = "best.keras"
@@ -120,11 +120,23 @@ class KerasLearner:
         _assign(self._state(), state)
 
     def save_best(self, folder: Path) -> str:
-        with tempfile.TemporaryDirectory(prefix="bitstorm-") as scratch:
-            whole = Path(scratch) / BEST
-            self.network.save(whole)
-            filesystem.replace(folder / BEST, whole.read_bytes())
+        filesystem.replace(folder / BEST, self._file())
         return BEST
+
+    def _file(self) -> bytes:
+        """As Keras writes it: into a file with the right ending, so into one beside."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="bitstorm-") as scratch:
+                whole = Path(scratch) / BEST
+                self.network.save(whole)
+                return whole.read_bytes()
+        except (OSError, RuntimeError) as error:
+            # h5py says RuntimeError where it cannot write.
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise BrokenOff(
+                f"{tempfile.gettempdir()} cannot be written to ({reason}): make room there, or set "
+                "TMPDIR"
+            ) from error
 
     def _weights(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,8 +141,16 @@ def folder_of(checkpoints: Path, name: str) -> Path:
     return checkpoints / name
 
 
-def newest(checkpoints: Path, *, name: str | None = None) -> Run:
-    """The newest finished run, or the named one. Raises ModelError where there is none."""
+def newest(
+    checkpoints: Path,
+    *,
+    name: str | None = None,
+    damaged: Callable[[str], None] | None = None,
+) -> Run:
+    """The newest finished run, or the named one. Raises ModelError where there is none.
+
+    A record that cannot be read may be that of the newest one: it is raised, too, or told to
+    `damaged` and passed over."""
     if name is not None:
         run = named(checkpoints, name)
         if run.state != FINISHED:
@@ -153,8 +161,10 @@ def newest(checkpoints: Path, *, name: str | None = None) -> Run:
         return run
     for _, found in listed(checkpoints):
         if isinstance(found, ModelError):
-            raise found
-        if found.state == FINISHED:
+            if damaged is None:
+                raise found
+            damaged(f"{found}; an older run is looked for")
+        elif found.state == FINISHED:
             return found
     raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")
 
@@ -234,9 +244,13 @@ def _on_disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BrokenOff(
-            f"{folder} cannot be written to ({error.strerror}): make room there, then `bitstorm "
-            f"train --resume {folder.name}` goes on"
+            f"{unwritable(folder, error)}, then `bitstorm train --resume {folder.name}` goes on"
         ) from error
+
+
+def unwritable(folder: Path, error: BaseException | None) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return f"{folder} cannot be written to ({reason}): make room there"
 
 
 def _sha256(content: bytes) -> str:

@@ -53,8 +53,8 @@ def fit(rows: DataFrame, columns: Sequence[str], *, method: Method) -> dict[str,
     """Scales of the columns over the rows: one aggregate, nulls left out.
 
     `standard`: mean and population sd; `min_max`: minimum and range; `deviation`: root mean
-    square without a shift, so that a return of zero stays zero. Raises DataError for a column
-    that is constant or has no value.
+    square without a shift, so that a return of zero stays zero. Raises DataError, with the numbers,
+    for a column that is constant or has no value.
     """
     from pyspark.sql import functions as F
 
@@ -70,6 +70,9 @@ def fit(rows: DataFrame, columns: Sequence[str], *, method: Method) -> dict[str,
         .agg(
             *[shifts[method](c).alias(f"shift_{c}") for c in columns],
             *[scales[method](c).alias(f"scale_{c}") for c in columns],
+            *[F.count(c).alias(f"count_{c}") for c in columns],
+            *[F.min(c).alias(f"least_{c}") for c in columns],
+            F.count("*").alias("rows"),
         )
         .collect()[0]
     )
@@ -77,9 +80,14 @@ def fit(rows: DataFrame, columns: Sequence[str], *, method: Method) -> dict[str,
     for column in columns:
         shift, scale = found[f"shift_{column}"], found[f"scale_{column}"]
         if shift is None or scale is None or not scale > 0:
-            state = "has no value" if scale is None else "is constant"
+            values, rows = found[f"count_{column}"], found["rows"]
+            state = (
+                f"is {found[f'least_{column}']:g} at all {values:,} points that have one"
+                if values
+                else f"has no value at any of {rows:,} points"
+            )
             raise DataError(
-                f"{column} {state} over the training part, so there is nothing to learn from it; "
+                f"{column} {state} in the training part, so there is nothing to learn from it; "
                 "expected it to vary: take more or other data"
             )
         fitted[column] = Scale(shift, scale)

@@ -61,6 +61,10 @@ class Standing:
             return Standing(history, epoch.epoch, epoch.val_loss)
         return replace(self, history=history)
 
+    def on_other_data(self) -> Standing:
+        """As far, but no loss so far counts: the next epoch is the best one."""
+        return replace(self, best_epoch=self.epochs, best_loss=math.inf)
+
     def goes_on(self, *, epochs: int, patience: int) -> bool:
         """Whether another epoch is due: none after one whose loss is not a finite number."""
         if self.history and not self.history[-1].finite:

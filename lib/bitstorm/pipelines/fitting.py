@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +129,25 @@ def fit(
     }
     if attempt.record is not None:
         _tell_of_changes(context, attempt.record, record)
-        record = {**record, **{k: attempt.record[k] for k in ("created_at", "sessions")}}
+    made_with = {part: record[part] for part in ("threads", "versions", "code")}
+    if attempt.record is not None:
+        # Those of the run are what it was begun with; each session says what it went on with.
+        kept = ("created_at", "sessions", *made_with)
+        record = {**record, **{name: attempt.record[name] for name in kept}}
     done = 0 if attempt.since is None else attempt.since.standing.epochs
-    session = {"started_at": _now(), "after_epoch": done, "indicators": attempt.snapshot.id}
+    session = {
+        "started_at": _now(),
+        "after_epoch": done,
+        "indicators": attempt.snapshot.id,
+        **made_with,
+    }
     record["sessions"] = [*record["sessions"], session]
     with (
         runs.holding(folder) if attempt.folder is None else contextlib.nullcontext(),
         _ending(folder, record),
         context.console.bar() as bar,
     ):
-        runs.write(folder, record, state=runs.RUNNING)
+        _begun(folder, record, new=attempt.folder is None)
         fitted = training.fit(
             learner,
             train=backend.feed(settings.backend, feeds["training"]),
@@ -153,7 +162,7 @@ def fit(
             folder=folder,
             progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
             record=record,
-            since=attempt.since,
+            since=_on_the_data(attempt),
         )
         session["ended_at"] = _now()
         record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
@@ -182,6 +191,30 @@ def told(at: Progress) -> str:
 
 def _share(at: Progress) -> float:
     return (at.epoch - 1 + at.windows / at.of_windows) / at.epochs
+
+
+def _on_the_data(attempt: Attempt) -> Checkpoint | None:
+    """What to go on from. A loss on other data says nothing about that on these: the next epoch is
+    then the best so far."""
+    since, settings = attempt.since, attempt.settings
+    if since is None:
+        return None
+    now = (attempt.snapshot.id, attempt.snapshot.manifest.digest)
+    if now == (since.record["indicators"], since.record["indicators_digest"]):
+        return since
+    if not since.standing.goes_on(epochs=settings.epochs, patience=settings.patience):
+        return since
+    return replace(since, standing=since.standing.on_other_data())
+
+
+def _begun(folder: Path, record: Mapping[str, Any], *, new: bool) -> None:
+    try:
+        runs.write(folder, record, state=runs.RUNNING)
+    except BrokenOff as error:
+        if not new:
+            raise
+        # Without a record there is nothing to go on with.
+        raise BrokenOff(f"{runs.unwritable(folder, error.__cause__)}, then train again") from error
 
 
 @contextlib.contextmanager
@@ -287,7 +320,7 @@ def _tell_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[s
     """What a bit-equal continuation needs beside the data and the settings."""
     other = [
         f"{part}.{name} was {before[part].get(name)} and is {value}"
-        for part in ("threads", "versions")
+        for part in ("threads", "versions", "code")
         for name, value in now[part].items()
         if before[part].get(name) != value
     ]

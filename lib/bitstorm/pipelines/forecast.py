@@ -45,7 +45,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     Everything after the run's validation part is its test part, however new. The next step's
     numbers are NaN (null in the file) where the newest point ends no whole window.
     """
-    chosen = runs.newest(context.workspace.checkpoints, name=run)
+    chosen = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
     snapshot = snapshots.required(
         context.workspace.indicators,
         snapshot=context.snapshot,
@@ -63,7 +63,13 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             feed = windows.make_feed(stored, scaler, after_ms=split.train_until_ms)
             if len(feed) == 0:
                 raise DataError("there is no whole window after the training part: collect more")
-            found = forecasts.predict(network, feed, scaler=scaler, target=settings.target)
+            found = forecasts.predict(
+                network,
+                feed,
+                scaler=scaler,
+                target=settings.target,
+                deadline_seconds=context.settings.training.deadline_seconds,
+            )
             # None when the series was cut a moment ago: then there is no forecast from now.
             newest = feed.newest(_last_ms(snapshot))
         overview = _overview(points, snapshot, observations=_observations(context, snapshot))

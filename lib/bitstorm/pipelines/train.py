@@ -27,7 +27,7 @@ from bitstorm.store.snapshots import Snapshot
 from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # What `features: []` stands for.
 DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
@@ -98,6 +98,7 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     }
     with context.spark("train") as spark:
         points = read_points(spark, snapshot)
+        _check_points(points, features, split)
         scaler = attempt.scaler or _fit_scaler(points, frame, split)
         with stored_blocks(context, spark, points, snapshot, frame) as stored:
             feeds = {
@@ -182,6 +183,50 @@ def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> 
             "lower training.look_back, or raise grid.max_gap"
         )
     return counts
+
+
+def _check_points(points: DataFrame, features: list[str], split: Split) -> None:
+    """Refuse, by one aggregate, values that no network can learn from, and parts without a price
+    that could be a target. Raises DataError with the numbers."""
+    from pyspark.sql import functions as F
+
+    def strange(name: str) -> Column:
+        value = F.col(name).cast("double")
+        return F.isnan(value) | (F.abs(value) == float("inf"))
+
+    def inside(after: int | None, until: int | None) -> Column:
+        time = F.col("timestamp")
+        late = F.lit(True) if after is None else time > after
+        return late & (F.lit(True) if until is None else time <= until)
+
+    found = points.agg(
+        F.count("*").alias("rows"),
+        F.count_if("imputed").alias("imputed"),
+        *[F.count_if(strange(name)).alias(f"strange_{name}") for name in features],
+        *[
+            F.min(F.when(strange(name), F.col("timestamp"))).alias(f"at_{name}")
+            for name in features
+        ],
+        *[
+            F.count_if(inside(*span) & ~F.col("imputed")).alias(f"observed_{part}")
+            for part, span in spans(split).items()
+        ],
+    ).collect()[0]
+    for name in features:
+        if found[f"strange_{name}"]:
+            raise DataError(
+                f"{name} is not a finite number at {found[f'strange_{name}']:,} of "
+                f"{found['rows']:,} points, the first at {iso(found[f'at_{name}'])}; expected "
+                "finite values, or none: compute the indicators again, or leave it out of "
+                "training.features"
+            )
+    observed = {part: found[f"observed_{part}"] for part in PARTS}
+    if 0 in observed.values():
+        raise DataError(
+            f"of {found['rows']:,} points {found['imputed']:,} are imputed, which leaves "
+            f"{', '.join(f'{n:,} observed in the {part} part' for part, n in observed.items())}; "
+            "expected some in each: collect more, or set a coarser grid.frequency"
+        )
 
 
 def _fit_scaler(points: DataFrame, frame: Frame, split: Split) -> Scaler:
