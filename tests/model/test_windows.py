@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import math
 import random
+import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -274,6 +276,32 @@ def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted)
     assert sorted(first) == WHOLE
 
 
+def test_validation_through_the_training_loop_is_the_same_rows_in_the_same_order(counted):
+    first = one_epoch(counted, batch_size=50)
+    assert [one_epoch(counted, batch_size=50, number=n) for n in (1, 2)] == [first, first]
+    assert sorted(first) == WHOLE
+
+
+def test_two_snapshots_in_one_process_each_serve_their_own_rows(spark_session, tmp_path):
+    frame = Frame(4, 1, ("price",), "log_return", STEP, 8)
+    series = [irregular(seed=4), irregular(seed=5)]
+    both = [from_spark(spark_session, rows, frame, tmp_path) for rows in series]
+    with both[0] as one, both[1] as two:
+        feeds = [windows.make_feed(stored, SCALER) for stored in (one, two)]
+        # Side by side, a batch of each in turn.
+        drawn = zip(*[feed.batches(batch_size=5) for feed in feeds], strict=False)
+        served = [list(batches) for batches in zip(*drawn, strict=True)]
+    for rows, batches in zip(series, served, strict=True):
+        expected = brute_force(rows, frame)
+        assert len(batches) > 3
+        for batch in batches:
+            for place, at in enumerate(batch.target_timestamp.tolist()):
+                price, then, learnt, window = expected[at]
+                assert (batch.price[place], batch.target_price[place]) == (price, then)
+                assert batch.target[place] == pytest.approx(learnt, rel=1e-6)
+                assert batch.window[place].ravel() == pytest.approx(np.float32(window), rel=1e-6)
+
+
 def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
     frame = blocked.frame_of(look_back=4, size=64)
     count = 6_404  # 6,400 windows, 101 blocks: one buffer
@@ -355,6 +383,33 @@ def test_a_reader_is_closed_with_its_epoch_even_in_the_middle(counted, monkeypat
     with counted.epoch(batch_size=10, seed=1) as batches:
         next(batches)
     assert stopped == [1]
+
+
+def readers_left() -> int:
+    """Threads that are inside of petastorm's pool."""
+    left = 0
+    for frame in sys._current_frames().values():
+        while frame is not None:
+            if frame.f_code.co_filename.endswith("dummy_pool.py"):
+                left += 1
+                break
+            frame = frame.f_back
+    return left
+
+
+def test_a_pass_that_is_closed_early_leaves_no_thread_in_its_reader(tmp_path, monkeypatch):
+    monkeypatch.setattr(windows, "GROUPED_BLOCKS", 1)
+    frame = blocked.frame_of(look_back=4, size=32)
+    folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 8_000), files=60)
+    feed = blocked.feed(folder, frame)
+    for wait in np.random.default_rng(1).uniform(0, 0.2, 20):
+        with feed.epoch(batch_size=4) as batches:
+            next(batches)
+            time.sleep(wait)
+    until = time.monotonic() + 10
+    while readers_left() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert readers_left() == 0
 
 
 def test_a_file_that_vanishes_is_told_before_a_pass_and_in_its_middle(tmp_path, monkeypatch):

@@ -217,6 +217,34 @@ def test_a_disk_that_is_full_before_the_first_record_asks_to_train_again(
         train(context)
 
 
+class Deleting(io.StringIO):
+    """Standard error; when a text comes by, files are removed."""
+
+    def __init__(self, text: str, folder) -> None:
+        super().__init__()
+        self.text, self.folder = text, folder
+
+    def write(self, line: str) -> int:
+        if self.text in line:
+            for path in self.folder.rglob("*.parquet"):
+                path.unlink()
+        return super().write(line)
+
+
+def test_a_cache_that_vanishes_under_a_training_ends_it_and_resume_comes_out_the_same(broken):
+    context, whole, _ = broken
+    known = {path.name for path in context.workspace.checkpoints.iterdir()}
+    stream = Deleting("epoch 3/8", context.workspace.cache / "blocks")
+    with pytest.raises(BrokenOff, match=r"broke off \(.*(gone|files to appear).*--resume"):
+        train(dataclasses.replace(context, console=Console(stream=stream)))
+    (name,) = {path.name for path in context.workspace.checkpoints.iterdir()} - known
+    epochs = len(losses(context.workspace.checkpoints / name))
+    assert 3 <= epochs < 8
+    assert train(context, resume=name).epochs == 8
+    checkpoints = context.workspace.checkpoints
+    assert weights(checkpoints / name) == weights(checkpoints / whole)
+
+
 def test_a_full_folder_for_temporary_files_is_named(broken, monkeypatch, tmp_path):
     context, _, name = broken
     gone = tmp_path / "gone"
