@@ -214,7 +214,10 @@ def reference(grid: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     def after(steps: int, values: np.ndarray) -> np.ndarray:
         return np.where(place >= steps, values, np.nan).astype(np.float64)
 
-    yield "log_return", np.log1p(change).astype(np.float64)
+    # Of a fall by nearly all, a long double has no digits left in 1 + change.
+    logs, ratio = np.log1p(change), exact[1:] / exact[:-1]
+    logs[1:] = np.where(change[1:] < -0.5, np.log(ratio), logs[1:])
+    yield "log_return", logs.astype(np.float64)
     for width in WIDTHS:
         yield f"ma_{width}", after(width - 1, _windowed(exact, width, lambda w: w.mean(axis=1)))
         yield f"volatility_{width}", after(width, _windowed(change, width, _sample_deviation))

@@ -402,7 +402,10 @@ def lookahead_lines(result: Looked) -> list[str]:
     if not result.changed:
         inexact = sum(cut.truncated.inexact + cut.altered.inexact for cut in result.cuts)
         others = "every value" if result.caught is None else "every other value"
-        near = f"{inexact:,} by no more than {result.relative:g} of it or {result.absolute:g}"
+        near = (
+            f"{inexact:,} by no more than {result.relative:g} of it or {result.absolute:g} (of the "
+            "price where it is a difference of prices)"
+        )
         lines.append(f"{others} is the same" + (f", {near}" if inexact else " to the last bit"))
     lines += [
         f"{iso(change.timestamp)} {_changed(change)} {how} the prices after {iso(cut.time_ms)}"

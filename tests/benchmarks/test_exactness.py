@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import exactness
+from bitstorm.transform.blocks import SIZE
 from bitstorm.transform.indicators import from_prices
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,31 @@ def test_every_column_is_within_its_tolerance_and_what_is_not_would_be_seen(
     worst, nulls, beyond = exactness.compared(found, references)
     assert beyond == {"volatility_24": 1}
     assert worst["volatility_24"] > 1 and nulls == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count"), [(0.05, 120_000, 600), (0.05, 1e8, 6_000), (20_000, 2e22, 1)]
+)
+def test_a_quiet_stretch_keeps_its_digits_beside_one_of_another_order_in_its_block(
+    spark_session, tmp_path, low, high, count
+):
+    jitter = np.random.default_rng(6).integers(0, 2, 20_000 + count)
+    quiet = np.float32(low).view(np.int32) + jitter[:20_000].astype(np.int32)
+    above = np.float32(high).view(np.int32) + jitter[20_000:].astype(np.int32)
+    parts = [quiet[:9_000], above.astype(np.int32), quiet[9_000:]]
+    price = np.concatenate(parts).astype(np.int32).view(np.float32)
+    # Between them a cut, but for a single price, which is a wrong one.
+    steps = np.arange(len(price)) + (0 if count == 1 else 100) * (
+        np.repeat([0, 1, 2], [len(part) for part in parts])
+    )
+    begin = 30_000_000 // SIZE * SIZE
+    grid = pd.DataFrame({"timestamp": (begin + steps) * 60_000, "price": price, "imputed": False})
+    grid["run"] = np.cumsum(np.diff(steps, prepend=steps[0]) > 1)
+    found = exactness.computed(spark_session, tmp_path, grid)
+    exact = ("log_return", "ma", "volatility", "bollinger", "drawdown")
+    references = {k: v for k, v in exactness.reference(grid) if k.startswith(exact)}
+    worst, nulls, beyond = exactness.compared(found, references)
+    assert nulls == 0 and beyond == {}, worst
 
 
 @pytest.mark.parametrize(

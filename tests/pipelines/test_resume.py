@@ -249,7 +249,9 @@ def test_a_full_folder_for_temporary_files_is_named(broken, monkeypatch, tmp_pat
     context, _, name = broken
     gone = tmp_path / "gone"
     monkeypatch.setattr(tempfile, "tempdir", str(gone))
-    with pytest.raises(BrokenOff, match=rf"{gone} cannot be written to .*TMPDIR.*--resume {name}"):
+    with pytest.raises(
+        BrokenOff, match=rf"temporary files \(No such file.*TMPDIR.*--resume {name}"
+    ):
         train(context, resume=name)
 
 

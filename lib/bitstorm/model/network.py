@@ -132,10 +132,10 @@ class KerasLearner:
                 return whole.read_bytes()
         except (OSError, RuntimeError) as error:
             # h5py says RuntimeError where it cannot write.
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            lines = str(error).splitlines() or [type(error).__name__]
             raise BrokenOff(
-                f"{tempfile.gettempdir()} cannot be written to ({reason}): make room there, or set "
-                "TMPDIR"
+                "the network's file cannot be written to the folder for temporary files "
+                f"({getattr(error, 'strerror', None) or lines[0]}): make room there, or set TMPDIR"
             ) from error
 
     def _weights(self) -> dict[str, Any]:

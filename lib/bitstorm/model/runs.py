@@ -163,7 +163,7 @@ def newest(
         if isinstance(found, ModelError):
             if damaged is None:
                 raise found
-            damaged(f"{found}; an older run is looked for")
+            damaged(f"{str(found).removesuffix(': train again')}; an older run is taken")
         elif found.state == FINISHED:
             return found
     raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")

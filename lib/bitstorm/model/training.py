@@ -144,7 +144,7 @@ def fit(
                     filesystem.replace(folder / HISTORY, standing.to_csv().encode())
     except BrokenOff as error:
         raise BrokenOff(_way_on(str(error), folder, standing)) from error.__cause__
-    if standing.best_epoch == 0:
+    if not math.isfinite(standing.best_loss):
         raise ModelError(
             "the training loss is not a finite number; expected it to fall: "
             "lower training.learning_rate or look at the data with `bitstorm report`"

@@ -91,7 +91,7 @@ def fit(
     counts: Mapping[str, int],
 ) -> Run:
     """Train until the rules end it; the finished run."""
-    settings = attempt.settings
+    settings, since = attempt.settings, _on_the_data(attempt)
     if settings.backend == "tensorflow":
         context.load_tensorflow()
     batch_size, learning_rate = rates(settings)
@@ -162,7 +162,7 @@ def fit(
             folder=folder,
             progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
             record=record,
-            since=_on_the_data(attempt),
+            since=since,
         )
         session["ended_at"] = _now()
         record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
@@ -195,7 +195,7 @@ def _share(at: Progress) -> float:
 
 def _on_the_data(attempt: Attempt) -> Checkpoint | None:
     """What to go on from. A loss on other data says nothing about that on these: the next epoch is
-    then the best so far."""
+    then the best so far. Raises ModelError where there would be none."""
     since, settings = attempt.since, attempt.settings
     if since is None:
         return None
@@ -203,7 +203,11 @@ def _on_the_data(attempt: Attempt) -> Checkpoint | None:
     if now == (since.record["indicators"], since.record["indicators_digest"]):
         return since
     if not since.standing.goes_on(epochs=settings.epochs, patience=settings.patience):
-        return since
+        raise ModelError(
+            f"the {since.standing.epochs} epochs of this run are all that training.epochs "
+            f"({settings.epochs}) and training.patience ({settings.patience}) allow, so none is "
+            "left for other data: leave --accept-snapshot away, or train a new run"
+        )
     return replace(since, standing=since.standing.on_other_data())
 
 
@@ -322,7 +326,7 @@ def _tell_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[s
         f"{part}.{name} was {before[part].get(name)} and is {value}"
         for part in ("threads", "versions", "code")
         for name, value in now[part].items()
-        if before[part].get(name) != value
+        if before[part].get(name) != value and (part, name) != ("code", "version")
     ]
     if other:
         context.console.warn(

@@ -58,7 +58,9 @@ def report(context: Context) -> Report:
         "price.png": plots.price_figure(prices, windows=windows, mark=mark),
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
         "forecast.png": plots.forecast_figure(thin, mark=mark, level=level),
-        "training.png": plots.training_figure(history, mark=mark),
+        "training.png": plots.training_figure(
+            history, mark=mark, best=metrics.get("training", {}).get("best_epoch")
+        ),
     }
     for name, figure in pictures.items():
         plots.save_png(figure, folder / name)

@@ -88,6 +88,6 @@ def _facts(snapshot: snapshots.Snapshot | None) -> dict[str, Any] | None:
 
 def _newest_run(checkpoints: Path) -> str | None:
     try:
-        return runs.newest(checkpoints).name
+        return runs.newest(checkpoints, damaged=lambda _: None).name
     except ModelError:
         return None

@@ -211,6 +211,7 @@ def _check_points(points: DataFrame, features: list[str], split: Split) -> None:
             F.count_if(inside(*span) & ~F.col("imputed")).alias(f"observed_{part}")
             for part, span in spans(split).items()
         ],
+        *[F.count_if(inside(*span)).alias(f"of_{part}") for part, span in spans(split).items()],
     ).collect()[0]
     for name in features:
         if found[f"strange_{name}"]:
@@ -221,7 +222,7 @@ def _check_points(points: DataFrame, features: list[str], split: Split) -> None:
                 "training.features"
             )
     observed = {part: found[f"observed_{part}"] for part in PARTS}
-    if 0 in observed.values():
+    if any(n == 0 < found[f"of_{part}"] for part, n in observed.items()):
         raise DataError(
             f"of {found['rows']:,} points {found['imputed']:,} are imputed, which leaves "
             f"{', '.join(f'{n:,} observed in the {part} part' for part, n in observed.items())}; "

@@ -180,8 +180,9 @@ def saved_chart(forecast: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def training_chart(history: pd.DataFrame) -> go.Figure:
-    """Training and validation loss of each epoch, the best one marked."""
+def training_chart(history: pd.DataFrame, *, best: int | None = None) -> go.Figure:
+    """Training and validation loss of each epoch, and `best`: else that of the least validation
+    loss."""
     epochs = history["epoch"].to_numpy(np.float64)
     figure = _figure()
     for column, name, colour in (
@@ -195,7 +196,7 @@ def training_chart(history: pd.DataFrame) -> go.Figure:
             mode="lines+markers",
             line={"width": 1.6} if colour is None else {"color": colour, "width": 1.6},
         )
-    best = best_epoch(history)
+    best = best_epoch(history) if best is None else best
     if best is not None:
         row = history.loc[history["epoch"] == best].iloc[0]
         figure.add_scatter(

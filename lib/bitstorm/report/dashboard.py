@@ -173,7 +173,11 @@ def _sections(
         ),
         page.section(
             "Training",
-            place("training", charts.training_chart(history), "loss of each epoch"),
+            place(
+                "training",
+                charts.training_chart(history, best=metrics.get("training", {}).get("best_epoch")),
+                "loss of each epoch",
+            ),
             note="Stopping at the best validation loss.",
         ),
         page.section(

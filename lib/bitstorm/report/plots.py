@@ -269,8 +269,9 @@ def _saved(axes: Axes, forecast: pd.DataFrame, *, step: int) -> None:
     legend(axes)
 
 
-def training_figure(history: pd.DataFrame, *, mark: Mark) -> Figure:
-    """Training and validation loss of each epoch, the best validation loss marked.
+def training_figure(history: pd.DataFrame, *, mark: Mark, best: int | None = None) -> Figure:
+    """Training and validation loss of each epoch, and `best`: else that of the least validation
+    loss.
 
     `history` has `epoch` (from 1), `loss` and `val_loss` (mean squared error of the scaled
     target). Raises DataError when a column is missing or there is no row.
@@ -296,7 +297,7 @@ def training_figure(history: pd.DataFrame, *, mark: Mark) -> Figure:
         markersize=4,
         label="validation",
     )
-    best = best_epoch(history)
+    best = best_epoch(history) if best is None else best
     if best is not None:
         axes.axvline(
             best, color=palette.BETTER, linestyle=":", linewidth=2, label=f"best epoch ({best})"

@@ -155,7 +155,7 @@ def _log_return(change: Column) -> Column:
 
     # Of a fall by nearly all, 1 + change has lost what is left.
     ratio = F.col("exact") / (F.col("exact") - F.col("step_change"))
-    return F.when(F.abs(change) < 0.5, F.log1p(change)).otherwise(F.log(ratio))
+    return F.when(change > -0.5, F.log1p(change)).otherwise(F.log(ratio))
 
 
 def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MANTISSA = 53
 # Squares of outliers up to here are summed exactly while there are a few hundred of the largest.
 _HUGE = 2.0**14
+_FEWEST_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class _Grids:
 
 def _grids(most_rows: int) -> _Grids:
     # So many bits can be summed over so many rows without rounding: half of them can be squared.
-    bits = _MANTISSA - math.ceil(math.log2(max(2, most_rows)))
+    # Fewer rows would allow finer grids, and leave fewer digits to numbers beyond 1.
+    bits = _MANTISSA - math.ceil(math.log2(max(_FEWEST_ROWS, most_rows)))
     half = bits // 2
     # |high| is up to half a step of a, |low| half a step of high: 2 a high is on the grid ab,
     # high squared on the grid d, and what is left of the square there, 2 high low + low squared,

@@ -19,8 +19,9 @@ CHANGE_UNIT = 1 / 16
 # without rounding, too: averages of prices from 2^-28 on come from exact sums, whatever else is in
 # the block; above 2^24 they do where the prices of a block are within 2^14 of each other.
 _PRICE_STEPS = 2.0**13
-# By so many powers of two a price may be above its block's geometric mean and still set the scale:
-# below that are the stretches of a series that has grown, above it single wrong prices.
+# Prices down to 2^-32 of the scale are summed exactly. Where a block's don't fit, the scale is so
+# many powers of two above their geometric mean.
+_RANGE = 32
 _FAR_ABOVE = 10
 
 
@@ -75,7 +76,7 @@ def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFram
     """Append `last_index` (of the row before in the block), `step_change` p - q, `change`
     (p - q) / q and `change_rest`, what that was rounded off by: all null where the row before is
     not the next one in the series. Where `scaled`, also `scale`, a power of two that no price of
-    the block is above, but for those that are thousands of times above most.
+    the block is above, but for single ones that are out of all proportion.
 
     Needs `exact`, the price in double, a float32. `order` is that of `blocks.series`.
     """
@@ -85,13 +86,16 @@ def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFram
     kept = rows.columns
     window = series(*order)
     whole = window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    # Dividing by a power of two rounds nothing; prices down to 2^-32 of it are summed exactly.
-    height = F.least(F.ceil(F.log2("top")), F.ceil("level") + _FAR_ABOVE)
+    # Dividing by a power of two rounds nothing.
+    # The highest price, unless what is below it would not fit: then it is a single wrong one.
+    fitting = F.greatest(F.ceil("level") + _FAR_ABOVE, F.floor(F.log2("bottom")) + _RANGE)
+    height = F.least(F.ceil(F.log2("top")), fitting)
     scale = [F.pow(F.lit(2.0), height).alias("scale")] if scaled else []
     rows = rows.select(
         "*",
         F.lag(F.struct("index", "exact")).over(window).alias("last"),
         *([F.max("exact").over(whole).alias("top")] if scaled else []),
+        *([F.min("exact").over(whole).alias("bottom")] if scaled else []),
         *([F.avg(F.log2("exact")).over(whole).alias("level")] if scaled else []),
     )
     next_to = F.col("last.index") == F.col("index") - 1
