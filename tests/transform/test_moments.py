@@ -133,15 +133,17 @@ def test_a_block_of_the_largest_numbers_and_the_most_rows_rounds_nothing(spark_s
 
 
 def test_equal_numbers_have_no_spread_at_all_and_their_mean_is_their_own(spark_session):
-    numbers = [[1 / 3] * 40, [0.1] * 40, [1600 / 7] * 40, [3e5] * 40, [0.0] * 40]
-    asked = Moments("u", means=WIDTHS, spreads=WIDTHS)
+    numbers = [[u] * 300 for u in (1 / 3, 0.1, 16 / 7, 3e5, 0.0)]
+    # Some widths' reciprocals are not what dividing gives.
+    widths = (*WIDTHS, 98, 103, 107, 237)
+    asked = Moments("u", means=WIDTHS, spreads=widths)
     found = computed(spark_session, numbers, asked, most_rows=SIZE)
-    for width in WIDTHS:
+    for width in widths:
         whole = found["index"] >= width - 1
         assert set(found.loc[whole & (found["block"] != 3), squares("u", width)]) == {0.0}
     middle = found.loc[found["index"] >= 23, mean("u", 24)].to_numpy().reshape(5, -1)
-    expected = np.array([1 / 3, 0.1, 1600 / 7, 3e5, 0.0])
-    np.testing.assert_allclose(middle, np.repeat(expected[:, None], 17, axis=1), rtol=1e-15)
+    expected = np.array([1 / 3, 0.1, 16 / 7, 3e5, 0.0])
+    np.testing.assert_allclose(middle, np.repeat(expected[:, None], 277, axis=1), rtol=1e-15)
 
 
 def test_means_alone_are_exact_from_tiny_to_huge(spark_session):

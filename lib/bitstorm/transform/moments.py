@@ -244,7 +244,7 @@ def _with_results(
         left = left + (part(each, "ab", width) - 2 * m * h)
         left = left + (part(each, "d", width) - 2 * m * (b - h) - width * m2 * m2)
         left = left - 2 * m2 * e2
-        left = left + (part(each, "f", width) - e2 * e2 * (1 / width))
+        left = left + (part(each, "f", width) - e2 * e2 / width)
         left = left + (huge2 - huge * (huge + 2 * (a + b)) * (1 / width))
         return F.greatest(left, F.lit(0.0))
 
