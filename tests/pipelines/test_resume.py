@@ -231,7 +231,13 @@ class Deleting(io.StringIO):
         return super().write(line)
 
 
-def test_a_cache_that_vanishes_under_a_training_ends_it_and_resume_comes_out_the_same(broken):
+def test_a_cache_that_vanishes_under_a_training_ends_it_and_resume_comes_out_the_same(
+    broken, monkeypatch
+):
+    from petastorm.spark import spark_dataset_converter
+
+    # It waits half a minute for a file to appear.
+    monkeypatch.setattr(spark_dataset_converter, "_FILE_AVAILABILITY_WAIT_TIMEOUT_SECS", 2)
     context, whole, _ = broken
     known = {path.name for path in context.workspace.checkpoints.iterdir()}
     stream = Deleting("epoch 3/8", context.workspace.cache / "blocks")

@@ -155,7 +155,7 @@ MOVES = st.one_of(st.floats(-0.06, 0.06), st.sampled_from([0.0, 0.0, 0.0, 99.0, 
 
 
 @settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     # Making a failing example smaller takes many minutes of Spark.
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -185,21 +185,17 @@ def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar_in_m
     ordered = Window.partitionBy(F.lit(0)).orderBy("timestamp")
     small = F.lit(1e-8).cast("float")
 
-    def honest(prices):
+    def with_plant(prices):
         cheap = prices.withColumn("price", F.col("price") * small)
-        return from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3), size=16, tile=16).drop(
-            "month"
-        )
-
-    def ahead(prices):
-        return honest(prices).withColumn("macd", F.lead("macd").over(ordered))
+        found = from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3), size=16, tile=16)
+        return found.drop("month").withColumn("ahead", F.lead("macd").over(ordered))
 
     chance = random.Random(5)
     rows = [(START + n * STEP, 100.0 + chance.random()) for n in range(120)]
     prices = spark_session.createDataFrame(rows, "timestamp bigint, price float")
     cut = START + 60 * STEP
-    assert changed_at(honest, prices, cut) == [set(), set()]
-    assert changed_at(ahead, prices, cut) == [{"macd"}, {"macd"}]
+    # A MACD of some 1e-9; nothing else changes.
+    assert changed_at(with_plant, prices, cut) == [{"ahead"}, {"ahead"}]
 
 
 def test_the_mean_of_the_whole_series_is_found(spark_session):
