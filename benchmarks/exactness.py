@@ -95,10 +95,10 @@ def made(rows: int) -> pd.DataFrame:
     walk = 20_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, left)))
     for begin in range(0, left, max(1, left // 5)):
         walk[begin : begin + left // 20] = walk[begin]
-    pieces = [growth, jumps, wild, quiet, walk, *hard]
-    price = np.concatenate(pieces).astype(np.float32)
+    price = np.concatenate([growth, jumps, wild, quiet, walk, *hard]).astype(np.float32)
     observed = chance.random(rows) > 1e-3
-    for begin in np.cumsum([len(piece) for piece in pieces])[4:-1]:
+    # A cut before each of the hard ones.
+    for begin in range(rows - sum(map(len, hard)), rows, len(hard[0])):
         observed[begin : begin + MAX_GAP + 2] = False
     for begin in range(rows // 9, rows, rows // 9):
         observed[begin : begin + chance.integers(MAX_GAP + 1, 60)] = False

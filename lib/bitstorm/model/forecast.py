@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,7 @@ import pandas as pd
 from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model.framing import Batch, Target
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.supervision import Stop, Supervised
+from bitstorm.model.supervision import Stop, Supervised, end_overdue
 from bitstorm.model.windows import Feed
 from bitstorm.quiet import third_party_warnings_hushed
 
@@ -58,10 +56,7 @@ def _broken_off(reason: str) -> str:
 
 
 def _overdue(name: str) -> None:
-    # The main thread does not come back from an operation of the backend's.
-    sys.stderr.write(f"\nbitstorm: {_broken_off(f'stopped by {name}')}\n")
-    sys.stderr.flush()
-    os._exit(1)
+    end_overdue(_broken_off(f"stopped by {name}"))
 
 
 def predict_one(

@@ -11,6 +11,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +189,14 @@ def cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = next((line for line in reversed(lines) if "Error: " in line), None)
     return named.split("Error: ")[-1].strip() if named else (lines or [type(error).__name__])[0]
+
+
+def end_overdue(sentence: str) -> None:
+    """For `Stop.installed`: say it and end the process; its main thread does not come back from an
+    operation of the backend's."""
+    sys.stderr.write(f"\nbitstorm: {sentence}\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def leave(code: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -21,7 +19,7 @@ from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.learner import Learner
 from bitstorm.model.standing import Epoch, Standing
-from bitstorm.model.supervision import Stop, Supervised
+from bitstorm.model.supervision import Stop, Supervised, end_overdue
 from bitstorm.quiet import third_party_warnings_hushed
 
 AUTO_BATCH_SIZE = 256
@@ -114,11 +112,7 @@ def fit(
     best_file = ""
 
     def overdue(name: str) -> None:
-        # The main thread does not come back from an operation of the backend's.
-        told = _way_on(f"stopped by {name}", folder, standing)
-        sys.stderr.write(f"\nbitstorm: {told}\n")
-        sys.stderr.flush()
-        os._exit(1)
+        end_overdue(_way_on(f"stopped by {name}", folder, standing))
 
     passes = _passes(train, validation, rules, first=standing.epochs)
     try:

@@ -127,10 +127,9 @@ def fit(
         "code": provenance.code(),
         "sessions": [],
     }
-    if attempt.record is not None:
-        _tell_of_changes(context, attempt.record, record)
     made_with = {part: record[part] for part in ("threads", "versions", "code")}
     if attempt.record is not None:
+        _tell_of_changes(context, attempt.record, record)
         # Those of the run are what it was begun with; each session says what it went on with.
         kept = ("created_at", "sessions", *made_with)
         record = {**record, **{name: attempt.record[name] for name in kept}}

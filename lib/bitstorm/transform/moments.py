@@ -20,7 +20,7 @@ these, in plain sums beside them: the windows without such a number don't see th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -206,34 +206,24 @@ def _with_results(
         ],
     )
     spreads = [(each, w) for each in asked for w in each.spreads]
-    # m on the grid of a; b's sum cut at the grid of high.
-    rows = rows.select(
-        "*",
-        *[
-            _on_grid(part(e, "a", w) * (1 / w), grids.a).alias(f"{e.column}_m_{w}")
+
+    def with_steps(**steps: Callable[[Moments, int], Column]) -> DataFrame:
+        named = [
+            of(e, w).alias(f"{e.column}_{name}_{w}")
+            for name, of in steps.items()
             for e, w in spreads
-        ],
-        *[_on_grid(part(e, "b", w), grids.high).alias(f"{e.column}_h_{w}") for e, w in spreads],
+        ]
+        return rows.select("*", *named)
+
+    # m on the grid of a, b's sum cut at the grid of high; the sum of what is left without m; then
+    # m2, the next part of the mean, and what that leaves.
+    rows = with_steps(
+        m=lambda e, w: _on_grid(part(e, "a", w) * (1 / w), grids.a),
+        h=lambda e, w: _on_grid(part(e, "b", w), grids.high),
     )
-    # The sum of what is left without m; then m2, the next part of the mean, and what that leaves.
-    rows = rows.select(
-        "*",
-        *[
-            ((part(e, "a", w) - w * part(e, "m", w)) + part(e, "b", w)).alias(f"{e.column}_e_{w}")
-            for e, w in spreads
-        ],
-    )
-    rows = rows.select(
-        "*",
-        *[
-            _on_grid(part(e, "e", w) * (1 / w), grids.high).alias(f"{e.column}_m2_{w}")
-            for e, w in spreads
-        ],
-    )
-    rows = rows.select(
-        "*",
-        *[(part(e, "e", w) - w * part(e, "m2", w)).alias(f"{e.column}_e2_{w}") for e, w in spreads],
-    )
+    rows = with_steps(e=lambda e, w: (part(e, "a", w) - w * part(e, "m", w)) + part(e, "b", w))
+    rows = with_steps(m2=lambda e, w: _on_grid(part(e, "e", w) * (1 / w), grids.high))
+    rows = with_steps(e2=lambda e, w: part(e, "e", w) - w * part(e, "m2", w))
 
     def centred(each: Moments, width: int) -> Column:
         a, b, h, m, m2, e2 = (part(each, n, width) for n in ("a", "b", "h", "m", "m2", "e2"))

@@ -86,17 +86,22 @@ def with_changes(rows: DataFrame, *order: str, scaled: bool = False) -> DataFram
     kept = rows.columns
     window = series(*order)
     whole = window.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    # Dividing by a power of two rounds nothing.
-    # The highest price, unless what is below it would not fit: then it is a single wrong one.
+    # A power of two, which rounds nothing: above the highest price, unless what is below would not
+    # fit, for then that is a single wrong one.
+    seen = {
+        "top": F.max("exact"),
+        "bottom": F.min("exact"),
+        "level": F.avg(F.log2("exact")),
+    }
     fitting = F.greatest(F.ceil("level") + _FAR_ABOVE, F.floor(F.log2("bottom")) + _RANGE)
     height = F.least(F.ceil(F.log2("top")), fitting)
-    scale = [F.pow(F.lit(2.0), height).alias("scale")] if scaled else []
+    scale = [F.pow(F.lit(2.0), height).alias("scale")]
+    if not scaled:
+        seen, scale = {}, []
     rows = rows.select(
         "*",
         F.lag(F.struct("index", "exact")).over(window).alias("last"),
-        *([F.max("exact").over(whole).alias("top")] if scaled else []),
-        *([F.min("exact").over(whole).alias("bottom")] if scaled else []),
-        *([F.avg(F.log2("exact")).over(whole).alias("level")] if scaled else []),
+        *[column.over(whole).alias(name) for name, column in seen.items()],
     )
     next_to = F.col("last.index") == F.col("index") - 1
     rows = rows.select(
