@@ -187,7 +187,7 @@ def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar_in_m
 
     def with_plant(prices):
         cheap = prices.withColumn("price", F.col("price") * small)
-        found = from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3), size=16, tile=16)
+        found = from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3))
         return found.drop("month").withColumn("ahead", F.lead("macd").over(ordered))
 
     chance = random.Random(5)

@@ -15,8 +15,8 @@ from bitstorm.transform.recurrence import TILE
 from bitstorm.transform.seed import place_before, points_needed, prices_from, tail_of
 from transform.test_indicators import HOUR, assert_equal
 
-SIZE = 512
-WINDOWS = [3, 24, 700]  # the widest is wider than a block
+SIZE = 1_024
+WINDOWS = [3, 24, 1_200]  # the widest is wider than a block
 # A label of the grid that is the first of a block.
 BEGIN = 1_600_000_000_000 // HOUR // SIZE * SIZE
 
@@ -26,7 +26,7 @@ def plain_state(price: np.ndarray, windows: list[int]) -> dict[str, float]:
     exact = price.astype(np.longdouble)
     state = {"peak": exact.max()}
     moves = np.diff(exact)
-    for span in {*windows, 12, 26}:
+    for span in windows:
         # An EMA moves by a part of what the price is ahead of it: the rest is still ahead.
         alpha, ahead = np.longdouble(2) / (span + 1), np.longdouble(0)
         for move in moves:

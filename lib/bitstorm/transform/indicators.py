@@ -6,7 +6,8 @@ Concepts in Technical Trading Systems" (1978), seeded with the simple mean of th
 
 All in one shuffle: the points of a block and those before it are sorted once, and every window
 runs inside the block (see `blocks`). What has unbounded memory, exponential means and the running
-maximum, is carried from tile to tile by a scan over one row a tile (see `recurrence`).
+maximum, is carried from tile to tile by a scan over one row a tile (see `recurrence`; for MACD
+`macd`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from bitstorm.schema import PARTITION, indicator_table
 from bitstorm.transform.blocks import SIZE, Blocks, series
 from bitstorm.transform.contract import month_of
+from bitstorm.transform.macd import REACH, SIGNAL, SLOW, with_macd
 from bitstorm.transform.moments import Moments, mean, squares, with_moments
 from bitstorm.transform.recurrence import (
     TILE,
@@ -41,15 +43,11 @@ from bitstorm.transform.rolling import (
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-MACD_FAST, MACD_SLOW, MACD_SIGNAL = 12, 26, 9
 RSI = 14
 BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
-# So many rows before a block its signal needs: 0.926^800 of a price is nothing to a double, and
-# neither is 0.8^200.
-_SIGNAL_REACH = 1_024
 _ORDER = ("tile", "run")
 # Raise it with any change to what comes out: stored months of another number are not built upon.
-FORMULAS = 2
+FORMULAS = 3
 # Below this the mean gain and loss near the end of a double's range, and their ratio has no digits.
 _LEAST = 1e-280
 
@@ -86,7 +84,7 @@ def from_prices(
     from pyspark.sql import functions as F
 
     recurrences = recurrences_of(windows)
-    tile = tile_size([*recurrences, _SIGNAL], tile)
+    tile = tile_size(recurrences, tile)
     if size % tile:
         raise ValueError(f"a block of {size} rows is not a whole number of tiles of {tile}")
     blocks = Blocks(size, before=rows_before(windows))
@@ -128,7 +126,7 @@ def from_prices(
         .transform(with_local, recurrences, tile=tile, peak="exact")
         .join(F.broadcast(known), "tile")
         .transform(_with_exponentials, recurrences, tile)
-        .transform(_with_signal, tile)
+        .transform(with_macd, tile=tile)
         .where(wanted)
         .transform(_named, windows)
     )
@@ -136,12 +134,12 @@ def from_prices(
 
 def rows_before(windows: Sequence[int]) -> int:
     """So many rows before its own a block is given."""
-    return max(_SIGNAL_REACH, *windows)
+    return max(REACH, *windows)
 
 
 def recurrences_of(windows: Sequence[int]) -> list[Recurrence]:
     """Those whose values a row takes over from the one before: `lag_SPAN`, `gain` and `loss`."""
-    spans = sorted({*windows, MACD_FAST, MACD_SLOW})
+    spans = sorted(set(windows))
     return [
         *[Recurrence(f"lag_{span}", f"into_lag_{span}", 1 - alpha(span)) for span in spans],
         Recurrence("gain", "into_gain", 1 - 1 / RSI),
@@ -162,13 +160,9 @@ def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     """Append the inputs of the recurrences."""
     from pyspark.sql import functions as F
 
-    # How far the price is ahead of its EMA, y[n] = (1 - a) (y[n-1] + p[n] - p[n-1]) from 0 on: of
-    # that, MACD is a difference that keeps its digits where two EMAs of the price are near one.
+    # How far the price is ahead of its EMA, y[n] = (1 - a) (y[n-1] + p[n] - p[n-1]) from 0 on.
     change = F.coalesce("step_change", F.lit(0.0))
-    lags = {
-        f"into_lag_{span}": F.lit(1 - alpha(span)) * change
-        for span in sorted({*windows, MACD_FAST, MACD_SLOW})
-    }
+    lags = {f"into_lag_{span}": F.lit(1 - alpha(span)) * change for span in sorted(set(windows))}
     # Wilder's mean is at the 14th change that of the 14, and then takes a 14th of each one: the
     # first ones come in with what they lose until the 14th.
     place = F.col("place")
@@ -179,40 +173,15 @@ def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
 
 
 def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile: int) -> DataFrame:
-    """Correct the local values by what their tile takes over; append `peak` and `difference`."""
+    """Correct the local values by what their tile takes over; append `peak`."""
     from pyspark.sql import functions as F
 
     kept = [name for name in rows.columns if name not in {r.name for r in recurrences}]
-    rows = rows.select(
+    return rows.select(
         *kept,
         F.greatest("peak_here", F.when(entering(tile), F.col("peak_before"))).alias("peak"),
         *[corrected(r, F.col(f"state_{r.name}"), tile=tile).alias(r.name) for r in recurrences],
     )
-    difference = F.col(f"lag_{MACD_SLOW}") - F.col(f"lag_{MACD_FAST}")
-    return rows.withColumn("difference", difference)
-
-
-def _with_signal(rows: DataFrame, tile: int) -> DataFrame:
-    """Append `signal`: the EMA of `difference` from the place on where MACD is known.
-
-    It forgets within a tile, so the last value of the tile before is all that a tile takes over.
-    """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    begins = MACD_SLOW - 1
-    into = (
-        F.when(F.col("place") == begins, F.col("difference"))
-        .when(F.col("place") > begins, F.lit(alpha(MACD_SIGNAL)) * F.col("difference"))
-        .otherwise(0.0)
-    )
-    rows = with_local(rows.withColumn("into_signal", into), [_SIGNAL], tile=tile)
-    at_end = F.when(F.col("offset") == tile - 1, F.struct("index", "signal"))
-    earlier = series(*_ORDER).rowsBetween(Window.unboundedPreceding, -1)
-    rows = rows.withColumn("ended", F.last(at_end, ignorenulls=True).over(earlier))
-    follows = F.col("ended.index") == F.col("tile") * tile - 1
-    state = F.when(follows, F.col("ended.signal")).otherwise(0.0)
-    return rows.withColumn("signal", corrected(_SIGNAL, state, tile=tile))
 
 
 def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
@@ -233,8 +202,8 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
     short, long = (F.col(mean("scaled_price", w)) for w in (min(windows), max(windows)))
     values = {
         "log_return": F.col("log_return"),
-        "macd": after(MACD_SLOW, F.col("difference")),
-        "macd_signal": after(MACD_SLOW + MACD_SIGNAL - 1, F.col("signal")),
+        "macd": after(SLOW, F.col("macd")),
+        "macd_signal": after(SLOW + SIGNAL - 1, F.col("macd_signal")),
         "rsi_14": after(RSI + 1, strength),
         "bollinger_upper_20": after(BOLLINGER, upper),
         "bollinger_lower_20": after(BOLLINGER, lower),
@@ -257,6 +226,3 @@ def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
 def alpha(span: int) -> float:
     """The weight of the newest price in the exponential mean of a span."""
     return 2.0 / (span + 1.0)
-
-
-_SIGNAL = Recurrence("signal", "into_signal", 1 - alpha(MACD_SIGNAL))

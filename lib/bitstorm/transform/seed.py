@@ -2,8 +2,8 @@
 
 Windows of a fixed width see their rows again. What has unbounded memory is taken up where it was:
 the exponential means of the windows are stored as they are; the running maximum is the price over
-the drawdown + 1, rounded to the float32 that it was; MACD's means and RSI's mean gain and loss come
-from as many stored prices as a double can tell from nothing.
+the drawdown + 1, rounded to the float32 that it was; RSI's mean gain and loss come from as many
+stored prices as a double can tell from nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from bitstorm.transform.blocks import SIZE
 from bitstorm.transform.indicators import (
-    MACD_FAST,
-    MACD_SLOW,
     RSI,
     Tail,
     alpha,
@@ -85,8 +83,8 @@ def tail_of(
 
     change = np.diff(price, prepend=price[0])
     state: dict[str, float] = {}
-    for span in sorted({*windows, MACD_FAST, MACD_SLOW}):
-        if whole or span in (MACD_FAST, MACD_SLOW):
+    for span in sorted(set(windows)):
+        if whole:
             decay = 1 - alpha(span)
             state[f"lag_{span}"] = from_zero(decay, decay * change)
         else:
