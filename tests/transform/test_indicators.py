@@ -230,17 +230,30 @@ def single_task_stages(plan) -> list[tuple[str, int]]:
     return found
 
 
+def single_task_of(made, *, points: int) -> tuple[str, int]:
+    """The one stage of a single task: what it scans and how many rows."""
+    assert len(made.collect()) == points
+    ran = made._jdf.queryExecution().executedPlan()
+    assert "isFinalPlan=true" in ran.toString() and "Python" not in ran.toString()
+    # The newest time of each partition is a query of its own.
+    (found,) = single_task_stages(ran)
+    assert "SortAggregate(key=[tile#" in ran.toString() and "tile#" in found[0]
+    return found
+
+
 def test_the_one_stage_of_a_single_task_scans_at_most_a_row_a_tile(spark_session):
     frame = spark_session.range(150_000).selectExpr("id * 60000 timestamp", "float(id + 1) price")
     made = from_prices(frame, step_ms=60_000, max_gap=6, windows=WINDOWS)
-    assert len(made.collect()) == 150_000
-    ran = made._jdf.queryExecution().executedPlan()
-    assert "isFinalPlan=true" in ran.toString()
-    # The newest time of each partition is a query of its own.
-    ((operator, tiles),) = single_task_stages(ran)
-    assert "tile#" in operator
-    assert 150_000 // TILE <= tiles <= 150_000 // TILE + 1 <= 150_000 / 1_000
-    assert "SortAggregate(key=[tile#" in ran.toString() and "Python" not in ran.toString()
+    _, tiles = single_task_of(made, points=150_000)
+    assert 150_000 // TILE - 1 <= tiles <= 150_000 // TILE <= 150_000 / 1_000
+
+
+def test_of_a_series_much_sparser_than_its_grid_it_scans_few_rows(spark_session):
+    hourly = "id * 61 * 60000 timestamp"  # of a grid of minutes
+    frame = spark_session.range(20_000).selectExpr(hourly, "float(id + 1) price")
+    made = from_prices(frame, step_ms=60_000, max_gap=6, windows=[2])
+    _, tiles = single_task_of(made, points=20_000)
+    assert 0 < tiles <= 20_000 / 1_000
 
 
 def test_values_by_hand(spark_session):

@@ -42,7 +42,7 @@ def recurred(frame, recurrence: Recurrence, *, tile: int, size: int) -> np.ndarr
     )
     rows = with_tile(rows, tile)
     known = states(rows, [recurrence], blocks=blocks, tile=tile, peak="u")
-    local = with_local(rows, [recurrence], tile=tile).join(known, "tile")
+    local = with_local(rows, [recurrence], tile=tile).join(known, "tile", "left")
     y = corrected(recurrence, F.col(f"state_{recurrence.name}"), tile=tile)
     found = local.where(blocks.owned()).select("index", y.alias("y")).orderBy("index")
     return found.toPandas()["y"].to_numpy()

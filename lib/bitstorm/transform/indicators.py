@@ -6,8 +6,8 @@ Concepts in Technical Trading Systems" (1978), seeded with the simple mean of th
 
 All in one shuffle: the points of a block and those before it are sorted once, and every window
 runs inside the block (see `blocks`). What has unbounded memory, exponential means and the running
-maximum, is carried from tile to tile by a scan over one row a tile (see `recurrence`; for MACD
-`macd`).
+maximum, is carried from tile to tile by a scan over at most one row a tile (see `recurrence`; for
+MACD `macd`).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def from_prices(
         .transform(with_scaled_change)
         .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
         .transform(with_local, recurrences, tile=tile, peak="exact")
-        .join(F.broadcast(known), "tile")
+        .join(F.broadcast(known), "tile", "left")
         .transform(_with_exponentials, recurrences, tile)
         .transform(with_macd, tile=tile)
         .where(wanted)

@@ -3,9 +3,10 @@
 Written out, y[n] is the sum of u[i] * d^(n-i). Inside a tile, some thousand rows, that is a power
 of d times a running sum of u[i] * d^(-i), scaled so that neither leaves the range of a double. What
 a tile takes over from those before is linear in their last values: each tile's, computed from zero,
-is one plain aggregate, a scan over those summaries (one row a tile) carries them on, and each row
-is corrected by its tile's. Nothing is cut off before a double's range ends: after thousands of rows
-without a movement the strength index is still the ratio of the two means that it was before.
+is one plain aggregate, a scan over those summaries (one row a tile at most) carries them on, and
+each row is corrected by its tile's. Nothing is cut off before a double's range ends: after
+thousands of rows without a movement the strength index is still the ratio of the two means that it
+was before.
 """
 
 from __future__ import annotations
@@ -126,8 +127,11 @@ def states(
     known: Mapping[str, float] | None = None,
     first_tile: int = 0,
 ) -> DataFrame:
-    """One row a tile: `tile`, `peak_before` (the running maximum of the column `peak` in the run
-    that enters the tile) and `state_NAME` for each recurrence (y just before the tile).
+    """What a tile takes over: `tile`, `peak_before` (the running maximum of the column `peak` in
+    the run that enters it) and `state_NAME` for each recurrence (y just before it).
+
+    One row for each tile that a run may enter: the one before it has a row at its last index, of
+    which a series much sparser than the grid has few. No other tile takes over anything.
 
     Needs the inputs of the recurrences, and `block`, `tile`, `run`, `start` and `index`. Where the
     rows are the end of a series, from `first_tile` on, `known` is what a run that enters it brings:
@@ -142,15 +146,21 @@ def states(
         .groupBy("block", "tile", "run")
         .agg(
             F.max("start").alias("start"),
+            F.max("index").alias("last_index"),
             F.max(peak).alias("peak"),
             *[F.sum(F.col(r.column) * _power(r, to_end)).alias(r.name) for r in recurrences],
         )
     )
     names = [r.name for r in recurrences]
     last = parts.groupBy("tile").agg(
-        F.max_by(F.struct("start", "peak", *names), "run").alias("last")
+        F.max_by(F.struct("start", "last_index", "peak", *names), "run").alias("last")
     )
-    summaries = last.select("tile", "last.*").withColumn("cut", ~entering(tile))
+    summaries = (
+        last.select("tile", "last.*")
+        .where(F.col("last_index") == (F.col("tile") + 1) * tile - 1)
+        .drop("last_index")
+        .withColumn("cut", ~entering(tile))
+    )
     if known is not None:
         # As if the tile before had cut the series and come to this.
         brought = [F.lit(float(known[name])).alias(name) for name in ("peak", *names)]
@@ -169,22 +179,22 @@ def states(
         "peak", F.max("peak").over(so_far.rowsBetween(Window.unboundedPreceding, 0))
     )
     return summaries.select(
-        "tile",
-        F.lag("peak").over(order).alias("peak_before"),
+        (F.col("tile") + 1).alias("tile"),
+        F.col("peak").alias("peak_before"),
         *[_carried(r, order, tile=tile).alias(f"state_{r.name}") for r in recurrences],
     )
 
 
 def _carried(r: Recurrence, order: WindowSpec, *, tile: int) -> Column:
-    """y before the tile: a fold over the tiles before it. Tiles without a cut have all their rows,
-    so one factor carries across any of them; beyond some tiles it is 0."""
+    """y after the tile: a fold over it and the tiles before it. Tiles without a cut have all their
+    rows, so one factor carries across any of them; beyond some tiles it is 0."""
     from pyspark.sql import functions as F
 
     reach = max(1, math.ceil(_SMALLEST / (-r.log * tile)))
-    before = F.collect_list(F.struct("cut", r.name)).over(order.rowsBetween(-reach, -1))
+    so_far = F.collect_list(F.struct("cut", r.name)).over(order.rowsBetween(1 - reach, 0))
     factor = r.decay**tile
     return F.aggregate(
-        before,
+        so_far,
         F.lit(0.0),
         lambda y, part: F.when(part["cut"], part[r.name]).otherwise(y * factor + part[r.name]),
     )
