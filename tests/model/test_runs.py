@@ -38,6 +38,7 @@ def test_a_finished_run_comes_back_with_its_record_and_nothing_to_resume_from(tm
         (folder / left).touch()
     with runs.holding(folder):
         run = runs.finish(folder, {"settings": {"seed": 1}}, files=("best.keras",))
+        runs.tidy(folder)
     assert runs.newest(tmp_path) == run
     assert json.loads((folder / "run.json").read_text()) == {
         "settings": {"seed": 1},

@@ -103,12 +103,10 @@ def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
 
 
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
-    """Write the record with the hashes of `files`; nothing is left then to resume from."""
+    """Write the record with the hashes of `files`; `tidy` is what is left to do."""
     with _on_disk(folder):
         hashes = {name: _sha256((folder / name).read_bytes()) for name in files}
-    run = write(folder, {**record, "files": hashes}, state=FINISHED)
-    tidy(folder)
-    return run
+    return write(folder, {**record, "files": hashes}, state=FINISHED)
 
 
 def tidy(folder: Path) -> None:
@@ -243,14 +241,13 @@ def _on_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Without a record there is nothing to go on with.
+        begun = os.path.exists(folder / RECORD)  # noqa: PTH110 - a failing disk says no
+        way = f"`bitstorm train --resume {folder.name}` goes on" if begun else "train again"
         raise BrokenOff(
-            f"{unwritable(folder, error)}, then `bitstorm train --resume {folder.name}` goes on"
+            f"{folder} cannot be written to ({error.strerror or error}): make room there, then "
+            f"{way}"
         ) from error
-
-
-def unwritable(folder: Path, error: BaseException | None) -> str:
-    reason = getattr(error, "strerror", None) or error
-    return f"{folder} cannot be written to ({reason}): make room there"
 
 
 def _sha256(content: bytes) -> str:

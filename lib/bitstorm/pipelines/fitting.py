@@ -143,29 +143,32 @@ def fit(
     record["sessions"] = [*record["sessions"], session]
     with (
         runs.holding(folder) if attempt.folder is None else contextlib.nullcontext(),
-        _ending(folder, record),
         context.console.bar() as bar,
     ):
-        _begun(folder, record, new=attempt.folder is None)
-        fitted = training.fit(
-            learner,
-            train=backend.feed(settings.backend, feeds["training"]),
-            validation=backend.feed(settings.backend, feeds["validation"]),
-            rules=Rules(
-                epochs=settings.epochs,
-                patience=settings.patience,
-                batch_size=batch_size,
-                seed=settings.seed,
-                deadline_seconds=settings.deadline_seconds,
-            ),
-            folder=folder,
-            progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
-            record=record,
-            since=since,
-        )
-        session["ended_at"] = _now()
-        record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
-        return runs.finish(folder, record, files=(fitted.best_file, runs.HISTORY))
+        with _ending(folder, record):
+            runs.write(folder, record, state=runs.RUNNING)
+            fitted = training.fit(
+                learner,
+                train=backend.feed(settings.backend, feeds["training"]),
+                validation=backend.feed(settings.backend, feeds["validation"]),
+                rules=Rules(
+                    epochs=settings.epochs,
+                    patience=settings.patience,
+                    batch_size=batch_size,
+                    seed=settings.seed,
+                    deadline_seconds=settings.deadline_seconds,
+                ),
+                folder=folder,
+                progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
+                record=record,
+                since=since,
+            )
+            session["ended_at"] = _now()
+            record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
+            run = runs.finish(folder, record, files=(fitted.best_file, runs.HISTORY))
+        # Whatever ends the process from here on, the run stays a finished one.
+        runs.tidy(folder)
+        return run
 
 
 def rates(settings: Training) -> tuple[int, float]:
@@ -208,16 +211,6 @@ def _on_the_data(attempt: Attempt) -> Checkpoint | None:
             "left for other data: leave --accept-snapshot away, or train a new run"
         )
     return replace(since, standing=since.standing.on_other_data())
-
-
-def _begun(folder: Path, record: Mapping[str, Any], *, new: bool) -> None:
-    try:
-        runs.write(folder, record, state=runs.RUNNING)
-    except BrokenOff as error:
-        if not new:
-            raise
-        # Without a record there is nothing to go on with.
-        raise BrokenOff(f"{runs.unwritable(folder, error.__cause__)}, then train again") from error
 
 
 @contextlib.contextmanager
