@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -62,6 +63,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed runs left half written beside `path`. Only for whoever holds its lock."""
+    for temporary in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
+        temporary.unlink(missing_ok=True)
 
 
 def share(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
 """The calls made so far, in a file that all runs of a workspace share: bucket and credits.
 
 Each change is one step under a lock: read, temporary file, fsync, rename, fsync of the folder. A
-run that is killed leaves the old file or the new one, and the kernel frees its lock.
+run that is killed leaves the old file or the new one, and the kernel frees its lock; a half
+written one the next run removes.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Meter:
         self._warn = warn
         self._clock = clock
         self._month: str | None = None
+        self._swept = False
 
     def take(self) -> float:
         """Book one call; returns the seconds to wait before it may leave.
@@ -135,6 +137,9 @@ class Meter:
             lock = os.open(self._file.with_name(f".{self._file.name}.lock"), os.O_RDWR | os.O_CREAT)
             try:
                 filesystem.lock(lock)
+                if not self._swept:
+                    filesystem.sweep(self._file)
+                    self._swept = True
                 yield self._read()
             finally:
                 os.close(lock)
