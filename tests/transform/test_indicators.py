@@ -287,17 +287,14 @@ def test_windows_that_other_indicators_have_as_well_are_like_any(spark_session):
     assert_equal(found, reference(pd.Series(price), windows))
 
 
-def test_a_constant_price_has_no_volatility_and_no_strength(spark_session):
+def test_a_constant_price_has_no_volatility_and_no_strength_in_the_columns_of_the_schema(
+    spark_session,
+):
     observations = pd.DataFrame(
         {"timestamp": [1_600_002_000_000 + n * HOUR for n in range(40)], "price": [5.25] * 40}
     )
-    found = computed(spark_session, observations, step=HOUR, windows=[7, 24])
+    found = computed(spark_session, observations, step=HOUR, windows=WINDOWS)
+    assert list(found.columns) == indicator_table(WINDOWS).names
     assert set(found["volatility_7"].dropna()) == {0.0}
     assert set(found["drawdown"]) == {0.0}
     assert talib.RSI(np.full(40, 5.25), 14)[-1] == found["rsi_14"].iloc[-1]
-
-
-def test_the_columns_are_those_of_the_schema_in_its_order(spark_session):
-    observations = pd.DataFrame({"timestamp": [1_600_002_000_000], "price": [1.0]})
-    found = computed(spark_session, observations, step=HOUR, windows=WINDOWS)
-    assert list(found.columns) == indicator_table(WINDOWS).names

@@ -139,6 +139,7 @@ def check_lookahead(
                 random=Random(seed),
             )
             say(f"{len(places)} drawn with seed {seed}")
+        _check_places(observations, places, settings.grid.frequency)
         rows, columns, found = look(
             observations,
             compute,
@@ -146,11 +147,6 @@ def check_lookahead(
             step_ms=step,
             tolerance=tolerance,
             context=context,
-        )
-    if not any(cut.truncated.rows for cut in found):
-        raise DataError(
-            f"no cut leaves a whole step of {settings.grid.frequency} before it, so there is "
-            "nothing to compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
         )
     changed = sorted(set().union(*(cut.changed for cut in found)) - {PLANTED})
     caught = sum(PLANTED in cut.changed for cut in found) if plant else None
@@ -166,6 +162,19 @@ def check_lookahead(
         changed=tuple(changed),
         caught=caught,
     )
+
+
+def _check_places(
+    observations: DataFrame, places: Sequence[tuple[int, Place]], frequency: str
+) -> None:
+    """Refuse, before anything is computed, cuts that leave nothing to compare."""
+    step = duration_ms(frequency)
+    latest = max((cut_ms for cut_ms, _ in places), default=None)
+    if latest is None or _complete_until(known_at(observations, cut_ms=latest), step) is None:
+        raise DataError(
+            f"no cut leaves a whole step of {frequency} before it, so there is nothing to "
+            "compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
+        )
 
 
 def look(
