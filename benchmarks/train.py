@@ -7,11 +7,13 @@ for a batch),
 `memory_slope_mb_per_epoch` (of the process, from epoch 6 to 30), `first_batch_seconds` (from
 entering a pass to its first batch), `default_vs_batch32_speed` (windows/s, greater is better),
 `default_vs_batch32_loss` (best validation loss after as many epochs). `determinism_cost` is an
-epoch's time with TensorFlow's deterministic operations over that without.
+epoch's time with TensorFlow's deterministic operations over that without. Where PyTorch is
+installed, `epoch_torch` is an epoch of the same network there, from the same feed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -91,10 +93,10 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     arrays = {part: _arrays(f, batch_size) for part, f in ready.feeds.items()}
     first = [_first_batch(feed, batch_size, number) for number in range(RUNS)]
 
-    def learner(learning_rate: float) -> Learner:
+    def learner(learning_rate: float, kind: str = "tensorflow") -> Learner:
         settings = context.settings.training
         return backend.learner(
-            "tensorflow",
+            kind,
             look_back=settings.look_back,
             features=len(ready.features),
             units=settings.units,
@@ -111,7 +113,11 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
         shares.append(share)
         return seconds
 
-    seconds = interleaved({"epoch": by_converter, "epoch_in_memory": keras_own}, runs=RUNS)
+    ways = {"epoch": by_converter, "epoch_in_memory": keras_own}
+    if importlib.util.find_spec("torch") is not None:
+        other = learner(rate, "torch")
+        ways["epoch_torch"] = lambda _: _fit(other, ready, scratch, batch_size, epochs=TOGETHER)[0]
+    seconds = interleaved(ways, runs=RUNS)
     small, large = learner(0.001), learner(rate)
     found: dict[str, tuple[float, float, float]] = {}
     for name, one, size in (("batch32", small, 32), ("default", large, batch_size)):
@@ -166,7 +172,7 @@ def _first_batch(feed: Any, batch_size: int, number: int) -> float:
 
 
 def _fit(
-    learner: Learner,
+    learner: Any,
     ready: Prepared,
     scratch: Path,
     batch_size: int,
@@ -185,8 +191,8 @@ def _fit(
     began = time.perf_counter()
     fitted = training.fit(
         learner,
-        train=ready.feeds["training"],
-        validation=ready.feeds["validation"],
+        train=backend.feed(learner.backend, ready.feeds["training"]),
+        validation=backend.feed(learner.backend, ready.feeds["validation"]),
         rules=rules,
         folder=folder,
         progress=progress,
