@@ -6,8 +6,9 @@ greater is better: `vs_stock` (the seconds of one row per window and `make_tf_da
 over ours), `vs_in_memory` (of a numpy array framed in `tf.data`), `shuffled_vs_stock`,
 `convert_vs_stock` (from points to a converter). Smaller is better: `disk_vs_series` (bytes over
 four for each row), `wide_lookback_cost` (look-back 240 over 60: seconds or bytes to convert,
-whichever grew more). `ours` serves numpy arrays, as the training takes them; `ours_for_keras` is
-`Feed.dataset`, in tensors and batch by batch from TensorFlow, as the other ways are.
+whichever grew more). `first_batch` is the wait for the first one of a shuffled pass. `ours` serves
+numpy arrays, as the training takes them; `ours_for_keras` is `Feed.dataset`, in tensors and batch
+by batch from TensorFlow, as the other ways are.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 import importlib.util
 import math
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -164,7 +166,8 @@ def _run(scratch: Path, rows: int) -> Outcome:
         seconds = interleaved(
             {name: partial(_timed, way, expected) for name, way in passes.items()}, runs=RUNS
         )
-        results = {**medians(seconds), **conversions}
+        first = [_first_batch(feed, number) for number in range(RUNS)]
+        results = {**medians(seconds), **conversions, "first_batch": statistics.median(first)}
         for name, some in FEW.items():
             if name == "torch_dataloader" and importlib.util.find_spec("torch") is None:
                 notes[name] = "not measured: PyTorch is not installed"
@@ -247,6 +250,14 @@ def _plain(series: Series) -> Pass:
 def _epoch(feed: windows.Feed, *, seed: int | None, number: int) -> Pass:
     with feed.epoch(batch_size=BATCH, seed=seed, number=number) as batches:
         yield from batches
+
+
+def _first_batch(feed: windows.Feed, number: int) -> float:
+    """Seconds from entering a shuffled pass to its first batch."""
+    began = time.perf_counter()
+    with closing(_epoch(feed, seed=1, number=number)) as batches:
+        next(batches)
+        return time.perf_counter() - began
 
 
 def _stored(spark: SparkSession, series: Series, look_back: int, cache: Path, **more: Any) -> Any:
