@@ -113,11 +113,7 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
         shares.append(share)
         return seconds
 
-    ways = {"epoch": by_converter, "epoch_in_memory": keras_own}
-    if importlib.util.find_spec("torch") is not None:
-        other = learner(rate, "torch")
-        ways["epoch_torch"] = lambda _: _fit(other, ready, scratch, batch_size, epochs=TOGETHER)[0]
-    seconds = interleaved(ways, runs=RUNS)
+    seconds = interleaved({"epoch": by_converter, "epoch_in_memory": keras_own}, runs=RUNS)
     small, large = learner(0.001), learner(rate)
     found: dict[str, tuple[float, float, float]] = {}
     for name, one, size in (("batch32", small, 32), ("default", large, batch_size)):
@@ -126,6 +122,12 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     long_seconds, long_share, _ = _fit(
         learner(rate), ready, scratch, batch_size, epochs=LONG, each=lambda: memory.append(_rss())
     )
+    if importlib.util.find_spec("torch") is not None:
+        # Last: in the process's memory it would be seen.
+        other = learner(rate, "torch")
+        seconds["epoch_torch"] = [
+            _fit(other, ready, scratch, batch_size, epochs=TOGETHER)[0] for _ in range(RUNS)
+        ]
     results = {
         **medians(seconds),
         "epoch_batch32": found["batch32"][0],

@@ -8,6 +8,7 @@ For HDFS and S3A see "The same store elsewhere" in ARCHITECTURE.md.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -15,6 +16,7 @@ import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import BinaryIO
 from bitstorm.errors import StoreError
 
 TEMPORARY = ".tmp-"
+_ABANDONED_SECONDS = 60
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # What `link` answers where there are no hard links, or none across this mount.
@@ -66,9 +69,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what killed runs left half written beside `path`. Only for whoever holds its lock."""
+    """Remove what killed runs left half written beside `path`, a minute ago or earlier: a mount
+    without locks may have another writer at it."""
+    until = time.time() - _ABANDONED_SECONDS
     for temporary in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if temporary.stat().st_mtime < until:
+                temporary.unlink()
 
 
 def share(source: Path, target: Path) -> None:

@@ -298,3 +298,12 @@ def test_a_constant_price_has_no_volatility_and_no_strength_in_the_columns_of_th
     assert set(found["volatility_7"].dropna()) == {0.0}
     assert set(found["drawdown"]) == {0.0}
     assert talib.RSI(np.full(40, 5.25), 14)[-1] == found["rsi_14"].iloc[-1]
+
+
+@pytest.mark.parametrize("tile", [512, 2 * TILE])
+def test_a_tile_in_which_macd_is_not_forgotten_or_leaves_a_doubles_range_is_refused(
+    spark_session, tile
+):
+    frame = spark_session.createDataFrame([(0, 1.0)], "timestamp bigint, price float")
+    with pytest.raises(ValueError, match=f"a tile has {tile} rows, expected 1024 to 4096"):
+        from_prices(frame, step_ms=HOUR, max_gap=6, windows=[200], size=tile, tile=tile)

@@ -85,6 +85,11 @@ def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
+def written(folder: Path) -> bool:
+    """Whether there is a checkpoint, whole or not."""
+    return any(folder.glob(_NAMES))
+
+
 def clear(folder: Path) -> None:
     """Remove all of them, and what a killed run left half written."""
     _remove(folder, keep=set())

@@ -241,8 +241,10 @@ def _on_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Without a record there is nothing to go on with.
-        begun = os.path.exists(folder / RECORD)  # noqa: PTH110 - a failing disk says no
+        # Without a record or a state there is nothing to go on with.
+        begun = True
+        with contextlib.suppress(OSError):
+            begun = (folder / RECORD).is_file() or checkpoint.written(folder)
         way = f"`bitstorm train --resume {folder.name}` goes on" if begun else "train again"
         raise BrokenOff(
             f"{folder} cannot be written to ({error.strerror or error}): make room there, then "

@@ -7,7 +7,7 @@ G. Appel, the means as in `indicators`.
 
 Both are made of three sums y[n] = d * y[n-1] + u[n] over changes of the price. Such a sum forgets
 within a tile, so what a tile takes over is the last value of the tile before, which is in the
-block: a block sees `REACH` rows before its own.
+block: a block sees `REACH` rows before its own. What is older is left out, 1e-34 of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from bitstorm.transform.blocks import series
 from bitstorm.transform.pairs import Pair, pair, parts, with_running_sums
-from bitstorm.transform.recurrence import entering
+from bitstorm.transform.recurrence import TILE, entering
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -46,8 +46,9 @@ def with_macd(rows: DataFrame, *, tile: int) -> DataFrame:
     """
     from pyspark.sql import functions as F
 
-    if tile < REACH:
-        raise ValueError(f"in a tile of {tile} rows MACD is not forgotten; expected {REACH}")
+    if not REACH <= tile <= TILE:
+        # In a smaller one MACD is not forgotten, in a larger one weights leave a double's range.
+        raise ValueError(f"a tile has {tile} rows, expected {REACH} to {TILE}")
     kept, zero = rows.columns, F.lit(0.0)
     moved = Pair(F.coalesce("step_change", zero), zero)
     shares = [_constant(_share(place)) for place in range(_BEGINS + 2)]
@@ -58,7 +59,7 @@ def with_macd(rows: DataFrame, *, tile: int) -> DataFrame:
     rows = _with_sums(rows, {"fast": "moved", "slow": "moved", "signal": "shared"}, tile=tile)
     fast, slow, signal = (pair(name) for name in _DECAYS)
     # How far the price is ahead of its mean is a sum of its changes, y[n] = d * (y[n-1] + c[n]):
-    # MACD is the difference of two of these, and exactly 0 where nothing moves.
+    # MACD is the difference of two of these, and exactly 0 where nothing has moved.
     macd = _constant(_SLOW) * slow - _constant(_FAST) * fast
     smoothed = _constant(_taken(_SLOW)) * slow - _constant(_taken(_FAST)) * fast + signal
     return rows.select(*kept, macd.high.alias("macd"), smoothed.high.alias("macd_signal"))
@@ -121,7 +122,8 @@ def _with_sums(rows: DataFrame, sums: Mapping[str, str], *, tile: int) -> DataFr
 def _weights(spark: SparkSession, names: Iterable[str], tile: int) -> DataFrame:
     """One row for each `offset` in a tile, and for each sum three pairs: what its inputs are
     multiplied by (`up`, d^(tile/2 - offset)), the running sum of those (`down`, 1 / up), and the
-    value before the tile (`over`, d^(offset + 1)). All stay in the range of a double."""
+    value before the tile (`over`, d^(offset + 1)). The first two stay in the range of a double, the
+    last may come to be 0."""
     import pyarrow as pa
 
     columns: dict[str, Iterable[float]] = {"offset": range(tile)}
