@@ -25,9 +25,9 @@ PLANTED = "planted_next_price"
 class Tolerance:
     """Numbers a, b are the same where |a - b| <= max(relative * min(|a|, |b|), absolute * unit).
 
-    The unit of a column is what its row has in the column that `units` names for it, else 1: of a
-    difference of two means of prices the last digits are those of the price. Zero for both asks for
-    the same bits.
+    The unit of a column is what its row has in the column that `units` names for it, else 1: a
+    difference of prices is as small as they are, and is held to a share of them. Zero for both asks
+    for the same bits.
     """
 
     relative: float = 1e-12
