@@ -22,10 +22,18 @@ if TYPE_CHECKING:
 
 
 def windows(points: DataFrame, *, widths: Sequence[int]) -> DataFrame:
-    """Moving average and volatility of each width, as the library computes them."""
-    from bitstorm.transform.rolling import rolling
+    """Moving average and volatility of each width, as the library computes them over a grid."""
+    from pyspark.sql import functions as F
 
-    return rolling(points, step_ms=MINUTE_MS, windows=tuple(widths))
+    from bitstorm.transform.blocks import Blocks, in_blocks
+    from bitstorm.transform.windows import with_windows
+
+    blocks = Blocks(before=max(widths))
+    rows = points.select(F.expr(f"timestamp div {MINUTE_MS}").alias("index"), "price")
+    found = in_blocks(rows, blocks).transform(with_windows, windows=tuple(widths))
+    names = [f"{kind}_{width}" for width in widths for kind in ("ma", "volatility")]
+    time = (F.col("index") * MINUTE_MS).alias("timestamp")
+    return found.where(blocks.owned()).select(time, "price", *names)
 
 
 def _run(spark: SparkSession, request: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import exactness
 from bitstorm.transform.blocks import SIZE
-from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +75,14 @@ def test_every_indicator_of_real_prices_keeps_every_digit(
     )
     prices = tmp_path / "prices.parquet"
     observed.to_parquet(prices, index=False)
+    points = Grid(step_ms, exactness.MAX_GAP)
+    times = observed["timestamp"]
     table = from_prices(
         spark_session.read.parquet(str(prices)),
-        step_ms=step_ms,
-        max_gap=exactness.MAX_GAP,
+        grid=points,
         windows=exactness.WIDTHS,
+        span=span_of(int(times.min()), int(times.max()), grid=points),
         size=2_048,
-        tile=2_048,
     )
     found = table.drop("month").toPandas().sort_values("timestamp", ignore_index=True)
     seen = found[~found["imputed"]].set_index("timestamp")["price"]

@@ -20,7 +20,8 @@ from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.snapshots import Change, Draft
 from bitstorm.store.summary import arrow_schema
 from bitstorm.terminal import computed_lines
-from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 from landed import HOUR, context_of
 from pipelines.priced import impatient
 from transform.test_indicators import assert_equal
@@ -110,11 +111,10 @@ def whole(spark, context: Context, observations: pd.DataFrame, path: Path) -> pd
     """Everything, computed from the first price on."""
     observations.to_parquet(path, index=False)
     frame = spark.read.parquet(str(path))
-    return (
-        from_prices(frame, step_ms=HOUR, max_gap=context.settings.grid.max_gap, windows=WINDOWS)
-        .orderBy("timestamp")
-        .toPandas()
-    )
+    grid = Grid(HOUR, context.settings.grid.max_gap)
+    span = span_of(observations["timestamp"].min(), observations["timestamp"].max(), grid=grid)
+    points = from_prices(frame, grid=grid, windows=WINDOWS, span=span)
+    return points.orderBy("timestamp").toPandas()
 
 
 def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:

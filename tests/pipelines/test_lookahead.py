@@ -20,8 +20,9 @@ from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, loo
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.writer import make_batch_writer
 from bitstorm.terminal import lookahead_failure, lookahead_lines
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 from bitstorm.transform.lookahead import Tolerance
-from bitstorm.transform.resample import to_grid
 from landed import HOUR, context_of
 
 pytestmark = pytest.mark.slow
@@ -123,8 +124,10 @@ def test_output_that_waits_for_later_input_is_a_row_that_disappears(spark_sessio
 
     ordered = Window.partitionBy(F.lit(0)).orderBy("timestamp")
 
-    def waiting(prices):
-        points = to_grid(prices, step_ms=HOUR, max_gap=6)
+    def waiting(prices, last_ms):
+        grid = Grid(HOUR, 6)
+        span = span_of(times[0], last_ms, grid=grid)
+        points = from_prices(prices, grid=grid, windows=(2, 3), span=span)
         after = points.withColumn("after", F.lead("price").over(ordered))
         return after.where("after is not null").drop("after")
 
@@ -136,7 +139,8 @@ def test_output_that_waits_for_later_input_is_a_row_that_disappears(spark_sessio
         prices,
         waiting,
         [(times[20], "random")],
-        step_ms=HOUR,
+        [(times[20], times[20])],
+        last_ms=times[-1],
         tolerance=Tolerance(),
         context=holed,
     )
@@ -151,9 +155,9 @@ def looking_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    def centred(prices, *, step_ms, max_gap, windows):
+    def centred(prices, **options):
         mean = F.avg("price").over(Window.partitionBy(F.lit(0)))
-        points = to_grid(prices, step_ms=step_ms, max_gap=max_gap)
+        points = from_prices(prices, **options).select("timestamp", "price", "imputed")
         return points.withColumn("centred", F.col("price") - mean)
 
     monkeypatch.setattr(pipeline, "from_prices", centred)

@@ -8,7 +8,8 @@ import pytest
 from bitstorm.pipelines.train import DEFAULT_FEATURES
 from bitstorm.pipelines.warm_up import rows_before, rows_needed
 from bitstorm.schema import indicator_table
-from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,9 @@ def test_every_column_has_its_first_value_after_as_many_rows_as_are_stated(spark
     frame = spark_session.createDataFrame(
         [((n + 1) * HOUR, float(p)) for n, p in enumerate(prices)], "timestamp bigint, price float"
     )
-    points = from_prices(frame, step_ms=HOUR, max_gap=6, windows=WINDOWS)
+    grid = Grid(HOUR, 6)
+    span = span_of(HOUR, 60 * HOUR, grid=grid)
+    points = from_prices(frame, grid=grid, windows=WINDOWS, span=span)
     found = points.orderBy("timestamp").toPandas()
     kinds = ("float64", "float32", "int32")
     names = [field.name for field in indicator_table(WINDOWS).fields if field.kind in kinds]

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 from bitstorm.transform.lookahead import (
     Tolerance,
     altered_after,
@@ -16,9 +17,8 @@ from bitstorm.transform.lookahead import (
     counted,
     first_changed,
     known_at,
-    newest_buckets,
+    newest_known,
 )
-from bitstorm.transform.resample import to_grid
 
 pytestmark = pytest.mark.slow
 
@@ -109,11 +109,20 @@ def test_only_prices_after_the_cut_are_altered_each_by_a_factor_of_its_own(spark
     assert len(set(prices[21:])) > 20
 
 
-def test_the_newest_buckets_are_those_that_have_an_observation(spark_session):
+def test_the_newest_complete_label_has_an_observation_at_it_or_after_it(spark_session):
     times = [0, 1, STEP, 9 * STEP + 5, 9 * STEP + 7]
     frame = spark_session.createDataFrame([(t,) for t in times], "timestamp bigint")
-    found = [tuple(row) for row in newest_buckets(frame, step_ms=STEP).collect()]
-    assert found == [(10 * STEP, 9 * STEP + 7), (STEP, STEP)]
+    ends = {
+        -1: (None, None),
+        0: (0, 0),
+        1: (1, 0),
+        STEP: (STEP, STEP),
+        9 * STEP + 6: (9 * STEP + 5, STEP),
+        20 * STEP: (9 * STEP + 7, STEP),
+    }
+    (row,) = newest_known(frame, cuts_ms=list(ends), step_ms=STEP).collect()
+    found = [(row[f"last_{n}"], row[f"complete_{n}"]) for n in range(len(ends))]
+    assert found == list(ends.values())
 
 
 # --- whole computations, honest and dishonest ----------------------------------------------------
@@ -131,11 +140,14 @@ def irregular(spark, seed):
 
 
 def indicators(prices):
-    return from_prices(prices, step_ms=STEP, max_gap=6, windows=(2, 3))
+    first_ms, last_ms = prices.selectExpr("min(timestamp)", "max(timestamp)").first()
+    grid = Grid(STEP, 6)
+    span = span_of(first_ms, last_ms, grid=grid)
+    return from_prices(prices, grid=grid, windows=(2, 3), span=span)
 
 
 def grid(prices):
-    return to_grid(prices, step_ms=STEP, max_gap=6)
+    return indicators(prices).select("timestamp", "price", "imputed")
 
 
 def changed_at(compute, prices, cut):
@@ -176,9 +188,7 @@ def test_a_value_of_one_step_ahead_is_found(spark_session):
     assert changed_at(ahead, prices, times[40] // STEP * STEP) == [{"next"}, {"next"}]
 
 
-def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar_in_many_blocks(
-    spark_session,
-):
+def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar(spark_session):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -187,8 +197,7 @@ def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar_in_m
 
     def with_plant(prices):
         cheap = prices.withColumn("price", F.col("price") * small)
-        found = from_prices(cheap, step_ms=STEP, max_gap=6, windows=(2, 3))
-        return found.drop("month").withColumn("ahead", F.lead("macd").over(ordered))
+        return indicators(cheap).drop("month").withColumn("ahead", F.lead("macd").over(ordered))
 
     chance = random.Random(5)
     rows = [(START + n * STEP, 100.0 + chance.random()) for n in range(120)]

@@ -1,12 +1,12 @@
 """`indicators`: `prices` → the `indicators` data set.
 
 Built upon the newest snapshot where that is of the same settings: months before any price that
-has changed are its own files, linked; the rest is computed from there on (see `transform.seed`).
+has changed are its own files, linked; the rest is computed from the prices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,19 @@ from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
 from bitstorm.pipelines.context import Context
 from bitstorm.schema import PRICES, indicator_table
-from bitstorm.session import changed
 from bitstorm.store import manifest as manifests
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
-from bitstorm.transform import seed
-from bitstorm.transform.blocks import SIZE
-from bitstorm.transform.indicators import FORMULAS, Tail, from_prices
-from bitstorm.transform.recurrence import TILE
+from bitstorm.transform.indicators import (
+    FORMULAS,
+    from_prices,
+    observed_after_ms,
+    span_of,
+)
+from bitstorm.transform.kernel import Grid, highest_of_open_run
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
@@ -52,20 +55,14 @@ class Computed:
 @dataclass(frozen=True)
 class _Plan:
     """How a snapshot is made: the parent's months of `kept` are linked, its points of the months
-    `mended` that lie before `until_ms` are written again, and the `tail` is computed in blocks of
-    `size`. Without a tail the series ends there; in a plan that keeps nothing all is computed, for
-    instance where files that it would have built upon are `damaged`."""
+    `mended` before the label `until_ms` are written again, and those from it on are `computed`.
+    A plan that keeps nothing computes all, for instance where files to build upon are `damaged`."""
 
     kept: frozenset[str] = frozenset()
     mended: frozenset[str] = frozenset()
     until_ms: int = 0
-    tail: Tail | None = None
-    size: int = SIZE
+    computed: bool = True
     damaged: tuple[str, ...] = ()
-
-    @property
-    def whole(self) -> bool:
-        return not self.kept and not self.mended and self.tail is None
 
 
 def indicators(context: Context) -> Computed:
@@ -118,12 +115,9 @@ def indicators(context: Context) -> Computed:
             write=write,
         )
 
-    if plan.whole or plan.mended or plan.tail is not None:
+    if plan.computed or plan.mended:
         with context.spark("indicators") as spark:
-            # Planned anew after each stage, a short tail takes longer to plan than to compute.
-            adaptive = {} if plan.size == SIZE else {"spark.sql.adaptive.enabled": "false"}
-            with changed(spark, adaptive):
-                snapshot = published(spark)
+            snapshot = published(spark)
     else:
         snapshot = published(None)
     months = {file.month for file in snapshot.manifest.files}
@@ -142,44 +136,26 @@ def _plan(
     if made_from is None:
         return _Plan()
     stored = parent.manifest.files
-    as_it_is = _Plan(frozenset(file.month for file in stored))
+    as_it_is = _Plan(frozenset(file.month for file in stored), computed=False)
     month = manifests.first_change(made_from.manifest, prices.manifest)
     if month is None:
         return as_it_is
     same_ms = _last_same(made_from, prices, month)
     if same_ms is None:
         return _Plan()
-    step_ms, windows = duration_ms(recipe["frequency"]), recipe["windows"]
+    step_ms = duration_ms(recipe["frequency"])
     # The last price that is the same may lie in an unfinished bucket, or before a hole that what
     # follows fills or makes a cut: behind it, nothing is sure.
-    first = same_ms // step_ms + 1
-    until_ms = first * step_ms
+    until_ms = (same_ms // step_ms + 1) * step_ms
     month = iso(until_ms)[:7]
-    plan = _Plan(
-        frozenset(file.month for file in stored if file.month < month),
-        frozenset(f.month for f in stored if f.month == month and f.first_ms < until_ms),
-        until_ms,
-    )
-    last = (prices.manifest.last_ms or 0) // step_ms
-    if last < first:
-        if damaged := snapshots.damaged_files(parent, months=plan.mended):
-            return _Plan(damaged=tuple(damaged))
-        return plan if any(file.last_ms >= until_ms for file in stored) else as_it_is
-    # Blocks that fit what is to be computed: what a block does for others costs as much.
-    size = TILE if last - first < SIZE else SIZE
-    at = seed.place_before(first, size=size)
-    from_ms, to_ms = (at + 1 - seed.points_needed(windows)) * step_ms, at * step_ms
-    begun = {f.month for f in stored if f.last_ms >= from_ms and f.first_ms <= to_ms}
-    if damaged := snapshots.damaged_files(parent, months=plan.mended | begun):
+    mended = frozenset(f.month for f in stored if f.month == month and f.first_ms < until_ms)
+    if damaged := snapshots.damaged_files(parent, months=mended):
         return _Plan(damaged=tuple(damaged))
-    tail = seed.tail_of(
-        _rows(parent.of_months(begun), seed.stored_columns(windows)),
-        first=first,
-        step_ms=step_ms,
-        windows=windows,
-        size=size,
-    )
-    return _Plan() if tail is None else replace(plan, tail=tail, size=size)
+    computed = (prices.manifest.last_ms or 0) >= until_ms
+    if not computed and all(file.last_ms < until_ms for file in stored):
+        return as_it_is
+    kept = frozenset(file.month for file in stored if file.month < month)
+    return _Plan(kept, mended, until_ms, computed)
 
 
 def _last_same(before: Snapshot, after: Snapshot, month: str) -> int | None:
@@ -199,7 +175,7 @@ def _last_same(before: Snapshot, after: Snapshot, month: str) -> int | None:
 
 
 def _rows(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
-    """Of the few months that a change is looked for and a tail started in, in the order of time."""
+    """The rows of a few months, in the order of time."""
     import pandas as pd
 
     if not files:
@@ -216,35 +192,37 @@ def _points(
     plan: _Plan,
 ) -> DataFrame:
     """The points of all months that are not linked, from files that are what was written."""
-    grid, windows, tail = settings.grid, settings.indicators.windows, plan.tail
-    step_ms = duration_ms(grid.frequency)
+    windows = settings.indicators.windows
+    grid = Grid(duration_ms(settings.grid.frequency), settings.grid.max_gap)
     kept = None
     if parent is not None and plan.mended:
-        table = indicator_table(windows)
         snapshots.check_content(parent, months=plan.mended)
+        table = indicator_table(windows)
         kept = petastorm_io.read_spark(spark, parent, table, months=set(plan.mended))
         kept = kept.where(kept["timestamp"] < plan.until_ms)
-        if tail is None:
+        if not plan.computed:
             return kept
-    months, from_ms = {file.month for file in prices.manifest.files}, None
-    if tail is not None:
-        from_ms = seed.prices_from(
-            tail.first, step_ms=step_ms, max_gap=grid.max_gap, windows=windows, size=plan.size
-        )
-        months = {month for month in months if month >= iso(max(from_ms, 0))[:7]}
+    first_ms, last_ms = prices.manifest.first_ms, prices.manifest.last_ms
+    assert first_ms is not None and last_ms is not None  # _check_span has seen to it
+    span = span_of(max(first_ms, plan.until_ms), last_ms, grid=grid)
+    after_ms = observed_after_ms(span, grid=grid, windows=windows)
+    months = {f.month for f in prices.manifest.files if f.last_ms > after_ms}
     snapshots.check_content(prices, months=months)
+    if plan.until_ms:
+        highest = highest_of_open_run(_newest_first(prices), grid=grid, before=span.first)
+        span = replace(span, highest=highest)
     rows = petastorm_io.read_spark(spark, prices, PRICES, months=months)
-    if from_ms is not None:
-        rows = rows.where(rows["timestamp"] >= from_ms)
-    computed = rows.select("timestamp", "price").transform(
-        from_prices,
-        step_ms=step_ms,
-        max_gap=grid.max_gap,
-        windows=windows,
-        size=plan.size,
-        tail=tail,
-    )
+    rows = rows.where(rows["timestamp"] > after_ms).select("timestamp", "price")
+    computed = rows.transform(from_prices, grid=grid, windows=windows, span=span)
     return computed if kept is None else kept.unionByName(computed)
+
+
+def _newest_first(prices: Snapshot) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Time and price of the observations, month by month back in time; each is checked first."""
+    for month in sorted(prices.manifest.months, reverse=True):
+        snapshots.check_content(prices, months={month})
+        rows = _rows(prices.of_months({month}), ["timestamp", "price"])
+        yield rows["timestamp"].to_numpy(), rows["price"].to_numpy()
 
 
 def _check_span(prices: Snapshot, step_ms: int, frequency: str) -> None:

@@ -16,7 +16,9 @@ from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import stored_slots
 from bitstorm.schema import PRICES
 from bitstorm.store import petastorm_io, snapshots
-from bitstorm.transform.indicators import from_prices
+from bitstorm.transform.blocks import bucket
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
 from bitstorm.transform.lookahead import (
     KEY,
     PLANTED,
@@ -26,16 +28,16 @@ from bitstorm.transform.lookahead import (
     counted,
     first_changed,
     known_at,
-    newest_buckets,
+    newest_known,
     with_next_price,
 )
-from bitstorm.transform.resample import bucket
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SHOWN = 5
-Compute = Callable[["DataFrame"], "DataFrame"]
+# Of observations whose newest one is at the time given (ms UTC).
+Compute = Callable[["DataFrame", int], "DataFrame"]
 Place = Literal["after a hole", "inside a bucket", "random"]
 
 
@@ -118,12 +120,12 @@ def check_lookahead(
     tolerance = tolerance or Tolerance()
     seed = secrets.randbelow(2**31) if seed is None else seed
 
-    def compute(observations: DataFrame) -> DataFrame:
+    grid, first_ms = Grid(step, settings.grid.max_gap), prices.manifest.first_ms or 0
+
+    def compute(observations: DataFrame, last_ms: int) -> DataFrame:
+        span = span_of(first_ms, last_ms, grid=grid)
         points = from_prices(
-            observations,
-            step_ms=step,
-            max_gap=settings.grid.max_gap,
-            windows=settings.indicators.windows,
+            observations, grid=grid, windows=settings.indicators.windows, span=span
         )
         return with_next_price(points) if plant else points
 
@@ -139,12 +141,19 @@ def check_lookahead(
                 random=Random(seed),
             )
             say(f"{len(places)} drawn with seed {seed}")
-        _check_places(observations, places, settings.grid.frequency)
+        ends = _ends(observations, places, step)
+        if all(complete_ms is None for _, complete_ms in ends):
+            raise DataError(
+                f"no cut leaves a whole step of {settings.grid.frequency} before it, so there is "
+                "nothing to compare: take more cuts (--cuts), more prices, or a finer "
+                "grid.frequency"
+            )
         rows, columns, found = look(
             observations,
             compute,
             places,
-            step_ms=step,
+            ends,
+            last_ms=prices.manifest.last_ms or 0,
             tolerance=tolerance,
             context=context,
         )
@@ -164,47 +173,48 @@ def check_lookahead(
     )
 
 
-def _check_places(
-    observations: DataFrame, places: Sequence[tuple[int, Place]], frequency: str
-) -> None:
-    """Refuse, before anything is computed, cuts that leave nothing to compare."""
-    step = duration_ms(frequency)
-    latest = max((cut_ms for cut_ms, _ in places), default=None)
-    if latest is None or _complete_until(known_at(observations, cut_ms=latest), step) is None:
-        raise DataError(
-            f"no cut leaves a whole step of {frequency} before it, so there is nothing to "
-            "compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
-        )
+# Of the input up to a cut: the newest observation's time, and the newest label that is complete.
+End = tuple[int | None, int | None]
+
+
+def _ends(observations: DataFrame, places: Sequence[tuple[int, Place]], step_ms: int) -> list[End]:
+    """The end of the input up to each cut, ms UTC, in one job."""
+    cuts = [cut_ms for cut_ms, _ in places]
+    if not cuts:
+        return []
+    (row,) = newest_known(observations, cuts_ms=cuts, step_ms=step_ms).collect()
+    return [(row[f"last_{n}"], row[f"complete_{n}"]) for n in range(len(cuts))]
 
 
 def look(
     observations: DataFrame,
     compute: Compute,
     places: Sequence[tuple[int, Place]],
+    ends: Sequence[End],
     *,
-    step_ms: int,
+    last_ms: int,
     tolerance: Tolerance,
     context: Context,
 ) -> tuple[int, tuple[str, ...], list[Cut]]:
     """Rows and columns of the whole output, and what came of each cut. All of it happens in Spark;
     to the driver come a count for each column and a few changed cells."""
     console = context.console
-    whole = compute(observations).persist()
+    whole = compute(observations, last_ms).persist()
     try:
         with console.stage("whole") as say:
             rows = whole.count()
             say(f"{rows:,} rows of {len(whole.columns)} columns")
         found = []
-        for number, (cut_ms, place) in enumerate(places, start=1):
+        for number, ((cut_ms, place), end) in enumerate(zip(places, ends, strict=True), start=1):
             with console.stage(f"cut {number}/{len(places)}") as say:
                 cut = Cut(
                     cut_ms,
                     place,
-                    _truncated(whole, observations, compute, cut_ms, step_ms, tolerance),
+                    _truncated(whole, observations, compute, cut_ms, end, tolerance),
                     # What is labelled up to the cut holds nothing after it.
                     _compared(
                         whole,
-                        compute(altered_after(observations, cut_ms=cut_ms)),
+                        compute(altered_after(observations, cut_ms=cut_ms), last_ms),
                         cut_ms,
                         tolerance,
                     ),
@@ -225,32 +235,25 @@ def _truncated(
     observations: DataFrame,
     compute: Compute,
     cut_ms: int,
-    step_ms: int,
+    end: End,
     tolerance: Tolerance,
 ) -> Compared:
     """Up to the last label that the shorter input has, or should have: output that is missing
     because it waits for later input is a change, too."""
     from pyspark.sql import functions as F
 
-    known = known_at(observations, cut_ms=cut_ms)
-    part = compute(known).persist()
+    last_ms, complete_ms = end
+    if last_ms is None:
+        return Compared(0, {}, 0, ())
+    part = compute(known_at(observations, cut_ms=cut_ms), last_ms).persist()
     try:
         (row,) = part.agg(F.max(KEY)).collect()
-        own = None if row[0] is None else int(row[0])
-        labels = [last for last in (own, _complete_until(known, step_ms)) if last is not None]
+        labels = [last for last in (row[0], complete_ms) if last is not None]
         if not labels:
             return Compared(0, {}, 0, ())
         return _compared(whole, part, max(labels), tolerance)
     finally:
         part.unpersist()
-
-
-def _complete_until(known: DataFrame, step_ms: int) -> int | None:
-    """The newest label whose bucket is complete: something is observed at it or after it."""
-    buckets = newest_buckets(known, step_ms=step_ms).collect()
-    if buckets and buckets[0]["newest"] < buckets[0]["label"]:
-        del buckets[0]
-    return int(buckets[0]["label"]) if buckets else None
 
 
 def _compared(whole: DataFrame, again: DataFrame, last_ms: int, tolerance: Tolerance) -> Compared:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, WindowSpec
 
-# With a thousand rows carried along, sums over a block have 2^16 terms at most (see `moments`),
-# and one block fits into a few megabytes.
+# Some 9,000 rows come before them, a sixth of the work; one block fits into a few megabytes.
 SIZE = 61_440
-_BUCKETS = 64
 
 
 @dataclass(frozen=True)
@@ -72,54 +70,16 @@ def in_blocks(rows: DataFrame, blocks: Blocks) -> DataFrame:
     return rows.select(F.explode(seen).alias("block"), *rows.columns)
 
 
-def series(*order: str) -> WindowSpec:
-    """The window over a block in the series' order. `order` may name columns that ascend with
-    `index` and are to come before it, so that windows over parts of a block need no other sort."""
+def series() -> WindowSpec:
+    """The window over a block in the series' order."""
     from pyspark.sql import Window
 
-    return Window.partitionBy("block").orderBy(*order, "index")
+    return Window.partitionBy("block").orderBy("index")
 
 
-def numbered(rows: DataFrame, *, by: str, buckets: int = _BUCKETS) -> DataFrame:
-    """Rows of any sampling with their `index` (int64, from 0, without a hole) in the order of `by`.
-
-    `by` is a column of distinct int64. Each of the rows' pieces counts them, and a scan over those
-    counts, one row a piece, tells where each begins. One aggregate runs at once, on the driver.
-    """
-    from pyspark.sql import Window
+def bucket(step_ms: int) -> Column:
+    """The index of the point that an observation at `timestamp` belongs to: its label over the
+    step."""
     from pyspark.sql import functions as F
 
-    pieces = in_pieces(rows, by=by, buckets=buckets)
-    inside = F.row_number().over(Window.partitionBy("piece").orderBy(by))
-    sizes = pieces.groupBy("piece").agg(F.count("*").alias("size"))
-    scan = Window.partitionBy(F.lit(0)).orderBy("piece").rowsBetween(Window.unboundedPreceding, -1)
-    offsets = sizes.select("piece", F.coalesce(F.sum("size").over(scan), F.lit(0)).alias("offset"))
-    return (
-        pieces.withColumn("inside", inside)
-        .join(F.broadcast(offsets), "piece")
-        .select(*rows.columns, (F.col("offset") + F.col("inside") - 1).alias("index"))
-    )
-
-
-def in_pieces(rows: DataFrame, *, by: str, buckets: int = _BUCKETS) -> DataFrame:
-    """Rows with their `piece` (int32, from 0), `buckets` of them in the order of `by`.
-
-    Cut at the quantiles of `by`, so that a dense year makes no larger pieces than a sparse one.
-    """
-    from pyspark.sql import functions as F
-
-    shares = [n / buckets for n in range(1, buckets)]
-    found = rows.agg(F.percentile_approx(by, shares, 10_000).alias("edges")).collect()[0]["edges"]
-    return rows.withColumn("piece", _searched(F.col(by), sorted(set(found or []))))
-
-
-def _searched(value: Column, edges: list[int], first: int = 0) -> Column:
-    """How many of the ascending edges lie at or below the value: a binary search."""
-    from pyspark.sql import functions as F
-
-    if not edges:
-        return F.lit(first)
-    middle = len(edges) // 2
-    return F.when(value < edges[middle], _searched(value, edges[:middle], first)).otherwise(
-        _searched(value, edges[middle + 1 :], first + middle + 1)
-    )
+    return F.ceil(F.col("timestamp") / F.lit(step_ms))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bitstorm.errors import DataError
 from bitstorm.schema import SECONDS_BELOW
+from bitstorm.transform.moments import rolling_moments
 
 TIME = "timestamp"
 PRICE = "price_usd"
@@ -74,8 +75,9 @@ def calculate_volatility(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
     when it has neither, or `window` is below 2.
     """
     prices = _series(df, window=window, smallest=2)
-    changes = prices.pct_change(fill_method=None)
-    return df.assign(**{f"volatility_{window}": changes.rolling(window).std()})
+    changes = prices.pct_change(fill_method=None).to_numpy()
+    _, squares = rolling_moments(changes, window)
+    return df.assign(**{f"volatility_{window}": np.sqrt(squares / (window - 1))})
 
 
 def _series(df: pd.DataFrame, *, window: int, smallest: int) -> pd.Series:

@@ -1,228 +1,200 @@
-"""The indicators of IndicatorSchema over a grid: trailing windows only, restarting at each cut.
+"""Prices of any sampling to the points of IndicatorSchema, in parallel over one long series.
 
-Formulas: simple and exponential means, Bollinger bands and drawdown as in J. J. Murphy,
-"Technical Analysis of the Financial Markets"; MACD by G. Appel; RSI by J. W. Wilder, "New
-Concepts in Technical Trading Systems" (1978), seeded with the simple mean of the first changes.
-
-All in one shuffle: the points of a block and those before it are sorted once, and every window
-runs inside the block (see `blocks`). What has unbounded memory, exponential means and the running
-maximum, is carried from tile to tile by a scan over at most one row a tile (see `recurrence`; for
-MACD `macd`).
+The series is cut into blocks (see `blocks`), and each block is given the observations before its
+own that its values depend on. One kernel in numpy makes the grid and all that remembers more than a
+window (see `kernel`); Spark's window functions make the rest (see `windows`). Only the running
+maximum needs more than a block sees: a scan over one row a block carries it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bitstorm.schema import PARTITION, indicator_table
-from bitstorm.transform.blocks import SIZE, Blocks, series
+from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
 from bitstorm.transform.contract import month_of
-from bitstorm.transform.macd import REACH, SIGNAL, SLOW, with_macd
-from bitstorm.transform.moments import Moments, mean, squares, with_moments
-from bitstorm.transform.recurrence import (
-    TILE,
-    Recurrence,
-    corrected,
-    entering,
-    states,
-    tile_size,
-    with_local,
-    with_tile,
+from bitstorm.transform.kernel import (
+    Grid,
+    Points,
+    highest_of_runs,
+    memory_columns,
+    rows_remembered,
+    to_points,
+    with_memory,
 )
-from bitstorm.transform.resample import points_in_blocks
-from bitstorm.transform.rolling import (
-    average,
-    changes_asked,
-    volatility,
-    with_changes,
-    with_scaled_change,
-)
+from bitstorm.transform.windows import trend, with_windows
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
 
-RSI = 14
-BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
-_ORDER = ("tile", "run")
 # Raise it with any change to what comes out: stored months of another number are not built upon.
-FORMULAS = 3
-# Below this the mean gain and loss near the end of a double's range, and their ratio has no digits.
-_LEAST = 1e-280
+FORMULAS = 4
 
 
 @dataclass(frozen=True)
-class Tail:
-    """The end of a series: its points from `first` (the label over the step) on.
+class Span:
+    """The points to compute: labels from `first` to `last` (in steps since 1970, both included).
 
-    It is computed from the block of `first` on. `state` is what the point just before that block
-    leaves to the next one: the running maximum as `peak`, and each recurrence's value under its
-    name; None where there is no such point. `seed` makes one from stored indicators.
+    `last_ms` is the newest observation of the series: a label after it is not complete. Where a run
+    has begun before `first`, `highest` is the highest price (USD) that it had.
     """
 
     first: int
-    state: Mapping[str, float] | None
+    last: int
+    last_ms: int
+    highest: float = 0.0
+
+
+def span_of(first_ms: int, last_ms: int, *, grid: Grid) -> Span:
+    """All points of a series whose observations lie from `first_ms` to `last_ms` (ms UTC)."""
+    return Span(-(-first_ms // grid.step_ms), -(-last_ms // grid.step_ms), last_ms)
+
+
+def observed_after_ms(span: Span, *, grid: Grid, windows: Sequence[int]) -> int:
+    """Observations after this time (ms UTC) decide on the points of the span."""
+    before = rows_remembered(windows) + grid.max_gap + 1
+    return (span.first - before - 1) * grid.step_ms
 
 
 def from_prices(
-    prices: DataFrame,
-    *,
-    step_ms: int,
-    max_gap: int,
-    windows: Sequence[int],
-    size: int = SIZE,
-    tile: int = TILE,
-    tail: Tail | None = None,
+    prices: DataFrame, *, grid: Grid, windows: Sequence[int], span: Span, size: int = SIZE
 ) -> DataFrame:
-    """`IndicatorSchema` for observations (`timestamp` in ms UTC, `price`) of any sampling.
+    """`IndicatorSchema` for observations: `timestamp` (int64 ms UTC, distinct) and `price`
+    (float32, USD, > 0).
 
-    A value is null until its whole window exists since the last cut. `size` is that of a block, a
-    multiple of `tile`, the most rows that an exponential mean is summed over at once. With a `tail`
-    only its points come out, and of the observations only those from `seed.prices_from` on count.
+    A value is null until its whole window exists since the last cut. Observations up to
+    `observed_after_ms` are not needed. `size` is that of a block.
     """
     from pyspark.sql import functions as F
 
-    recurrences = recurrences_of(windows)
-    tile = tile_size(recurrences, tile)
-    if size % tile:
-        raise ValueError(f"a block of {size} rows is not a whole number of tiles of {tile}")
-    blocks = Blocks(size, before=rows_before(windows))
-    points = points_in_blocks(prices, blocks, step_ms=step_ms, max_gap=max_gap)
-    first_block = 0
-    wanted = blocks.owned()
-    if tail is not None:
-        first_block = tail.first // size
-        # A block before it lacks rows, and none of its own is asked for.
-        points = points.where(F.col("block") >= first_block)
-        wanted = wanted & (F.col("index") >= tail.first)
-    rows = (
-        with_tile(points, tile)
-        .withColumn("exact", F.col("price").cast("double"))
-        .transform(with_changes, *_ORDER, scaled=True)
-        .withColumn("place", F.col("index") - F.col("start"))
-        .transform(_with_inputs, windows)
-    )
-    known = states(
-        rows,
-        recurrences,
-        blocks=blocks,
-        tile=tile,
-        peak="exact",
-        known=None if tail is None else tail.state,
-        first_tile=first_block * size // tile,
-    )
-    # Beyond any window where the run has begun before the block can see.
-    far = F.coalesce("place", F.lit(2**62))
-    asked = [
-        Moments("scaled_price", means=tuple(sorted({*windows, BOLLINGER})), spreads=(BOLLINGER,)),
-        changes_asked(windows),
-    ]
+    further = grid.max_gap + 1
+    blocks = Blocks(size, before=rows_remembered(windows) + further, after=further)
+    # Counted from the span's first point on, so that a short series is one block.
+    index = F.ceil(F.col("timestamp") / F.lit(grid.step_ms)) - F.lit(span.first)
+    seen = prices.select(index.alias("index"), "timestamp", "price")
+    if span.last - span.first < size:
+        # One task, so nothing is shuffled.
+        seen = seen.coalesce(1).select(
+            F.lit(0).cast("bigint").alias("block"), "*", F.lit(span.highest).alias("highest")
+        )
+    else:
+        seen = in_blocks(seen, blocks).where(F.col("block") >= 0).repartition("block")
+        seen = seen.join(F.broadcast(_carried(seen, blocks, grid, span)), "block", "left")
+    # A bound method would look to Spark like a function of a key and rows.
+    kernel = _Kernel(blocks, grid, span, tuple(windows))
     return (
-        rows.withColumns({"place": far, "scaled_price": F.col("exact") / F.col("scale")})
-        .withColumn("log_return", _log_return(F.col("change")))
-        .transform(with_scaled_change)
-        .transform(with_moments, asked, window=series(*_ORDER), most_rows=blocks.rows)
-        .transform(with_local, recurrences, tile=tile, peak="exact")
-        .transform(with_macd, tile=tile)
-        .join(F.broadcast(known), "tile", "left")
-        .transform(_with_exponentials, recurrences, tile)
-        .where(wanted)
-        .transform(_named, windows)
+        seen.groupBy("block")
+        .applyInArrow(lambda rows: kernel.indicators(rows), kernel.schema())
+        .transform(with_windows, windows=windows)
+        .where(blocks.owned())
+        .withColumns({"trend": trend(windows), PARTITION: month_of(F.col("timestamp"))})
+        .select(*indicator_table(windows).names)
     )
 
 
-def rows_before(windows: Sequence[int]) -> int:
-    """So many rows before its own a block is given."""
-    return max(REACH, *windows)
-
-
-def recurrences_of(windows: Sequence[int]) -> list[Recurrence]:
-    """Those whose values a row takes over from the one before: `lag_SPAN`, `gain` and `loss`."""
-    spans = sorted(set(windows))
-    return [
-        *[Recurrence(f"lag_{span}", f"into_lag_{span}", 1 - alpha(span)) for span in spans],
-        Recurrence("gain", "into_gain", 1 - 1 / RSI),
-        Recurrence("loss", "into_loss", 1 - 1 / RSI),
-    ]
-
-
-def _log_return(change: Column) -> Column:
-    """The logarithm of price over earlier price, with all the digits that the two have."""
+def _carried(seen: DataFrame, blocks: Blocks, grid: Grid, span: Span) -> DataFrame:
+    """`block` and `highest`: the highest price so far of the run that goes on at the block's first
+    point. At most one row a block."""
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    # Of a fall by nearly all, 1 + change has lost what is left.
-    ratio = F.col("exact") / (F.col("exact") - F.col("step_change"))
-    return F.when(change > -0.5, F.log1p(change)).otherwise(F.log(ratio))
-
-
-def _with_inputs(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
-    """Append the inputs of the recurrences."""
-    from pyspark.sql import functions as F
-
-    # How far the price is ahead of its EMA, y[n] = (1 - a) (y[n-1] + p[n] - p[n-1]) from 0 on.
-    change = F.coalesce("step_change", F.lit(0.0))
-    lags = {f"into_lag_{span}": F.lit(1 - alpha(span)) * change for span in sorted(set(windows))}
-    # Wilder's mean is at the 14th change that of the 14, and then takes a 14th of each one: the
-    # first ones come in with what they lose until the 14th.
-    place = F.col("place")
-    early = F.pow(F.lit(1 - 1 / RSI), (place - RSI).cast("double"))
-    weight = F.when(place < RSI, early).otherwise(1.0) / RSI
-    gain, loss = (F.greatest(c, F.lit(0.0)) * weight for c in (change, -change))
-    return rows.withColumns({**lags, "into_gain": gain, "into_loss": loss})
-
-
-def _with_exponentials(rows: DataFrame, recurrences: Sequence[Recurrence], tile: int) -> DataFrame:
-    """Correct the local values by what their tile takes over; append `peak`."""
-    from pyspark.sql import functions as F
-
-    kept = [name for name in rows.columns if name not in {r.name for r in recurrences}]
-    return rows.select(
-        *kept,
-        F.greatest("peak_here", F.when(entering(tile), F.col("peak_before"))).alias("peak"),
-        *[corrected(r, F.col(f"state_{r.name}"), tile=tile).alias(r.name) for r in recurrences],
+    kernel = _Kernel(blocks, grid, span, ())
+    ends = seen.groupBy("block").applyInArrow(
+        lambda rows: kernel.last_run(rows), "block bigint, begun boolean, highest double"
+    )
+    start = seen.sparkSession.range(1).select(
+        F.lit(-1).cast("bigint"), F.lit(True), F.lit(span.highest)
+    )
+    until_here = (Window.unboundedPreceding, Window.currentRow)
+    order = Window.partitionBy(F.lit(0)).orderBy("block").rowsBetween(*until_here)
+    run = Window.partitionBy("run").orderBy("block").rowsBetween(*until_here)
+    return (
+        ends.union(start)
+        .withColumn("run", F.count_if("begun").over(order))
+        .select((F.col("block") + 1).alias("block"), F.max("highest").over(run).alias("highest"))
     )
 
 
-def _named(rows: DataFrame, windows: Sequence[int]) -> DataFrame:
-    """The columns of IndicatorSchema."""
-    from pyspark.sql import functions as F
+@dataclass(frozen=True)
+class _Kernel:
+    """What is computed of one block; its rows are `index` (from the span's first point on),
+    `timestamp` and `price`, in any order."""
 
-    place = F.col("place")
+    blocks: Blocks
+    grid: Grid
+    span: Span
+    windows: tuple[int, ...]
 
-    def after(steps: int, value: Column) -> Column:
-        return F.when(place >= steps - 1, value)
+    def last_run(self, rows: pa.Table) -> pa.Table:
+        """Of the block's own points: whether their last run began among them, and how high it
+        went."""
+        import pyarrow as pa
 
-    moved = F.col("gain") + F.col("loss")
-    # Without any movement TA-Lib states 0; so do we.
-    strength = F.when(moved > _LEAST, 100 * (F.col("gain") / moved)).otherwise(0.0)
-    spread = F.sqrt(F.col(squares("scaled_price", BOLLINGER)) / BOLLINGER)
-    middle = F.col(mean("scaled_price", BOLLINGER))
-    upper, lower = ((middle + sign * BOLLINGER_WIDTH * spread) * F.col("scale") for sign in (1, -1))
-    short, long = (F.col(mean("scaled_price", w)) for w in (min(windows), max(windows)))
-    values = {
-        "log_return": F.col("log_return"),
-        "macd": after(SLOW, F.col("macd")),
-        "macd_signal": after(SLOW + SIGNAL - 1, F.col("macd_signal")),
-        "rsi_14": after(RSI + 1, strength),
-        "bollinger_upper_20": after(BOLLINGER, upper),
-        "bollinger_lower_20": after(BOLLINGER, lower),
-        # Over the peak less 1, but a small one keeps its digits.
-        "drawdown": (F.col("exact") - F.col("peak")) / F.col("peak"),
-        "trend": after(max(windows), F.signum(short - long).cast("int")),
-        PARTITION: month_of(F.col("timestamp")),
-    }
-    named = [
-        *[average(place, w, F.col(mean("scaled_price", w)) * F.col("scale")) for w in windows],
-        *[volatility(place, w) for w in windows],
-        *[after(w, F.col("exact") - F.col(f"lag_{w}")).alias(f"ema_{w}") for w in windows],
-        *[value.alias(name) for name, value in values.items()],
-    ]
-    return rows.select("timestamp", "price", "imputed", *named).select(
-        *indicator_table(windows).names
-    )
+        points, begin = self._points(rows)
+        own = (points.index >= begin) & (points.index < begin + self.blocks.size)
+        place, price = points.place[own], points.price[own]
+        found = []
+        if len(place):
+            begun = bool(place[-1] < len(place))
+            run = price[-1 - place[-1] :] if begun else price
+            found = [{"block": begin // self.blocks.size, "begun": begun, "highest": run.max()}]
+        kinds = {"block": pa.int64(), "begun": pa.bool_(), "highest": pa.float64()}
+        return pa.Table.from_pylist(found, schema=pa.schema(kinds))
 
+    def schema(self) -> str:
+        """Of the rows that `indicators` returns."""
+        points = "block bigint, index bigint, timestamp bigint, price float, imputed boolean"
+        names = [*memory_columns(self.windows), "drawdown"]
+        return ", ".join([points, *(f"{name} double" for name in names)])
 
-def alpha(span: int) -> float:
-    """The weight of the newest price in the exponential mean of a span."""
-    return 2.0 / (span + 1.0)
+    def indicators(self, rows: pa.Table) -> pa.Table:
+        """The block's own points, and those before them that windows reach, with what the kernel
+        computes."""
+        import pyarrow as pa
+
+        points, begin = self._points(rows)
+        columns = with_memory(points, windows=self.windows)
+        price = points.price.astype(np.float64)
+        highest = self._highest(points, begin, rows["highest"][0].as_py())
+        # Over the highest price less 1, but a small one keeps its digits.
+        columns["drawdown"] = (price - highest) / highest
+        shown = (points.index >= begin - max(self.windows)) & (
+            points.index < begin + self.blocks.size
+        )
+        table = {
+            "block": np.full(len(points), begin // self.blocks.size),
+            "index": points.index,
+            "timestamp": (points.index + self.span.first) * self.grid.step_ms,
+            "price": points.price,
+            "imputed": points.imputed,
+            **columns,
+        }
+        return pa.table(
+            {name: pa.array(values[shown], from_pandas=True) for name, values in table.items()}
+        )
+
+    def _points(self, rows: pa.Table) -> tuple[Points, int]:
+        """The points that the block sees, and the index of its own first one."""
+        points = to_points(
+            rows["timestamp"].to_numpy(),
+            rows["price"].to_numpy(),
+            grid=self.grid,
+            last_ms=self.span.last_ms,
+        )
+        begin = rows["block"][0].as_py() * self.blocks.size
+        return replace(points, index=points.index - self.span.first), begin
+
+    def _highest(self, points: Points, begin: int, carried: float | None) -> np.ndarray:
+        """The highest price of the run up to each point, float64 (n,)."""
+        highest = highest_of_runs(points)
+        # A first point that comes later has nothing before it for `max_gap` points: a cut.
+        unseen = len(points) and points.index[0] <= begin - self.blocks.before + self.grid.max_gap
+        if unseen and carried is not None:
+            end = np.append(np.flatnonzero(points.place == 0), len(points))[1]
+            highest[:end] = np.maximum(highest[:end], carried)
+        return highest

@@ -7,11 +7,9 @@ come from it in rows that are only there because of it, such as a hole that is f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from bitstorm.transform.resample import bucket
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -56,16 +54,24 @@ def altered_after(prices: DataFrame, *, cut_ms: int) -> DataFrame:
     return prices.withColumn("price", F.when(F.col(KEY) <= cut_ms, F.col("price")).otherwise(other))
 
 
-def newest_buckets(prices: DataFrame, *, step_ms: int) -> DataFrame:
-    """The two newest buckets (label - step, label] that have an observation, the newest first.
-
-    `label` and `newest`, the last observation's time, in ms UTC.
-    """
+def newest_known(prices: DataFrame, *, cuts_ms: Sequence[int], step_ms: int) -> DataFrame:
+    """One row with a column for each place in `cuts_ms`: of the observations up to that cut the
+    newest one's time as `last_N`, and as `complete_N` the newest label (label - step, label] with
+    an observation in it whose price can't change any more: something is observed at the label or
+    after it. Both int64 ms UTC, null where there is none."""
     from pyspark.sql import functions as F
 
-    label = bucket(step_ms) * step_ms
-    buckets = prices.groupBy(label.alias("label")).agg(F.max(KEY).alias("newest"))
-    return buckets.orderBy(F.desc("label")).limit(2)
+    time = F.col(KEY)
+    newest = prices.agg(
+        *[F.max(F.when(time <= cut, time)).alias(f"last_{n}") for n, cut in enumerate(cuts_ms)]
+    )
+    # Of what lies behind the last whole step all buckets are complete.
+    whole = [F.expr(f"last_{n} div {step_ms}") * step_ms for n in range(len(cuts_ms))]
+    label = F.ceil(time / F.lit(step_ms)) * step_ms
+    complete = [
+        F.max(F.when(time <= until, label)).alias(f"complete_{n}") for n, until in enumerate(whole)
+    ]
+    return prices.crossJoin(F.broadcast(newest)).groupBy(*newest.columns).agg(*complete)
 
 
 def compared_cells(

@@ -1,0 +1,181 @@
+"""The grid of one block, and the indicators that remember: numpy and pandas, no Spark.
+
+Formulas: exponential means, Bollinger bands and drawdown as in J. J. Murphy, "Technical Analysis
+of the Financial Markets"; MACD by G. Appel; RSI by J. W. Wilder, "New Concepts in Technical
+Trading Systems" (1978), seeded with the simple mean of the first 14 changes.
+
+An exponential mean forgets where it began: after `rows_remembered` rows the start weighs less than
+the last digit of a double. So a block that sees these rows before its own needs no state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bitstorm.transform.moments import rolling_moments
+
+MACD_FAST, MACD_SLOW, MACD_SIGNAL = 12, 26, 9
+RSI = 14
+BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
+# Below this the mean gain and the mean loss have no digits left: RSI is 0, as without a movement.
+RSI_LEAST = 1e-280
+# Bits after which a weight is lost beside a 1, with a thousandfold price to spare.
+_FORGOTTEN = math.log(2.0**-63)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """`step_ms` is the distance of the points in ms. A hole of more than `max_gap` points cuts the
+    series."""
+
+    step_ms: int
+    max_gap: int
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of the grid in the order of time.
+
+    `index` int64 (n,) is the label over the step, `price` float32 (n,) in USD, `imputed` bool (n,),
+    `place` int64 (n,) counts the points since the last cut, from 0.
+    """
+
+    index: np.ndarray
+    price: np.ndarray
+    imputed: np.ndarray
+    place: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def runs(self, *, at_least: int = 1) -> Iterator[slice]:
+        """The stretches without a cut that have `at_least` so many points."""
+        begins = np.flatnonzero(self.place == 0)
+        lengths = np.diff(begins, append=len(self))
+        for n in np.flatnonzero(lengths >= at_least):
+            yield slice(int(begins[n]), int(begins[n] + lengths[n]))
+
+
+def rows_remembered(windows: Sequence[int]) -> int:
+    """So many rows before a point decide on its indicators; drawdown alone remembers a whole run.
+
+    RSI is a ratio of two means, of which a long calm leaves little: it counts until `RSI_LEAST`.
+    """
+    spans = [*windows, MACD_SLOW]
+    exponential = max(math.ceil(_FORGOTTEN / math.log1p(-2 / (span + 1))) for span in spans)
+    calm = math.ceil(math.log(RSI_LEAST) / math.log1p(-1 / RSI))
+    return max(exponential, calm) + MACD_SIGNAL + max(windows)
+
+
+def to_points(timestamp: np.ndarray, price: np.ndarray, *, grid: Grid, last_ms: int) -> Points:
+    """Observations of any sampling on the grid.
+
+    `timestamp` int64 (n,) ms UTC, unique, in any order; `price` float32 (n,). The point labelled t
+    holds the last observation of (t - step, t], so nothing later than t is in it. Up to `max_gap`
+    points without an observation carry the price before them; more of them are left out, and cut
+    the series. Labels after `last_ms`, the newest observation of the whole series, are left out:
+    their price could still change.
+    """
+    order = np.argsort(timestamp, kind="stable")
+    bucket = -(-timestamp[order] // grid.step_ms)
+    newest = np.flatnonzero(np.diff(bucket, append=np.iinfo(np.int64).max))
+    observed, known = bucket[newest], price[order][newest]
+    distance = np.diff(observed, prepend=observed[:1] - grid.max_gap - 2)
+    cut = distance > grid.max_gap + 1
+    count = np.where(cut, 1, distance)
+    # Each observation ends its own stretch of `count` points; the others carry the price before.
+    ends = np.cumsum(count)
+    back = np.repeat(ends, count) - 1 - np.arange(ends[-1] if len(ends) else 0)
+    of = np.repeat(np.arange(len(observed)), count)
+    imputed = back > 0
+    begins = np.maximum.accumulate(np.where(np.repeat(cut, count), np.arange(len(of)), 0))
+    points = Points(observed[of] - back, known[of - imputed], imputed, np.arange(len(of)) - begins)
+    kept = points.index * grid.step_ms <= last_ms
+    return Points(*(values[kept] for values in vars(points).values()))
+
+
+def highest_of_runs(points: Points) -> np.ndarray:
+    """The highest price since the last cut, float64 (n,)."""
+    highest = points.price.astype(np.float64)
+    for run in points.runs():
+        highest[run] = np.maximum.accumulate(highest[run])
+    return highest
+
+
+def highest_of_open_run(
+    newest_first: Iterable[tuple[np.ndarray, np.ndarray]], *, grid: Grid, before: int
+) -> float:
+    """The highest price (USD) of the run that goes on at the point `before`, without that point; 0
+    where none does.
+
+    Each item holds `timestamp` int64 (n,) ms UTC and `price` float32 (n,) of observations that are
+    older than those of the item before; no more items are taken than the run needs.
+    """
+    highest, earliest = 0.0, before
+    for timestamp, price in newest_first:
+        # The last observation of a bucket that two items share is the newer one's.
+        older = timestamp <= (earliest - 1) * grid.step_ms
+        points = to_points(timestamp[older], price[older], grid=grid, last_ms=2**62)
+        if not len(points):
+            continue
+        if points.index[-1] < earliest - grid.max_gap - 1:
+            break
+        highest = max(highest, float(points.price[-1 - points.place[-1] :].max()))
+        earliest = int(points.index[-1 - points.place[-1]])
+        if points.place[-1] < len(points) - 1:
+            break
+    return highest
+
+
+def memory_columns(windows: Sequence[int]) -> list[str]:
+    """The columns that `with_memory` computes."""
+    bands = ("bollinger_upper_20", "bollinger_lower_20")
+    return [*(f"ema_{span}" for span in windows), "macd", "macd_signal", "rsi_14", *bands]
+
+
+def with_memory(points: Points, *, windows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The columns of IndicatorSchema that remember more than a window: float64 (n,), NaN until
+    there are enough points since the last cut. `drawdown` is not among them."""
+    price = points.price.astype(np.float64)
+    columns = {name: np.full(len(points), np.nan) for name in memory_columns(windows)}
+    for run in points.runs(at_least=min(*windows, RSI + 1)):
+        series = pd.Series(price[run])
+        for span in windows:
+            columns[f"ema_{span}"][run] = _ema(series, span)
+        fast, slow = _ema(series, MACD_FAST), _ema(series, MACD_SLOW)
+        columns["macd"][run] = fast - slow
+        columns["macd_signal"][run] = _ema(fast - slow, MACD_SIGNAL)
+        columns["rsi_14"][run] = relative_strength(price[run])
+    mean, squares = rolling_moments(price, BOLLINGER)
+    width = BOLLINGER_WIDTH * np.sqrt(squares / BOLLINGER)
+    whole = points.place >= BOLLINGER - 1
+    columns["bollinger_upper_20"] = np.where(whole, mean + width, np.nan)
+    columns["bollinger_lower_20"] = np.where(whole, mean - width, np.nan)
+    return columns
+
+
+def relative_strength(price: np.ndarray) -> np.ndarray:
+    """Wilder's RSI of one run: float64 (n,), 0 to 100, NaN for the first 14 points."""
+    strength = np.full(len(price), np.nan)
+    if len(price) <= RSI:
+        return strength
+    gain, loss = (_wilder(np.maximum(sign * np.diff(price), 0.0)) for sign in (1, -1))
+    moved = gain + loss
+    # Without any movement TA-Lib gives 0; so do we.
+    strength[RSI:] = np.divide(100 * gain, moved, out=np.zeros_like(moved), where=moved > RSI_LEAST)
+    return strength
+
+
+def _wilder(changes: np.ndarray) -> np.ndarray:
+    """The mean of the first 14 changes, then 13/14 of it and a 14th of each change."""
+    seeded = np.concatenate([[changes[:RSI].mean()], changes[RSI:]])
+    return pd.Series(seeded).ewm(alpha=1 / RSI, adjust=False).mean().to_numpy()
+
+
+def _ema(series: pd.Series, span: int) -> pd.Series:
+    return series.ewm(span=span, adjust=False, min_periods=span).mean()

@@ -1,0 +1,140 @@
+"""Log return, moving average, volatility and trend: Spark window functions over blocks.
+
+A window of W rows is put together from shorter ones, each found by a `lag` of constant distance:
+4 windows of 1 row make one of 4, 4 of these one of 16, and so on, and the digits of W to the base
+4 say which of them make up W. Two windows next to each other are merged by Chan's formula. So the
+work for a row grows with log W, and nothing is subtracted that has grown over the series: a quiet
+stretch keeps its digits beside a wild one. (T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating
+Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, WindowSpec
+
+BASE = 4
+# What is known of a window: the sum of its prices; of its changes how far their mean is from the
+# newest one, and the sum of the squared distances from their mean. All but the sum are null where
+# one of the changes reaches over a cut.
+_KNOWN = ("sum", "apart", "squares")
+
+
+def with_windows(rows: DataFrame, *, windows: Sequence[int]) -> DataFrame:
+    """Append `log_return`, and for each W of `windows` `ma_W` and `volatility_W` (double).
+
+    `rows` has `block`, `index` (int64, distinct in a block) and `price` (float32, USD, > 0). A jump
+    of `index` cuts the series, and so does the beginning of a block: to have all its values a row
+    needs the W rows before it in its block. `ma_W` is the mean of the last W prices, `volatility_W`
+    the sample standard deviation of the last W fractional changes. A value is null until its whole
+    window exists since the last cut; `volatility_1` always is.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    kept = rows.columns
+    over = Window.partitionBy("block").orderBy("index")
+    known = _with_changes(rows, over)
+    size = 1
+    while size < max(windows):
+        known = _with_longer(known, kept, over, size, windows)
+        size *= BASE
+    change = F.col("change")
+    # Of a fall by nearly all, 1 + change has lost what is left.
+    log_return = F.when(change > -0.5, F.log1p(change)).otherwise(F.log(F.col("ratio")))
+    return known.select(
+        *kept,
+        log_return.alias("log_return"),
+        *[(F.col(f"sum_{w}") / w).alias(f"ma_{w}") for w in windows],
+        *[_volatility(w) for w in windows],
+    )
+
+
+def trend(windows: Sequence[int]) -> Column:
+    """The sign of the narrowest moving average less the widest (int32)."""
+    from pyspark.sql import functions as F
+
+    narrow, wide = (F.col(f"ma_{w}") for w in (min(windows), max(windows)))
+    return F.signum(narrow - wide).cast("int")
+
+
+def _volatility(width: int) -> Column:
+    from pyspark.sql import functions as F
+
+    if width == 1:
+        return F.lit(None).cast("double").alias("volatility_1")
+    return F.sqrt(F.col(f"squares_{width}") / (width - 1)).alias(f"volatility_{width}")
+
+
+def _with_changes(rows: DataFrame, over: WindowSpec) -> DataFrame:
+    """Windows of one row, with `change` (p - q) / q and `ratio` p / q; `apart_1` is what the
+    division has rounded off."""
+    from pyspark.sql import functions as F
+
+    price = F.col("price").cast("double")
+    last = F.lag(F.struct("index", price.alias("price"))).over(over)
+    rows = rows.select("*", price.alias("sum_1"), last.alias("last"))
+    follows = F.col("last.index") == F.col("index") - 1
+    rows = rows.withColumn("q", F.when(follows, F.col("last.price")))
+    p, q, change = F.col("sum_1"), F.col("q"), F.col("change")
+    rows = rows.withColumn("change", (p - q) / q)
+    # Both halves of the change times a float32 are exact.
+    high = change.cast("float").cast("double")
+    rest = ((p - q) - high * q - (change - high) * q) / q
+    return rows.select(
+        *rows.columns,
+        rest.alias("apart_1"),
+        (change * 0).alias("squares_1"),
+        (p / q).alias("ratio"),
+    ).drop("last", "q")
+
+
+def _with_longer(
+    rows: DataFrame, kept: Sequence[str], over: WindowSpec, size: int, windows: Sequence[int]
+) -> DataFrame:
+    """From windows of `size` rows to those of `BASE * size`, and to the W % (BASE * size) rows of
+    each W of `windows`; shorter ones that no W needs any more are dropped."""
+    from pyspark.sql import functions as F
+
+    longer = size * BASE
+    counts = {w // size % BASE for w in windows} | {BASE for w in windows if w >= longer}
+    # Behind so many windows of `size` come the rows that the lower digits of W stand for.
+    tails = {(w // size % BASE, w % size) for w in windows if w // size % BASE and w % size}
+    pieces = sorted({(n, size) for n in range(1, max(counts))} | tails)
+    lags = {(f"{name}_{length}", n) for n, length in pieces for name in _KNOWN}
+    lags |= {("change", n) for n, _ in pieces}
+    rows = rows.select(
+        "*",
+        *[F.lag(name, n * size).over(over).alias(f"{name}_after_{n}") for name, n in sorted(lags)],
+    )
+    for n, length in pieces:
+        rows = rows.select("*", *_merged(n * size, length, n))
+    needed = {longer} if max(windows) >= longer else set()
+    needed |= {w % longer for w in windows} - {0}
+    return rows.select(
+        *kept, "change", "ratio", *[f"{k}_{n}" for n in sorted(needed) for k in _KNOWN]
+    )
+
+
+def _merged(newer: int, older: int, after: int) -> list[Column]:
+    """A window of the `newer` newest rows and the `older` ones behind them."""
+    from pyspark.sql import functions as F
+
+    def new(name: str) -> Column:
+        return F.col(f"{name}_{newer}")
+
+    def old(name: str) -> Column:
+        return F.col(f"{name}_{older}_after_{after}")
+
+    both = newer + older
+    distance = (F.col(f"change_after_{after}") - F.col("change")) + (old("apart") - new("apart"))
+    merged = {
+        # The oldest change of the newer rows reaches over to the older ones.
+        "sum": F.when(new("squares").isNotNull(), new("sum") + old("sum")),
+        "apart": new("apart") + distance * (older / both),
+        "squares": new("squares") + old("squares") + distance * distance * (newer * older / both),
+    }
+    return [column.alias(f"{name}_{both}") for name, column in merged.items()]
