@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows", "exactness", "feed", "train")
+NAMES = ("ingest", "windows", "indicators", "exactness", "feed", "train")
 
 
 @click.command()
@@ -18,6 +18,11 @@ NAMES = ("ingest", "windows", "exactness", "feed", "train")
 @click.option("--rows", type=click.IntRange(min=10_000), help="Rows of the series.")
 @click.option("--plot", type=click.Path(path_type=Path), help="A picture of the rates (PNG).")
 @click.option("--scale", is_flag=True, help="Also ten times the rows, on a cluster.")
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A checkout of an earlier commit, set up, to compare with.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(name: str, rows: int | None, as_json: bool, **options: Any) -> None:
     """Measure one thing beside its peers, in one run."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,16 @@ class Served:
 
 
 @contextmanager
-def served(module: str, *arguments: str | Path, log: Path | None = None) -> Iterator[Served]:
-    """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+def served(
+    module: str,
+    *arguments: str | Path,
+    log: Path | None = None,
+    python: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
+    """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`.
+    Another `python` and further variables in `environ` run another checkout's code."""
+    command = [str(python or sys.executable), "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
@@ -70,6 +77,7 @@ def served(module: str, *arguments: str | Path, log: Path | None = None) -> Iter
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            env={**os.environ, **(environ or {})},
             text=True,
             start_new_session=True,
         )

@@ -146,8 +146,10 @@ def slope(times: dict[int, float]) -> float:
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
-def write_walk(folder: Path, rows: int, *, files: int = FILES) -> list[Path]:
-    """A random walk of minutes without holes, the same for the same `rows`, in files of equal size.
+def write_walk(
+    folder: Path, rows: int, *, files: int = FILES, step_ms: int = MINUTE_MS
+) -> list[Path]:
+    """A random walk of minutes, or other steps, without holes, the same for the same `rows`, in files of equal size.
 
     `timestamp` int64 ms UTC, ascending; `price` float32.
     """
@@ -162,7 +164,7 @@ def write_walk(folder: Path, rows: int, *, files: int = FILES) -> list[Path]:
                 count = min(PIECE, int(edges[number + 1]) - start)
                 levels = level + np.cumsum(chance.normal(0, 5e-4, count))
                 level = float(levels[-1])
-                times = START_MS + MINUTE_MS * np.arange(start, start + count, dtype=np.int64)
+                times = START_MS + step_ms * np.arange(start, start + count, dtype=np.int64)
                 prices = np.exp(levels).astype(np.float32)
                 writer.write_table(pa.table([times, prices], schema=_SCHEMA))
     return paths

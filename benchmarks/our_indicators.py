@@ -1,0 +1,67 @@
+"""All of Bitstorm's indicators in a process of its own, with the settings of its session.
+
+`python -m benchmarks.our_indicators MEMORY MASTER` keeps one session; each request names Parquet
+`files` of minutes or hours and their distance `step_ms`. The library is the one that Python finds
+first: with another checkout's `lib` in PYTHONPATH, the code of that one is measured.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.process import serve
+from bitstorm.config import Spark
+from bitstorm.session import spark_session
+from bitstorm.transform import indicators
+from bitstorm.workspace import file_url
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+WIDTHS = (7, 24, 168)
+MAX_GAP = 6
+
+
+def table(spark: SparkSession, files: list[Path], step_ms: int) -> DataFrame:
+    """The points of IndicatorSchema."""
+    prices = spark.read.parquet(*map(file_url, files))
+    if "span" not in inspect.signature(indicators.from_prices).parameters:
+        # The code before the kernel.
+        return indicators.from_prices(prices, step_ms=step_ms, max_gap=MAX_GAP, windows=WIDTHS)
+    from bitstorm.transform.kernel import Grid
+
+    grid = Grid(step_ms, MAX_GAP)
+    # As the pipeline knows it from a snapshot's manifest.
+    span = indicators.span_of(*_first_and_last_ms(files), grid=grid)
+    return indicators.from_prices(prices, grid=grid, windows=WIDTHS, span=span)
+
+
+def _first_and_last_ms(files: list[Path]) -> tuple[int, int]:
+    metadata = [pq.read_metadata(file) for file in files]
+    groups = [
+        m.row_group(n).column(0).statistics for m in metadata for n in range(m.num_row_groups)
+    ]
+    return min(group.min for group in groups), max(group.max for group in groups)
+
+
+def main(memory: str, master: str) -> None:
+    conf: dict[str, str | int | float | bool] = {}
+    if not master.startswith("local"):
+        conf["spark.executor.memory"] = memory
+    settings = Spark(master=master, driver_memory=memory, conf=conf)
+    with spark_session(app_name="benchmark", spark=settings) as spark:
+
+        def run(request: dict[str, Any]) -> None:
+            found = table(spark, [Path(file) for file in request["files"]], request["step_ms"])
+            found.write.format("noop").mode("overwrite").save()
+
+        serve(run)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
