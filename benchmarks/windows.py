@@ -149,7 +149,7 @@ def slope(times: dict[int, float]) -> float:
 def write_walk(
     folder: Path, rows: int, *, files: int = FILES, step_ms: int = MINUTE_MS
 ) -> list[Path]:
-    """A random walk of minutes, or other steps, without holes, the same for the same `rows`, in files of equal size.
+    """A random walk without holes, the same for the same `rows`, in files of equal size.
 
     `timestamp` int64 ms UTC, ascending; `price` float32.
     """
