@@ -92,7 +92,8 @@ def from_prices(
         .applyInArrow(lambda rows: kernel.indicators(rows), kernel.schema())
         .transform(with_windows, windows=windows)
         .where(blocks.owned())
-        .withColumns({"trend": trend(windows), PARTITION: month_of(F.col("timestamp"))})
+        .select("*", "made.*", trend(windows).alias("trend"))
+        .withColumn(PARTITION, month_of(F.col("timestamp")))
         .select(*indicator_table(windows).names)
     )
 
@@ -148,13 +149,13 @@ class _Kernel:
 
     def schema(self) -> str:
         """Of the rows that `indicators` returns."""
-        points = "block bigint, index bigint, timestamp bigint, price float, imputed boolean"
         names = [*memory_columns(self.windows), "drawdown"]
-        return ", ".join([points, *(f"{name} double" for name in names)])
+        made = ", ".join(["timestamp bigint, imputed boolean", *(f"{n} double" for n in names)])
+        return f"block bigint, index bigint, price float, made struct<{made}>"
 
     def indicators(self, rows: pa.Table) -> pa.Table:
-        """The block's own points, and those before them that windows reach, with what the kernel
-        computes."""
+        """The block's own points, and those before them that windows reach. What windows don't
+        need is in one column, `made`: Spark sorts and copies it as one."""
         import pyarrow as pa
 
         points, begin = self._points(rows)
@@ -163,19 +164,21 @@ class _Kernel:
         highest = self._highest(points, begin, rows["highest"][0].as_py())
         # Over the highest price less 1, but a small one keeps its digits.
         columns["drawdown"] = (price - highest) / highest
-        shown = (points.index >= begin - max(self.windows)) & (
-            points.index < begin + self.blocks.size
-        )
-        table = {
-            "block": np.full(len(points), begin // self.blocks.size),
-            "index": points.index,
+        made = {
             "timestamp": (points.index + self.span.first) * self.grid.step_ms,
-            "price": points.price,
             "imputed": points.imputed,
             **columns,
         }
+        end = begin + self.blocks.size
+        shown = (points.index >= begin - max(self.windows)) & (points.index < end)
+        arrays = [pa.array(values[shown], from_pandas=True) for values in made.values()]
         return pa.table(
-            {name: pa.array(values[shown], from_pandas=True) for name, values in table.items()}
+            {
+                "block": pa.repeat(rows["block"][0], int(shown.sum())),
+                "index": points.index[shown],
+                "price": points.price[shown],
+                "made": pa.StructArray.from_arrays(arrays, list(made)),
+            }
         )
 
     def _points(self, rows: pa.Table) -> tuple[Points, int]:
