@@ -41,14 +41,7 @@ def spark_session(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
 
     After a test its settings are as before it, nothing is cached, and no temporary view is left.
     """
-    config = request.config
-    if _shared not in config.stash:
-        stack = ExitStack()
-        config.stash[_shared] = stack.enter_context(
-            session.spark_session(app_name="tests", spark=SETTINGS, log=_log(config))
-        )
-        config.add_cleanup(stack.close)
-    shared = config.stash[_shared]
+    shared = shared_session(request.config)
     before = dict(shared.conf.getAll)
     yield shared
     after = dict(shared.conf.getAll)
@@ -61,6 +54,17 @@ def spark_session(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
         if table.isTemporary:
             shared.catalog.dropTempView(table.name)
     shared.catalog.clearCache()
+
+
+def shared_session(config: pytest.Config) -> SparkSession:
+    """The session itself, for fixtures that outlive a test; started at the first call."""
+    if _shared not in config.stash:
+        stack = ExitStack()
+        config.stash[_shared] = stack.enter_context(
+            session.spark_session(app_name="tests", spark=SETTINGS, log=_log(config))
+        )
+        config.add_cleanup(stack.close)
+    return config.stash[_shared]
 
 
 def _log(config: pytest.Config) -> Path:
