@@ -445,19 +445,27 @@ def reset(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        b"",
-        reset,
-        b"nonsense\r\n\r\n",
-        http("500 Internal Server Error", b'{"status":500,"error":"Internal Server Error"}'),
-        http("502 Bad Gateway", b"Bad Gateway"),
-        http("503 Service Unavailable"),
-        http("408 Request Timeout"),
-        http("429 Too Many Requests", b"Throttled"),
-        http("200 OK", GOOD[:20], length=len(GOOD)),
-        http("200 OK", gzip.compress(GOOD)[:30], "Content-Encoding: gzip", length=99),
-        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"bitcoin',
+        pytest.param(b"", id="nothing"),
+        pytest.param(reset, id="reset"),
+        pytest.param(b"nonsense\r\n\r\n", id="no HTTP"),
+        pytest.param(
+            http("500 Internal Server Error", b'{"status":500,"error":"Internal Server Error"}'),
+            id="500",
+        ),
+        pytest.param(http("502 Bad Gateway", b"Bad Gateway"), id="502"),
+        pytest.param(http("503 Service Unavailable"), id="503"),
+        pytest.param(http("408 Request Timeout"), id="408"),
+        pytest.param(http("429 Too Many Requests", b"Throttled"), id="429"),
+        pytest.param(http("200 OK", GOOD[:20], length=len(GOOD)), id="cut"),
+        pytest.param(
+            http("200 OK", gzip.compress(GOOD)[:30], "Content-Encoding: gzip", length=99),
+            id="cut gzip",
+        ),
+        pytest.param(
+            b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"bitcoin',
+            id="cut chunk",
+        ),
     ],
-    ids=str,
 )
 def test_a_fault_that_passes_costs_a_retry_and_nothing_else(
     fault: bytes | Callable[[socket.socket], None], waits: Waits

@@ -228,6 +228,7 @@ def test_a_stray_quote_costs_its_own_row(tmp_path: Path) -> None:
         b"no,TIME,caf\xe9,Close\n1,1500000000,\xff,5\n",
         gzip.compress(b"time,close\n1500000000,5\n"),
     ],
+    ids=["BOM", "semicolons", "tabs", "quotes", "preamble", "Latin-1", "gzip"],
 )
 def test_files_of_other_habits_are_read(tmp_path: Path, body: bytes) -> None:
     file = tmp_path / "file.txt"
@@ -290,6 +291,7 @@ def test_options_that_do_not_fit_say_what_is_there(
         ("time,price\n1500000000,1\n".encode("utf-16"), "not UTF-8"),
         (gzip.compress(b"time,price\n1500000000,1\n" * 500)[:-20], "cannot be decompressed"),
     ],
+    ids=["empty", "text", "no rows", "repeated column", "UTF-16", "cut gzip"],
 )
 def test_a_file_that_is_no_table_is_refused_as_a_whole(
     tmp_path: Path, body: bytes, words: str
