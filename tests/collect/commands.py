@@ -1,27 +1,18 @@
-"""The command line in this process, as a user has it: exit code, sentences, files."""
+"""A workspace and a source for commands that run in this process."""
 
-import io
-import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bitstorm.cli import main
 from bitstorm.collect.refusals import KEY_VARIABLE
 from bitstorm.collect.simulator.ledger import Point
-from bitstorm.errors import BitstormError
+from command import Done
+from command import command as run_command
 
 CANARY = "CG-canary0123456789abcdef"
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    stdout: str
-    stderr: str
 
 
 @dataclass(frozen=True)
@@ -34,17 +25,7 @@ class Desk:
     def run(self, command: str, *options: str, settings: Sequence[str] = ()) -> Done:
         chosen = [part for s in (*self.settings, *settings) for part in ("--set", s)]
         where = ["--workspace", str(self.workspace), "--log-file", str(self.workspace / "log.txt")]
-        out, err = io.StringIO(), io.StringIO()
-        code = 1
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main([command, *options, *where, *chosen])
-            except SystemExit as ended:
-                code = int(ended.code or 0)
-            except BitstormError:
-                # With --debug: as the interpreter would print it, with all that led to it.
-                err.write(traceback.format_exc())
-        return Done(code, out.getvalue(), err.getvalue())
+        return run_command(command, *options, *where, *chosen)
 
     def landed(self) -> list[Point]:
         """Every row of every batch, by time; what is there twice comes twice."""
