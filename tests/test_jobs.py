@@ -335,10 +335,9 @@ def test_what_the_launcher_sets_wins_over_the_settings(submitted: Submitted) -> 
     ("job", "arguments", "code", "sentence"),
     [
         ("indicators", [], 1, r"bitstorm: there is no prices data set yet in .*: run `.*` first"),
-        ("ingest", ["--workspce", "here"], 2, "No such option '--workspce'"),
         ("train", ["--set", "training.epoch=3"], 2, "training.epoch .* did you mean epochs"),
     ],
-    ids=["no prices", "wrong option", "wrong setting"],
+    ids=["no prices", "wrong setting"],
 )
 def test_a_job_that_cannot_work_says_why_in_words(
     spark: Spark, tmp_path: Path, job: str, arguments: list[str], code: int, sentence: str

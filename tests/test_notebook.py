@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from bitstorm.store.snapshots import resolve
 from bitstorm.workspace import file_url
+
+pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOTEBOOK = CHECKOUT / "notebooks" / "petastorm_bitcoin_processing_Example.ipynb"
@@ -35,6 +35,8 @@ def code_cells(notebook: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def committed() -> Any:
+    import nbformat  # takes seconds
+
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
@@ -44,6 +46,8 @@ def trees(committed: Any) -> list[ast.Module]:
 
 
 def test_it_is_committed_without_outputs(committed: Any) -> None:
+    import nbformat
+
     nbformat.validate(committed)
     # As Jupyter itself writes it: a line of code is a line of the file.
     assert NOTEBOOK.read_text(encoding="utf-8") == nbformat.writes(committed) + "\n"
@@ -123,6 +127,9 @@ class Executed:
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executed]:
+    import nbformat
+    from nbclient import NotebookClient
+
     base = tmp_path_factory.mktemp("notebook")
     copy = shutil.copy(NOTEBOOK, base)
     notebook = nbformat.read(copy, as_version=4)
@@ -144,7 +151,6 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Executed]:
     yield Executed(notebook, base / "workspace")
 
 
-@pytest.mark.slow
 def test_it_runs_without_an_error_or_a_word_on_stderr(executed: Executed) -> None:
     for cell in code_cells(executed.notebook):
         for output in cell.outputs:
@@ -154,7 +160,6 @@ def test_it_runs_without_an_error_or_a_word_on_stderr(executed: Executed) -> Non
         assert noise is None, f"{cell.id}: {executed.printed(cell.id)}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell_id", "pictures"),
     [("average", 1), ("volatility", 1), ("report", 2), ("pictures", 1), ("training", 1)],
@@ -167,7 +172,6 @@ def test_it_shows_its_pictures(executed: Executed, cell_id: str, pictures: int) 
         assert len(png) > 20_000, "an empty frame is smaller"
 
 
-@pytest.mark.slow
 def test_what_it_shows_of_simulated_prices_says_so(executed: Executed) -> None:
     for cell_id in (
         "settings",
@@ -185,7 +189,6 @@ def test_what_it_shows_of_simulated_prices_says_so(executed: Executed) -> None:
         assert SIMULATED in table, cell_id
 
 
-@pytest.mark.slow
 def test_its_data_set_opens_with_petastorms_reader(executed: Executed) -> None:
     from petastorm import make_batch_reader
 
@@ -208,7 +211,6 @@ def test_its_data_set_opens_with_petastorms_reader(executed: Executed) -> None:
     assert 2_700 < rows < 3_000
 
 
-@pytest.mark.slow
 def test_it_ends_with_an_honest_verdict(executed: Executed) -> None:
     verdict = executed.printed("verdict").splitlines()[-1]
     assert verdict.startswith(HONEST)

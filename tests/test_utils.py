@@ -47,7 +47,8 @@ def test_the_facade_defines_nothing_itself() -> None:
     ]
 
 
-def test_importing_it_is_silent_and_leaves_the_heavy_packages_alone() -> None:
+@pytest.mark.slow
+def test_importing_it_is_silent_and_light() -> None:
     heavy = ("tensorflow", "keras", "matplotlib", "plotly", "torch")
     code = (
         "import sys, bitstorm.utils, bitstorm.report.dashboard, bitstorm.report.summary; "

@@ -5,6 +5,7 @@ In a `conftest.py`: `from bitstorm.testing import spark_session`. Needs pytest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,4 +69,6 @@ def shared_session(config: pytest.Config) -> SparkSession:
 
 
 def _log(config: pytest.Config) -> Path:
-    return config.rootpath / ".pytest_cache" / "spark.log"
+    # Of pytest-xdist's workers each has its own JVM.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    return config.rootpath / ".pytest_cache" / f"spark{worker}.log"

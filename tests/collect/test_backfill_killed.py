@@ -16,6 +16,9 @@ from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
 from bitstorm.instants import DAY_MS, iso, now_ms
 from collect.gate import Gate, gate_before
+from command import command
+
+pytestmark = pytest.mark.slow  # a process for each kill
 
 DAYS, SLICES = 130, 5
 # A multiple of 30 days, where slices of 30 days are cut: always the same number of them.
@@ -28,19 +31,22 @@ def gate(market: Market) -> Iterator[tuple[Simulator, Gate]]:
         yield simulator, opened
 
 
-def start(gate: Gate, workspace: Path, *options: str) -> "subprocess.Popen[str]":
+def arguments(gate: Gate, workspace: Path) -> list[str]:
+    return [
+        "backfill", "--workspace", str(workspace),
+        "--days", str(DAYS), "--until", iso(UNTIL), "--quiet", "--json",
+        "--set", f"source.base_url={gate.base_url}", "--set", "backfill.slice_days=30",
+    ]  # fmt: skip
+
+
+def start(gate: Gate, workspace: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [
-            sys.executable, "-m", "bitstorm.cli", "backfill", "--workspace", str(workspace),
-            "--days", str(DAYS), "--until", iso(UNTIL), "--quiet", "--json",
-            "--set", f"source.base_url={gate.base_url}", "--set", "backfill.slice_days=30",
-            *options,
-        ],
+        [sys.executable, "-m", "bitstorm.cli", *arguments(gate, workspace)],
         env={k: v for k, v in os.environ.items() if not k.startswith("BITSTORM__")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
 
 
 def asked(simulator: Simulator) -> list[str]:
@@ -57,7 +63,7 @@ def landed(workspace: Path) -> list[int]:
 
 @pytest.mark.parametrize("moment", ["asked", "answered"])
 @pytest.mark.parametrize("at", range(1, SLICES + 1))
-def test_killed_at_a_slice_it_asks_again_only_for_what_had_not_landed(
+def test_after_a_kill_only_what_had_not_landed_is_asked_for(
     gate: tuple[Simulator, Gate], tmp_path: Path, at: int, moment: str
 ) -> None:
     simulator, opened = gate
@@ -81,9 +87,8 @@ def test_killed_at_a_slice_it_asks_again_only_for_what_had_not_landed(
 
     opened.before = lambda n: True
     opened.after = lambda n: None
-    again = start(opened, tmp_path)
-    _, told = again.communicate(timeout=60)
-    assert again.returncode == 0, told
+    again = command(*arguments(opened, tmp_path))
+    assert again.code == 0, again.stderr
     second = asked(simulator)
     assert len(second) == SLICES - batches
     assert not set(first[:batches]) & set(second)
@@ -95,7 +100,7 @@ def test_after_the_last_slice_nothing_is_asked_for_again(
     gate: tuple[Simulator, Gate], tmp_path: Path
 ) -> None:
     simulator, opened = gate
-    assert start(opened, tmp_path).wait(60) == 0
+    assert command(*arguments(opened, tmp_path)).code == 0
     assert len(asked(simulator)) == SLICES
-    assert start(opened, tmp_path, "--fail-if-idle").wait(60) == 3
+    assert command(*arguments(opened, tmp_path), "--fail-if-idle").code == 3
     assert asked(simulator) == []

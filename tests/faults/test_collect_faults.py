@@ -28,6 +28,8 @@ from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.sidecar import sha256_of
 from collect.faulty_server import Waits, answering, http
 
+pytestmark = pytest.mark.slow  # processes that are killed or run full
+
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"
 COLLECTING = Path(__file__).with_name("collecting.py")
 KEY = "CG-CANARYxyz0123456789"

@@ -25,6 +25,8 @@ from bitstorm.collect.simulator.server import Simulator
 from bitstorm.sidecar import sha256_of
 from collect.faulty_server import NOW_MS, answering, http
 
+pytestmark = pytest.mark.slow  # they wait for a real clock
+
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"
 GOOD = http("200 OK", b'{"bitcoin":{"usd":5.5,"last_updated_at":1779092258}}')
 KEY = "CG-CANARYxyz0123456789"

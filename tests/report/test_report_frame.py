@@ -2,11 +2,9 @@ import json
 import textwrap
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbclient import NotebookClient
 from pandas.testing import assert_frame_equal
 
 from bitstorm.errors import DataError
@@ -175,12 +173,16 @@ df = pd.DataFrame(
 ]
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_every_picture_once_with_and_without_pyplot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "lib"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.delenv("MPLBACKEND", raising=False)
+    import nbformat  # takes seconds
+    from nbclient import NotebookClient
+
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     pictures = [
