@@ -57,17 +57,15 @@ def price_error(answer: bytes, **more: Any) -> SourceError:
 
 
 def chart_of(body: bytes) -> list[Observation]:
-    """What `market_chart` makes of one raw body."""
+    """The points of one raw body, read as a range that ends now."""
     with answering([http("200 OK", body)]) as url, asking(url, retries=0) as client:
-        return client.market_chart("bitcoin", "usd", 1)
+        return client.market_chart_range("bitcoin", "usd", 0, NOW_S)
 
 
 # Good answers
 
 
-def test_a_live_observation_is_the_exact_price_with_the_sources_own_time(
-    client: CoinGecko, market: Market
-) -> None:
+def test_a_live_price_is_exact_with_the_sources_own_time(client: CoinGecko, market: Market) -> None:
     node = NOW_MS // MINUTE_MS * MINUTE_MS
     expected = market.quotes([node])
     assert client.simple_price("bitcoin", "usd") == Observation(
@@ -79,7 +77,7 @@ def test_a_live_observation_is_the_exact_price_with_the_sources_own_time(
     )
 
 
-def test_the_example_of_the_specification_is_read_to_the_last_digit() -> None:
+def test_the_specifications_example_keeps_every_digit() -> None:
     body = (
         b'{"bitcoin":{"usd":76975,"usd_market_cap":1542226908349.8406,"usd_24h_vol":'
         b'29096603418.89408,"usd_24h_change":-1.4093297098441402,"last_updated_at":1779092258}}'
@@ -99,18 +97,18 @@ def test_a_recorded_day_comes_out_value_for_value(chart_of_a_day: bytes) -> None
         (t, float(p), float(caps[t]), float(volumes[t])) for t, p in recorded["prices"][:-1]
     ]
     with Simulator(replay=chart_of_a_day) as simulator, asking(simulator.base_url) as client:
-        points = client.market_chart("bitcoin", "usd", 1)
+        points = client.market_chart_range("bitcoin", "usd", 0, NOW_S)
     found = [(o.timestamp, o.price, o.market_cap, o.volume_24h) for o in points]
     assert found == expected
     assert all(o.price_change_24h is None for o in points)
 
 
-def test_the_whole_recorded_history_comes_out_with_its_null_and_its_zeros(
+def test_the_recorded_history_keeps_its_null_and_its_zeros(
     chart_of_all_days: bytes,
 ) -> None:
     recorded = json.loads(chart_of_all_days)
     with Simulator(replay=chart_of_all_days) as simulator, asking(simulator.base_url) as client:
-        points = client.market_chart("bitcoin", "usd", 3650)
+        points = client.market_chart_range("bitcoin", "usd", 0, NOW_S)
     assert len(points) == len(recorded["prices"]) - 1
     by_stamp = {o.timestamp: o for o in points}
     assert by_stamp[1491091200000].market_cap is None  # 2017-04-02
@@ -204,7 +202,7 @@ def test_no_point_is_lost_or_invented_whatever_the_order(points: list[tuple[int,
 def test_the_client_says_who_it_is_and_asks_for_gzip(
     client: CoinGecko, simulator: Simulator
 ) -> None:
-    client.market_chart("bitcoin", "usd", 30)
+    client.market_chart_range("bitcoin", "usd", NOW_S - 30 * 86_400, NOW_S)
     (request,) = simulator.requests
     assert request.headers["user-agent"].startswith(f"bitstorm/{__version__} ")
     assert request.headers["accept-encoding"] == "gzip"
@@ -234,7 +232,7 @@ def test_a_keyless_client_sends_no_key_even_if_there_is_one(simulator: Simulator
     assert SECRET not in str(simulator.requests[0].headers)
 
 
-def test_an_answer_that_repeats_the_key_does_not_bring_it_into_the_message() -> None:
+def test_a_key_in_an_answer_gets_into_no_message() -> None:
     body = json.dumps({"status": {"error_code": 401, "error_message": f"bad {SECRET}"}}).encode()
     error = price_error(http("401 Unauthorized", body), plan="demo", api_key=SECRET)
     assert isinstance(error, KeyProblem)
@@ -248,7 +246,7 @@ def test_a_plan_without_its_key_says_what_to_set(plan: Any) -> None:
         client_from(Source(plan=plan), {})
 
 
-def test_a_key_with_a_line_break_inside_is_refused_without_showing_it() -> None:
+def test_a_key_with_a_line_break_is_refused_and_not_shown() -> None:
     with pytest.raises(KeyProblem) as raised:
         client_from(Source(plan="demo"), {"COINGECKO_API_KEY": "CG-secret\r\nX-Evil: 1"})
     assert "secret" not in str(raised.value)
@@ -274,7 +272,7 @@ def test_the_source_is_what_the_answers_say(client: CoinGecko, simulator: Simula
     assert len(simulator.requests) == 1
 
 
-def test_an_own_host_is_asked_for_its_source_once_and_coingecko_never(simulator: Simulator) -> None:
+def test_an_own_host_is_asked_for_its_source_once(simulator: Simulator) -> None:
     with asking(simulator.base_url) as client:
         assert client.source == "simulated:7"
         assert client.source == "simulated:7"
@@ -299,19 +297,17 @@ def test_two_sources_behind_one_address_are_not_mixed() -> None:
 # Refusals
 
 
-def test_the_simulators_refusals_become_the_errors_of_their_names(
-    client: CoinGecko, market: Market
-) -> None:
+def test_the_simulators_refusals_become_named_errors(client: CoinGecko, market: Market) -> None:
     with pytest.raises(UnknownCoin, match=r"source\.coin"):
         client.simple_price("nonsense", "usd")
     with pytest.raises(UnknownCurrency, match=r"source\.vs_currency"):
         client.simple_price("bitcoin", "usdt")
     with pytest.raises(UnknownCoin, match="coin not found"):
-        client.market_chart("nonsense", "usd", 1)
+        client.market_chart_range("nonsense", "usd", NOW_S - 86_400, NOW_S)
     with pytest.raises(UnknownCurrency, match="invalid vs_currency"):
-        client.market_chart("bitcoin", "usdt", 1)
+        client.market_chart_range("bitcoin", "usdt", NOW_S - 86_400, NOW_S)
     with pytest.raises(HistoryTooOld, match=r"\(10012\).*fewer days"):
-        client.market_chart("bitcoin", "usd", 366)
+        client.market_chart_range("bitcoin", "usd", NOW_S - 367 * 86_400, NOW_S)
     with (
         Simulator(market, plan="pro") as pro,
         asking(pro.base_url, plan="demo", api_key=SECRET) as mistaken,
@@ -367,7 +363,7 @@ SHAPE_D = {"timestamp": "x", "error_code": 10010, "status": {"error_message": "c
         ("200 OK", b'{"bitcoin":{"usd":1e999,"last_updated_at":1}}', BadAnswer, "number belongs"),
     ],
 )
-def test_every_wrong_answer_is_the_right_error_and_says_what_the_server_said(
+def test_every_wrong_answer_is_the_right_error(
     status: str, body: Any, error: type[SourceError], words: str
 ) -> None:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -30,7 +30,7 @@ def chart_of(body: bytes, door: Door, *headers: str) -> tuple[list[Observation],
         answering([raw]) as url,
         CoinGecko(base_url=url, retries=0, door=door, clock=lambda: NOW_MS) as client,
     ):
-        return client.market_chart("bitcoin", "usd", 30), client.refused
+        return client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000), client.refused
 
 
 def chart(prices: list[Any], **arrays: list[Any]) -> bytes:
@@ -56,15 +56,16 @@ def test_good_answers_leave_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_raw_answer_is_kept_as_it_came_with_the_reason_beside_it(tmp_path: Path) -> None:
+def test_the_raw_answer_is_kept_with_its_reason(tmp_path: Path) -> None:
     body = chart([100.0, None, 102.0, -1, 101.0])
     points, refused = chart_of(body, Door(rejects=tmp_path), JSON)
     assert [p.price for p in points] == [100.0, 102.0, 101.0]
     assert refused == 2
     ((raw, note),) = kept(tmp_path)
     assert raw == body
-    assert note["endpoint"] == "/coins/bitcoin/market_chart"
-    assert note["request"] == {"vs_currency": "usd", "days": "30", "precision": "full"}
+    assert note["endpoint"] == "/coins/bitcoin/market_chart/range"
+    asked = {"from": "0", "to": str(NOW_MS // 1000)}
+    assert note["request"] == {"vs_currency": "usd", "precision": "full", **asked}
     assert (note["status"], note["bytes"], note["received_at_ms"]) == (200, len(body), NOW_MS)
     assert note["refused"] == {"price_present": 1, "price_positive": 1}
     assert [(p["rule"], p["value"]) for p in note["points"]] == [
@@ -80,7 +81,7 @@ def test_the_same_answer_again_is_kept_once(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 1
 
 
-def test_of_a_huge_answer_the_beginning_is_kept_and_its_size_told(tmp_path: Path) -> None:
+def test_of_a_huge_answer_the_beginning_is_kept(tmp_path: Path) -> None:
     body = b"<html>" + b"x" * (2 * MOST_BYTES)
     with pytest.raises(BadAnswer, match="kept in"):
         chart_of(gzip.compress(body), Door(rejects=tmp_path), "Content-Encoding: gzip")
@@ -103,7 +104,7 @@ def test_only_the_newest_answers_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     assert prices == {103.0, 104.0, 105.0}
 
 
-def test_a_folder_that_cannot_be_written_does_not_hide_the_refusal(tmp_path: Path) -> None:
+def test_an_unwritable_folder_does_not_hide_the_refusal(tmp_path: Path) -> None:
     (tmp_path / "rejects").write_text("a file where the folder belongs")
     with pytest.raises(BadAnswer, match=r"not JSON.*could not be kept"):
         chart_of(b"<html>", Door(rejects=tmp_path / "rejects"))
@@ -170,15 +171,13 @@ def test_a_live_price_with_a_strange_cap_is_a_price() -> None:
 
 
 @pytest.mark.parametrize(("price", "doubtful"), [(None, False), (0, True), ("x", True), (1, False)])
-def test_an_answer_with_strange_prices_is_doubtful_one_with_nulls_is_not(
-    price: Any, doubtful: bool
-) -> None:
+def test_strange_prices_are_doubtful_and_nulls_are_not(price: Any, doubtful: bool) -> None:
     raw = http("200 OK", chart([1.0, price, 1.0]))
     with (
         answering([raw]) as url,
         CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
     ):
-        client.market_chart("bitcoin", "usd", 30)
+        client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000)
         assert client.doubtful is doubtful
 
 
@@ -194,7 +193,7 @@ def live(market: Market, *, clock_ms: int, door: Door, landing: Path) -> Any:
 
 
 @pytest.mark.parametrize("behind_ms", [HOUR_MS, -24 * HOUR_MS])
-def test_a_machine_whose_clock_is_wrong_still_lands_the_sources_time(
+def test_a_wrong_clock_still_lands_the_sources_time(
     market: Market, tmp_path: Path, behind_ms: int
 ) -> None:
     found = live(market, clock_ms=NOW_MS - behind_ms, door=Door(), landing=tmp_path)
@@ -208,7 +207,7 @@ def test_a_machine_whose_clock_is_wrong_still_lands_the_sources_time(
     ("price", "age_ms", "taken"),
     [(1.0, HOUR_MS, False), (1e9, HOUR_MS, False), (1.0, 7 * HOUR_MS, True)],
 )
-def test_a_live_price_is_held_against_the_last_one_while_that_is_fresh(
+def test_a_live_price_is_compared_with_a_fresh_last_one(
     market: Market, tmp_path: Path, price: float, age_ms: int, taken: bool
 ) -> None:
     door = Door(rejects=tmp_path / "rejects", previous=lambda: (NOW_MS - age_ms, price))

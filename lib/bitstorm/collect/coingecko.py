@@ -222,21 +222,6 @@ class CoinGecko:
         )
         return observation
 
-    def market_chart(self, coin: str, vs_currency: str, days: int) -> list[Observation]:
-        """The last `days` days: 5-minutely for one, hourly up to 90, daily (00:00 UTC) above.
-
-        Sorted, without the point for "now". Raises as `market_chart_range`.
-        """
-        if days < 1:
-            raise UsageError(f"market_chart is asked for {days} days; expected at least 1")
-        return self._get(
-            f"/coins/{quote(coin, safe='')}/market_chart",
-            {"vs_currency": vs_currency, "days": str(days), "precision": "full"},
-            coin=coin,
-            currency=vs_currency,
-            read=lambda content, seen: self._observations(content, seen, touches_now=True),
-        )
-
     def market_chart_range(
         self, coin: str, vs_currency: str, from_s: int, to_s: int
     ) -> list[Observation]:
