@@ -47,7 +47,7 @@ def test_the_contracts_defaults_stand():
     )
 
 
-def test_a_later_layer_wins_key_by_key_and_says_where_a_value_came_from(tmp_path):
+def test_a_later_layer_wins_key_by_key_and_is_named(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("training: {epochs: 1, look_back: 11}\ngrid: {frequency: 5m}\n")
     second.write_text("training:\n  epochs: 2\n")
@@ -67,12 +67,12 @@ def test_a_later_layer_wins_key_by_key_and_says_where_a_value_came_from(tmp_path
     assert environment.origins["training.look_back"].endswith("BITSTORM__TRAINING__LOOK_BACK")
 
 
-def test_spark_settings_with_dots_of_their_own_can_be_set_one_by_one():
+def test_spark_settings_with_dots_can_be_set_one_by_one():
     loaded = load(overrides=["spark.conf.spark.sql.shuffle.partitions=3", "spark.conf.a.b=x"])
     assert loaded.settings.spark.conf == {"spark.sql.shuffle.partitions": 3, "a.b": "x"}
 
 
-def test_every_problem_is_told_at_once_with_its_key_and_what_would_be_right():
+def test_every_problem_is_told_at_once_with_what_is_right():
     found = problems(
         overrides=[
             "training.lookback=3",
@@ -122,7 +122,7 @@ def test_a_contradiction_names_both_sides(overrides, key, said):
     assert list(found) == [key] and said in found[key]
 
 
-def test_a_long_look_back_is_fine_where_the_data_are_the_users_own():
+def test_a_long_look_back_is_fine_for_the_users_own_data():
     assert load(overrides=["training.look_back=9000", "source.mode=csv"]).settings
 
 

@@ -26,7 +26,7 @@ def test_where_nobody_watches_only_what_is_worth_a_line_gets_one(tmp_path):
     assert [line.split("Z ")[1] for line in logged] == ["    step 2", "    step 4"]
 
 
-def test_on_a_terminal_the_bar_is_drawn_over_itself_and_gone_in_the_end(tmp_path, monkeypatch):
+def test_on_a_terminal_the_bar_is_gone_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()

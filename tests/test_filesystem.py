@@ -44,7 +44,7 @@ def failing_link(code):
     return link
 
 
-def test_a_created_file_has_its_content_and_leaves_nothing_beside_it(tmp_path):
+def test_a_created_file_leaves_nothing_beside_it(tmp_path):
     filesystem.create(tmp_path / "a", b"content")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"content"
@@ -58,7 +58,7 @@ def test_a_name_that_is_there_is_never_overwritten(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_content_is_synced_before_the_name_and_the_folder_after_it(tmp_path, events):
+def test_content_is_synced_before_its_name_the_folder_after(tmp_path, events):
     filesystem.create(tmp_path / "a", b"content")
     (kind, temporary), link, folder = events
     assert kind == "sync" and Path(temporary).name.startswith(".tmp-a-")
@@ -67,7 +67,7 @@ def test_content_is_synced_before_the_name_and_the_folder_after_it(tmp_path, eve
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])
-def test_without_hard_links_a_rename_that_refuses_to_replace_commits(tmp_path, monkeypatch, code):
+def test_without_hard_links_an_exclusive_rename_commits(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "link", failing_link(code))
     filesystem.create(tmp_path / "a", b"first")
     with pytest.raises(FileExistsError):
@@ -88,9 +88,7 @@ class _NoRename:
 
 
 @pytest.mark.parametrize("library", [_NoRename(errno.EINVAL), _NoRename(errno.ENOSYS), object()])
-def test_a_file_system_that_offers_neither_is_refused_with_a_way_out(
-    tmp_path, monkeypatch, library
-):
+def test_a_file_system_with_neither_is_refused(tmp_path, monkeypatch, library):
     monkeypatch.setattr(os, "link", failing_link(errno.EPERM))
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
     with pytest.raises(StoreError, match=r"neither hard links nor a rename.*choose a workspace"):
@@ -99,9 +97,7 @@ def test_a_file_system_that_offers_neither_is_refused_with_a_way_out(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_another_failure_of_the_link_is_not_taken_for_a_missing_feature(
-    tmp_path, monkeypatch, code
-):
+def test_another_failure_of_a_link_is_no_missing_feature(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "link", failing_link(code))
     with pytest.raises(OSError) as caught:
         filesystem.create(tmp_path / "a", b"content")
@@ -135,7 +131,7 @@ def test_a_shared_file_is_the_same_file_where_links_are_possible(tmp_path):
     assert (tmp_path / "deep" / "b").samefile(tmp_path / "a")
 
 
-def test_content_in_pieces_replaces_a_file_at_one_moment_and_durably(tmp_path, events):
+def test_content_in_pieces_replaces_a_file_at_one_moment(tmp_path, events):
     (tmp_path / "a").write_bytes(b"old")
     with filesystem.replacing(tmp_path / "a") as stream:
         stream.write(b"new, ")
@@ -175,7 +171,7 @@ def test_a_full_disk_does_not_turn_a_link_into_a_copy(tmp_path, monkeypatch):
     assert not (tmp_path / "b").exists()
 
 
-def test_a_tree_is_synced_with_every_folder_that_leads_to_its_files(tmp_path, events):
+def test_a_tree_is_synced_with_every_folder_above_its_files(tmp_path, events):
     folder = tmp_path / "id"
     file = folder / "month=2021-01" / "part-0.parquet"
     file.parent.mkdir(parents=True)
@@ -203,7 +199,7 @@ def test_a_folder_that_fails_to_sync_is_a_failure(tmp_path, monkeypatch):
         filesystem.sync_folder(tmp_path)
 
 
-def test_a_lock_is_held_by_one_and_not_needed_where_there_are_none(tmp_path, monkeypatch):
+def test_a_lock_is_held_by_one_where_there_are_locks(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("a") as one, (tmp_path / "lock").open("a") as other:
         assert filesystem.lock(one.fileno())
         assert not filesystem.lock(other.fileno(), wait=False)

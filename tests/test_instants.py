@@ -44,7 +44,7 @@ def test_the_text_of_a_duration_means_the_duration(milliseconds):
         ("1609459200123", 1_609_459_200_123),
     ],
 )
-def test_an_instant_is_iso_or_unix_and_utc_unless_it_says_otherwise(text, milliseconds):
+def test_an_instant_is_iso_or_unix_and_utc_by_default(text, milliseconds):
     assert parse_instant(text) == milliseconds
 
 

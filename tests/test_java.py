@@ -53,7 +53,7 @@ def test_only_java_17_and_21_suit_however_the_version_is_told(
         assert found == (home if suits else None)
 
 
-def test_the_order_is_java_home_then_path_then_project_then_places(tmp_path: Path) -> None:
+def test_the_order_is_java_home_path_project_places(tmp_path: Path) -> None:
     chosen = make_home(tmp_path / "chosen", "21.0.2")
     on_path = make_home(tmp_path / "path", "17.0.1")
     project = tmp_path / "project"
@@ -93,7 +93,7 @@ def test_a_shim_is_asked_for_the_home_behind_it(tmp_path: Path) -> None:
     assert find_java_home({"PATH": str(shim / "bin")}, places=[]) == home
 
 
-def test_no_java_is_started_where_a_release_file_tells_the_version(tmp_path: Path) -> None:
+def test_no_java_is_started_beside_a_release_file(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", "17.0.1", f"touch '{tmp_path}/started'")
     assert find_java_home({"JAVA_HOME": str(home)}, places=[]) == home
     assert not (tmp_path / "started").exists()

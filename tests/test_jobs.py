@@ -53,7 +53,7 @@ def test_there_is_a_job_for_each_command_that_needs_spark() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-def test_a_job_only_hands_its_arguments_to_the_command_of_its_name(job: Path) -> None:
+def test_a_job_only_hands_its_arguments_to_its_command(job: Path) -> None:
     text = job.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 12
     docstring, *body = ast.parse(text).body

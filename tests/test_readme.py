@@ -20,7 +20,7 @@ def test_its_tables_are_those_of_the_schemas():
     assert markdown(indicator_table(Settings().indicators.windows)) in README
 
 
-def test_every_command_that_it_names_exists_and_every_command_is_named():
+def test_its_commands_are_all_commands():
     table = README.split("| command | does |")[1].split("\n\n")[0]
     named = {match.split()[0] for match in re.findall(r"^\| `([a-z -]+)", table, re.MULTILINE)}
     assert named == set(bitstorm.commands)

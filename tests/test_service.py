@@ -58,7 +58,7 @@ def test_no_example_holds_a_key() -> None:
         assert not re.search(r"CG-[A-Za-z0-9]", path.read_text(encoding="utf-8")), path
 
 
-def test_the_cron_lines_have_five_fields_in_range_and_no_percent_sign() -> None:
+def test_the_cron_lines_have_five_fields_in_range() -> None:
     ranges = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
     lines = cron_lines()
     assert len(lines) == 2
@@ -71,7 +71,7 @@ def test_the_cron_lines_have_five_fields_in_range_and_no_percent_sign() -> None:
         assert checked.returncode == 0
 
 
-def test_the_timer_starts_the_service_every_hour_and_makes_up_for_what_it_missed() -> None:
+def test_the_timer_is_hourly_and_makes_up_for_missed_hours() -> None:
     timer, service = unit(UNITS[1]), unit(UNITS[0])
     assert timer["Timer"]["OnCalendar"] == "hourly"
     assert timer["Timer"]["Persistent"] == "true"

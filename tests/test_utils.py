@@ -64,7 +64,7 @@ def test_importing_it_is_silent_and_light() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_the_schema_is_a_petastorm_unischema_of_the_contracts_fields() -> None:
+def test_the_schema_is_a_unischema_of_the_contracts_fields() -> None:
     from petastorm.unischema import Unischema
 
     assert isinstance(utils.BitcoinSchema, Unischema)
@@ -132,7 +132,7 @@ def server() -> Iterator[str]:
         " http://{}/api/v3/simple/price?ids=bitcoin ",
     ],
 )
-def test_the_current_price_comes_from_the_root_however_it_is_written(
+def test_the_current_price_comes_from_any_spelling_of_the_root(
     server: str, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COINGECKO_API_KEY", "CG-secret-of-a-user-0000000")

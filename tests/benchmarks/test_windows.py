@@ -60,14 +60,12 @@ def test_the_peers_compute_what_each_window_gives_on_its_own(files, expected, na
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [our_windows, plain_spark])
-def test_the_ways_in_spark_compute_what_each_window_gives_on_its_own(
-    spark_session, files, expected, module
-):
+def test_the_ways_in_spark_compute_each_window(spark_session, files, expected, module):
     points = spark_session.read.parquet(*map(file_url, files))
     check(module.windows(points, widths=WIDTHS).toPandas(), expected)
 
 
-def test_the_walk_is_one_series_of_minutes_without_holes_in_several_files(files):
+def test_the_walk_is_minutes_without_holes_in_several_files(files):
     tables = [pq.read_table(file) for file in files]
     assert len(tables) == 8
     assert tables[0].schema.names == ["timestamp", "price"]
@@ -81,7 +79,7 @@ def test_the_slope_is_the_power_that_time_grows_with():
     assert slope({1: 1.0, 10: 100.0, 100: 10_000.0}) == pytest.approx(2)
 
 
-def test_a_slow_way_runs_fewer_times_and_the_first_run_is_kept_apart():
+def test_a_slow_way_runs_less_and_its_first_run_is_apart():
     ran, cold = [], {}
 
     def way(name):

@@ -99,9 +99,7 @@ def test_a_year_lands_every_hourly_point_once_with_its_price(
     assert result.source == "simulated:7"
 
 
-def test_more_than_a_year_without_a_paid_key_is_clamped_and_says_so(
-    world: World, tmp_path: Path
-) -> None:
+def test_more_than_a_year_without_a_paid_key_is_clamped(world: World, tmp_path: Path) -> None:
     result = backfill(world.client, tmp_path, **BITCOIN, days=1000, clock=world.clock)
     assert result.clamped
     assert 0 <= result.wanted.start - (NOW_MS - 364 * DAY_MS) < HOUR_MS
@@ -115,9 +113,7 @@ def test_a_paid_key_reaches_back_further(market: Market, tmp_path: Path) -> None
     assert landed(tmp_path)["timestamp"].min() < NOW_MS - 699 * DAY_MS
 
 
-def test_a_second_call_asks_only_for_the_end_and_writes_nothing_twice(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_second_call_asks_only_for_the_end(world: World, tmp_path: Path) -> None:
     backfill(world.client, tmp_path, **BITCOIN, days=200, clock=world.clock)
     before = sorted(tmp_path.iterdir())
     world.ranges()
@@ -137,9 +133,7 @@ def test_later_runs_together_land_what_one_run_would(world: World, tmp_path: Pat
     assert rows == expected(start, world.now_ms)
 
 
-def test_a_run_that_breaks_off_keeps_its_slices_and_the_next_one_goes_on(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_broken_run_keeps_its_slices_and_the_next_goes_on(world: World, tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
 
@@ -252,7 +246,7 @@ def test_daily_points_where_hourly_were_asked_are_refused(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_source_that_dies_on_the_way_is_an_error_and_the_slices_stay(
+def test_a_source_that_dies_is_an_error_and_the_slices_stay(
     world: World, tmp_path: Path, waits: Waits
 ) -> None:
     def die(progress: Progress) -> None:
@@ -287,9 +281,7 @@ def test_a_slice_without_any_point_is_not_asked_for_again(tmp_path: Path) -> Non
         assert (again.slices, again.calls, again.idle) == (0, 0, True)
 
 
-def test_scattered_gaps_are_asked_for_in_as_few_calls_as_slices_hold(
-    world: World, tmp_path: Path
-) -> None:
+def test_scattered_gaps_take_as_few_calls_as_slices_hold(world: World, tmp_path: Path) -> None:
     start = (NOW_MS - 200 * DAY_MS) // HOUR_MS * HOUR_MS
     hours = [Span(start + n * HOUR_MS, start + (n + 1) * HOUR_MS) for n in range(200 * 24)]
     # Every fifth hour is missing from the data set, and the last one, which is not over.
@@ -303,9 +295,7 @@ def test_scattered_gaps_are_asked_for_in_as_few_calls_as_slices_hold(
     assert [s for s in rows if s // HOUR_MS * HOUR_MS in wanted] == at
 
 
-def test_an_hour_that_was_too_young_is_asked_again_though_the_data_set_has_it(
-    world: World, tmp_path: Path
-) -> None:
+def test_an_hour_that_was_too_young_is_asked_for_again(world: World, tmp_path: Path) -> None:
     # Of two points in an hour the second comes after the first has been fetched and ingested.
     seen = expected(NOW_MS - 300 * DAY_MS, NOW_MS)
     first, second = next(
@@ -338,7 +328,7 @@ def test_what_is_missing_is_what_nothing_covers(wanted: Span, covered: list[Span
 
 
 @given(spans.filter(lambda span: span.start < span.end), st.integers(1, 20))
-def test_a_cut_loses_nothing_and_is_at_the_same_places_on_any_day(span: Span, every: int) -> None:
+def test_a_cut_loses_nothing_and_is_the_same_on_any_day(span: Span, every: int) -> None:
     pieces = cut(span, every=every)
     assert [m for piece in pieces for m in range(*piece)] == list(range(*span))
     assert all(piece.start % every == 0 for piece in pieces[1:])

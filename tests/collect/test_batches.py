@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_batch_holds_its_rows_in_full_precision_and_null_as_nothing(tmp_path: Path) -> None:
+def test_a_batch_has_full_precision_and_null_as_nothing(tmp_path: Path) -> None:
     batch = written(tmp_path)
     assert batch.path.read_bytes() == (
         b"timestamp,price,market_cap,volume_24h,price_change_24h\n"
@@ -213,7 +213,7 @@ while True:
 """
 
 
-def test_a_killed_writer_leaves_whole_batches_and_what_the_sweep_removes(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
     library = str(Path(__file__).resolve().parents[2] / "lib")
     for delay in (0.0, 0.003, 0.007, 0.012):
         landing = tmp_path / str(delay)
@@ -252,14 +252,14 @@ def test_the_sweep_spares_what_is_young_and_what_is_whole(tmp_path: Path) -> Non
     assert names(tmp_path) == sorted([path.name, path.name + ".json", "notes.json"])
 
 
-def test_after_a_leftover_sidecar_of_other_rows_the_batch_still_lands(tmp_path: Path) -> None:
+def test_a_batch_lands_beside_a_leftover_sidecar(tmp_path: Path) -> None:
     (tmp_path / (NAME + ".json")).write_text("{}")
     batch = written(tmp_path)
     assert batch.path.name == "bitcoin_prices_20260101_000000_2.csv"
     assert [path for path, _ in known_batches(tmp_path)] == [batch.path]
 
 
-def test_a_run_killed_between_its_two_links_is_taken_up_by_the_next(tmp_path: Path) -> None:
+def test_a_run_killed_between_two_links_is_taken_up(tmp_path: Path) -> None:
     path = written(tmp_path).path
     path.unlink()
     again = written(tmp_path, fetched_at=NOW_MS + 5)

@@ -78,7 +78,7 @@ def test_moved_points_stand_where_an_exchange_has_these_prices(tmp_path: Path) -
     assert apart("keep") > 0.02
 
 
-def test_refused_points_stay_in_the_batch_as_text_that_ingest_refuses(tmp_path: Path) -> None:
+def test_refused_points_stay_as_text_for_ingest_to_refuse(tmp_path: Path) -> None:
     rows = source_rows()
     result = imported(recording(COINGECKO), tmp_path, auto=True, daily_switch="refuse")
     early = sum(stamp < SWITCH_MS for stamp, _ in rows)

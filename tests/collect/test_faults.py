@@ -112,7 +112,7 @@ def test_a_look_that_failed_is_made_again_and_lands_once(
 
 
 @pytest.mark.parametrize(("rule", "words"), WHOLE.values(), ids=WHOLE.keys())
-def test_a_backfill_that_failed_in_the_middle_lands_each_point_once(
+def test_a_failed_backfill_lands_each_point_once(
     market: Market,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +172,7 @@ def test_bad_points_are_left_out_and_never_stop_the_good_ones(
         check_nothing_tells_the_key(desk, done.stderr, done.stdout)
 
 
-def test_an_hour_whose_point_was_refused_is_not_taken_for_empty_and_asked_for_again(
+def test_an_hour_of_a_refused_point_is_asked_for_again(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt = {"endpoint": "*/range", "requests": 1, "points": [5, 40], "price": 0}
@@ -193,7 +193,7 @@ def test_an_hour_whose_point_was_refused_is_not_taken_for_empty_and_asked_for_ag
         assert json.loads(third.stdout)["points"] == 0
 
 
-def test_a_price_that_jumps_is_refused_and_the_true_one_taken_later(
+def test_a_price_that_jumps_is_refused_the_true_one_taken(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt = {"endpoint": "/simple/price", "requests": 2, "price": 1e9}
@@ -208,7 +208,7 @@ def test_a_price_that_jumps_is_refused_and_the_true_one_taken_later(
         assert "10 times apart" in note["reason"]
 
 
-def test_a_redirect_to_another_host_is_not_followed_and_gets_no_key(
+def test_a_redirect_to_another_host_gets_no_key(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Simulator(market) as elsewhere:
@@ -227,7 +227,7 @@ def test_a_redirect_to_another_host_is_not_followed_and_gets_no_key(
 
 
 @pytest.mark.parametrize("way", ["plain", "in a price", "in the content type", "in an error"])
-def test_a_source_that_repeats_the_key_does_not_bring_it_into_a_file(
+def test_a_key_that_the_source_repeats_gets_into_no_file(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     rule = {
@@ -249,7 +249,7 @@ def test_a_source_that_repeats_the_key_does_not_bring_it_into_a_file(
         assert desk.holding(CANARY[:12]) == []
 
 
-def test_a_price_from_the_future_is_refused_and_the_true_one_taken_later(
+def test_a_future_price_is_refused_and_the_true_one_taken(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The data is two hours ahead of the server's own clock: wrong, whatever this machine's says.

@@ -43,7 +43,7 @@ def taken(folder: Path, text: str, **options: Any) -> list[list[str]]:
 # Real files
 
 
-def test_hourly_bars_stamped_with_their_start_move_to_their_close(tmp_path: Path) -> None:
+def test_bars_stamped_with_their_start_move_to_their_close(tmp_path: Path) -> None:
     file = recording(COINBASE)
     result = imported(file, tmp_path, auto=True, stamp="open", bar="1h")
     source = pd.read_csv(file, dtype=str)
@@ -64,7 +64,7 @@ def test_a_bars_own_volume_is_not_a_rolling_one(tmp_path: Path) -> None:
     assert header == ["timestamp", "price"]
 
 
-def test_coingeckos_history_keeps_cap_and_volume_to_the_last_digit(tmp_path: Path) -> None:
+def test_coingeckos_history_keeps_every_digit(tmp_path: Path) -> None:
     file = recording(COINGECKO)
     result = imported(file, tmp_path, auto=True, daily_switch="keep")
     with gzip.open(file, "rt", encoding="utf-8") as stream:
@@ -153,7 +153,7 @@ def test_units_agree_and_a_shift_is_exactly_a_bar(
         ("1500000000", "ms", "1970-01-18T08:40:00Z"),
     ],
 )
-def test_what_cannot_be_read_lands_as_its_text_for_ingest_to_refuse(
+def test_what_cannot_be_read_lands_as_text_for_ingest(
     tmp_path: Path, text: str, unit: Any, landed: str
 ) -> None:
     assert taken(tmp_path, f"time,price\n{text},5.5\n", unit=unit) == [[landed, "5.5"]]

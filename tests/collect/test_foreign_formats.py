@@ -69,9 +69,7 @@ def at(text: str) -> str:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_binance_klines_without_a_header_have_their_closes_at_their_ends(
-    tmp_path: Path, packed: bool
-) -> None:
+def test_binance_klines_have_their_closes_at_their_ends(tmp_path: Path, packed: bool) -> None:
     text = (BINANCE_MS + BINANCE_US).encode()
     rows = moved(tmp_path, gzip.compress(text) if packed else text)
     # Milliseconds in 2024, microseconds in 2025, one file.
@@ -84,9 +82,7 @@ def test_binance_klines_without_a_header_have_their_closes_at_their_ends(
 
 
 @pytest.mark.parametrize("text", [BINANCE_MS, BINANCE_US])
-def test_what_a_kline_is_taken_for_is_shown_before_and_stated_after(
-    tmp_path: Path, text: str
-) -> None:
+def test_what_a_kline_is_taken_for_is_shown_and_stated(tmp_path: Path, text: str) -> None:
     file = tmp_path / "BTCUSDT-1h.csv"
     file.write_text(text)
     reading = read_options(file, auto=True, stamp="open")
@@ -101,7 +97,7 @@ def test_what_a_kline_is_taken_for_is_shown_before_and_stated_after(
     assert sidecar.request["columns"] == {"timestamp": "open_time", "price": "close"}
 
 
-def test_stamps_of_a_known_file_are_taken_as_they_are_unless_told_and_that_is_said(
+def test_stamps_of_a_known_file_stay_unless_told_otherwise(
     tmp_path: Path,
 ) -> None:
     assert taken(tmp_path, BINANCE_MS)[0] == (at("2024-12-31T22:00Z"), "93576.01")
@@ -143,7 +139,7 @@ def test_a_file_without_a_header_has_numbered_columns(tmp_path: Path) -> None:
 # CryptoDataDownload
 
 
-def test_bars_of_cryptodatadownload_newest_first_seconds_and_milliseconds_mixed(
+def test_cryptodatadownload_bars_with_mixed_units_are_read(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "Coinbase_BTCUSD_1h.csv"
@@ -222,7 +218,7 @@ def test_a_number_lands_as_digits_and_a_point_or_as_its_text(
         (["", "n/a"], (".", False)),
     ],
 )
-def test_the_mark_before_the_fraction_is_guessed_only_from_what_shows_it(
+def test_the_decimal_mark_is_guessed_only_from_what_shows_it(
     texts: list[str], guess: tuple[str, bool]
 ) -> None:
     assert guessed_decimal(texts) == guess

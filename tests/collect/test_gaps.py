@@ -54,7 +54,7 @@ slots = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(
 
 
 @given(st.lists(slots, max_size=5), many, st.lists(slots, max_size=4), st.integers(0, 200))
-def test_every_missing_slot_is_in_one_gap_in_the_state_that_a_plain_loop_gives(
+def test_gaps_are_those_of_a_plain_loop(
     present: list[Span], settled: list[Span], had: list[Span], reach: int
 ) -> None:
     expected = Span(0, 200)

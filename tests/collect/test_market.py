@@ -39,7 +39,7 @@ def test_a_price_holds_from_the_minutes_beginning_to_its_end(moment: int) -> Non
     assert begin == inside == end
 
 
-def test_the_series_is_pinned_so_that_a_later_version_goes_on_where_this_one_stopped() -> None:
+def test_the_series_is_pinned_for_later_versions() -> None:
     stamps = [MARKET_START_MS, 1_700_000_000_000, TODAY_MS]
     assert Market(7).price(stamps) == pytest.approx(
         [40_000.0, 43753.501013, 46739.626812], rel=1e-9

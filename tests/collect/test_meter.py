@@ -63,7 +63,7 @@ def test_no_minute_sees_more_calls_than_the_limit(limit: int, asked: list[int]) 
         assert later - first > MINUTE_MS
 
 
-def test_a_full_bucket_lets_its_calls_go_at_once_and_the_next_when_a_token_is_back() -> None:
+def test_a_full_bucket_lets_its_calls_go_and_then_waits() -> None:
     uses: list[int] = []
     moments = []
     for _ in range(7):
@@ -108,12 +108,12 @@ def test_a_year_of_months_is_kept() -> None:
     assert max(months) == "2028-06"
 
 
-def test_the_warnings_begin_at_four_fifths_and_come_once_a_percent() -> None:
+def test_the_warnings_come_once_a_percent_from_four_fifths() -> None:
     warned = [n for n in range(1, 10_001) if worth_a_warning(n, 10_000)]
     assert warned == list(range(8_000, 10_001, 100))
 
 
-def test_a_budget_is_warned_of_then_refused_and_begins_anew_with_the_month(tmp_path: Path) -> None:
+def test_a_budget_warns_then_refuses_until_the_next_month(tmp_path: Path) -> None:
     file, told = tmp_path / "calls.json", Told()
     now_ms = NOW_MS
 
@@ -204,7 +204,7 @@ def test_processes_and_threads_at_once_count_every_call(tmp_path: Path) -> None:
     assert sum(spent(file).values()) == 120
 
 
-def test_a_killed_run_leaves_a_whole_count_no_lock_and_nothing_that_stays(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_a_whole_count_and_no_lock(tmp_path: Path) -> None:
     file = tmp_path / "calls.json"
     with taker(file, "100000", "aloud") as running:
         assert running.stdout is not None
@@ -239,7 +239,7 @@ def test_a_killed_run_leaves_a_whole_count_no_lock_and_nothing_that_stays(tmp_pa
         ({"calls_per_minute": 0, "monthly_credits": 0, "plan": "demo"}, False, Limits(None, None)),
     ],
 )
-def test_the_limits_are_the_plans_unless_set_and_none_for_a_local_host(
+def test_the_limits_are_the_plans_and_none_for_a_local_host(
     settings: dict[str, Any], local: bool, expected: Limits
 ) -> None:
     assert limits_of(Source(mode="coingecko", **settings), local=local) == expected
@@ -264,7 +264,7 @@ def metered(url: str, file: Path, limits: Limits, waits: Waits, **more: Any) -> 
     )
 
 
-def test_the_client_waits_for_its_own_bucket_says_so_and_spares_the_deadline(
+def test_the_client_waits_for_its_bucket_and_says_so(
     simulator: Simulator, tmp_path: Path, waits: Waits
 ) -> None:
     told = Told()
@@ -292,9 +292,7 @@ def test_two_clients_of_one_workspace_share_the_bucket(
     assert waits.slept == [61.0]
 
 
-def test_a_credit_is_spent_by_an_answer_with_status_200_and_by_nothing_else(
-    tmp_path: Path, waits: Waits
-) -> None:
+def test_only_an_answer_with_status_200_spends_a_credit(tmp_path: Path, waits: Waits) -> None:
     faults = [
         b"",
         http("500 Internal Server Error"),
@@ -371,7 +369,7 @@ def test_the_settings_make_the_meter_and_a_simulator_has_none(
     ],
     ids=["429", "503", "redirect", "no JSON", "401"],
 )
-def test_a_server_that_repeats_the_key_does_not_bring_it_into_message_or_wait(
+def test_a_repeated_key_is_in_no_message_and_no_wait(
     refusal: Callable[[bytes], bytes], waits: Waits
 ) -> None:
     key, told = "CG-CANARYxyz0123456789", Told()

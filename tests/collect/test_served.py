@@ -27,7 +27,7 @@ def test_what_is_noted_adds_up_for_its_origin_alone(tmp_path: Path) -> None:
     assert read_served(tmp_path, Origin("coingecko", "bitcoin", "usd")).spans == ()
 
 
-def test_an_hour_with_a_point_is_settled_only_while_the_point_is_there(tmp_path: Path) -> None:
+def test_an_hour_is_settled_only_while_its_point_is_there(tmp_path: Path) -> None:
     note_served(tmp_path, ORIGIN, spans=[hours(0, 8)], filled=[hours(1, 3)])
     found = read_served(tmp_path, ORIGIN)
     assert found.settled([hours(1, 3)]) == [hours(0, 8)]

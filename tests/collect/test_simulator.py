@@ -59,7 +59,7 @@ def test_ping(simulator: Simulator) -> None:
     assert get(simulator, "/ping").json() == {"gecko_says": "(V3) To the Moon!"}
 
 
-def test_a_live_price_is_in_whole_units_unless_precision_is_asked(
+def test_a_live_price_is_whole_unless_precision_is_asked(
     simulator: Simulator, market: Market
 ) -> None:
     price = market.price([NODE_MS])[0]
@@ -71,7 +71,7 @@ def test_a_live_price_is_in_whole_units_unless_precision_is_asked(
     assert two == {"bitcoin": {"usd": round(price, 2)}}
 
 
-def test_a_live_price_has_the_fields_that_were_asked_and_its_own_time(simulator: Simulator) -> None:
+def test_a_live_price_has_the_fields_that_were_asked(simulator: Simulator) -> None:
     more = "&include_24hr_change=true&include_last_updated_at=true"
     fields = get(simulator, f"/simple/price?{FULL}{more}").json()["bitcoin"]
     assert list(fields) == [
@@ -174,7 +174,7 @@ def test_a_month_is_hourly_off_the_grid_with_holes_and_doubles() -> None:
     assert most == pytest.approx(1200, rel=0.1)
 
 
-def test_a_year_is_daily_at_midnight_with_the_newest_price_behind(simulator: Simulator) -> None:
+def test_a_year_is_daily_and_ends_with_the_newest_price(simulator: Simulator) -> None:
     times = [t for t, _ in chart(simulator, 365)["prices"]]
     assert len(times) == 366
     assert all(t % DAY_MS == 0 for t in times[:-1])
@@ -211,7 +211,7 @@ def test_the_length_of_a_range_decides_how_fine_it_is(
     assert max(times) <= end
 
 
-def test_only_a_range_that_touches_now_ends_with_the_newest_price(simulator: Simulator) -> None:
+def test_only_a_range_up_to_now_ends_with_the_newest_price(simulator: Simulator) -> None:
     touching = between(simulator, NOW_MS - 5 * DAY_MS, NOW_MS)["prices"]
     past = between(simulator, NOW_MS - 5 * DAY_MS, NOW_MS - HOUR_MS)["prices"]
     assert touching[-1][0] == NODE_MS
@@ -238,7 +238,7 @@ def test_free_plans_refuse_more_than_a_year_as_a_whole(simulator: Simulator, day
     assert status["error_message"].endswith("/pricing. ")
 
 
-def test_a_range_from_before_the_last_year_is_refused_even_when_most_of_it_is_allowed(
+def test_a_range_that_begins_before_the_last_year_is_refused(
     simulator: Simulator,
 ) -> None:
     refused = between(simulator, NOW_MS - 366 * DAY_MS, NOW_MS)
@@ -284,7 +284,7 @@ def test_who_does_not_say_who_he_is_gets_no_service(simulator: Simulator) -> Non
         connection.close()
 
 
-def test_every_answer_says_that_it_is_simulated_and_of_which_seed(simulator: Simulator) -> None:
+def test_every_answer_names_the_simulator_and_its_seed(simulator: Simulator) -> None:
     for path in ("/ping", "/simple/price", "/nonsense"):
         assert get(simulator, path).headers["X-Bitstorm-Simulated"] == "7"
     assert "max-age=30" in get(simulator, "/ping").headers["Cache-Control"]

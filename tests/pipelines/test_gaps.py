@@ -100,7 +100,7 @@ def empty_hour() -> int:
     return next(n for n in range(2, 235) if hour(n) // HOUR_MS not in hours)
 
 
-def test_an_hour_that_the_source_has_nothing_for_is_confirmed_and_never_asked_again(
+def test_an_empty_hour_is_confirmed_and_not_asked_for_again(
     served: tuple[Context, Simulator],
 ) -> None:
     context, simulator = served
@@ -116,7 +116,7 @@ def test_an_hour_that_the_source_has_nothing_for_is_confirmed_and_never_asked_ag
     assert "confirmed empty" in "\n".join(gaps_lines(find_gaps(context, clock=clock)))
 
 
-def test_hours_of_the_data_set_are_not_asked_for_though_their_batches_are_gone(
+def test_stored_hours_are_not_asked_for_without_their_batches(
     served: tuple[Context, Simulator],
 ) -> None:
     context, _ = served
@@ -130,7 +130,7 @@ def test_hours_of_the_data_set_are_not_asked_for_though_their_batches_are_gone(
     assert landed(context) == wanted
 
 
-def test_a_batch_that_is_lost_before_it_is_ingested_is_asked_for_again(
+def test_a_batch_lost_before_its_ingest_is_asked_for_again(
     served: tuple[Context, Simulator],
 ) -> None:
     context, _ = served
@@ -147,7 +147,7 @@ def test_a_batch_that_is_lost_before_it_is_ingested_is_asked_for_again(
     assert (landing / ".served.json").exists()
 
 
-def test_batches_that_were_ingested_and_removed_are_not_asked_for_again(
+def test_ingested_and_removed_batches_are_not_asked_for(
     served: tuple[Context, Simulator],
 ) -> None:
     context, simulator = served
@@ -163,7 +163,7 @@ def test_batches_that_were_ingested_and_removed_are_not_asked_for_again(
     assert ranges(simulator) == 0
 
 
-def test_what_a_batch_had_and_the_data_set_has_not_is_neither_empty_nor_asked_for(
+def test_what_only_a_batch_had_is_not_empty_nor_asked_for(
     served: tuple[Context, Simulator],
 ) -> None:
     context, _ = served

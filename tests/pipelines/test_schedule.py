@@ -152,7 +152,7 @@ def landed(workspace: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_looks_are_on_the_clock_and_a_signal_ends_them_with_exit_code_0(
+def test_the_looks_are_on_the_clock_until_a_signal(
     market: Market, tmp_path: Path, number: int
 ) -> None:
     workspace = tmp_path / "w"
@@ -175,9 +175,7 @@ def test_the_looks_are_on_the_clock_and_a_signal_ends_them_with_exit_code_0(
     assert len({int(asked) for asked in simulator.asked[1:]}) == len(simulator.asked) - 1
 
 
-def test_a_slow_source_is_not_asked_twice_at_once_and_missed_looks_are_made_up_once(
-    market: Market, tmp_path: Path
-) -> None:
+def test_missed_looks_of_a_slow_source_are_made_up_once(market: Market, tmp_path: Path) -> None:
     with (
         Watched(market, seconds=1.4) as simulator,
         collector(tmp_path / "w", simulator.base_url, "--every", "1s") as process,
@@ -189,7 +187,7 @@ def test_a_slow_source_is_not_asked_twice_at_once_and_missed_looks_are_made_up_o
         assert 1.4 <= after - before < 3.5  # at once after the slow one, not two more in a row
 
 
-def test_a_request_under_way_is_broken_off_by_the_signal_and_leaves_nothing(
+def test_a_signal_breaks_off_a_request_and_nothing_is_left(
     tmp_path: Path,
 ) -> None:
     asked: list[int] = []
@@ -224,9 +222,7 @@ def test_a_write_in_progress_is_finished_after_the_signal(market: Market, tmp_pa
     assert landed(workspace) == [NOW_MS // 60_000 * 60_000]
 
 
-def test_an_outage_is_told_line_by_line_and_the_looks_go_on_after_it(
-    market: Market, tmp_path: Path
-) -> None:
+def test_an_outage_is_told_and_the_looks_go_on_after_it(market: Market, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -285,7 +281,7 @@ def test_a_step_that_is_none_is_bad_usage(every: str, words: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("shift", [-3_600, 86_400])
-def test_a_clock_that_is_moved_stops_no_looks_and_makes_no_burst_of_them(
+def test_a_moved_clock_stops_no_looks_and_makes_no_burst(
     market: Market, tmp_path: Path, shift: int
 ) -> None:
     workspace, file = tmp_path / "w", tmp_path / "shift"
