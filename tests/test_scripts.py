@@ -29,6 +29,7 @@ if [ "\\$1 \\$2" = '-m pytest' ]; then
 fi
 case "\\$*" in
     '-I -m pip '*) exit 1 ;;
+    *class_archive.py) echo 'class archive' >>"\\$CALLS"; exit "\\${ARCHIVE_FAILS:-0}" ;;
     *'requires("torch")'*) exec echo 'sympy>=1' ;;
 esac
 exec '$PYTHON' "\\$@"
@@ -184,6 +185,23 @@ def test_a_second_setup_does_nothing_and_takes_less_than_a_second(tree: Tree) ->
     assert tree.calls.read_text() == before
     assert "nothing to do" in done.stderr
     assert set_up(tree, "--quiet").stderr == ""
+
+
+def test_an_installation_makes_the_class_archive_anew(tree: Tree) -> None:
+    set_up(tree)
+    old = tree.root / ".venv" / "spark-4.0.0-java-17.0.1.jsa"
+    old.touch()
+    set_up(tree)
+    assert tree.count("class archive") == 1 and old.exists()
+    (tree.root / "requirements.txt").write_text("one==2\n")
+    set_up(tree)
+    assert tree.count("class archive") == 2 and not old.exists()
+
+
+def test_setup_goes_on_without_a_class_archive(tree: Tree) -> None:
+    done = set_up(tree, ARCHIVE_FAILS="1")
+    assert done.stderr.splitlines()[-2] == "setup: going on without them"
+    assert "nothing to do" in set_up(tree).stderr
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements.in", "pyproject.toml"])

@@ -147,26 +147,29 @@ def _examine(home: Path, source: str) -> Candidate:
         return Candidate(home, source, None, "has no bin/java")
     if not os.access(java, os.X_OK):
         return Candidate(home, source, None, "has a bin/java that may not be run")
-    major = _major_of_release(home)
+    major = _major(version(home))
     if major is None:
         # -version answers `openjdk version "17.0.9" 2023-10-17`.
-        major = _major(re.search(r'\bversion "([^"]+)"', _ask(java)))
+        told = re.search(r'\bversion "([^"]+)"', _ask(java))
+        major = _major(told[1] if told else None)
     if major is None:
         return Candidate(home, source, None, "has a bin/java that does not work")
     return Candidate(home, source, major, None if major in SUPPORTED else f"is Java {major}")
 
 
-def _major_of_release(home: Path) -> int | None:
+def version(home: Path) -> str | None:
+    """What a home's `release` file says of its version (`17.0.9`), None without that."""
     try:
         text = (home / "release").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return _major(re.search(r'^JAVA_VERSION="?([^"\n]+)', text, re.MULTILINE))
+    found = re.search(r'^JAVA_VERSION="?([^"\n]+)', text, re.MULTILINE)
+    return found[1] if found else None
 
 
-def _major(found: re.Match[str] | None) -> int | None:
+def _major(version: str | None) -> int | None:
     """17 of `17.0.9`, 21 of `21-ea`, 8 of `1.8.0_392`."""
-    number = re.match(r"(?:1\.(?=\d))?(\d+)", found[1]) if found else None
+    number = re.match(r"(?:1\.(?=\d))?(\d+)", version or "")
     return int(number[1]) if number else None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,17 @@ PREFERRED = {
     "spark.sql.ui.retainedExecutions": "10",
 }
 
+# Java compiles hot methods a second time, which pays only in work that lasts. A year of hours is
+# done before; five million minutes are not.
+_SMALL = ("-XX:TieredStopAtLevel=1",)
+# A collector that trades throughput for short pauses is of no use here. The serial one starts no
+# threads of its own.
+_COLLECTOR = {True: "-XX:+UseSerialGC", False: "-XX:+UseParallelGC"}
+# A JVM that writes a class archive takes its time to end.
+_END_SECONDS = 300
+# Java logs to standard output, which is a command's own.
+_LOGGING = ("-Xlog:disable", "-Xlog:all=warning:stderr")
+
 
 def under_spark_submit() -> bool:
     """Whether a launcher has already started the JVM for this process."""
@@ -64,12 +76,18 @@ def spark_session(
     spark: Spark,
     log: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    small: bool = False,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[SparkSession]:
     """A session in UTC for the block; stopped after it, unless it was already there.
 
     Outside spark-submit the JVM is started with `spark.master`, `spark.driver_memory` and
     `spark.conf`, and its standard error goes to `log`. Under spark-submit the launcher's master
-    and settings stand. Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on, and
+    and settings stand. `small` starts a local JVM that is warm soon but never as fast as another.
+    `meanwhile` is called in a thread while the JVM starts, to import what comes next; what it
+    raises is left to the import that needs it.
+
+    Raises EnvironmentProblem when there is no Java that Spark 4.0 runs on, and
     SparkFailure where a job in the block fails.
     """
     from py4j.protocol import Py4JError
@@ -85,16 +103,15 @@ def spark_session(
 
     launched = under_spark_submit()
     if not launched:
-        _prepare_environment(os.environ if environ is None else environ, master=spark.master)
+        home = _prepare_environment(os.environ if environ is None else environ, master=spark.master)
     else:
         # What the launcher has set is known to its JVM alone; without one SparkConf is empty.
         SparkContext._ensure_initialized()
     conf = SparkConf()
     wanted: dict[str, str] = {**PREFERRED, **{k: _text(v) for k, v in spark.conf.items()}}
     if not launched:
-        wanted.update(
-            {k: v for k, v in _local(spark.master, os.environ).items() if k not in wanted}
-        )
+        if spark.master.startswith("local"):
+            wanted = {**_local(home, os.environ, small=small), **wanted}
         wanted["spark.driver.memory"] = spark.driver_memory
         wanted["spark.master"] = spark.master
     for key, value in wanted.items():
@@ -106,7 +123,7 @@ def spark_session(
         conf.setAppName(app_name)
     elsewhere = nullcontext() if launched or log is None else native_stderr_to(log)
     try:
-        with elsewhere:
+        with elsewhere, _done_meanwhile(meanwhile):
             session = SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkRuntimeError, Py4JError, OSError) as error:
         where = f"; its own words are in {log}" if log is not None and not launched else ""
@@ -141,19 +158,53 @@ def _cause(error: Exception) -> str:
     return text.strip().splitlines()[0]
 
 
-def _local(master: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """On one machine a shuffle needs a few partitions, not the 200 that suit a cluster; and a batch
-    job has no use for a collector of garbage that keeps pauses short instead of work."""
-    if not master.startswith("local"):
-        return {}
-    wanted = {"spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1)))}
+def _local(home: Path, environ: Mapping[str, str], *, small: bool) -> dict[str, str]:
+    """On one machine a shuffle needs a few partitions, not the 200 that suit a cluster."""
+    options = [*_LOGGING, *(_SMALL if small else ())]
     if not any("GC" in environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")):
         # Beside another collector, Java would not start.
-        wanted["spark.driver.extraJavaOptions"] = "-XX:+UseParallelGC"
-    return wanted
+        options.append(_COLLECTOR[small])
+    options += [f'"-XX:SharedArchiveFile={archive}"' for archive in class_archives(home)[:1]]
+    return {
+        "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
+        "spark.driver.extraJavaOptions": " ".join(options),
+    }
 
 
-def _prepare_environment(environ: Mapping[str, str], *, master: str) -> None:
+def class_archives(home: Path) -> list[Path]:
+    """Archives of Spark's classes as this Java loads them quickest. `scripts/setup` makes one in
+    the environment; there need not be any.
+
+    Java leaves alone what another Java or other jars have made, but crashes on an archive that is
+    cut short: so its name ends with its size.
+    """
+    found = sorted(Path(sys.prefix).glob(f"{archive_name(home)}-*.jsa"))
+    return [path for path in found if path.stem.endswith(f"-{path.stat().st_size}")]
+
+
+def archive_name(home: Path) -> str:
+    """What the name of a class archive begins with."""
+    import pyspark
+
+    return f"spark-{pyspark.__version__}-java-{java.version(home)}"
+
+
+@contextmanager
+def _done_meanwhile(work: Callable[[], object] | None) -> Iterator[None]:
+    def quietly() -> None:
+        with suppress(Exception):
+            if work is not None:
+                work()
+
+    thread = threading.Thread(target=quietly, name="bitstorm-import")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _prepare_environment(environ: Mapping[str, str], *, master: str) -> Path:
     project = java.project_root()
     home = java.find_java_home(environ, project=project)
     if home is None:
@@ -162,6 +213,7 @@ def _prepare_environment(environ: Mapping[str, str], *, master: str) -> None:
     if master.startswith("local"):
         # Workers would else take the system's python3, which has none of the packages.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return home
 
 
 def _stop(session: SparkSession, *, with_jvm: bool) -> None:
@@ -193,7 +245,7 @@ def _stop_jvm() -> None:
     process = getattr(gateway, "proc", None)
     if process is not None:
         process.stdin.close()
-        process.wait(timeout=30)
+        process.wait(timeout=_END_SECONDS)
     SparkContext._gateway = None
     SparkContext._jvm = None
 

@@ -29,7 +29,6 @@ SETTINGS = Spark(
         "spark.default.parallelism": 2,
         # Plans are compiled for their first run; few tests have a second.
         "spark.sql.codegen.cache.maxEntries": 1000,
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     },
 )
 
@@ -62,7 +61,7 @@ def shared_session(config: pytest.Config) -> SparkSession:
     if _shared not in config.stash:
         stack = ExitStack()
         config.stash[_shared] = stack.enter_context(
-            session.spark_session(app_name="tests", spark=SETTINGS, log=_log(config))
+            session.spark_session(app_name="tests", spark=SETTINGS, log=_log(config), small=True)
         )
         config.add_cleanup(stack.close)
     return config.stash[_shared]

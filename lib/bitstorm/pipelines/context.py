@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm.config import Settings
 from bitstorm.console import Console
+from bitstorm.errors import SnapshotDamaged
 from bitstorm.quiet import native_stderr_to
 from bitstorm.session import spark_session
 from bitstorm.sidecar import Origin
+from bitstorm.store import manifest
 from bitstorm.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# Up to here Java's second compiler costs more than it saves.
+SMALL_ROWS = 200_000
+SMALL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -27,20 +35,36 @@ class Context:
     console: Console = field(default_factory=Console)
     snapshot: str | None = None
 
-    def spark(self, name: str) -> AbstractContextManager[SparkSession]:
-        """A session for a stage; a stage inside `run` gets the run's own."""
+    def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
+        """A session for a stage; a stage inside `run` gets the run's own. What the stage imports,
+        TensorFlow included where it is named, is loaded while the JVM starts."""
+
+        def load() -> None:
+            import_module("bitstorm.store.petastorm_io")
+            if tensorflow:
+                _import_tensorflow()
+
         return spark_session(
-            app_name=f"bitstorm {name}", spark=self.settings.spark, log=self.jvm_log
+            app_name=f"bitstorm {name}",
+            spark=self.settings.spark,
+            log=self.jvm_log,
+            small=self._is_small(),
+            meanwhile=load,
         )
 
     def load_tensorflow(self) -> None:
         """Load it with its start-up notes (missing GPU drivers) in the log, not on the terminal."""
         with native_stderr_to(self.jvm_log):
-            import keras  # noqa: F401
-            import tensorflow as tf
+            _import_tensorflow()
 
-            # Devices are looked for, and talked about, at the first operation.
-            tf.constant(0)
+    def _is_small(self) -> bool:
+        """Whether what lies in the workspace is soon done: a year of hours is, of minutes not."""
+        with suppress(OSError, SnapshotDamaged):
+            waiting = sum(entry.stat().st_size for entry in os.scandir(self.workspace.landing))
+            numbers = manifest.sequences(self.workspace.prices)[-1:]
+            rows = sum(manifest.read(self.workspace.prices, n).rows for n in numbers)
+            return waiting <= SMALL_BYTES and rows <= SMALL_ROWS
+        return False
 
     @property
     def jvm_log(self) -> Path:
@@ -55,3 +79,11 @@ class Context:
             else source.mode
         )
         return Origin(label, source.coin, source.vs_currency)
+
+
+def _import_tensorflow() -> None:
+    import keras  # noqa: F401
+    import tensorflow as tf
+
+    # Devices are looked for, and talked about, at the first operation.
+    tf.constant(0)

@@ -10,7 +10,7 @@ from bitstorm.errors import Overtaken
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import Counted, sums
 from bitstorm.schema import LINEAGE, PRICES
-from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot
 from bitstorm.transform.merge import (
@@ -65,6 +65,8 @@ def publish_merged(
     """
     from pyspark.sql import functions as F
 
+    from bitstorm.store import petastorm_io
+
     workspace, months = context.workspace, counted.months
     with ExitStack() as stack:
         placed, won, lost = good, counted.won, counted.lost
@@ -106,6 +108,8 @@ def publish_merged(
 
 def write_rows(winners: DataFrame, draft: Draft, ranking: tuple[Provenance, ...]) -> None:
     """Prices and their lineage, from rows as `with_place` leaves them."""
+    from bitstorm.store import petastorm_io
+
     lineage = with_lineage(winners, ranking)
     petastorm_io.write_dataset(winners, draft.folder, PRICES, arranged=True)
     petastorm_io.write_partitioned(lineage, draft.lineage, LINEAGE, arranged=True)
@@ -120,6 +124,8 @@ def stored_rows(
     """The parent's rows of these months with their `rank` and `line`, and the ranking of their
     batches and the given ones together. Raises SnapshotDamaged before a row that is not what was
     written could be merged into anything."""
+    from bitstorm.store import petastorm_io
+
     wanted = set(months)
     snapshots.check_content(parent, months=wanted)
     sources = {
