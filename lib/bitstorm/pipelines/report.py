@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -16,14 +16,9 @@ from bitstorm.model import runs
 from bitstorm.pipelines.context import Context
 from bitstorm.report import dashboard, plots
 from bitstorm.report.summary import mark_of, summary_text, write_text
-from bitstorm.schema import indicator_table
-from bitstorm.store import petastorm_io, snapshots
-from bitstorm.transform.resample import thinned
+from bitstorm.store import snapshots
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-# More points than a picture has pixels cannot be seen, and need not leave Spark.
+# More points than a picture has pixels cannot be seen.
 MOST_POINTS = 5_000
 
 
@@ -45,8 +40,7 @@ def report(context: Context) -> Report:
         hint="run `bitstorm indicators` first",
     )
     windows: list[int] = snapshot.manifest.details["windows"]
-    with context.spark("report") as spark:
-        prices = _prices(spark, snapshot, windows)
+    prices = _prices(snapshot, windows)
     forecast = pd.read_csv(folder / "forecast.csv")
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
@@ -77,10 +71,9 @@ def report(context: Context) -> Report:
     return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
 
 
-def _prices(
-    spark: SparkSession, snapshot: snapshots.Snapshot, windows: Sequence[int]
-) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, the newest among them."""
+def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
+    """At most MOST_POINTS points of the grid, evenly spaced, the newest among them; one file in
+    memory at a time."""
     wanted = [
         "timestamp",
         "price",
@@ -91,11 +84,14 @@ def _prices(
         "drawdown",
     ]
     step_ms = duration_ms(snapshot.manifest.details["frequency"])
-    rows = petastorm_io.read_spark(spark, snapshot, indicator_table(windows)).select(*wanted)
     last = snapshot.manifest.last_ms
     assert last is not None  # an empty snapshot is never published
     every = -(-snapshot.manifest.rows // MOST_POINTS)
-    return thinned(rows, step_ms=step_ms, every=every, last_ms=last).toPandas()
+    kept = []
+    for rows in snapshots.frames(snapshot, wanted):
+        back = (last - rows["timestamp"]) // step_ms
+        kept.append(rows[back % every == 0])
+    return pd.concat(kept, ignore_index=True).sort_values("timestamp", ignore_index=True)
 
 
 def _thin(forecast: pd.DataFrame) -> pd.DataFrame:
