@@ -33,7 +33,6 @@ FENCES = {
     "matplotlib": ("report",),
     "plotly": ("report",),
     "click": ("cli",),
-    "apscheduler": ("pipelines/schedule",),
 }
 HEAVY = (
     "pyspark",

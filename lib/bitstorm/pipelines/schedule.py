@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
 
 from bitstorm.collect.live import Collected
 from bitstorm.errors import (
@@ -30,10 +27,7 @@ from bitstorm.pipelines.context import Context
 FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, WorkspaceBound)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_JOB = "collect"
-_WATCH_SECONDS = 0.25
-# Clocks are slewed all the time; a step is more than that.
-_STEP_SECONDS = 1.0
+_NAP_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             kept = replace(kept, runs=kept.runs + 1, failed=kept.failed + 1)
             after = iso(_next_step(now_ms(), every_ms))
             context.console.warn(f"{_one_line(error)}; the next look is at {after}")
-        except Exception as error:  # noqa: BLE001 - the scheduler would swallow it
+        except Exception as error:  # noqa: BLE001 - told once the signals are back
             failure = error
         else:
             kept = replace(
@@ -124,61 +118,26 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             context.console.say(_told(found))
 
     with stop.installed():
-        look()
-        if failure is None and not stop.requested:
-            _repeat(look, every_ms, until=lambda: stop.requested or failure is not None)
+        _repeat(look, every_ms, until=lambda: stop.requested or failure is not None)
     if failure is not None:
         raise failure
     return kept
 
 
 def _repeat(look: Callable[[], None], every_ms: int, *, until: Callable[[], bool]) -> None:
-    """Call `look` in this thread at every step of the clock until `until()` holds."""
-    from apscheduler.executors.debug import DebugExecutor
-    from apscheduler.schedulers.blocking import BlockingScheduler
-    from apscheduler.triggers.interval import IntervalTrigger
-
-    def trigger() -> Any:
-        return IntervalTrigger(
-            seconds=every_ms / SECOND_MS, start_date=datetime(1970, 1, 1, tzinfo=UTC), timezone=UTC
-        )
-
-    # The debug executor runs a look in the scheduler's own thread, which is the one that signals
-    # interrupt; with it looks can't overlap either.
-    scheduler = BlockingScheduler(timezone=UTC, executors={"default": DebugExecutor()})
-
-    def job() -> None:
-        look()
-        # The scheduler counts its next wait from before the look: without this it would wake up
-        # late by as long as the look took.
-        scheduler.wakeup()
-
-    scheduler.add_job(job, trigger(), id=_JOB, coalesce=True, misfire_grace_time=None)
-    ended = threading.Event()
-
-    def watch() -> None:
-        """Ends the scheduler, and tells it of steps of the clock: it waits by a clock that does
-        not see them (nor, on Linux, the time that a machine sleeps)."""
-        offset = time.time() - time.monotonic()
-        while not ended.wait(_WATCH_SECONDS):
-            if until() and scheduler.running:
-                scheduler.shutdown(wait=False)
-                return
-            step = time.time() - time.monotonic() - offset
-            if abs(step) > _STEP_SECONDS:
-                offset += step
-                if step < 0:
-                    scheduler.reschedule_job(_JOB, trigger=trigger())
-                else:
-                    scheduler.wakeup()
-
-    watcher = threading.Thread(target=watch, name="bitstorm-watch", daemon=True)
-    watcher.start()
-    try:
-        scheduler.start()
-    finally:
-        ended.set()
-        watcher.join()
+    """Call `look` now, and once in every step of the clock, until `until()` holds."""
+    taken: int | None = None
+    while not until():
+        moment = now_ms()
+        step = moment // every_ms
+        if taken is None or step > taken:
+            taken = step
+            look()
+            continue
+        # A clock that was set back must not stop the looks.
+        taken = step
+        # Short naps: the clock may be set, the machine may sleep, a signal may come.
+        time.sleep(min(_NAP_SECONDS, (_next_step(moment, every_ms) - moment) / SECOND_MS))
 
 
 def _next_step(moment_ms: int, every_ms: int) -> int:
