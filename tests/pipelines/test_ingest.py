@@ -13,10 +13,13 @@ import pytest
 from petastorm import make_batch_reader, make_reader
 
 from bitstorm.errors import WorkspaceBound
+from bitstorm.pipelines import judging
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.sidecar import Origin
 from bitstorm.store import snapshots
+from bitstorm.store.landing import staged, survey
+from bitstorm.transform.merge import ranked
 from bitstorm.utils import load_petastorm_batches_to_df
 from landed import HOUR, collected, context_of, drop
 
@@ -91,7 +94,63 @@ def test_bad_rows_are_kept_with_file_line_text_and_reason_and_good_ones_go_on(
     assert again.idle and again.snapshot == result.snapshot
 
 
-def test_line_numbers_are_exact_when_spark_reads_a_file_in_many_chunks(spark_session, tmp_path):
+ODD_LINES = {
+    "crlf.csv": b"\xef\xbb\xbftimestamp,price\r\n1609459200,1\r\n\r\n1609462800,2\r\n",
+    "cr.csv": b"price,timestamp\r1,1609459200\r  \r2,1609462800",
+    "unended.csv": b'timestamp,price\n1609459200,"1"\n1609462800,2',
+    "odd.csv": b"timestamp,price\n1609459200,1\x0b2\n1,\x1c2\n\x0c\n1,\xff\xfe\n"
+    + b"9" * 300
+    + b",\0\n",
+    "separators.csv": "timestamp,price\n1609459200,1\u2028\n1609459200,\u00e9\x85\n".encode(),
+    "packed.csv.gz": b"timestamp,price\n1609459200,1\n\n1609459200,x\n",
+    "header.csv": b"timestamp,price\n",
+}
+
+
+def test_lines_are_the_same_whether_cut_on_the_driver_or_by_spark(
+    spark_session, tmp_path, monkeypatch
+):
+    context = context_of(tmp_path)
+    for name, content in ODD_LINES.items():
+        drop(context.workspace.landing, name, content)
+    ready = survey(
+        context.workspace.landing, known={}, settle_seconds=0, now_ms=START + 10**12
+    ).ready
+    ranking = ranked(map(judging.provenance, ready))
+
+    def rows():
+        with staged(ready, tmp_path / "staged") as folder:
+            lines = judging.checked_lines(spark_session, context, ready, folder, ranking=ranking)
+            return [row.asDict() for row in lines.orderBy("rank", "line").collect()]
+
+    on_the_driver = rows()
+    monkeypatch.setattr(judging, "AT_HAND_BYTES", -1)
+    by_spark = rows()
+    assert on_the_driver == by_spark
+    names = dict(enumerate(b.name for source in ranking for b in ready if b.sha256 == source.batch))
+    texts: dict[str, list[tuple[int, str]]] = {}
+    for row in by_spark:
+        texts.setdefault(names[row["rank"]], []).append((row["line"], row["text"]))
+    assert texts == {
+        "crlf.csv": [(2, "1609459200,1"), (4, "1609462800,2")],
+        "cr.csv": [(2, "1,1609459200"), (4, "2,1609462800")],
+        "unended.csv": [(2, '1609459200,"1"'), (3, "1609462800,2")],
+        "odd.csv": [
+            (2, "1609459200,1\x0b2"),
+            (3, "1,\x1c2"),
+            (4, "\x0c"),
+            (5, "1,\ufffd\ufffd"),
+            (6, "9" * 300 + ",\0"),
+        ],
+        "separators.csv": [(2, "1609459200,1\u2028"), (3, "1609459200,\u00e9\x85")],
+        "packed.csv.gz": [(2, "1609459200,1"), (4, "1609459200,x")],
+    }
+
+
+def test_line_numbers_are_exact_when_spark_reads_a_file_in_many_chunks(
+    spark_session, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judging, "AT_HAND_BYTES", -1)
     spark_session.conf.set("spark.sql.files.maxPartitionBytes", "4096")
     spark_session.conf.set("spark.sql.files.openCostInBytes", "0")
     context = context_of(tmp_path)

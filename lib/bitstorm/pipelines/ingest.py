@@ -150,6 +150,8 @@ def _merge(
     parent: Snapshot | None,
     known: dict[str, dict[str, Any]],
 ) -> Ingested:
+    from pyspark.sql import functions as F
+
     with placed(to_judged(checked)) as rows:
         counted = count_by_rule(rows, ranking)
         refuse_to_go_on(counted, context.settings.ingest.rules)
@@ -161,7 +163,10 @@ def _merge(
         )
         if total.refused:
             facts = {batch.sha256: rejects.batch_facts(batch) for batch in ready}
-            keep_refused(context, checked, ranking=ranking, facts=facts)
+            # Batches without a refused row are not parsed again.
+            ranks = [n for n, source in enumerate(ranking) if counted.refused.get(source.batch)]
+            again = checked.where(F.col("rank").isin(ranks))
+            keep_refused(context, again, ranking=ranking, facts=facts)
         if parent is None and not counted.months:
             return total
         snapshot, tallies = publish_merged(

@@ -24,9 +24,11 @@ from bitstorm.transform.contract import (
 from bitstorm.transform.merge import Provenance, with_place
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
-
+# What goes through the driver at most.
+AT_HAND_BYTES = 8 << 20
 # Refused rows have no month; spread over so many, one batch of them alone is no single task.
 _SPREAD = 32
 _GOOD = "verdict is null or verdict < 0"
@@ -49,13 +51,22 @@ def checked_lines(
     ranking: Sequence[Provenance],
 ) -> DataFrame:
     """Every data line of the batches staged in `folder`, with its values and its `rule`; `rank`
-    is its batch's place in the ranking."""
+    is its batch's place in the ranking. The header is line 1.
+
+    Few lines are split here: to find files and count lines in Spark is most of what they cost.
+    What is in them only Spark judges.
+    """
+    from pyspark.sql import functions as F
+
     future_ms = int(context.settings.ingest.future_seconds * 1000)
-    lines, names = landing.read_lines(spark, folder)
-    by_name = {batch.staged_name: batch for batch in batches}
-    by_file = {number: by_name[name] for number, name in names.items()}
-    lines = _numbered(lines, by_file, ranking=ranking, future_ms=future_ms)
-    return checked(context, lines)
+    ranks = {source: rank for rank, source in enumerate(ranking)}
+    facts = {b.staged_name: (ranks[provenance(b)], *_facts(b, future_ms)) for b in batches}
+    at_hand = landing.lines_at_hand(batches, folder, at_most=AT_HAND_BYTES)
+    lines = (
+        _numbered(spark, folder, facts) if at_hand is None else _handed_over(spark, at_hand, facts)
+    )
+    header, blank = F.col("line") == 1, F.trim("text") == ""
+    return checked(context, lines.where(~header & ~blank))
 
 
 def checked(context: Context, lines: DataFrame) -> DataFrame:
@@ -94,12 +105,12 @@ def to_judged(checked: DataFrame) -> DataFrame:
     the rules the one that a row is refused for, negative where it is only to warn."""
     from pyspark.sql import functions as F
 
-    # One number instead of two texts: what is kept per row is what the next passes cost.
-    numbers = " ".join(f"{rule}={number}" for number, rule in enumerate(CSV_RULES, start=1))
-    number = F.str_to_map(F.lit(numbers), F.lit(" "), F.lit("="))
+    # One number instead of two texts: what is kept per row is what the next passes cost. (And no
+    # str_to_map: it makes a JVM load all of Unicode's title cases, a second of a small job.)
+    names = F.split(F.lit(" ".join(CSV_RULES)), " ")
 
     def place(name: str) -> Column:
-        return F.try_element_at(number, F.col(name)).cast("int")
+        return F.array_position(names, F.col(name)).cast("int")
 
     verdict = F.when(F.col("rule").isNotNull(), place("rule")).when(
         F.col("warning").isNotNull(), -place("warning")
@@ -195,49 +206,61 @@ def keep_refused(
     return rejects.keep_rows(context.workspace.rejects, explained, facts=facts)
 
 
-def _numbered(
-    lines: DataFrame,
-    by_file: Mapping[int, Batch],
-    *,
-    ranking: Sequence[Provenance],
-    future_ms: int,
+def _handed_over(
+    spark: SparkSession,
+    at_hand: Mapping[str, list[str]],
+    facts: Mapping[str, tuple[Any, ...]],
 ) -> DataFrame:
-    """Data lines with `line` (the header is line 1) and what is known of their batch.
+    """The lines by staged name, in Spark: `text`, `line` and BATCH_COLUMNS."""
+    import pyarrow as pa
+
+    texts = [text for lines in at_hand.values() for text in lines]
+    numbers = [number for lines in at_hand.values() for number in range(1, len(lines) + 1)]
+    same = _columns([facts[name] for name, lines in at_hand.items() for _ in lines])
+    columns = {"text": pa.array(texts, pa.string()), "line": pa.array(numbers, pa.int64()), **same}
+    return spark.createDataFrame(pa.table(columns))
+
+
+def _numbered(spark: SparkSession, folder: Path, facts: Mapping[str, tuple[Any, ...]]) -> DataFrame:
+    """The lines of the staged files: `text`, `line` and BATCH_COLUMNS.
 
     Spark reads a large file in chunks that know nothing of each other; how many lines lie in the
     chunks before is counted first, so each line's number is exact.
     """
+    import pyarrow as pa
     from pyspark.sql import functions as F
 
-    ranks = {source: rank for rank, source in enumerate(ranking)}
+    lines, names = landing.read_lines(spark, folder)
     chunks = (
         lines.groupBy("file", "block")
         .agg(F.min("ordinal").alias("first"), F.count("*").alias("lines"))
         .orderBy("file", "block")
         .collect()
     )
-    rows: list[tuple[Any, ...]] = []
+    zeros: list[int] = []
     before: dict[int, int] = {}
     for chunk in chunks:
         offset = before.get(chunk["file"], 0)
         before[chunk["file"]] = offset + chunk["lines"]
-        batch = by_file[chunk["file"]]
-        zero, rank = chunk["first"] - offset - 1, ranks[provenance(batch)]
-        rows.append((chunk["file"], chunk["block"], zero, rank, *_facts(batch, future_ms)))
-    places = ", ".join(f"at_{name} int" for name in CSV_COLUMNS)
-    facts = lines.sparkSession.createDataFrame(
-        rows,
-        "file bigint, block bigint, zero bigint, "
-        "rank int, width int, not_after_ms bigint, numeric boolean, "
-        f"{places}",
+        zeros.append(chunk["first"] - offset - 1)
+    places = zip(("file", "block"), zip(*chunks, strict=True), strict=False)
+    known = {name: pa.array(values, pa.int64()) for name, values in (*places, ("zero", zeros))}
+    same = _columns([facts[names[chunk["file"]]] for chunk in chunks])
+    table = spark.createDataFrame(pa.table({**known, **same}))
+    return lines.join(F.broadcast(table), ["file", "block"]).select(
+        "text", (F.col("ordinal") - F.col("zero")).alias("line"), *BATCH_COLUMNS
     )
-    blank = F.trim("text") == ""
-    return (
-        lines.join(F.broadcast(facts), ["file", "block"])
-        .withColumn("line", F.col("ordinal") - F.col("zero"))
-        .where((F.col("line") > 1) & ~blank)
-        .select("text", "line", *BATCH_COLUMNS)
-    )
+
+
+def _columns(facts: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:
+    """BATCH_COLUMNS from a tuple of `_facts` a row."""
+    import pyarrow as pa
+
+    kinds = {"not_after_ms": pa.int64(), "numeric": pa.bool_()}
+    return {
+        name: pa.array([row[n] for row in facts], kinds.get(name, pa.int32()))
+        for n, name in enumerate(BATCH_COLUMNS)
+    }
 
 
 def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:

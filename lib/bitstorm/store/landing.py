@@ -251,6 +251,26 @@ def staged(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def lines_at_hand(
+    batches: Sequence[Batch], folder: Path, *, at_most: int
+) -> dict[str, list[str]] | None:
+    """All lines of the staged batches by staged name, just as `read_lines` cuts them; None where
+    they have more than so many bytes together, unpacked."""
+    found: dict[str, list[str]] = {}
+    for batch in batches:
+        name = batch.staged_name
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(folder / name, "rb") as stream:
+            content = stream.read(at_most + 1)
+        at_most -= len(content)
+        if at_most < 0:
+            return None
+        # Of bytes, only CR, LF and both together end a line.
+        lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
+        found[name] = [line.decode("utf-8", errors="replace") for line in lines]
+    return found
+
+
 def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, str]]:
     """Every line of the staged files: `file` (a number), `block` (the first byte of the chunk that
     Spark reads at once), `ordinal` (ascending by one inside a chunk) and `text`; and the file's

@@ -52,11 +52,10 @@ def with_rank(rows: DataFrame, ranking: tuple[Provenance, ...]) -> DataFrame:
 
     rest = [name for name in rows.columns if name not in SOURCE_COLUMNS]
     if len(ranking) <= _FEW:
-        # A day into a long history: a map is searched sooner than the job for a join is started.
-        text = " ".join(f"{_key(*source)}={rank}" for rank, source in enumerate(ranking))
-        places = F.str_to_map(F.lit(text), F.lit(" "), F.lit("="))
+        # A day into a long history: an array is searched sooner than the job for a join is started.
+        places = F.split(F.lit(" ".join(_key(*source) for source in ranking)), " ")
         parts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in SOURCE_COLUMNS]
-        rank = F.element_at(places, F.concat_ws("/", *parts)).cast("int")
+        rank = (F.array_position(places, F.concat_ws("/", *parts)) - 1).cast("int")
         return rows.select(*rest, rank.alias("rank"))
     known = rows.sparkSession.createDataFrame(
         [(*source, rank) for rank, source in enumerate(ranking)],
