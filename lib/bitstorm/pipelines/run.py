@@ -43,7 +43,7 @@ def run(context: Context, *, csv: Foreign | None = None) -> Outcome:
 
     _collect(context, csv, stage)
     began = time.monotonic()
-    with context.spark("run"):
+    with context.spark("run", tensorflow=context.settings.training.backend == "tensorflow"):
         seconds["spark"] = round(time.monotonic() - began, 2)
         context.console.say(f"  {'spark':<11} {seconds['spark']:6.1f} s  session started")
         ingested: Ingested = stage("ingest", lambda: ingest(context), _told_ingest)

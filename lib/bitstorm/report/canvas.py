@@ -7,7 +7,6 @@ Import this module inside functions: it imports Matplotlib.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from datetime import UTC
 from pathlib import Path
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
+from bitstorm import filesystem
 from bitstorm.report.mark import Mark
 from bitstorm.report.palette import INK, QUIET, WARNING
 
@@ -158,9 +158,5 @@ def _notebook() -> Any:
 def save_png(figure: Figure, path: Path) -> None:
     """Write the picture; a reader of `path` sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png", dpi=DPI)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with filesystem.replacing(path) as stream:
+        figure.savefig(stream, format="png", dpi=DPI)

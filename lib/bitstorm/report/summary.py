@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bitstorm import filesystem
 from bitstorm.report.mark import COINGECKO_URL, Mark
 from bitstorm.report.numbers import NONE, count, moment, money, percent, score, share, small
 
@@ -148,12 +148,7 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8; a reader of `path` sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    filesystem.replace(path, text.encode())
 
 
 def _plain(value: Any) -> Any:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm import filesystem
 from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.store.petastorm_io import read_batches
 from bitstorm.store.snapshots import current, part_files
@@ -38,7 +39,10 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
     path = _folder_for(output_dir) / filename
     rows = _with_index(df)
     compression = "gzip" if path.suffix == ".gz" else None
-    _written(path, lambda target: rows.to_csv(target, index=False, compression=compression))
+    _written(
+        path,
+        lambda out: rows.to_csv(out, index=False, compression=compression, mode="wb"),
+    )
     return str(path)
 
 
@@ -57,7 +61,7 @@ def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str
         raise StoreError(
             f"the frame does not fit into Parquet ({error}); give each column one type"
         ) from None
-    _written(path, lambda target: pq.write_table(table, target))
+    _written(path, lambda out: pq.write_table(table, out))
     return str(path)
 
 
@@ -184,13 +188,9 @@ def _with_index(df: pd.DataFrame) -> pd.DataFrame:
     return df.droplevel(unwanted).reset_index() if unwanted else df.reset_index()
 
 
-def _written(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path` and replace it, so that a reader sees the old file or the whole new."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _written(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
-        write(temporary)
-        temporary.replace(path)
+        with filesystem.replacing(path) as stream:
+            write(stream)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)

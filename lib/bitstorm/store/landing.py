@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitstorm import filesystem
 from bitstorm.errors import BatchError
 from bitstorm.schema import CSV_ALIASES, CSV_COLUMNS, CSV_REQUIRED
 from bitstorm.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -168,9 +169,7 @@ def _remembered(cache: Path | None) -> dict[str, str]:
 
 def _remember(cache: Path, seen: Mapping[str, str]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    draft = cache.with_name(f".{cache.name}-{os.getpid()}")
-    draft.write_text(json.dumps(seen), encoding="utf-8")
-    draft.replace(cache)
+    filesystem.replace(cache, json.dumps(seen).encode())
 
 
 def _open_batch(path: Path, digest: str, modified_ms: int) -> Batch:

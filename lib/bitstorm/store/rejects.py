@@ -28,10 +28,8 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
     if note.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{target.name}"
-    shutil.copyfile(refused.path, temporary)
-    filesystem.sync_file(temporary)
-    temporary.replace(target)
+    with refused.path.open("rb") as source, filesystem.replacing(target) as stream:
+        shutil.copyfileobj(source, stream)
     record = {
         "file": refused.path.name,
         "batch": refused.sha256,
@@ -56,13 +54,9 @@ def keep_rows(
     for batch, group in groupby(rows, key=lambda row: str(row["batch"])):
         target = rows_path(rejects, batch, str(facts[batch]["file"]))
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}")
-        with temporary.open("w", encoding="utf-8") as stream:
+        with filesystem.replacing(target) as stream:
             for line in _lines(group, facts[batch]):
-                stream.write(line)
-        filesystem.sync_file(temporary)
-        temporary.replace(target)
-        filesystem.sync_folder(target.parent)
+                stream.write(line.encode())
         written[batch] = target
     return written
 

@@ -8,9 +8,9 @@ skips what is not listed without a word. Rebuilt from every footer, they are rig
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,13 +63,11 @@ def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -
     if collected is not None:
         _replaced(folder / METADATA, collected.write_metadata_file)
     common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
-    _replaced(folder / COMMON_METADATA, lambda path: pq.write_metadata(common, path))
+    _replaced(folder / COMMON_METADATA, lambda out: pq.write_metadata(common, out))
 
 
-def _replaced(path: Path, write_to) -> None:  # type: ignore[no-untyped-def]
-    temporary = path.with_name(f"{filesystem.TEMPORARY}{path.name}")
-    write_to(str(temporary))
-    filesystem.sync_file(temporary)
-    temporary.replace(path)
+def _replaced(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    with filesystem.replacing(path) as stream:
+        write(stream)
     # Hadoop's checksum of the file that was there would refuse the new one.
     path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
