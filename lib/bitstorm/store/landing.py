@@ -1,7 +1,7 @@
 """CSV batches that wait in `landing/`: which are ready, and their lines in Spark.
 
 A batch is known by the hash of its content, not by its name. Its header is read here, on the
-driver; its rows only ever by Spark.
+driver; its rows are judged only by Spark.
 """
 
 from __future__ import annotations
