@@ -107,9 +107,7 @@ ODD_LINES = {
 }
 
 
-def test_lines_are_the_same_whether_cut_on_the_driver_or_by_spark(
-    spark_session, tmp_path, monkeypatch
-):
+def test_a_line_ends_only_at_a_line_break_and_keeps_its_number(spark_session, tmp_path):
     context = context_of(tmp_path)
     for name, content in ODD_LINES.items():
         drop(context.workspace.landing, name, content)
@@ -118,18 +116,12 @@ def test_lines_are_the_same_whether_cut_on_the_driver_or_by_spark(
     ).ready
     ranking = ranked(map(judging.provenance, ready))
 
-    def rows():
-        with staged(ready, tmp_path / "staged") as folder:
-            lines = judging.checked_lines(spark_session, context, ready, folder, ranking=ranking)
-            return [row.asDict() for row in lines.orderBy("rank", "line").collect()]
-
-    on_the_driver = rows()
-    monkeypatch.setattr(judging, "AT_HAND_BYTES", -1)
-    by_spark = rows()
-    assert on_the_driver == by_spark
+    with staged(ready, tmp_path / "staged") as folder:
+        lines = judging.checked_lines(spark_session, context, ready, folder, ranking=ranking)
+        rows = lines.orderBy("rank", "line").collect()
     names = dict(enumerate(b.name for source in ranking for b in ready if b.sha256 == source.batch))
     texts: dict[str, list[tuple[int, str]]] = {}
-    for row in by_spark:
+    for row in rows:
         texts.setdefault(names[row["rank"]], []).append((row["line"], row["text"]))
     assert texts == {
         "crlf.csv": [(2, "1609459200,1"), (4, "1609462800,2")],
@@ -147,10 +139,7 @@ def test_lines_are_the_same_whether_cut_on_the_driver_or_by_spark(
     }
 
 
-def test_line_numbers_are_exact_when_spark_reads_a_file_in_many_chunks(
-    spark_session, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(judging, "AT_HAND_BYTES", -1)
+def test_line_numbers_are_exact_when_spark_reads_a_file_in_many_chunks(spark_session, tmp_path):
     spark_session.conf.set("spark.sql.files.maxPartitionBytes", "4096")
     spark_session.conf.set("spark.sql.files.openCostInBytes", "0")
     context = context_of(tmp_path)

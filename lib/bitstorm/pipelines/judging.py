@@ -24,11 +24,9 @@ from bitstorm.transform.contract import (
 from bitstorm.transform.merge import Provenance, with_place
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyspark.sql import Column, DataFrame, SparkSession
 
-# What goes through the driver at most.
-AT_HAND_BYTES = 8 << 20
+
 # Refused rows have no month; spread over so many, one batch of them alone is no single task.
 _SPREAD = 32
 _GOOD = "verdict is null or verdict < 0"
@@ -51,22 +49,13 @@ def checked_lines(
     ranking: Sequence[Provenance],
 ) -> DataFrame:
     """Every data line of the batches staged in `folder`, with its values and its `rule`; `rank`
-    is its batch's place in the ranking. The header is line 1.
-
-    Few lines are split here: to find files and count lines in Spark is most of what they cost.
-    What is in them only Spark judges.
-    """
-    from pyspark.sql import functions as F
-
+    is its batch's place in the ranking."""
     future_ms = int(context.settings.ingest.future_seconds * 1000)
-    ranks = {source: rank for rank, source in enumerate(ranking)}
-    facts = {b.staged_name: (ranks[provenance(b)], *_facts(b, future_ms)) for b in batches}
-    at_hand = landing.lines_at_hand(batches, folder, at_most=AT_HAND_BYTES)
-    lines = (
-        _numbered(spark, folder, facts) if at_hand is None else _handed_over(spark, at_hand, facts)
-    )
-    header, blank = F.col("line") == 1, F.trim("text") == ""
-    return checked(context, lines.where(~header & ~blank))
+    lines, names = landing.read_lines(spark, folder)
+    by_name = {batch.staged_name: batch for batch in batches}
+    by_file = {number: by_name[name] for number, name in names.items()}
+    lines = _numbered(lines, by_file, ranking=ranking, future_ms=future_ms)
+    return checked(context, lines)
 
 
 def checked(context: Context, lines: DataFrame) -> DataFrame:
@@ -206,61 +195,49 @@ def keep_refused(
     return rejects.keep_rows(context.workspace.rejects, explained, facts=facts)
 
 
-def _handed_over(
-    spark: SparkSession,
-    at_hand: Mapping[str, list[str]],
-    facts: Mapping[str, tuple[Any, ...]],
+def _numbered(
+    lines: DataFrame,
+    by_file: Mapping[int, Batch],
+    *,
+    ranking: Sequence[Provenance],
+    future_ms: int,
 ) -> DataFrame:
-    """The lines by staged name, in Spark: `text`, `line` and BATCH_COLUMNS."""
-    import pyarrow as pa
-
-    texts = [text for lines in at_hand.values() for text in lines]
-    numbers = [number for lines in at_hand.values() for number in range(1, len(lines) + 1)]
-    same = _columns([facts[name] for name, lines in at_hand.items() for _ in lines])
-    columns = {"text": pa.array(texts, pa.string()), "line": pa.array(numbers, pa.int64()), **same}
-    return spark.createDataFrame(pa.table(columns))
-
-
-def _numbered(spark: SparkSession, folder: Path, facts: Mapping[str, tuple[Any, ...]]) -> DataFrame:
-    """The lines of the staged files: `text`, `line` and BATCH_COLUMNS.
+    """Data lines with `line` (the header is line 1) and what is known of their batch.
 
     Spark reads a large file in chunks that know nothing of each other; how many lines lie in the
     chunks before is counted first, so each line's number is exact.
     """
-    import pyarrow as pa
     from pyspark.sql import functions as F
 
-    lines, names = landing.read_lines(spark, folder)
+    ranks = {source: rank for rank, source in enumerate(ranking)}
     chunks = (
         lines.groupBy("file", "block")
         .agg(F.min("ordinal").alias("first"), F.count("*").alias("lines"))
         .orderBy("file", "block")
         .collect()
     )
-    zeros: list[int] = []
+    rows: list[tuple[Any, ...]] = []
     before: dict[int, int] = {}
     for chunk in chunks:
         offset = before.get(chunk["file"], 0)
         before[chunk["file"]] = offset + chunk["lines"]
-        zeros.append(chunk["first"] - offset - 1)
-    places = zip(("file", "block"), zip(*chunks, strict=True), strict=False)
-    known = {name: pa.array(values, pa.int64()) for name, values in (*places, ("zero", zeros))}
-    same = _columns([facts[names[chunk["file"]]] for chunk in chunks])
-    table = spark.createDataFrame(pa.table({**known, **same}))
-    return lines.join(F.broadcast(table), ["file", "block"]).select(
-        "text", (F.col("ordinal") - F.col("zero")).alias("line"), *BATCH_COLUMNS
+        batch = by_file[chunk["file"]]
+        zero, rank = chunk["first"] - offset - 1, ranks[provenance(batch)]
+        rows.append((chunk["file"], chunk["block"], zero, rank, *_facts(batch, future_ms)))
+    places = ", ".join(f"at_{name} int" for name in CSV_COLUMNS)
+    facts = lines.sparkSession.createDataFrame(
+        rows,
+        "file bigint, block bigint, zero bigint, "
+        "rank int, width int, not_after_ms bigint, numeric boolean, "
+        f"{places}",
     )
-
-
-def _columns(facts: Sequence[tuple[Any, ...]]) -> dict[str, pa.Array]:
-    """BATCH_COLUMNS from a tuple of `_facts` a row."""
-    import pyarrow as pa
-
-    kinds = {"not_after_ms": pa.int64(), "numeric": pa.bool_()}
-    return {
-        name: pa.array([row[n] for row in facts], kinds.get(name, pa.int32()))
-        for n, name in enumerate(BATCH_COLUMNS)
-    }
+    blank = F.trim("text") == ""
+    return (
+        lines.join(F.broadcast(facts), ["file", "block"])
+        .withColumn("line", F.col("ordinal") - F.col("zero"))
+        .where((F.col("line") > 1) & ~blank)
+        .select("text", "line", *BATCH_COLUMNS)
+    )
 
 
 def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """CSV batches that wait in `landing/`: which are ready, and their lines in Spark.
 
 A batch is known by the hash of its content, not by its name. Its header is read here, on the
-driver; its rows are judged only by Spark.
+driver; its rows only ever by Spark.
 """
 
 from __future__ import annotations
@@ -248,26 +248,6 @@ def staged(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def lines_at_hand(
-    batches: Sequence[Batch], folder: Path, *, at_most: int
-) -> dict[str, list[str]] | None:
-    """All lines of the staged batches by staged name, just as `read_lines` cuts them; None where
-    they have more than so many bytes together, unpacked."""
-    found: dict[str, list[str]] = {}
-    for batch in batches:
-        name = batch.staged_name
-        opened = gzip.open if name.endswith(".gz") else open
-        with opened(folder / name, "rb") as stream:
-            content = stream.read(at_most + 1)
-        at_most -= len(content)
-        if at_most < 0:
-            return None
-        # Of bytes, only CR, LF and both together end a line.
-        lines = content.removeprefix(b"\xef\xbb\xbf").splitlines()
-        found[name] = [line.decode("utf-8", errors="replace") for line in lines]
-    return found
 
 
 def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, str]]:
