@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-
-from benchmarks import indicator_peers, our_indicators, peers
 from benchmarks.landing import MINUTE_MS
 from benchmarks.windows import write_walk
+
+from benchmarks import indicator_peers, our_indicators, peers
 from bitstorm.schema import indicator_table
 
 
