@@ -672,16 +672,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = USAGE
-    _end(code if isinstance(code, int) else DONE)
-
-
-def _end(code: int) -> None:
-    """Exit; at once where a reader hangs in its thread, which Python would wait for."""
-    if "bitstorm.model.supervision" in sys.modules:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sys.modules["bitstorm.model.supervision"].leave(code)
-    sys.exit(code)
+    sys.exit(code if isinstance(code, int) else DONE)
 
 
 if __name__ == "__main__":

@@ -153,9 +153,6 @@ class Training(_Section):
     backend: Literal["tensorflow", "torch"] = Field(
         "tensorflow", description="what trains the network; torch needs bitstorm[torch]"
     )
-    deadline_seconds: float = Field(
-        300.0, gt=0, description="the longest wait for a batch; then the training breaks off"
-    )
 
 
 class Forecast(_Section):

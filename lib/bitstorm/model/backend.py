@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from bitstorm.errors import ModelError
-from bitstorm.model.learner import Learner
-from bitstorm.model.training import Windows
-from bitstorm.model.windows import Feed
+
+if TYPE_CHECKING:
+    from bitstorm.model.training import Fitted
+
+# What a run's record calls the file of its best weights.
+BEST = {"tensorflow": "best.keras", "torch": "best.npz"}
 
 
 def require(backend: str, *, reason: str) -> None:
@@ -25,40 +28,15 @@ def require(backend: str, *, reason: str) -> None:
         )
 
 
-def feed(backend: str, windows: Feed) -> Windows:
-    """The feed as the backend's learner takes it: the same windows, in its tensors."""
+def fit(backend: str, shape: dict[str, Any], **wanted: Any) -> Fitted:
+    """Train a network of this shape (as `network.seeded` takes it); see `training.fit`."""
     if backend == "torch":
-        from bitstorm.model.torch_feed import TorchFeed
+        from bitstorm.model import torch_network, torch_training
 
-        return TorchFeed(windows)
-    return windows
+        return torch_training.fit(torch_network.seeded(**shape), **wanted)
+    from bitstorm.model import network, training
 
-
-def learner(
-    backend: str,
-    *,
-    look_back: int,
-    features: int,
-    units: int,
-    dropout: float,
-    learning_rate: float,
-    seed: int,
-) -> Learner:
-    """A network before its first step; its weights and its dropout follow from the seed."""
-    from bitstorm.model import network, torch_network
-
-    makers: dict[str, Callable[..., Learner]] = {
-        "tensorflow": network.learner,
-        "torch": torch_network.learner,
-    }
-    return makers[backend](
-        look_back=look_back,
-        features=features,
-        units=units,
-        dropout=dropout,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    return training.fit(network.seeded(**shape), **wanted)
 
 
 def threads(backend: str) -> dict[str, int]:

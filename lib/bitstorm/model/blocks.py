@@ -1,47 +1,17 @@
-"""Points in blocks → one row a block, in Spark: dense arrays of one length, without a UDF."""
+"""Points → one row a block: in Spark, without a UDF, and on the driver, month by month."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bitstorm.model.framing import Frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
-
-
-def with_target(seen: DataFrame, frame: Frame) -> DataFrame:
-    """Append `target_timestamp`, `target_price` and `target` (double, unscaled).
-
-    `seen` has `block`, `index`, `timestamp`, `price` and `imputed`: each point in every block that
-    sees it, `horizon` of them after a block's own. `log_return` is log(p[t+h] / p[t]), `price` is
-    p[t+h]. Null where the series is cut before, or the price there is imputed.
-    """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    ahead = Window.partitionBy("block").orderBy("index")
-    then = F.lead(F.struct("index", "timestamp", "price", "imputed"), frame.horizon).over(ahead)
-    price = F.col("price").cast("double")
-    # So many rows later and so many indexes later: without a hole between.
-    follows = F.col("then.index") == F.col("index") + frame.horizon
-    observed = F.when(~F.col("then.imputed"), F.col("then.price").cast("double"))
-    value = (
-        F.log(F.col("target_price") / price)
-        if frame.target == "log_return"
-        else F.col("target_price")
-    )
-    return (
-        seen.withColumn("then", then)
-        .withColumns(
-            {
-                "target_timestamp": F.when(follows, F.col("then.timestamp")),
-                "target_price": F.when(follows, observed),
-            }
-        )
-        .withColumn("target", value)
-        .drop("then")
-    )
 
 
 def to_rows(seen: DataFrame, frame: Frame, *, files: int) -> DataFrame:
@@ -96,3 +66,41 @@ def _filled(points: Column, nothing: Column, length: int) -> Column:
 
     rest = F.lit(length - 1) - F.element_at(points, -1)["place"]
     return F.concat(F.flatten(F.transform(points, after_a_hole)), F.array_repeat(nothing, rest))
+
+
+def from_points(
+    points: Iterable[Mapping[str, np.ndarray]], frame: Frame
+) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of each block that has points of its own, one block at a time, as `to_rows`
+    makes them.
+
+    `points` come in pieces, in the order of time: `index` int64, `price` float32, `imputed` bool
+    and the frame's columns in double, NaN for what is missing. One piece and one block are held.
+    """
+    held: dict[str, np.ndarray] = {name: np.empty(0) for name in frame.columns}
+    held |= {"index": np.empty(0, np.int64), "price": np.empty(0, np.float32)}
+    begin = 0  # of the indexes that no block owns yet
+    for piece in itertools.chain(points, [None]):
+        if piece is not None:
+            more = {**piece, "price": np.where(piece["imputed"], -piece["price"], piece["price"])}
+            held = {name: np.concatenate([held[name], more[name]]) for name in held}
+        while len(left := held["index"][held["index"] >= begin]):
+            block = int(left[0]) // frame.size
+            end = (block + 1) * frame.size
+            if piece is not None and left[-1] < end + frame.horizon - 1:
+                break
+            yield _row(block, held, frame)
+            begin = end
+            kept = held["index"] >= begin - frame.before
+            held = {name: values[kept] for name, values in held.items()}
+
+
+def _row(block: int, points: Mapping[str, np.ndarray], frame: Frame) -> dict[str, np.ndarray]:
+    place = points["index"] - (block * frame.size - frame.before)
+    seen = (place >= 0) & (place < frame.length)
+    columns: dict[str, np.ndarray] = {"block": np.array([block], np.int64)}
+    for name in ("price", *frame.columns):
+        row = np.full((1, frame.length), np.nan, np.float32 if name == "price" else np.float64)
+        row[0, place[seen]] = points[name][seen]
+        columns[name] = row
+    return columns

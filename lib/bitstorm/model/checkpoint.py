@@ -7,12 +7,14 @@ all, the JSON last: it is the commit. The one before it is kept.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +22,69 @@ import numpy as np
 
 from bitstorm import filesystem
 from bitstorm.errors import ModelError
-from bitstorm.model.learner import Arrays
-from bitstorm.model.standing import Standing
 
 VERSION = 1
 KEPT = 2
+HISTORY = "history.csv"
 _STATE, _BEST = "state/", "best/"
 _NAMES = "state-*.json"
 
 
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A whole epoch, counted from 1; losses are mean squared errors of the scaled target."""
+
+    epoch: int
+    loss: float
+    val_loss: float
+    seconds: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.val_loss)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """`state` is the learner's, `best` the weights of the best epoch, `record` what `run.json`
-    says, so that a run outlives the loss of that file."""
+    """`state` is all that a bit-equal continuation needs, `best` the weights of the best epoch,
+    `record` what `run.json` says, so that a run outlives the loss of that file.
 
-    standing: Standing
+    `best_epoch` counts from 1; it is 0, and its loss infinite, before the first epoch.
+    """
+
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    best_loss: float
     state: Arrays
     best: Arrays
     record: Mapping[str, Any]
+
+    @property
+    def epochs(self) -> int:
+        return len(self.history)
+
+    @property
+    def wait(self) -> int:
+        """Epochs since the best one."""
+        return self.epochs - self.best_epoch
+
+    def on_other_data(self) -> Checkpoint:
+        """As far, but no loss so far counts: the next epoch is the best one."""
+        return replace(self, best_epoch=self.epochs, best_loss=math.inf)
+
+    def goes_on(self, *, epochs: int, patience: int) -> bool:
+        """Whether another epoch is due."""
+        return self.epochs < epochs and self.wait < patience
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it durably, then remove all older ones but the newest of them.
 
     Raises OSError where it cannot be written; those before it are then as they were."""
-    name = f"state-{checkpoint.standing.epochs:06d}"
+    name = f"state-{checkpoint.epochs:06d}"
     buffer = io.BytesIO()
     arrays = {
         **{f"{_STATE}{key}": value for key, value in checkpoint.state.items()},
@@ -54,7 +94,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     content = buffer.getvalue()
     body = {
         "version": VERSION,
-        **checkpoint.standing.to_json(),
+        "epoch": checkpoint.epochs,
+        "best_epoch": checkpoint.best_epoch,
+        "best_loss": checkpoint.best_loss,
+        "history": [asdict(epoch) for epoch in checkpoint.history],
         "arrays": {
             "file": f"{name}.npz",
             "bytes": len(content),
@@ -85,6 +128,16 @@ def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
+def write_history(folder: Path, history: tuple[Epoch, ...]) -> None:
+    """`history.csv`, a row an epoch, as Keras' CSVLogger writes it."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = ["epoch", *sorted(field.name for field in fields(Epoch) if field.name != "epoch")]
+    writer.writerow(names)
+    writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
+    filesystem.replace(folder / HISTORY, text.getvalue().encode())
+
+
 def written(folder: Path) -> bool:
     """Whether there is a checkpoint, whole or not."""
     return any(folder.glob(_NAMES))
@@ -110,11 +163,18 @@ def _read(path: Path) -> Checkpoint:
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return Checkpoint(
-            Standing.from_json(body),
+            tuple(_epoch(epoch) for epoch in body["history"]),
+            body["best_epoch"],
+            body["best_loss"],
             {k.removeprefix(_STATE): arrays[k] for k in arrays.files if k.startswith(_STATE)},
             {k.removeprefix(_BEST): arrays[k] for k in arrays.files if k.startswith(_BEST)},
             body["record"],
         )
+
+
+def _epoch(row: Mapping[str, Any]) -> Epoch:
+    """States of older versions have another number in each row."""
+    return Epoch(row["epoch"], row["loss"], row["val_loss"], row["seconds"])
 
 
 def _digest(body: Mapping[str, Any]) -> str:

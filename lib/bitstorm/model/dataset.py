@@ -51,6 +51,10 @@ class Stored:
     files: np.ndarray
     reused: bool
 
+    def columns(self) -> Iterator[dict[str, np.ndarray]]:
+        """All blocks' columns, a file at a time."""
+        return (_columns(path, self.frame) for path in _parts(self.folder))
+
     def read(self, block: int) -> dict[str, np.ndarray]:
         """One block's columns, of one row; no rows where there is no such block."""
         where = np.flatnonzero(self.blocks == block)

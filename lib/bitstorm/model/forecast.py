@@ -2,61 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bitstorm.errors import BrokenOff, ModelError
-from bitstorm.model.framing import Batch, Target
+from bitstorm.errors import ModelError
+from bitstorm.model import framing
+from bitstorm.model.framing import Framed, Target
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.supervision import Stop, Supervised, end_overdue
-from bitstorm.model.windows import Feed
-from bitstorm.quiet import third_party_warnings_hushed
 
 BATCH = 1024
 
 
 def predict(
-    network: Any, feed: Feed, *, scaler: Scaler, target: Target, deadline_seconds: float
+    network: Any, groups: Iterable[Framed], *, look_back: int, scaler: Scaler, target: Target
 ) -> pd.DataFrame:
     """One row a window, by time: `timestamp` of the target (int64 ms UTC) and, in double,
     `origin` (the price at the window's end), `forecast`, `actual` (USD).
 
-    Raises ModelError where the network gives no finite number, and BrokenOff where the feed fails
-    or stands still for `deadline_seconds`, or a signal came."""
+    Raises ModelError where the network gives no finite number."""
     to_price = _prices(scaler, target)
-    pieces: list[pd.DataFrame] = []
-
-    def forecast(batch: Batch) -> pd.DataFrame:
+    pieces = []
+    for batch in framing.batches(groups, look_back=look_back, batch_size=BATCH):
         origin = batch.price.astype(np.float64)
         scaled = np.asarray(network(batch.window, training=False))[:, 0]
-        return pd.DataFrame(
-            {
-                "timestamp": batch.target_timestamp,
-                "origin": origin,
-                "forecast": to_price(scaled.astype(np.float64), origin),
-                "actual": batch.target_price.astype(np.float64),
-            }
+        pieces.append(
+            pd.DataFrame(
+                {
+                    "timestamp": batch.target_timestamp,
+                    "origin": origin,
+                    "forecast": to_price(scaled.astype(np.float64), origin),
+                    "actual": batch.target_price.astype(np.float64),
+                }
+            )
         )
-
-    stop = Stop()
-    drawn = Supervised(feed.batches(batch_size=BATCH), stop=stop, deadline_seconds=deadline_seconds)
-    try:
-        with third_party_warnings_hushed(), stop.installed(_overdue), drawn as batches:
-            pieces.extend(map(forecast, batches))
-    except BrokenOff as error:
-        raise BrokenOff(_broken_off(str(error))) from error.__cause__
+    if not pieces:
+        return pd.DataFrame(columns=["timestamp", "origin", "forecast", "actual"])
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
-
-
-def _broken_off(reason: str) -> str:
-    return f"the forecast broke off ({reason}): nothing was written; run `bitstorm forecast` again"
-
-
-def _overdue(name: str) -> None:
-    end_overdue(_broken_off(f"stopped by {name}"))
 
 
 def predict_one(

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bitstorm.model.scaling import Scaler
+if TYPE_CHECKING:
+    from bitstorm.model.scaling import Scaler
 
 Target = Literal["log_return", "price"]
 
@@ -46,6 +47,11 @@ class Frame:
     def length(self) -> int:
         """Points in a block."""
         return self.before + self.size + self.horizon
+
+    @property
+    def own(self) -> slice:
+        """A block's own points."""
+        return slice(self.before, self.before + self.size)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -159,22 +165,35 @@ def whole(
     frame's columns, float64 (n, length). `first` and `last` bound the target's grid index, both
     inclusive.
     """
-    price = columns["price"]
-    own = slice(frame.before, frame.before + frame.size)
-    missing = np.isnan(price)
-    found = _whole(frame, columns, missing)[:, own]
-    then = slice(frame.before + frame.horizon, frame.length)
-    holes = _running(missing)
-    ends = np.arange(frame.before, frame.before + frame.size) + 1
-    # Nothing is missing from the window's end to the target, and that was observed.
-    found &= holes[:, ends + frame.horizon] == holes[:, ends]
-    found &= ~np.signbit(price[:, then])
+    missing = np.isnan(columns["price"])
+    found = _whole(frame, columns, missing)[:, frame.own] & _reached(frame, columns, missing)
     index = _targets(frame, columns)
     if first is not None:
         found &= index >= first
     if last is not None:
         found &= index <= last
     return found
+
+
+def known(
+    frame: Frame, columns: Mapping[str, np.ndarray], *, last: int
+) -> tuple[int, dict[str, np.ndarray]]:
+    """What a scaler may be fitted on: how many own points the blocks have up to the grid index
+    `last`, and of these the values, in double, of each feature and of `target` (of those whose
+    target, observed, lies up to `last`)."""
+    price = columns["price"]
+    missing = np.isnan(price)
+    exact = np.abs(price.astype(np.float64))
+    there = ~missing[:, frame.own] & (_targets(frame, columns) - frame.horizon <= last)
+    found = {}
+    for name in frame.features:
+        values = _feature(name, exact, columns)[:, frame.own][there]
+        found[name] = values[~np.isnan(values)]
+    aims = there & _reached(frame, columns, missing) & (_targets(frame, columns) <= last)
+    rows, offsets = np.nonzero(aims)
+    ends = offsets + frame.before
+    found["target"] = _learnt(frame, exact[rows, ends], exact[rows, ends + frame.horizon])
+    return int(there.sum()), found
 
 
 def framed(
@@ -194,11 +213,10 @@ def framed(
     ends = offsets + frame.before
     thens = ends + frame.horizon
     now, then = exact[rows, ends], exact[rows, thens]
-    learnt = np.log(then / now) if frame.target == "log_return" else then
     return Framed(
         values.reshape(-1, len(frame.features)),
         (rows * frame.length + ends + 1 - frame.look_back).astype(np.int32),
-        scaler.target.forward(learnt).astype(np.float32),
+        scaler.target.forward(_learnt(frame, now, then)).astype(np.float32),
         now.astype(np.float32),
         _targets(frame, columns)[rows, offsets] * frame.step_ms,
         then.astype(np.float32),
@@ -213,8 +231,7 @@ def newest(
     rows = np.flatnonzero(columns["block"] == index // frame.size)
     ends = np.zeros((len(columns["block"]), frame.size), bool)
     ends[rows, index % frame.size] = True
-    own = slice(frame.before, frame.before + frame.size)
-    ends &= _whole(frame, columns, np.isnan(columns["price"]))[:, own]
+    ends &= _whole(frame, columns, np.isnan(columns["price"]))[:, frame.own]
     return framed(frame, columns, scaler, ends) if ends.any() else None
 
 
@@ -232,6 +249,21 @@ def _whole(frame: Frame, columns: Mapping[str, np.ndarray], missing: np.ndarray)
     look_back = frame.look_back
     found[:, look_back - 1 :] = running[:, look_back:] == running[:, :-look_back]
     return found
+
+
+def _reached(frame: Frame, columns: Mapping[str, np.ndarray], missing: np.ndarray) -> np.ndarray:
+    """Whether nothing is missing from each of the own points to its target, and that was observed;
+    bool (blocks, size)."""
+    holes = _running(missing)
+    ends = np.arange(frame.before, frame.before + frame.size) + 1
+    then = slice(frame.before + frame.horizon, frame.length)
+    without = holes[:, ends + frame.horizon] == holes[:, ends]
+    return without & ~np.signbit(columns["price"][:, then])
+
+
+def _learnt(frame: Frame, now: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """What is learnt of the price at a window's end and the one `horizon` later, unscaled."""
+    return np.log(then / now) if frame.target == "log_return" else then
 
 
 def _running(flags: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from bitstorm import filesystem
-from bitstorm.errors import BrokenOff, ModelError
-from bitstorm.model.learner import Arrays
+from bitstorm.errors import ModelError
+from bitstorm.model.checkpoint import Arrays
 
 BEST = "best.keras"
+# Keras writes in place: what a kill leaves half written must not count.
+SCRATCH = f"{filesystem.TEMPORARY}{BEST}"
 
 
 def build(
@@ -42,16 +43,8 @@ def build(
     return network
 
 
-def learner(
-    *,
-    look_back: int,
-    features: int,
-    units: int,
-    dropout: float,
-    learning_rate: float,
-    seed: int,
-) -> KerasLearner:
-    """A network whose weights, and whose dropout, follow from the seed alone.
+def seeded(*, seed: int, **settings: Any) -> Any:
+    """A network by `build` whose weights, and whose dropout, follow from the seed alone.
 
     Sets the seeds of the process, and TensorFlow to deterministic operations, which a process can
     only do for good.
@@ -61,101 +54,71 @@ def learner(
 
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    return KerasLearner(
-        build(
-            look_back=look_back,
-            features=features,
-            units=units,
-            dropout=dropout,
-            learning_rate=learning_rate,
-        )
-    )
+    network = build(**settings)
+    network.optimizer.build(network.trainable_variables)
+    return network
 
 
-class KerasLearner:
-    """A `Learner` (see there) of a network by `build`."""
+def weights(network: Any) -> dict[str, np.ndarray]:
+    """In Keras' layout and order, as `lstm/kernel` (inputs, 4 units; gates i, f, c, o),
+    `lstm/recurrent_kernel`, `lstm/bias`, `lstm_1/…`, `dense/kernel`, `dense/bias`."""
+    return _copied(_weights(network))
 
-    backend = "tensorflow"
 
-    def __init__(self, network: Any) -> None:
-        import tensorflow as tf
+def set_weights(network: Any, values: Arrays) -> None:
+    """Put these in the place of its own; the optimiser stays as it is. Raises ModelError where
+    names or shapes are others."""
+    _assign(_weights(network), values)
 
-        self.network = network
-        _, look_back, features = network.input_shape
-        # The batches differ in length at the end of an epoch: one graph serves them all.
-        window = tf.TensorSpec((None, look_back, features), tf.float32)
-        target = tf.TensorSpec((None,), tf.float32)
-        network.optimizer.build(network.trainable_variables)
-        self._step = tf.function(self._stepped, input_signature=(window, target))
-        self._said = tf.function(
-            lambda given: network(given, training=False)[:, 0], input_signature=(window,)
-        )
 
-    def _stepped(self, window: Any, target: Any) -> Any:
-        import tensorflow as tf
+def state(network: Any) -> dict[str, np.ndarray]:
+    """All that a bit-equal continuation needs: weights, optimiser, and what Keras leaves out of
+    its files, the random generators."""
+    return _copied(_state(network))
 
-        variables = self.network.trainable_variables
-        with tf.GradientTape() as tape:
-            said = self.network(window, training=True)[:, 0]
-            loss = tf.reduce_mean(tf.square(said - target))
-        self.network.optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
 
-    def fit_batch(self, window: Any, target: Any) -> Any:
-        return self._step(window, target)
+def restore(network: Any, values: Arrays) -> None:
+    """Go on from what `state` gave. Raises ModelError where it is of another network."""
+    _assign(_state(network), values)
 
-    def predict(self, window: Any) -> np.ndarray:
-        return np.asarray(self._said(window))
 
-    def weights(self) -> dict[str, np.ndarray]:
-        return _copied(self._weights())
+def save(network: Any, folder: Path) -> None:
+    """Write `best.keras` durably."""
+    network.save(folder / SCRATCH)
+    publish(folder)
 
-    def set_weights(self, weights: Arrays) -> None:
-        _assign(self._weights(), weights)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return _copied(self._state())
+def publish(folder: Path) -> None:
+    """Make what was saved under the scratch name `best.keras`, at one moment, durably."""
+    filesystem.sync_file(folder / SCRATCH)
+    (folder / SCRATCH).replace(folder / BEST)
+    filesystem.sync_folder(folder)
 
-    def restore(self, state: Arrays) -> None:
-        _assign(self._state(), state)
 
-    def save_best(self, folder: Path) -> str:
-        filesystem.replace(folder / BEST, self._file())
-        return BEST
+def _weights(network: Any) -> dict[str, Any]:
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in network.layers
+        for variable in layer.weights
+    }
 
-    def _file(self) -> bytes:
-        """As Keras writes it: into a file with the right ending, so into one beside."""
-        try:
-            with tempfile.TemporaryDirectory(prefix="bitstorm-") as scratch:
-                whole = Path(scratch) / BEST
-                self.network.save(whole)
-                return whole.read_bytes()
-        except (OSError, RuntimeError) as error:
-            # h5py says RuntimeError where it cannot write.
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise BrokenOff(
-                "the network's file cannot be written to the folder for temporary files "
-                f"({getattr(error, 'strerror', None) or lines[0]}): make room there, or set TMPDIR"
-            ) from error
 
-    def _weights(self) -> dict[str, Any]:
-        return {
-            f"{layer.name}/{variable.name}": variable
-            for layer in self.network.layers
-            for variable in layer.weights
-        }
-
-    def _state(self) -> dict[str, Any]:
-        """Weights, optimiser, and what Keras leaves out of its files: the random generators."""
-        weights = self._weights()
-        known = {id(variable) for variable in weights.values()}
-        # A network's variables are its weights and the states of its SeedGenerators.
-        seeds = [v for v in self.network.variables if id(v) not in known]
-        return {
-            **{f"weights/{name}": variable for name, variable in weights.items()},
-            **{f"optimizer/{i:03d}": v for i, v in enumerate(self.network.optimizer.variables)},
-            **{f"seeds/{i:03d}": v for i, v in enumerate(seeds)},
-        }
+def _state(network: Any) -> dict[str, Any]:
+    own = _weights(network)
+    known = {id(variable) for variable in own.values()}
+    # A network's variables are its weights and the states of its SeedGenerators; its metrics'
+    # begin anew with each epoch.
+    seeds = [
+        variable
+        for layer in network.layers
+        for variable in layer.variables
+        if id(variable) not in known
+    ]
+    return {
+        **{f"weights/{name}": variable for name, variable in own.items()},
+        **{f"optimizer/{i:03d}": v for i, v in enumerate(network.optimizer.variables)},
+        **{f"seeds/{i:03d}": v for i, v in enumerate(seeds)},
+    }
 
 
 def _copied(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -24,10 +24,12 @@ from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
 
 RECORD = "run.json"
-HISTORY = "history.csv"
+HISTORY = checkpoint.HISTORY
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 _LOCK = ".lock"
 _LOCK_SECONDS = 0.5
+# Settings that older records have; nothing of them had a part in the weights.
+_RETIRED = {"deadline_seconds"}
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ def newest(
     raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")
 
 
+def settings_of(run: Run) -> dict[str, Any]:
+    """The settings of its training, without those that there once were. Raises KeyError."""
+    return {name: v for name, v in run.record["settings"].items() if name not in _RETIRED}
+
+
 def load_network(run: Run) -> Any:
     """The run's best network, built anew from its settings, with the weights of its file: called
     as (window (n, look_back, features), training=False) it says (n, 1). Raises ModelError where the
@@ -196,9 +203,9 @@ def _torch_network(run: Run) -> Any:
     from bitstorm.model import torch_network
 
     content = checked(run, torch_network.BEST)
-    learner = torch_network.learner(**_described(run), seed=0)
-    learner.load(content)
-    return lambda window, training=False: learner.predict(window)[:, None]
+    built = torch_network.seeded(**_described(run), seed=0)
+    built.load(content)
+    return lambda window, training=False: built.predict(window)[:, None]
 
 
 def _described(run: Run) -> dict[str, Any]:

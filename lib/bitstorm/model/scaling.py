@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from bitstorm.errors import DataError
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+from bitstorm.model import framing
+from bitstorm.model.framing import Frame
 
 Method = Literal["standard", "min_max", "deviation"]
 
@@ -49,46 +51,74 @@ class Scaler:
         )
 
 
-def fit(rows: DataFrame, columns: Sequence[str], *, method: Method) -> dict[str, Scale]:
-    """Scales of the columns over the rows: one aggregate, nulls left out.
+def fit(frame: Frame, blocks: Iterable[Mapping[str, np.ndarray]], *, last: int) -> Scaler:
+    """Of the features over the points up to the grid index `last`, and of the target over those
+    whose target lies up to it. `blocks` are the series' columns (see `framing`), some at a time.
 
-    `standard`: mean and population sd; `min_max`: minimum and range; `deviation`: root mean
-    square without a shift, so that a return of zero stays zero. Raises DataError, with the numbers,
-    for a column that is constant or has no value.
+    For log returns mean and population sd, of the target the root mean square without a shift, so
+    that a return of zero stays zero; for prices minimum and range. Raises DataError, with the
+    numbers, for a column that is constant or has no value.
     """
-    from pyspark.sql import functions as F
-
-    shifts = {"standard": F.avg, "min_max": F.min, "deviation": lambda _: F.lit(0.0)}
-    scales = {
-        "standard": F.stddev_pop,
-        "min_max": lambda c: F.max(c) - F.min(c),
-        "deviation": lambda c: F.sqrt(F.avg(F.col(c) * F.col(c))),
-    }
-    # In double from the start: the range of a float column would be rounded to a float.
-    found = (
-        rows.select(*[F.col(c).cast("double").alias(c) for c in columns])
-        .agg(
-            *[shifts[method](c).alias(f"shift_{c}") for c in columns],
-            *[scales[method](c).alias(f"scale_{c}") for c in columns],
-            *[F.count(c).alias(f"count_{c}") for c in columns],
-            *[F.min(c).alias(f"least_{c}") for c in columns],
-            F.count("*").alias("rows"),
-        )
-        .collect()[0]
+    spreads = {name: Spread() for name in (*frame.features, "target")}
+    points = 0
+    for columns in blocks:
+        count, values = framing.known(frame, columns, last=last)
+        points += count
+        spreads = {name: spread.with_more(values[name]) for name, spread in spreads.items()}
+    by_return = frame.target == "log_return"
+    return Scaler(
+        {
+            name: _scale(name, spreads[name], points, "standard" if by_return else "min_max")
+            for name in frame.features
+        },
+        _scale("target", spreads["target"], points, "deviation" if by_return else "min_max"),
     )
-    fitted: dict[str, Scale] = {}
-    for column in columns:
-        shift, scale = found[f"shift_{column}"], found[f"scale_{column}"]
-        if shift is None or scale is None or not scale > 0:
-            values, rows = found[f"count_{column}"], found["rows"]
-            state = (
-                f"is {found[f'least_{column}']:g} at all {values:,} points that have one"
-                if values
-                else f"has no value at any of {rows:,} points"
-            )
-            raise DataError(
-                f"{column} {state} in the training part, so there is nothing to learn from it; "
-                "expected it to vary: take more or other data"
-            )
-        fitted[column] = Scale(shift, scale)
-    return fitted
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of the numbers seen so far; `squares` is the sum of the squared deviations from the mean."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    least: float = math.inf
+    most: float = -math.inf
+
+    def with_more(self, values: np.ndarray) -> Spread:
+        """Merged as Chan, Golub and LeVeque (1979) do it: nothing cancels."""
+        if not len(values):
+            return self
+        count, mean = self.count + len(values), float(values.mean())
+        apart = mean - self.mean
+        return Spread(
+            count,
+            self.mean + apart * len(values) / count,
+            self.squares
+            + float(((values - mean) ** 2).sum())
+            + apart**2 * self.count * len(values) / count,
+            min(self.least, float(values.min())),
+            max(self.most, float(values.max())),
+        )
+
+
+def _scale(name: str, spread: Spread, points: int, method: Method) -> Scale:
+    if spread.count and method == "deviation":
+        found = Scale(0.0, math.sqrt(spread.squares / spread.count + spread.mean**2))
+    elif spread.least < spread.most and method == "standard":
+        found = Scale(spread.mean, math.sqrt(spread.squares / spread.count))
+    elif spread.least < spread.most:
+        found = Scale(spread.least, spread.most - spread.least)
+    else:
+        found = Scale(0.0, 0.0)
+    if found.scale > 0:
+        return found
+    state = (
+        f"is {spread.least:g} at all {spread.count:,} points that have one"
+        if spread.count
+        else f"has no value at any of {points:,} points"
+    )
+    raise DataError(
+        f"{name} {state} in the training part, so there is nothing to learn from it; "
+        "expected it to vary: take more or other data"
+    )

@@ -2,6 +2,12 @@
 
 It starts, learns and forgets as the Keras one does, so that a run does not depend on what computed
 it: the same distributions of first weights, one bias a gate, Adam by Keras' formula.
+
+Its weights go over to Keras' layout, the portable one, and back. Keras keeps a layer of u cells on
+k inputs as `kernel` (k, 4u), `recurrent_kernel` (u, 4u) and one `bias` (4u,), the gates in the
+order i, f, c, o; PyTorch as `weight_ih_l0` (4u, k), `weight_hh_l0` (4u, u) and two biases (4u,)
+that it adds, the gates in the same order (its g is Keras' c). So the matrices are transposed, and
+of the two biases the second stays zero.
 """
 
 from __future__ import annotations
@@ -10,26 +16,56 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from bitstorm import filesystem
 from bitstorm.errors import ModelError
-from bitstorm.model import torch_weights
-from bitstorm.model.learner import Arrays
+from bitstorm.model.checkpoint import Arrays
 
 if TYPE_CHECKING:
     import torch
 
 BEST = "best.npz"
+LAYERS = ("lstm", "lstm_1")
 # Keras' Adam: PyTorch's own epsilon is 1e-8, and stands elsewhere in the formula.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-7
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def to_torch(weights: Arrays) -> dict[str, np.ndarray]:
+    """Portable weights → a PyTorch `state_dict` of arrays, each contiguous and a copy."""
+    found: dict[str, np.ndarray] = {}
+    for layer in LAYERS:
+        bias = weights[f"{layer}/bias"]
+        found[f"{layer}.weight_ih_l0"] = _turned(weights[f"{layer}/kernel"])
+        found[f"{layer}.weight_hh_l0"] = _turned(weights[f"{layer}/recurrent_kernel"])
+        found[f"{layer}.bias_ih_l0"] = np.array(bias)
+        found[f"{layer}.bias_hh_l0"] = np.zeros_like(bias)
+    found["dense.weight"] = _turned(weights["dense/kernel"])
+    found["dense.bias"] = np.array(weights["dense/bias"])
+    return found
+
+
+def from_torch(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The way back, exact for what `to_torch` gave; two biases become their sum."""
+    found: dict[str, np.ndarray] = {}
+    for layer in LAYERS:
+        one, other = (np.array(weights[f"{layer}.bias_{name}_l0"]) for name in ("ih", "hh"))
+        found[f"{layer}/kernel"] = _turned(weights[f"{layer}.weight_ih_l0"])
+        found[f"{layer}/recurrent_kernel"] = _turned(weights[f"{layer}.weight_hh_l0"])
+        found[f"{layer}/bias"] = one + other
+    found["dense/kernel"] = _turned(weights["dense.weight"])
+    found["dense/bias"] = np.array(weights["dense.bias"])
+    return found
+
+
+def _turned(matrix: Any) -> np.ndarray:
+    return np.array(np.transpose(matrix), order="C")
 
 
 def build(*, features: int, units: int, dropout: float, generator: torch.Generator) -> Any:
@@ -67,7 +103,7 @@ def build(*, features: int, units: int, dropout: float, generator: torch.Generat
     return module
 
 
-def learner(
+def seeded(
     *,
     look_back: int,
     features: int,
@@ -75,12 +111,8 @@ def learner(
     dropout: float,
     learning_rate: float,
     seed: int,
-) -> TorchLearner:
-    """A network whose weights, and whose dropout, follow from the seed alone.
-
-    Neither the process' seeds nor its deterministic mode are set: the learner has its own for each
-    of its calls.
-    """
+) -> TorchNetwork:
+    """A network whose weights, and whose dropout, follow from the seed alone."""
     # Read once, when PyTorch is loaded. Its threads else spin while they wait for one another,
     # which beside a busy JVM makes a step ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -88,80 +120,94 @@ def learner(
 
     generator = torch.Generator().manual_seed(seed)
     module = build(features=features, units=units, dropout=dropout, generator=generator)
-    return TorchLearner(
-        module,
-        shape=(look_back, features),
-        learning_rate=learning_rate,
-        # What is left after the weights are drawn decides on the dropout.
-        random=generator.get_state(),
-    )
+    # What is left after the weights are drawn decides on the dropout.
+    return TorchNetwork(module, (look_back, features), learning_rate, generator.get_state())
 
 
-class TorchLearner:
-    """A `Learner` (see there) of a module by `build`. Windows and targets are float32 tensors or
-    arrays; a window of another shape than (n, look_back, features) is a ModelError."""
-
-    backend = "torch"
+class TorchNetwork:
+    """A module by `build` with its optimiser, and the random state of its dropout. Windows are
+    float32 (n, look_back, features) of numpy, targets float32 (n,)."""
 
     def __init__(
-        self, module: Any, *, shape: tuple[int, int], learning_rate: float, random: torch.Tensor
+        self, module: Any, shape: tuple[int, int], learning_rate: float, random: torch.Tensor
     ) -> None:
         import torch
 
         self.module = module
         self._shape = shape
         self._random = random
+        self._steps = 0
         learnt = [p for p in module.parameters() if p.requires_grad]
         self._optimizer = torch.optim.Adam(learnt, lr=learning_rate, betas=BETAS, eps=EPSILON)
         # An optimiser has no moments before its first step; a state always holds them.
         for parameter in learnt:
             self._optimizer.state[parameter] = {
                 "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
+                **{moment: torch.zeros_like(parameter) for moment in _MOMENTS},
             }
-        self._steps = 0
 
-    def fit_batch(self, window: Any, target: Any) -> torch.Tensor:
-        given, wanted = self._window(window), _tensor(target)
-        with self._own_ways():
-            self.module.train()
-            self._optimizer.zero_grad()
-            loss = (self.module(given) - wanted).square().mean()
-            loss.backward()
-            self._steps += 1
-            # Keras: m · α/(√v + ε) with α = lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ); PyTorch divides √v by
-            # √(1 − β₂ᵗ) before it adds ε. With ε divided by it, too, the two are one.
-            self._optimizer.param_groups[0]["eps"] = EPSILON / math.sqrt(
-                1 - BETAS[1] ** self._steps
-            )
-            self._optimizer.step()
-        return loss.detach()
-
-    def predict(self, window: Any) -> np.ndarray:
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """For `step`: deterministic, and drawing from the network's own random state. nn.Dropout
+        knows only the process' generator, which is given back as it was."""
         import torch
 
-        given = self._window(window)
-        with self._own_ways(), torch.inference_mode():
-            self.module.eval()
-            return self.module(given).numpy()
+        strict = torch.are_deterministic_algorithms_enabled()
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random)
+            torch.use_deterministic_algorithms(True)
+            self.module.train()
+            try:
+                yield
+            finally:
+                self._random = torch.get_rng_state()
+                torch.use_deterministic_algorithms(strict)
+                self.module.eval()
+
+    def step(self, window: np.ndarray, target: np.ndarray) -> float:
+        """One step of the optimiser; the batch's mean squared error before it."""
+        import torch
+
+        self._optimizer.zero_grad()
+        said = self.module(torch.from_numpy(window))
+        loss = (said - torch.from_numpy(target)).square().mean()
+        loss.backward()
+        self._steps += 1
+        # Keras: m · α/(√v + ε) with α = lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ); PyTorch divides √v by
+        # √(1 − β₂ᵗ) before it adds ε. With ε divided by it, too, the two are one.
+        self._optimizer.param_groups[0]["eps"] = EPSILON / math.sqrt(1 - BETAS[1] ** self._steps)
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def predict(self, window: np.ndarray) -> np.ndarray:
+        """float32 (n,), without dropout."""
+        import torch
+
+        if window.shape[1:] != self._shape:
+            raise ModelError(
+                f"found windows of shape {window.shape}, expected (n, {self._shape[0]}, "
+                f"{self._shape[1]}): train again on these features"
+            )
+        self.module.eval()
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(window)).numpy()
 
     def weights(self) -> dict[str, np.ndarray]:
-        return torch_weights.from_torch(_arrays(self.module.state_dict()))
+        """By their portable names."""
+        return from_torch(self.module.state_dict())
 
     def set_weights(self, weights: Arrays) -> None:
+        """Raises ModelError where names or shapes are others."""
         import torch
 
-        torch_weights.check(weights, self._shapes())
-        found = torch_weights.to_torch(weights)
-        self.module.load_state_dict(
-            {name: torch.from_numpy(value.astype(np.float32)) for name, value in found.items()}
-        )
+        _check(weights, self.weights())
+        found = to_torch(weights)
+        self.module.load_state_dict({n: torch.from_numpy(value) for n, value in found.items()})
 
     def state(self) -> dict[str, np.ndarray]:
-        """Weights and Adam's moments by their portable names, its steps, and the generator."""
+        """Weights and Adam's moments by their portable names, its steps, and the random state."""
         found = {f"weights/{name}": value for name, value in self.weights().items()}
-        for moment in ("exp_avg", "exp_avg_sq"):
+        for moment in _MOMENTS:
             for name, value in self._moments(moment).items():
                 found[f"optimizer/{moment}/{name}"] = value
         found["optimizer/steps"] = np.array(self._steps, np.int64)
@@ -169,31 +215,23 @@ class TorchLearner:
         return found
 
     def restore(self, state: Arrays) -> None:
+        """Go on from what `state` gave. Raises ModelError where it is of another network."""
         import torch
 
-        torch_weights.check(state, {name: value.shape for name, value in self.state().items()})
+        _check(state, self.state())
         self.set_weights(_below("weights/", state))
         self._steps = int(state["optimizer/steps"])
         self._random = torch.from_numpy(np.array(state["random"], np.uint8))
-        kept = {
-            moment: torch_weights.to_torch(_below(f"optimizer/{moment}/", state))
-            for moment in ("exp_avg", "exp_avg_sq")
-        }
+        kept = {m: to_torch(_below(f"optimizer/{m}/", state)) for m in _MOMENTS}
         for name, parameter in self._learnt():
             moments = self._optimizer.state[parameter]
             moments["step"].fill_(self._steps)
             for moment, values in kept.items():
                 moments[moment].copy_(torch.from_numpy(values[name]))
 
-    def save_best(self, folder: Path) -> str:
-        stream = io.BytesIO()
-        np.savez(stream, **self.weights())
-        filesystem.replace(folder / BEST, stream.getvalue())
-        return BEST
-
     def load(self, content: bytes) -> None:
-        """Take the weights of a file by `save_best`, nothing of it unpickled. Raises ModelError,
-        its text a reason, where it holds anything else."""
+        """Take the weights of a `best.npz`, nothing of it unpickled. Raises ModelError, its text a
+        reason, where it holds anything else."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as kept:
                 weights = {name: kept[name] for name in kept.files}
@@ -202,61 +240,25 @@ class TorchLearner:
             raise ModelError(f"{BEST} cannot be read: {reason}") from None
         self.set_weights(weights)
 
-    def _window(self, window: Any) -> torch.Tensor:
-        given = _tensor(window)
-        if tuple(given.shape[1:]) != self._shape:
-            raise ModelError(
-                f"found windows of shape {tuple(given.shape)}, expected (n, {self._shape[0]}, "
-                f"{self._shape[1]}): train again on these features"
-            )
-        return given
-
-    @contextmanager
-    def _own_ways(self) -> Iterator[None]:
-        """Deterministic, and drawing from the learner's own generator: nn.Dropout knows only the
-        process' one, which is given back as it was."""
-        import torch
-
-        process, strict = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
-        torch.set_rng_state(self._random)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            self._random = torch.get_rng_state()
-            torch.set_rng_state(process)
-            torch.use_deterministic_algorithms(strict)
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return torch_weights.shapes(
-            features=self.module.lstm.input_size, units=self.module.lstm.hidden_size
-        )
-
     def _learnt(self) -> Iterator[tuple[str, Any]]:
         return ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
 
     def _moments(self, moment: str) -> dict[str, np.ndarray]:
         kept = {name: self._optimizer.state[p][moment] for name, p in self._learnt()}
-        for layer in torch_weights.LAYERS:
+        for layer in LAYERS:
             # The second bias does not learn.
-            kept[f"{layer}.bias_hh_l0"] = kept[f"{layer}.bias_ih_l0"].new_zeros(
-                kept[f"{layer}.bias_ih_l0"].shape
-            )
-        return torch_weights.from_torch(_arrays(kept))
+            kept[f"{layer}.bias_hh_l0"] = 0 * kept[f"{layer}.bias_ih_l0"]
+        return from_torch(kept)
 
 
-def _tensor(values: Any) -> torch.Tensor:
-    import torch
-
-    if isinstance(values, torch.Tensor):
-        return values
-    # A copy where it must be: PyTorch warns of arrays that it could not write to.
-    array = np.require(np.asarray(values), np.float32, ["C", "W"])
-    return torch.from_numpy(array)
-
-
-def _arrays(tensors: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+def _check(found: Arrays, expected: Arrays) -> None:
+    ours, theirs = ({n: np.shape(v) for n, v in some.items()} for some in (expected, found))
+    wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    if wrong:
+        raise ModelError(
+            f"these are the weights of another network: {wrong[0]} is "
+            f"{theirs.get(wrong[0], 'not there')}, expected {ours.get(wrong[0], 'none')}"
+        )
 
 
 def _below(prefix: str, state: Arrays) -> dict[str, np.ndarray]:

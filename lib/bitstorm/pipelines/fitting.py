@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,19 @@ from bitstorm.config import Training
 from bitstorm.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
 from bitstorm.model import backend, checkpoint, runs, training
 from bitstorm.model.checkpoint import Checkpoint
+from bitstorm.model.feed import Feed
+from bitstorm.model.progress import Progress
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
-from bitstorm.model.training import Progress, Rules
-from bitstorm.model.windows import Feed
+from bitstorm.model.training import Rules
 from bitstorm.pipelines import provenance
 from bitstorm.pipelines.context import Context
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 # What may change in mid-run: nothing of it has a part in the weights.
-FREE = {"cache_mb", "deadline_seconds"}
+FREE = {"cache_mb"}
 _LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
     "torch": ("torch", "petastorm", "pyspark"),
@@ -74,7 +75,7 @@ def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> I
             raise ModelError(f"run {resume} has failed ({run.record.get('reason')}): train again")
         settings = _settings(context, run)
         snapshot = _same_snapshot(context, run, accept=accept_snapshot)
-        epochs = 0 if since is None else since.standing.epochs
+        epochs = 0 if since is None else since.epochs
         context.console.log(f"    run {resume} goes on after epoch {epochs} on {snapshot.id}")
         yield Attempt(settings, snapshot, run.folder, run.record, since)
 
@@ -92,18 +93,7 @@ def fit(
 ) -> Run:
     """Train until the rules end it; the finished run."""
     settings, since = attempt.settings, _on_the_data(attempt)
-    if settings.backend == "tensorflow":
-        context.load_tensorflow()
     batch_size, learning_rate = rates(settings)
-    learner = backend.learner(
-        settings.backend,
-        look_back=settings.look_back,
-        features=len(features),
-        units=settings.units,
-        dropout=settings.dropout,
-        learning_rate=learning_rate,
-        seed=settings.seed,
-    )
     folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
     record = {
         "run": folder.name,
@@ -133,7 +123,7 @@ def fit(
         # Those of the run are what it was begun with; each session says what it went on with.
         kept = ("created_at", "sessions", *made_with)
         record = {**record, **{name: attempt.record[name] for name in kept}}
-    done = 0 if attempt.since is None else attempt.since.standing.epochs
+    done = 0 if attempt.since is None else attempt.since.epochs
     session = {
         "started_at": _now(),
         "after_epoch": done,
@@ -147,25 +137,28 @@ def fit(
     ):
         with _ending(folder, record):
             runs.write(folder, record, state=runs.RUNNING)
-            fitted = training.fit(
-                learner,
-                train=backend.feed(settings.backend, feeds["training"]),
-                validation=backend.feed(settings.backend, feeds["validation"]),
-                rules=Rules(
-                    epochs=settings.epochs,
-                    patience=settings.patience,
-                    batch_size=batch_size,
-                    seed=settings.seed,
-                    deadline_seconds=settings.deadline_seconds,
-                ),
+            fitted = backend.fit(
+                settings.backend,
+                {
+                    "look_back": settings.look_back,
+                    "features": len(features),
+                    "units": settings.units,
+                    "dropout": settings.dropout,
+                    "learning_rate": learning_rate,
+                    "seed": settings.seed,
+                },
+                train=feeds["training"],
+                validation=feeds["validation"],
+                rules=Rules(settings.epochs, settings.patience, batch_size, settings.seed),
                 folder=folder,
                 progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
                 record=record,
                 since=since,
             )
             session["ended_at"] = _now()
-            record["fitted"] = {k: v for k, v in vars(fitted).items() if k != "best_file"}
-            run = runs.finish(folder, record, files=(fitted.best_file, runs.HISTORY))
+            record["fitted"] = vars(fitted)
+            best = backend.BEST[settings.backend]
+            run = runs.finish(folder, record, files=(best, runs.HISTORY))
         # Whatever ends the process from here on, the run stays a finished one.
         runs.tidy(folder)
         return run
@@ -187,7 +180,6 @@ def told(at: Progress) -> str:
     parts.append(f"{at.windows_per_second:,.0f} windows/s")
     minutes, seconds = divmod(round(at.seconds_left), 60)
     parts.append(f"at most {minutes}:{seconds:02d} left")
-    parts.append(f"{at.waiting:.1%} waiting for data")
     return "  ".join(parts)
 
 
@@ -204,13 +196,13 @@ def _on_the_data(attempt: Attempt) -> Checkpoint | None:
     now = (attempt.snapshot.id, attempt.snapshot.manifest.digest)
     if now == (since.record["indicators"], since.record["indicators_digest"]):
         return since
-    if not since.standing.goes_on(epochs=settings.epochs, patience=settings.patience):
+    if not since.goes_on(epochs=settings.epochs, patience=settings.patience):
         raise ModelError(
-            f"the {since.standing.epochs} epochs of this run are all that training.epochs "
+            f"the {since.epochs} epochs of this run are all that training.epochs "
             f"({settings.epochs}) and training.patience ({settings.patience}) allow, so none is "
             "left for other data: leave --accept-snapshot away, or train a new run"
         )
-    return replace(since, standing=since.standing.on_other_data())
+    return since.on_other_data()
 
 
 @contextlib.contextmanager
@@ -245,8 +237,7 @@ def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
         run = Run(folder, {**since.record, "state": runs.INTERRUPTED})
     if problems and since is not None:
         context.console.warn(
-            f"{'; '.join(problems)}: the state before it, after epoch {since.standing.epochs}, "
-            "is used"
+            f"{'; '.join(problems)}: the state before it, after epoch {since.epochs}, is used"
         )
     return run, since
 
@@ -254,7 +245,7 @@ def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
 def _settings(context: Context, run: Run) -> Training:
     """Those of the run. Raises ModelError where another value was asked for now."""
     try:
-        recorded = Training.model_validate(run.record["settings"])
+        recorded = Training.model_validate(runs.settings_of(run))
     except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(

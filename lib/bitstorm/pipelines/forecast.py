@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bitstorm.config import Training
 from bitstorm.errors import DataError, ModelError, SnapshotMissing
-from bitstorm.instants import DAY_MS, duration_ms, iso
-from bitstorm.model import evaluation, runs, windows
+from bitstorm.instants import duration_ms, iso
+from bitstorm.model import blocks, evaluation, framing, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
+from bitstorm.model.framing import Frame, Framed
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
+from bitstorm.pipelines import points
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.train import frame_of, numeric_columns, read_points, stored_blocks
 from bitstorm.report.plots import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.resample import with_segment
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 
 @dataclass(frozen=True)
@@ -56,23 +54,19 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     _check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
-    frame = frame_of(snapshot, settings, chosen.record["features"])
-    with context.spark("forecast") as spark:
-        points = read_points(spark, snapshot)
-        with stored_blocks(context, spark, points, snapshot, frame) as stored:
-            feed = windows.make_feed(stored, scaler, after_ms=split.train_until_ms)
-            if len(feed) == 0:
-                raise DataError("there is no whole window after the training part: collect more")
-            found = forecasts.predict(
-                network,
-                feed,
-                scaler=scaler,
-                target=settings.target,
-                deadline_seconds=context.settings.training.deadline_seconds,
-            )
-            # None when the series was cut a moment ago: then there is no forecast from now.
-            newest = feed.newest(_last_ms(snapshot))
-        overview = _overview(points, snapshot, observations=_observations(context, snapshot))
+    frame = points.frame_of(snapshot, settings, chosen.record["features"])
+    found = forecasts.predict(
+        network,
+        _windows(snapshot, frame, scaler, after_ms=split.train_until_ms),
+        look_back=settings.look_back,
+        scaler=scaler,
+        target=settings.target,
+    )
+    if found.empty:
+        raise DataError("there is no whole window after the training part: collect more")
+    # None when the series was cut a moment ago: then there is no forecast from now.
+    newest = _newest(snapshot, frame, scaler)
+    overview = _overview(snapshot, observations=_observations(context, snapshot))
     validation = found[found["timestamp"] <= split.validate_until_ms]
     test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
     if test.empty or validation.empty:
@@ -154,7 +148,7 @@ def _recalled(run: Run) -> tuple[Training, Scaler, Split]:
     """What the run was trained with. Raises ModelError where its record says it otherwise."""
     try:
         return (
-            Training.model_validate(run.record["settings"]),
+            Training.model_validate(runs.settings_of(run)),
             Scaler.from_json(run.record["scaler"]),
             Split(**run.record["split"]),
         )
@@ -166,14 +160,14 @@ def _recalled(run: Run) -> tuple[Training, Scaler, Split]:
 
 
 def _check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
-    """Refuse what the run cannot forecast, before Spark and TensorFlow take their time."""
+    """Refuse what the run cannot forecast, before TensorFlow takes its time."""
     trained, found = run.record["frequency"], snapshot.manifest.details["frequency"]
     if trained != found:
         raise ModelError(
             f"run {run.name} was trained on steps of {trained}, but the indicators have steps of "
             f"{found}: train again, or set grid.frequency={trained} and run `bitstorm indicators`"
         )
-    missing = set(run.record["features"]) - set(numeric_columns(snapshot))
+    missing = set(run.record["features"]) - set(points.numeric_columns(snapshot))
     if missing:
         raise ModelError(
             f"run {run.name} was trained on {', '.join(sorted(missing))}, which the indicators "
@@ -224,39 +218,45 @@ def _table(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
     )[list(FORECAST_COLUMNS)]
 
 
-def _overview(points: DataFrame, snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
-    """Span, imputed points, cuts, and the latest price with its change over 24 hours."""
-    from pyspark.sql import functions as F
+def _windows(
+    snapshot: Snapshot, frame: Frame, scaler: Scaler, *, after_ms: int
+) -> Iterator[Framed]:
+    """The windows whose target lies after this time, by time, a block at a time."""
+    reach = (frame.look_back + frame.horizon) * frame.step_ms
+    read = points.arrays(snapshot, frame, after_ms=after_ms - reach)
+    for columns in blocks.from_points(read, frame):
+        which = framing.whole(frame, columns, first=after_ms // frame.step_ms + 1)
+        if which.any():
+            yield framing.framed(frame, columns, scaler, which)
 
+
+def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
+    """The window that ends at the newest point; None where it is not whole."""
+    last = _last_ms(snapshot)
+    reach = (frame.look_back + 1) * frame.step_ms
+    read = points.arrays(snapshot, frame, after_ms=last - reach)
+    *_, columns = blocks.from_points(read, frame)
+    return framing.newest(frame, columns, scaler, index=last // frame.step_ms)
+
+
+def _overview(snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
+    """Span, imputed points, cuts, and the latest price with its change over 24 hours."""
     manifest = snapshot.manifest
     assert manifest.first_ms is not None and manifest.last_ms is not None
-    before = F.col("timestamp") <= manifest.last_ms - DAY_MS
-    step = duration_ms(manifest.details["frequency"])
-    found = (
-        points.transform(with_segment, step_ms=step)
-        .agg(
-            F.count_if("imputed").alias("imputed"),
-            F.max("segment").alias("cuts"),
-            F.max_by("price", "timestamp").alias("price"),
-            F.max_by(F.when(before, F.col("price")), F.when(before, F.col("timestamp"))).alias(
-                "then"
-            ),
-        )
-        .collect()[0]
-    )
-    change = None if found["then"] is None else 100 * (found["price"] / found["then"] - 1)
+    found = points.overview(snapshot)
+    change = None if found.day_before is None else 100 * (found.latest / found.day_before - 1)
     return {
         "span": {
             "first": iso(manifest.first_ms),
             "last": iso(manifest.last_ms),
             "rows": observations,
             "grid_points": manifest.rows,
-            "imputed": found["imputed"],
-            "cuts": found["cuts"],
+            "imputed": found.imputed,
+            "cuts": found.cuts,
         },
         "latest": {
             "time": iso(manifest.last_ms),
-            "price": found["price"],
+            "price": found.latest,
             "change_24h_percent": change,
         },
     }

@@ -8,8 +8,8 @@ from typing import Any
 
 from bitstorm.errors import ModelError
 from bitstorm.model import checkpoint, runs
+from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.runs import Run
-from bitstorm.model.standing import Standing
 from bitstorm.pipelines.context import Context
 
 # What tells a run from any other says nothing of why it came out as it did.
@@ -92,15 +92,15 @@ def compare(context: Context, names: Sequence[str]) -> Compared:
 
 def _overview(run: Run) -> Overview:
     record = run.record
-    standing, problem = Standing(), None
+    fitted, problem = record.get("fitted"), None
     if run.state != runs.FINISHED:
         try:
             since, problems = checkpoint.load(run.folder)
-            standing = Standing() if since is None else since.standing
+            fitted = fitted or _metrics(since)
             problem = "; ".join(problems) or record.get("reason")
         except ModelError as error:
             problem = str(error)
-    fitted = record.get("fitted") or _metrics(standing)
+    fitted = fitted or {}
     return Overview(
         run=run.name,
         state=run.state,
@@ -108,18 +108,22 @@ def _overview(run: Run) -> Overview:
         backend=record.get("backend", "tensorflow"),
         indicators=record.get("indicators"),
         windows=record.get("windows", {}).get("training"),
+        epochs=fitted.get("epochs", 0),
+        best_epoch=fitted.get("best_epoch"),
+        best_validation_loss=fitted.get("best_validation_loss"),
+        seconds=fitted.get("seconds", 0.0),
         problem=problem,
-        **{name: fitted.get(name) for name in _metrics(standing)},
     )
 
 
-def _metrics(standing: Standing) -> dict[str, Any]:
-    best = standing.best_epoch
+def _metrics(since: Checkpoint | None) -> dict[str, Any]:
+    if since is None:
+        return {}
     return {
-        "epochs": standing.epochs,
-        "best_epoch": best or None,
-        "best_validation_loss": standing.best_loss if best else None,
-        "seconds": standing.seconds,
+        "epochs": since.epochs,
+        "best_epoch": since.best_epoch,
+        "best_validation_loss": since.best_loss,
+        "seconds": sum(epoch.seconds for epoch in since.history),
     }
 
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 from bitstorm.config import Training
 from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms, iso
-from bitstorm.model import backend, blocks, dataset, scaling, windows
+from bitstorm.model import backend, blocks, dataset, scaling
 from bitstorm.model.dataset import Stored
+from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.model.windows import Feed
-from bitstorm.pipelines import fitting
+from bitstorm.pipelines import fitting, points
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
 from bitstorm.pipelines.warm_up import rows_needed
 from bitstorm.schema import indicator_table
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
+from bitstorm.transform.blocks import Blocks, in_blocks
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 # What `features: []` stands for.
 DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
@@ -91,49 +91,31 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
     split = attempt.split or _split(snapshot, settings)
-    frame = frame_of(snapshot, settings, features)
+    points.check(snapshot, features, spans(split))
+    frame = points.frame_of(snapshot, settings, features)
     warm_up = {
         "needed": _needed(snapshot, features, settings),
         "had": snapshot.manifest.rows,
     }
-    with context.spark("train") as spark:
-        points = read_points(spark, snapshot)
-        _check_points(points, features, split)
-        scaler = attempt.scaler or _fit_scaler(points, frame, split)
-        with stored_blocks(context, spark, points, snapshot, frame) as stored:
-            feeds = {
-                part: windows.make_feed(stored, scaler, after_ms=after, until_ms=until)
-                for part, (after, until) in spans(split).items()
-            }
-            counts = _counts(feeds, features, settings)
-            yield Prepared(features, split, scaler, warm_up, feeds, counts)
-
-
-def frame_of(snapshot: Snapshot, settings: Training, features: list[str]) -> Frame:
-    """What the settings say a window over the snapshot's grid is made of."""
-    return Frame(
-        look_back=settings.look_back,
-        horizon=settings.horizon,
-        features=tuple(features),
-        target=settings.target,
-        step_ms=duration_ms(snapshot.manifest.details["frequency"]),
-    )
-
-
-def read_points(spark: SparkSession, snapshot: Snapshot) -> DataFrame:
-    """The grid's points with their `index` (timestamp // step, int64)."""
-    from pyspark.sql import functions as F
-
-    details = snapshot.manifest.details
-    table = indicator_table(details["windows"])
-    step = duration_ms(details["frequency"])
-    points = petastorm_io.read_spark(spark, snapshot, table)
-    return points.withColumn("index", F.expr(f"timestamp div {step}"))
+    load = settings.backend == "tensorflow"
+    with (
+        context.spark("train", tensorflow=True) if load else context.spark("train") as spark,
+        stored_blocks(context, spark, snapshot, frame) as stored,
+    ):
+        scaler = attempt.scaler or scaling.fit(
+            frame, stored.columns(), last=split.train_until_ms // frame.step_ms
+        )
+        feeds = {
+            part: make_feed(stored, scaler, after_ms=after, until_ms=until)
+            for part, (after, until) in spans(split).items()
+        }
+        counts = _counts(feeds, features, settings)
+        yield Prepared(features, split, scaler, warm_up, feeds, counts)
 
 
 @contextmanager
 def stored_blocks(
-    context: Context, spark: SparkSession, points: DataFrame, snapshot: Snapshot, frame: Frame
+    context: Context, spark: SparkSession, snapshot: Snapshot, frame: Frame
 ) -> Iterator[Stored]:
     """The snapshot's points as the converter's data set of blocks, for every part of the series.
 
@@ -145,8 +127,11 @@ def stored_blocks(
     def rows() -> DataFrame:
         context.console.progress("    writing the windows' blocks")
         files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
-        names = ["index", "price", "imputed", *frame.columns]
-        return blocks.to_rows(in_blocks(points.select(*names), cut), frame, files=files)
+        table = indicator_table(snapshot.manifest.details["windows"])
+        seen = petastorm_io.read_spark(spark, snapshot, table).selectExpr(
+            f"timestamp div {frame.step_ms} AS index", "price", "imputed", *frame.columns
+        )
+        return blocks.to_rows(in_blocks(seen, cut), frame, files=files)
 
     with dataset.stored(
         spark,
@@ -173,7 +158,7 @@ def spans(split: Split) -> dict[str, tuple[int | None, int | None]]:
 
 
 def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> dict[str, int]:
-    """Windows of each part. Raises DataError, before TensorFlow is loaded, where one has none."""
+    """Windows of each part. Raises DataError where one has none."""
     counts = {part: len(feed) for part, feed in feeds.items()}
     if 0 in counts.values():
         raise DataError(
@@ -183,67 +168,6 @@ def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> 
             "lower training.look_back, or raise grid.max_gap"
         )
     return counts
-
-
-def _check_points(points: DataFrame, features: list[str], split: Split) -> None:
-    """Refuse, by one aggregate, values that no network can learn from, and parts without a price
-    that could be a target. Raises DataError with the numbers."""
-    from pyspark.sql import functions as F
-
-    def strange(name: str) -> Column:
-        value = F.col(name).cast("double")
-        return F.isnan(value) | (F.abs(value) == float("inf"))
-
-    def inside(after: int | None, until: int | None) -> Column:
-        time = F.col("timestamp")
-        late = F.lit(True) if after is None else time > after
-        return late & (F.lit(True) if until is None else time <= until)
-
-    found = points.agg(
-        F.count("*").alias("rows"),
-        F.count_if("imputed").alias("imputed"),
-        *[F.count_if(strange(name)).alias(f"strange_{name}") for name in features],
-        *[
-            F.min(F.when(strange(name), F.col("timestamp"))).alias(f"at_{name}")
-            for name in features
-        ],
-        *[
-            F.count_if(inside(*span) & ~F.col("imputed")).alias(f"observed_{part}")
-            for part, span in spans(split).items()
-        ],
-        *[F.count_if(inside(*span)).alias(f"of_{part}") for part, span in spans(split).items()],
-    ).collect()[0]
-    for name in features:
-        if found[f"strange_{name}"]:
-            raise DataError(
-                f"{name} is not a finite number at {found[f'strange_{name}']:,} of "
-                f"{found['rows']:,} points, the first at {iso(found[f'at_{name}'])}; expected "
-                "finite values, or none: compute the indicators again, or leave it out of "
-                "training.features"
-            )
-    observed = {part: found[f"observed_{part}"] for part in PARTS}
-    if any(n == 0 < found[f"of_{part}"] for part, n in observed.items()):
-        raise DataError(
-            f"of {found['rows']:,} points {found['imputed']:,} are imputed, which leaves "
-            f"{', '.join(f'{n:,} observed in the {part} part' for part, n in observed.items())}; "
-            "expected some in each: collect more, or set a coarser grid.frequency"
-        )
-
-
-def _fit_scaler(points: DataFrame, frame: Frame, split: Split) -> Scaler:
-    from pyspark.sql import functions as F
-
-    cut = Blocks(SIZE, after=frame.horizon)
-    own = in_blocks(points.select("index", "timestamp", "price", "imputed"), cut)
-    learnt = blocks.with_target(own, frame).where(
-        cut.owned() & (F.col("target_timestamp") <= split.train_until_ms)
-    )
-    known = points.where(F.col("timestamp") <= split.train_until_ms)
-    by_return = frame.target == "log_return"
-    return Scaler(
-        scaling.fit(known, frame.features, method="standard" if by_return else "min_max"),
-        scaling.fit(learnt, ["target"], method="deviation" if by_return else "min_max")["target"],
-    )
 
 
 def _split(snapshot: Snapshot, settings: Training) -> Split:
@@ -305,16 +229,10 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
 
 
 def _check_features(features: list[str], snapshot: Snapshot) -> None:
-    known = numeric_columns(snapshot)
+    known = points.numeric_columns(snapshot)
     unknown = [name for name in features if name not in known]
     if unknown:
         raise DataError(
             f"training.features has {', '.join(unknown)}, which the indicators don't; "
             f"there are {', '.join(known)}"
         )
-
-
-def numeric_columns(snapshot: Snapshot) -> list[str]:
-    """The columns of an indicators snapshot that a network can be given."""
-    table = indicator_table(snapshot.manifest.details["windows"])
-    return [f.name for f in table.fields if f.kind in ("float64", "float32", "int32")]

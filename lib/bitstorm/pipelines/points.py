@@ -1,0 +1,155 @@
+"""The points of an indicators snapshot, read file by file without Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitstorm.config import Training
+from bitstorm.errors import DataError, SnapshotDamaged
+from bitstorm.instants import DAY_MS, duration_ms, iso
+from bitstorm.model.framing import Frame
+from bitstorm.schema import indicator_table
+from bitstorm.store.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Spans = dict[str, tuple[int | None, int | None]]
+
+
+def step_of(snapshot: Snapshot) -> int:
+    """The grid's step in milliseconds."""
+    return duration_ms(snapshot.manifest.details["frequency"])
+
+
+def frame_of(snapshot: Snapshot, settings: Training, features: Sequence[str]) -> Frame:
+    """What the settings say a window over the snapshot's grid is made of."""
+    return Frame(
+        look_back=settings.look_back,
+        horizon=settings.horizon,
+        features=tuple(features),
+        target=settings.target,
+        step_ms=step_of(snapshot),
+    )
+
+
+def numeric_columns(snapshot: Snapshot) -> list[str]:
+    """The columns of an indicators snapshot that a network can be given."""
+    table = indicator_table(snapshot.manifest.details["windows"])
+    return [f.name for f in table.fields if f.kind in ("float64", "float32", "int32")]
+
+
+def tables(
+    snapshot: Snapshot, columns: Sequence[str], *, after_ms: int | None = None
+) -> Iterator[pa.Table]:
+    """One table a file, in the order of time; of files that end after `after_ms` only. Raises
+    SnapshotDamaged where a file has other rows than the manifest states."""
+    import pyarrow.parquet as pq
+
+    for file in sorted(snapshot.manifest.files, key=lambda file: file.first_ms):
+        if after_ms is not None and file.last_ms <= after_ms:
+            continue
+        path = snapshot.folder / file.path
+        table = pq.read_table(path, columns=list(columns), partitioning=None)
+        if table.num_rows != file.rows:
+            raise SnapshotDamaged(
+                f"read {table.num_rows} rows of {path}, where the manifest states {file.rows}: "
+                "a file has changed while it was read; read again"
+            )
+        yield table.sort_by("timestamp")
+
+
+def arrays(
+    snapshot: Snapshot, frame: Frame, *, after_ms: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """The same as `blocks.from_points` takes it."""
+    names = ["timestamp", "price", "imputed", *frame.columns]
+    for table in tables(snapshot, names, after_ms=after_ms):
+        yield {
+            "index": table["timestamp"].to_numpy() // frame.step_ms,
+            "price": table["price"].to_numpy(),
+            "imputed": table["imputed"].to_numpy(),
+            **{name: table[name].to_numpy().astype(np.float64) for name in frame.columns},
+        }
+
+
+@dataclass
+class Found:
+    """Counts over a snapshot: of features, values that are no finite number and the time of the
+    first; of parts, their points and those with an observed price."""
+
+    rows: int = 0
+    imputed: int = 0
+    strange: dict[str, int] = field(default_factory=dict)
+    first: dict[str, int] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, int] = field(default_factory=dict)
+
+
+def check(snapshot: Snapshot, features: Sequence[str], spans: Spans) -> None:
+    """Refuse values that no network can learn from, and parts without a price that could be a
+    target. Raises DataError with the numbers."""
+    found = Found()
+    for table in tables(snapshot, ["timestamp", "imputed", *features]):
+        time, imputed = table["timestamp"].to_numpy(), table["imputed"].to_numpy()
+        found.rows += len(time)
+        found.imputed += int(imputed.sum())
+        for name in features:
+            # A null is "not known yet"; a NaN is a value.
+            strange = (table[name].is_valid().to_numpy()) & ~np.isfinite(table[name].to_numpy())
+            if strange.any():
+                found.strange[name] = found.strange.get(name, 0) + int(strange.sum())
+                found.first.setdefault(name, int(time[strange][0]))
+        for part, (after, until) in spans.items():
+            inside = np.ones(len(time), bool) if after is None else time > after
+            inside &= True if until is None else time <= until
+            found.points[part] = found.points.get(part, 0) + int(inside.sum())
+            found.observed[part] = found.observed.get(part, 0) + int((inside & ~imputed).sum())
+    for name, count in found.strange.items():
+        raise DataError(
+            f"{name} is not a finite number at {count:,} of {found.rows:,} points, the first at "
+            f"{iso(found.first[name])}; expected finite values, or none: compute the indicators "
+            "again, or leave it out of training.features"
+        )
+    if any(found.observed[part] == 0 < count for part, count in found.points.items()):
+        left = [f"{n:,} observed in the {part} part" for part, n in found.observed.items()]
+        raise DataError(
+            f"of {found.rows:,} points {found.imputed:,} are imputed, which leaves "
+            f"{', '.join(left)}; expected some in each: collect more, or set a coarser "
+            "grid.frequency"
+        )
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Imputed points, cuts of the series, the newest price, and that a day before (None where the
+    series is younger)."""
+
+    imputed: int
+    cuts: int
+    latest: float
+    day_before: float | None
+
+
+def overview(snapshot: Snapshot) -> Overview:
+    step = step_of(snapshot)
+    imputed, cuts = 0, 0
+    latest, then = float("nan"), None
+    last: int | None = None
+    assert snapshot.manifest.last_ms is not None  # an empty snapshot is never published
+    day_before = snapshot.manifest.last_ms - DAY_MS
+    for table in tables(snapshot, ["timestamp", "price", "imputed"]):
+        time, price = table["timestamp"].to_numpy(), table["price"].to_numpy()
+        if not len(time):
+            continue
+        imputed += int(table["imputed"].to_numpy().sum())
+        cuts += int((np.diff(time, prepend=time[0] - step if last is None else last) != step).sum())
+        earlier = price[time <= day_before]
+        if len(earlier):
+            then = float(earlier[-1])
+        latest, last = float(price[-1]), int(time[-1])
+    return Overview(imputed, cuts, latest, then)
