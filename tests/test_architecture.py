@@ -26,7 +26,7 @@ FACES = ("utils", "testing")
 FENCES = {
     "requests": ("collect",),
     "urllib3": ("collect",),
-    "petastorm": ("store", "model/dataset", "model/windows", "model/torch_feed"),
+    "petastorm": ("store", "model/dataset", "model/feed"),
     "torch": ("model/torch_", "model/backend"),
     "tensorflow": ("model", "pipelines/context"),
     "keras": ("model", "pipelines/context", "pipelines/train"),

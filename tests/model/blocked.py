@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitstorm.model import windows
+from bitstorm.model import feed as feeds
 from bitstorm.model.dataset import Stored, index_of
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windows import Feed
+from bitstorm.model.feed import Feed
 
 STEP = 3_600_000
 UNSCALED = Scale(0.0, 1.0)
@@ -84,4 +84,4 @@ def feed(folder: Path, frame: Frame, **bounds: int) -> Feed:
         limits["after_ms"] = bounds["first"] * STEP - 1
     if "last" in bounds:
         limits["until_ms"] = bounds["last"] * STEP
-    return windows.make_feed(stored(folder, frame), scaler, **limits)
+    return feeds.make_feed(stored(folder, frame), scaler, **limits)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from bitstorm import quiet
 
 LOOK_BACK = 4
+SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "dropout": 0.2, "learning_rate": 0.02}
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,28 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.target)
 
-    @contextmanager
-    def epoch(self, *, batch_size: int, seed: int | None = None, number: int = 0) -> Iterator[Any]:
+    def dataset(
+        self, *, batch_size: int, seed: int | None = None, epoch: Callable[[], int] = lambda: 0
+    ) -> Any:
+        import tensorflow as tf
+
+        shape = (None, *self.window.shape[1:])
+        batches = tf.data.Dataset.from_generator(
+            lambda: self.batches(batch_size, seed, epoch()),
+            output_signature=(
+                tf.TensorSpec(shape, tf.float32),
+                tf.TensorSpec((None,), tf.float32),
+            ),
+        )
+        return batches.apply(tf.data.experimental.assert_cardinality(-(-len(self) // batch_size)))
+
+    def batches(self, batch_size: int, seed: int | None, number: int) -> Iterator[Any]:
         order = np.arange(len(self))
         if seed is not None:
             order = np.random.default_rng([seed, number]).permutation(len(self))
-        places = (order[i : i + batch_size] for i in range(0, len(self), batch_size))
-        yield ((self.window[place], self.target[place]) for place in places)
+        for begin in range(0, len(self), batch_size):
+            place = order[begin : begin + batch_size]
+            yield self.window[place], self.target[place]
 
 
 def made(folder: Path) -> Path:
@@ -56,30 +71,22 @@ def feeds(folder: Path) -> tuple[InMemory, InMemory]:
     return InMemory(window[:150], target[:150]), InMemory(window[150:], target[150:])
 
 
-def new_learner(*, seed, learning_rate=0.02):
-    from bitstorm.model import backend
+def new_network(*, seed, **wanted):
+    from bitstorm.model import network
 
-    return backend.learner(
-        "tensorflow",
-        look_back=LOOK_BACK,
-        features=1,
-        units=4,
-        dropout=0.2,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    return network.seeded(**{**SHAPE, **wanted}, seed=seed)
 
 
-def fitted(out, train, validation, learner, *, seed, told=None, since=None, **rules):
-    from bitstorm.model import training
-    from bitstorm.model.training import Rules
+def fitted(out, train, validation, network, *, seed, told=None, since=None, **rules):
+    from bitstorm.model import torch_network, torch_training, training
 
-    usual = {"epochs": 4, "patience": 9, "batch_size": 16, "deadline_seconds": 30.0}
-    return training.fit(
-        learner,
+    usual = {"epochs": 4, "patience": 9, "batch_size": 16}
+    by = torch_training if isinstance(network, torch_network.TorchNetwork) else training
+    return by.fit(
+        network,
         train=train,
         validation=validation,
-        rules=Rules(**{**usual, "seed": seed, **rules}),
+        rules=training.Rules(**{**usual, "seed": seed, **rules}),
         folder=out,
         progress=(lambda at: None) if told is None else told,
         record={"run": out.name},
@@ -89,16 +96,16 @@ def fitted(out, train, validation, learner, *, seed, told=None, since=None, **ru
 
 def losses(out: Path) -> list[tuple[str, str]]:
     """(loss, val_loss) by epoch as the text of the file: equal only when every bit is."""
-    with (out / "history.csv").open() as stream:
+    with (out / "history.csv").open(newline="") as stream:
         return [(row["loss"], row["val_loss"]) for row in csv.DictReader(stream)]
 
 
-def trained(folder, *, seed, learning_rate=0.02, **rules):
+def trained(folder, *, seed, **rules):
     """The outcome, the losses by epoch, and the folder."""
     out = folder / f"run-{seed}-{len(list(folder.iterdir()))}"
     out.mkdir()
-    learner = new_learner(seed=seed, learning_rate=learning_rate)
-    return fitted(out, *feeds(folder), learner, seed=seed, **rules), losses(out), out
+    network = new_network(seed=seed)
+    return fitted(out, *feeds(folder), network, seed=seed, **rules), losses(out), out
 
 
 if __name__ == "__main__":

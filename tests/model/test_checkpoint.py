@@ -11,14 +11,11 @@ import pytest
 
 from bitstorm.errors import ModelError
 from bitstorm.model import checkpoint
-from bitstorm.model.checkpoint import Checkpoint
-from bitstorm.model.standing import Epoch, Standing
+from bitstorm.model.checkpoint import Checkpoint, Epoch
 
 
 def state(epochs: int) -> Checkpoint:
-    standing = Standing()
-    for number in range(1, epochs + 1):
-        standing = standing.after(Epoch(number, 1 / number, 0.7 / number, 1.5, 0.1))
+    history = tuple(Epoch(n, 1 / n, 0.7 / n, 1.5) for n in range(1, epochs + 1))
     random = np.random.default_rng(epochs)
     arrays = {
         "weights/lstm/kernel": random.normal(size=(3, 8)).astype(np.float32),
@@ -26,11 +23,13 @@ def state(epochs: int) -> Checkpoint:
         "seeds/000": random.integers(0, 2**32, 2, dtype=np.uint32),
     }
     best = {"dense/bias": random.normal(size=1).astype(np.float32)}
-    return Checkpoint(standing, arrays, best, {"run": "r", "features": ["price"]})
+    record = {"run": "r", "features": ["price"]}
+    return Checkpoint(history, epochs, 0.7 / epochs, arrays, best, record)
 
 
 def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
-    assert (found.standing, found.record) == (expected.standing, expected.record)
+    for name in ("history", "best_epoch", "best_loss", "record"):
+        assert getattr(found, name) == getattr(expected, name)
     for ours, theirs in ((found.state, expected.state), (found.best, expected.best)):
         assert ours.keys() == theirs.keys()
         for name in ours:
@@ -124,3 +123,37 @@ def test_what_a_killed_process_left_is_removed_with_the_rest(folder):
     assert len(list(folder.iterdir())) == 5
     checkpoint.clear(folder)
     assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_a_state_of_an_older_version_is_read(folder):
+    """Its epochs have the seconds of waiting as well."""
+    path = folder / "state-000003.json"
+    body = json.loads(path.read_text())
+    body.pop("sha256")
+    body["wait"] = 0
+    for row in body["history"]:
+        row["waited"] = 0.5
+    path.write_text(json.dumps({**body, "sha256": checkpoint._digest(body)}))
+    assert_same(checkpoint.load(folder)[0], state(3))
+
+
+def test_the_history_is_the_text_that_keras_logger_writes(tmp_path):
+    import csv
+
+    checkpoint.write_history(tmp_path, (Epoch(1, 0.1 + 0.2, 1 / 3, 2.0),))
+    with (tmp_path / "history.csv").open(newline="") as stream:
+        assert list(csv.reader(stream)) == [
+            ["epoch", "loss", "seconds", "val_loss"],
+            ["1", "0.30000000000000004", "2.0", "0.3333333333333333"],
+        ]
+
+
+def test_the_next_epoch_on_other_data_is_the_best():
+    found = state(3)
+    assert (found.epochs, found.wait) == (3, 0)
+    assert found.goes_on(epochs=4, patience=1) and not found.goes_on(epochs=3, patience=1)
+    worse = Checkpoint(found.history, 1, 0.7, found.state, found.best, found.record)
+    assert worse.goes_on(epochs=9, patience=3) and not worse.goes_on(epochs=9, patience=2)
+    other = worse.on_other_data()
+    assert other.goes_on(epochs=9, patience=1)
+    assert (other.best_epoch, other.best_loss) == (3, float("inf"))

@@ -21,11 +21,11 @@ def saved(tmp_path_factory):
     """A network of ours and its file."""
     from bitstorm.model import network
 
-    learner = network.learner(**SHAPE, seed=1)
+    built = network.seeded(**SHAPE, seed=1)
     folder = tmp_path_factory.mktemp("saved")
-    assert learner.save_best(folder) == "best.keras"
+    network.save(built, folder)
     assert [path.name for path in folder.iterdir()] == ["best.keras"]
-    return learner.network, (folder / "best.keras").read_bytes()
+    return built, (folder / "best.keras").read_bytes()
 
 
 def fresh():

@@ -151,10 +151,10 @@ def with_network(checkpoints):
 
     folder = checkpoints / "20240101T000000Z-aaaaaa"
     folder.mkdir(parents=True)
-    learner = network.learner(**SETTINGS, features=2, seed=1)
-    file = learner.save_best(folder)
+    built = network.seeded(**SETTINGS, features=2, seed=1)
+    network.save(built, folder)
     record = {"settings": SETTINGS, "features": ["price", "rsi_14"], "learning_rate": 0.01}
-    return runs.finish(folder, record, files=(file,)), learner.network
+    return runs.finish(folder, record, files=(network.BEST,)), built
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
-"""Fitting: what is written, what counts as best, when it ends, and that a seed decides it all."""
+"""Training by Keras: what is written, what counts as best, when it ends, that a seed decides it
+all, and that a training that goes on is the training that was never broken off."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model import checkpoint
 from model import small_run
-from model.small_run import feeds, fitted, losses, made, new_learner, trained
+from model.small_run import InMemory, feeds, fitted, losses, made, new_network, trained
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return made(tmp_path)
+
+
+@pytest.fixture
+def out(folder: Path) -> Path:
+    (folder / "20240101T000000Z-abcdef").mkdir()
+    return folder / "20240101T000000Z-abcdef"
 
 
 def same(ours, theirs) -> bool:
@@ -34,29 +42,26 @@ def same(ours, theirs) -> bool:
     )
 
 
-def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder):
+def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
     from bitstorm.model import keras_file, network
 
     told = []
-    out = folder / "out"
-    out.mkdir()
     train, validation = feeds(folder)
     outcome = fitted(
-        out, train, validation, new_learner(seed=1), seed=1, epochs=5, told=told.append
+        out, train, validation, new_network(seed=1), seed=1, epochs=5, told=told.append
     )
     names = ["best.keras", "history.csv"]
     states = [f"state-00000{n}.{kind}" for n in (4, 5) for kind in ("json", "npz")]
     assert sorted(path.name for path in out.iterdir()) == [*names, *states]
-    with (out / "history.csv").open() as stream:
+    with (out / "history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["epoch", "loss", "val_loss", "seconds", "waited"]
+    assert list(rows[0]) == ["epoch", "loss", "seconds", "val_loss"]
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
     by_epoch = [float(row["val_loss"]) for row in rows]
     assert outcome.epochs == 5
     assert outcome.best_validation_loss == min(by_epoch)
     assert outcome.best_epoch == by_epoch.index(min(by_epoch)) + 1
     assert outcome.seconds == pytest.approx(sum(float(row["seconds"]) for row in rows))
-    assert 0 <= outcome.data_wait_share < 1
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     ends = [at for at in told if at.val_loss is not None]
     assert [(at.epoch, at.windows, at.val_loss) for at in ends] == [
@@ -65,45 +70,11 @@ def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder):
     assert ends[-1].seconds_left == 0 < ends[0].seconds_left
 
     # The mean squared error of the network on disk, over the validation part itself.
-    model = network.build(look_back=4, features=1, units=4, dropout=0.2, learning_rate=0.02)
+    model = network.build(**small_run.SHAPE)
     keras_file.load_weights(model, (out / "best.keras").read_bytes())
     said = np.asarray(model(validation.window))[:, 0]
     error = np.mean((said - validation.target) ** 2)
     assert error == pytest.approx(outcome.best_validation_loss, rel=1e-5)
-
-
-def test_the_loop_computes_what_keras_fit_computes(folder):
-    """Without dropout and shuffling: Keras' own loop over the same arrays from the same weights."""
-    import keras
-
-    from bitstorm.model import network
-
-    train, validation = feeds(folder)
-    shape = {"look_back": 4, "features": 1, "units": 4, "dropout": 0.0, "learning_rate": 0.02}
-    ours = network.learner(**shape, seed=3)
-    theirs = network.build(**shape)
-    theirs.set_weights(list(ours.weights().values()))
-    out = folder / "out"
-    out.mkdir()
-
-    class InOrder(small_run.InMemory):
-        def epoch(self, *, batch_size, seed=None, number=0):
-            return super().epoch(batch_size=batch_size)
-
-    fitted(out, InOrder(train.window, train.target), validation, ours, seed=3, epochs=3)
-    keras.utils.set_random_seed(3)
-    history = theirs.fit(
-        train.window,
-        train.target,
-        batch_size=16,
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-        validation_data=(validation.window, validation.target),
-    ).history
-    found = np.array(losses(out), float)
-    assert found[:, 0] == pytest.approx(history["loss"], rel=1e-5)
-    assert found[:, 1] == pytest.approx(history["val_loss"], rel=1e-5)
 
 
 def test_four_times_the_batch_is_twice_the_learning_rate():
@@ -128,50 +99,46 @@ def test_the_same_seed_gives_the_same_losses_in_this_process_and_in_another(fold
     assert json.loads(answer.stdout) == [list(pair) for pair in first]
 
 
-def test_training_ends_when_the_validation_loss_no_longer_falls(folder):
+def test_training_ends_when_the_validation_loss_no_longer_falls(folder, out):
     # What holds in the training part is the opposite of what holds in the validation part.
     train, validation = feeds(folder)
     validation = replace(validation, target=-validation.target)
-    out = folder / "out"
-    out.mkdir()
-    learner = new_learner(seed=1, learning_rate=0.05)
-    outcome = fitted(out, train, validation, learner, seed=1, epochs=30, patience=2)
+    network = new_network(seed=1, learning_rate=0.05)
+    outcome = fitted(out, train, validation, network, seed=1, epochs=30, patience=2)
     assert outcome.epochs == outcome.best_epoch + 2 < 30
     assert all(float(loss) >= outcome.best_validation_loss for _, loss in losses(out))
+    # The best epoch's weights are back.
+    said = np.asarray(network(validation.window))[:, 0]
+    error = np.mean((said - validation.target) ** 2)
+    assert error == pytest.approx(outcome.best_validation_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_a_loss_that_is_no_number_is_refused_and_ends_the_training_at_once(folder, part):
+def test_a_loss_that_is_no_number_is_refused_and_ends_the_training_at_once(
+    folder, out, part, capfd
+):
     parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
     parts[part].window[5, 2, 0] = np.nan
-    out = folder / "out"
-    out.mkdir()
     with pytest.raises(ModelError, match="loss is not a finite number") as refusal:
-        fitted(out, **parts, learner=new_learner(seed=1), seed=1, epochs=9)
+        fitted(out, **parts, network=new_network(seed=1), seed=1, epochs=9)
     assert not isinstance(refusal.value, BrokenOff)
     assert len(losses(out)) == 1
+    assert capfd.readouterr().out == ""
 
 
-def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder):
+class Exploding(InMemory):
+    """Windows of which one is no number from the third epoch on."""
+
+    def batches(self, batch_size, seed, number):
+        window = self.window.copy()
+        window[0, 0, 0] = np.nan if number >= 2 else 0
+        return InMemory(window, self.target).batches(batch_size, seed, number)
+
+
+def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder, out):
     train, validation = feeds(folder)
-    out = folder / "out"
-    out.mkdir()
-    learner = new_learner(seed=1)
-
-    class Exploding(small_run.InMemory):
-        """Windows of which one is no number from the third epoch on."""
-
-        @contextmanager
-        def epoch(self, *, batch_size, seed=None, number=0):
-            window = self.window.copy()
-            window[0, 0, 0] = np.nan if number >= 2 else 0
-            with replace(self, window=window).epoch_of(batch_size, seed, number) as batches:
-                yield batches
-
-        def epoch_of(self, batch_size, seed, number):
-            return super().epoch(batch_size=batch_size, seed=seed, number=number)
-
-    outcome = fitted(out, Exploding(train.window, train.target), validation, learner, seed=1)
+    given = Exploding(train.window, train.target)
+    outcome = fitted(out, given, validation, new_network(seed=1), seed=1)
     found = np.array(losses(out), float)
     assert len(found) == outcome.epochs == 3
     assert outcome.best_epoch in (1, 2)
@@ -179,16 +146,18 @@ def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder):
     assert (out / "best.keras").exists()
 
 
-def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder):
+def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out):
     after = 2
     whole, whole_losses, whole_out = trained(folder, seed=5, epochs=6)
-    out = folder / "out"
-    out.mkdir()
-    fitted(out, *feeds(folder), new_learner(seed=5), seed=5, epochs=after)
+    fitted(out, *feeds(folder), new_network(seed=5), seed=5, epochs=after)
     since, problems = checkpoint.load(out)
-    assert problems == [] and since.standing.epochs == after
+    assert problems == [] and since.epochs == after
+    # What a kill leaves in the middle of an epoch: a row too many, a file of another epoch.
+    with (out / "history.csv").open("a") as stream:
+        stream.write("3,0.1,1.0,0.1\r\n")
+    (out / "best.keras").write_bytes(b"half")
     # Another seed at the start: all that counts has to come from the state.
-    again = fitted(out, *feeds(folder), new_learner(seed=99), seed=5, epochs=6, since=since)
+    again = fitted(out, *feeds(folder), new_network(seed=99), seed=5, epochs=6, since=since)
     assert losses(out) == whole_losses
     assert (again.best_epoch, again.best_validation_loss) == (
         whole.best_epoch,
@@ -196,45 +165,124 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder):
     )
     ours, theirs = checkpoint.load(out)[0], checkpoint.load(whole_out)[0]
     assert same(ours.state, theirs.state) and same(ours.best, theirs.best)
+    assert any(name.startswith("seeds/") for name in ours.state)
 
 
-def test_a_state_of_another_network_is_refused(folder):
+def test_patience_is_counted_on_over_a_break(folder, out):
+    """As in a training of one piece, and one that had ended by it trains no further."""
+    train, validation = feeds(folder)
+    validation = replace(validation, target=-validation.target)
+    given = {"seed": 1, "patience": 3}
+    whole = fitted(out, train, validation, new_network(seed=1), epochs=30, **given)
+    expected = losses(out)
+    # One epoch before its end.
+    fitted(out, train, validation, new_network(seed=1), epochs=whole.epochs - 1, **given)
+    for _ in range(2):
+        since = checkpoint.load(out)[0]
+        network = new_network(seed=9)
+        again = fitted(out, train, validation, network, epochs=30, since=since, **given)
+        assert losses(out) == expected
+        assert (again.epochs, again.best_epoch) == (whole.epochs, whole.best_epoch)
+        assert (out / "best.keras").exists()
+
+
+def test_a_state_of_another_network_is_refused():
     from bitstorm.model import network
 
-    other = network.learner(
-        look_back=4, features=1, units=5, dropout=0.2, learning_rate=0.02, seed=1
-    )
-    learner = new_learner(seed=1)
-    before = learner.state()
+    ours, other = new_network(seed=1), new_network(seed=1, units=5)
+    before = network.state(ours)
     with pytest.raises(ModelError, match=r"weights of another network: .* expected \("):
-        learner.restore(other.state())
-    assert same(before, learner.state())
+        network.restore(ours, network.state(other))
+    assert same(before, network.state(ours))
 
 
-def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folder):
+class Failing(InMemory):
+    def batches(self, batch_size, seed, number):
+        for place, batch in enumerate(super().batches(batch_size, seed, number)):
+            if (number, place) == (2, 3):
+                self.fail()
+            yield batch
+
+    def fail(self):
+        raise ModelError("part-00000.parquet is gone")
+
+
+def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folder, out):
     train, validation = feeds(folder)
-
-    class Failing(small_run.InMemory):
-        @contextmanager
-        def epoch(self, *, batch_size, seed=None, number=0):
-            with small_run.InMemory.epoch(
-                self, batch_size=batch_size, seed=seed, number=number
-            ) as batches:
-                yield self.some(batches, number)
-
-        def some(self, batches, number):
-            for place, batch in enumerate(batches):
-                if (number, place) == (2, 3):
-                    raise RuntimeError("part-00000.parquet is gone")
-                yield batch
-
-    out = folder / "20240101T000000Z-abcdef"
-    out.mkdir()
     with pytest.raises(BrokenOff) as broken:
-        fitted(out, Failing(train.window, train.target), validation, new_learner(seed=1), seed=1)
+        fitted(out, Failing(train.window, train.target), validation, new_network(seed=1), seed=1)
     assert str(broken.value) == (
         "the training broke off (part-00000.parquet is gone): "
         "`bitstorm train --resume 20240101T000000Z-abcdef` goes on after epoch 2"
     )
     assert len(losses(out)) == 2
-    assert checkpoint.load(out)[0].standing.epochs == 2
+    assert checkpoint.load(out)[0].epochs == 2
+
+
+class Signalling(InMemory):
+    """A signal comes while a pass is drawn."""
+
+    def batches(self, batch_size, seed, number):
+        for place, batch in enumerate(super().batches(batch_size, seed, number)):
+            # Not the first pass of the validation part, which is always number 0.
+            if place == 1 and (number == 2 or seed is None):
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+@pytest.mark.parametrize(("part", "epochs"), [("train", 2), ("validation", 0)])
+def test_a_signal_ends_the_training_after_the_batch_with_the_way_on(folder, out, part, epochs):
+    parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
+    parts[part] = Signalling(parts[part].window, parts[part].target)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(BrokenOff, match=r"stopped by SIGTERM\): `bitstorm train --resume ") as end:
+        fitted(out, **parts, network=new_network(seed=1), seed=1)
+    assert str(end.value).endswith("after epoch 2" if epochs else "from the start")
+    assert len(losses(out)) == epochs
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (out / ".tmp-best.keras").exists()
+
+
+def test_keras_is_given_its_own_callbacks_and_the_converters_data_set(tmp_path, monkeypatch):
+    """The way that `bitstorm train` takes."""
+    import keras
+    from petastorm.spark import SparkDatasetConverter
+
+    from model import blocked
+
+    frame = blocked.frame_of(look_back=4, size=64)
+    price = np.random.default_rng(1).normal(100, 1, 400)
+    path = blocked.write(tmp_path / "blocks", frame, price)
+    opened, given = [], {}
+    make, fit = SparkDatasetConverter.make_tf_dataset, keras.Model.fit
+
+    def made_by(self, **options):
+        opened.append(options)
+        return make(self, **options)
+
+    def spied(self, *data, **options):
+        given.update(options)
+        return fit(self, *data, **options)
+
+    monkeypatch.setattr(SparkDatasetConverter, "make_tf_dataset", made_by)
+    monkeypatch.setattr(keras.Model, "fit", spied)
+    parts = blocked.feed(path, frame, last=300), blocked.feed(path, frame, first=301)
+    out = tmp_path / "run"
+    out.mkdir()
+    outcome = fitted(out, *parts, new_network(seed=1), seed=1, epochs=3, patience=2)
+    kinds = [type(callback).__mro__ for callback in given["callbacks"]]
+    by_kind = {kind: one for kind, one in zip(kinds, given["callbacks"], strict=True)}
+    for wanted in ("EarlyStopping", "ModelCheckpoint", "CSVLogger", "TerminateOnNaN"):
+        assert sum(getattr(keras.callbacks, wanted) in kind for kind in kinds) == 1, wanted
+    early = next(c for k, c in by_kind.items() if keras.callbacks.EarlyStopping in k)
+    assert (early.monitor, early.patience, early.restore_best_weights) == ("val_loss", 2, True)
+    best = next(c for k, c in by_kind.items() if keras.callbacks.ModelCheckpoint in k)
+    assert (best.monitor, best.save_best_only, best.best) == (
+        "val_loss",
+        True,
+        outcome.best_validation_loss,
+    )
+    # A reader for each pass over the training part, one for the validation part.
+    assert len(opened) == outcome.epochs + 1
+    assert {(o["num_epochs"], o["reader_pool_type"]) for o in opened} == {(1, "dummy")}
+    assert len({o["seed"] for o in opened}) == len(opened)

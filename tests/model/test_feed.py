@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import random
-import sys
-import time
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.errors import ModelError
-from bitstorm.model import blocks, dataset, windows
-from bitstorm.model.framing import Batch, Frame
+from bitstorm.model import blocks, dataset
+from bitstorm.model import feed as feeds
+from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.transform.blocks import Blocks, in_blocks
 from model import blocked
@@ -110,77 +109,41 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
     frame = Frame(look_back, horizon, tuple(features), target, STEP, size)
     expected = brute_force(rows, frame)
     with from_spark(spark_session, rows, frame, tmp_path) as stored:
-        feed = windows.make_feed(stored, SCALER)
+        feed = feeds.make_feed(stored, SCALER)
         assert len(feed) == len(expected) > 10
-        assert (feed.look_back, feed.features) == (look_back, len(features))
-        batches = list(feed.batches(batch_size=7))
-        assert {len(batch) for batch in batches[:-1]} == {7}
-        whole = {
-            field.name: np.concatenate([getattr(batch, field.name) for batch in batches])
-            for field in dataclasses.fields(Batch)
-        }
-        kinds = {name: str(column.dtype) for name, column in whole.items()}
-        assert kinds.pop("target_timestamp") == "int64"
-        assert set(kinds.values()) == {"float32"}
-        assert sorted(whole["target_timestamp"].tolist()) == sorted(expected)
-        for place, time in enumerate(whole["target_timestamp"].tolist()):
-            price, then, learnt, window = expected[time]
-            # Stored prices are float32: nothing is lost on the way.
-            assert whole["price"][place] == price
-            assert whole["target_price"][place] == then
-            assert whole["target"][place] == pytest.approx(learnt, rel=1e-6)
-            assert whole["window"][place].ravel() == pytest.approx(np.float32(window), rel=1e-6)
+        # Prices are float32 on the way, so no two windows need be alike.
+        served = by_target(feed.dataset(batch_size=7))
+        assert [len(target) for _, target in feed.dataset(batch_size=7)][:-1] == (
+            [7] * ((len(expected) - 1) // 7)
+        )
+        wanted = sorted((learnt, window) for _, _, learnt, window in expected.values())
+        assert len(served) == len(wanted)
+        for (target, window), (learnt, known) in zip(served, wanted, strict=True):
+            assert target == pytest.approx(learnt, rel=1e-6)
+            assert window == pytest.approx(np.float32(known), rel=1e-6)
 
         # The parts share them out, and each knows its number before it has served one.
         times = sorted(expected)
         cuts = [None, times[len(times) // 3], times[len(times) // 2] + 1, None]
         for after, until in itertools.pairwise(cuts):
-            part = windows.make_feed(stored, SCALER, after_ms=after, until_ms=until)
-            wanted = [
-                t for t in times if (after is None or t > after) and (until is None or t <= until)
-            ]
+            part = feeds.make_feed(stored, SCALER, after_ms=after, until_ms=until)
+            wanted = sorted(
+                (learnt, window)
+                for t, (_, _, learnt, window) in expected.items()
+                if (after is None or t > after) and (until is None or t <= until)
+            )
             assert len(part) == len(wanted)
-            served = [b.target_timestamp for b in part.batches(batch_size=1000)]
-            assert sorted(np.concatenate(served).tolist()) == wanted
-
-        # The newest window needs no target; a cut just before leaves none.
-        last = max(row[0] for row in rows)
-        for index in range(last - 12, last + 2):
-            window = feed.newest(index * STEP)
-            here = brute_force([*rows, *_flat_after(index, horizon, rows)], frame)
-            known = here.get((index + horizon) * STEP)
-            assert (window is None) == (known is None)
-            if known is not None:
-                got = window.gathered(look_back).window[0].ravel()
-                assert got == pytest.approx(np.float32(known[3]), rel=1e-6)
+            found = [target for target, _ in by_target(part.dataset(batch_size=1000))]
+            assert found == pytest.approx([learnt for learnt, _ in wanted], rel=1e-6)
 
 
-def _flat_after(index, horizon, rows):
-    """Observed points after the index where there are none, and in place of imputed ones."""
-    return [(n, n * STEP, 950.0, False, None) for n in range(index + 1, index + horizon + 1)]
-
-
-def test_the_target_of_a_point_equals_a_loop_over_every_point(spark_session):
-    rows = irregular(seed=5)
-    place = {row[0]: row for row in rows}
-    for horizon, target in ((1, "log_return"), (3, "price")):
-        frame = Frame(2, horizon, ("price",), target, STEP)
-        points = spark_session.createDataFrame(rows, SCHEMA)
-        cut = Blocks(8, after=horizon)
-        found = blocks.with_target(in_blocks(points, cut), frame).where(cut.owned()).collect()
-        assert len(found) == len(rows)
-        known = 0
-        for row in found:
-            ahead = [place.get(row["index"] + n) for n in range(1, horizon + 1)]
-            then = None if None in ahead else ahead[-1]
-            assert row["target_timestamp"] == (None if then is None else then[1])
-            if then is None or then[3]:
-                assert row["target"] is None
-                continue
-            known += 1
-            expected = math.log(then[2] / row["price"]) if target == "log_return" else then[2]
-            assert row["target"] == pytest.approx(expected, rel=1e-12)
-        assert 0 < known < len(rows)
+def by_target(dataset) -> list[tuple[float, list[float]]]:
+    """(target, window) of a pass, ascending."""
+    found = []
+    for window, target in dataset:
+        assert (window.dtype.name, target.dtype.name) == ("float32", "float32")
+        found += zip(target.numpy().tolist(), map(np.ravel, window.numpy()), strict=True)
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def test_blocks_are_made_in_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
@@ -232,19 +195,17 @@ def targets(batches, *, look_back: int = 4) -> list[int]:
     return found
 
 
-def one_epoch(feed, **settings) -> list[int]:
-    with feed.epoch(**settings) as batches:
-        return targets(batches)
+def one_epoch(feed, *, number=0, **settings) -> list[int]:
+    return targets(feed.dataset(epoch=lambda: number, **settings))
 
 
 def test_a_pass_serves_every_window_once_and_keeps_the_short_last_batch(counted):
     assert len(counted) == len(WHOLE)
-    with counted.epoch(batch_size=64) as batches:
-        sizes = [len(target) for _, target in batches]
-    assert sizes == [64] * (len(WHOLE) // 64) + [len(WHOLE) % 64]
-    assert sorted(one_epoch(counted, batch_size=64)) == WHOLE
     whole = counted.dataset(batch_size=64)
     assert whole.element_spec[0].shape.as_list() == [None, 4, 1]
+    assert int(whole.cardinality()) == len(WHOLE) // 64 + 1
+    sizes = [len(target) for _, target in whole]
+    assert sizes == [64] * (len(WHOLE) // 64) + [len(WHOLE) % 64]
     assert sorted(targets(whole)) == WHOLE
 
 
@@ -259,12 +220,12 @@ def test_every_epoch_has_an_order_of_its_own_that_seed_and_number_decide(counted
     assert zero[0] == zero[1]
 
 
-def test_keras_data_set_goes_through_the_epochs_and_can_begin_at_a_later_one(counted):
-    dataset = counted.dataset(batch_size=50, shuffle_seed=3)
-    passes = [targets(dataset) for _ in range(3)]
-    assert passes == [one_epoch(counted, batch_size=50, seed=3, number=n) for n in range(3)]
-    later = counted.dataset(batch_size=50, shuffle_seed=3, first_epoch=2)
-    assert targets(later) == passes[2]
+def test_a_data_set_asks_for_its_number_at_every_pass(counted):
+    number = [0]
+    dataset = counted.dataset(batch_size=50, seed=3, epoch=lambda: number[0])
+    for n in (0, 2, 1):
+        number[0] = n
+        assert targets(dataset) == one_epoch(counted, batch_size=50, seed=3, number=n)
 
 
 def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted):
@@ -276,10 +237,27 @@ def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted)
     assert sorted(first) == WHOLE
 
 
-def test_validation_through_the_training_loop_is_the_same_rows_in_the_same_order(counted):
-    first = one_epoch(counted, batch_size=50)
-    assert [one_epoch(counted, batch_size=50, number=n) for n in (1, 2)] == [first, first]
-    assert sorted(first) == WHOLE
+def test_pytorch_gets_the_same_windows_in_the_same_order(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
+    features = ("rsi", "price", "log_return")
+    frame = blocked.frame_of(look_back=5, horizon=3, features=features, size=64)
+    drawn = np.random.default_rng(7)
+    price = 100 * np.exp(np.cumsum(drawn.normal(0, 0.01, 3_000)))
+    price[drawn.random(3_000) < 0.003] = np.nan
+    rsi = drawn.uniform(0, 100, 3_000)
+    rsi[drawn.random(3_000) < 0.002] = np.nan
+    imputed = drawn.random(3_000) < 0.1
+    folder = blocked.write(
+        tmp_path / "blocks", frame, price, imputed=imputed, extra={"rsi": rsi}, files=5
+    )
+    feed = blocked.feed(folder, frame, first=50, last=2_960)
+    for settings, number in (({}, 0), ({"seed": 3}, 0), ({"seed": 3}, 1)):
+        ours = list(feed.torch_batches(batch_size=100, epoch=number, **settings))
+        theirs = list(feed.dataset(batch_size=100, epoch=lambda n=number: n, **settings))
+        assert len(ours) == len(theirs) > 10
+        for batch, (window, target) in zip(ours, theirs, strict=True):
+            assert np.array_equal(batch.window, window)
+            assert np.array_equal(batch.target, target)
 
 
 def test_two_snapshots_in_one_process_each_serve_their_own_rows(spark_session, tmp_path):
@@ -287,19 +265,16 @@ def test_two_snapshots_in_one_process_each_serve_their_own_rows(spark_session, t
     series = [irregular(seed=4), irregular(seed=5)]
     both = [from_spark(spark_session, rows, frame, tmp_path) for rows in series]
     with both[0] as one, both[1] as two:
-        feeds = [windows.make_feed(stored, SCALER) for stored in (one, two)]
+        drawn = [iter(feeds.make_feed(s, SCALER).dataset(batch_size=5)) for s in (one, two)]
         # Side by side, a batch of each in turn.
-        drawn = zip(*[feed.batches(batch_size=5) for feed in feeds], strict=False)
-        served = [list(batches) for batches in zip(*drawn, strict=True)]
-    for rows, batches in zip(series, served, strict=True):
-        expected = brute_force(rows, frame)
-        assert len(batches) > 3
-        for batch in batches:
-            for place, at in enumerate(batch.target_timestamp.tolist()):
-                price, then, learnt, window = expected[at]
-                assert (batch.price[place], batch.target_price[place]) == (price, then)
-                assert batch.target[place] == pytest.approx(learnt, rel=1e-6)
-                assert batch.window[place].ravel() == pytest.approx(np.float32(window), rel=1e-6)
+        served = [[], []]
+        for batches in itertools.zip_longest(*drawn):
+            for place, batch in enumerate(batches):
+                served[place] += [] if batch is None else batch[1].numpy().tolist()
+    for rows, targets in zip(series, served, strict=True):
+        expected = sorted(learnt for _, _, learnt, _ in brute_force(rows, frame).values())
+        assert sorted(targets) == pytest.approx(expected, rel=1e-6)
+        assert len(targets) > 15
 
 
 def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
@@ -320,7 +295,7 @@ def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
 
 
 def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "SHUFFLED_BLOCKS", 4)
+    monkeypatch.setattr(feeds, "SHUFFLED_BLOCKS", 4)
     frame = blocked.frame_of(look_back=4, size=64)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 2_053), files=8)
     order = np.array(one_epoch(blocked.feed(folder, frame), batch_size=100, seed=11)) - 4
@@ -332,118 +307,82 @@ def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, 
     assert np.abs(np.diff(firsts)).mean() > 2
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_shards_take_the_same_steps_share_no_window_and_drop_others_each_epoch(counted, workers):
-    batch = 40
-    dropped = []
-    for number in range(3):
-        shares = []
-        for worker in range(workers):
-            shard = counted.shard(worker, workers)
-            with shard.epoch(batch_size=batch, seed=5, number=number) as batches:
-                share = [(window, target) for window, target in batches]
-            assert {len(target) for _, target in share} == {batch}
-            assert shard.dropped(batch_size=batch) == len(WHOLE) % (workers * batch)
-            shares.append((len(share), targets(share)))
-        steps = len(WHOLE) // (workers * batch)
-        assert [count for count, _ in shares] == [steps] * workers
-        served = [index for _, share in shares for index in share]
-        assert len(set(served)) == len(served) == steps * workers * batch
-        dropped.append(frozenset(WHOLE) - frozenset(served))
-    assert len(dropped[0]) == len(WHOLE) % (workers * batch) > 0
-    assert len(set(dropped)) == len(dropped)
-
-
-def test_a_shard_reads_only_the_files_of_its_windows(tmp_path):
+def test_a_part_reads_only_the_files_of_its_windows(tmp_path):
     frame = blocked.frame_of(look_back=4, size=32)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 400), files=8)
-    shard = blocked.feed(folder, frame).shard(1, 4)
-    assert len(shard._files(batch_size=20)) <= 4
     part = blocked.feed(folder, frame, first=100, last=120)
-    assert len(part._files()) <= 2
+    assert len(part.files) <= 2
     assert sorted(one_epoch(part, batch_size=7)) == list(range(100, 121))
 
 
-def test_more_shards_than_row_groups_or_than_batches_are_refused(counted):
-    with pytest.raises(ModelError, match=r"found 5 row groups .* each of the 6 shards"):
-        counted.shard(0, 6)
-    with (
-        pytest.raises(ModelError, match=f"found {len(WHOLE)} windows, expected at least 500"),
-        counted.shard(0, 2).epoch(batch_size=250) as batches,
-    ):
-        next(batches)
-
-
-def test_a_reader_is_closed_with_its_epoch_even_in_the_middle(counted, monkeypatch):
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatch, backend):
     from petastorm.reader import Reader
 
+    if backend == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
     stopped = []
     stop = Reader.stop
     monkeypatch.setattr(Reader, "stop", lambda self: stopped.append(1) or stop(self))
-    with counted.epoch(batch_size=10, seed=1) as batches:
-        next(batches)
+    if backend == "torch":
+        batches = counted.torch_batches(batch_size=10, seed=1)
+    else:
+        rows = counted._tensorflow_rows
+        batches = counted.groups(rows, seed=1, epoch=0)
+    next(batches)
+    batches.close()
     assert stopped == [1]
 
 
-def readers_left() -> int:
-    """Threads that are inside of petastorm's pool."""
-    left = 0
-    for frame in sys._current_frames().values():
-        while frame is not None:
-            if frame.f_code.co_filename.endswith("dummy_pool.py"):
-                left += 1
-                break
-            frame = frame.f_back
-    return left
-
-
-def test_a_pass_that_is_closed_early_leaves_no_thread_in_its_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "GROUPED_BLOCKS", 1)
-    frame = blocked.frame_of(look_back=4, size=32)
-    folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 8_000), files=60)
-    feed = blocked.feed(folder, frame)
-    for wait in np.random.default_rng(1).uniform(0, 0.2, 20):
-        with feed.epoch(batch_size=4) as batches:
-            next(batches)
-            time.sleep(wait)
-    until = time.monotonic() + 10
-    while readers_left() and time.monotonic() < until:
-        time.sleep(0.1)
-    assert readers_left() == 0
-
-
-def test_a_file_that_vanishes_is_told_before_a_pass_and_in_its_middle(tmp_path, monkeypatch):
-    monkeypatch.setattr(windows, "GROUPED_BLOCKS", 1)
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
+    tmp_path, monkeypatch, caplog, backend
+):
+    monkeypatch.setattr(feeds, "GROUPED_BLOCKS", 1)
+    if backend == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
     frame = blocked.frame_of(look_back=4, size=32)
     # So many row groups that the last ones are read long after the first batch.
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 8_000), files=60)
     feed = blocked.feed(folder, frame)
+    rows = feed._torch_rows if backend == "torch" else feed._tensorflow_rows
     last = sorted(folder.iterdir())[-1]
-    with (
-        feed.epoch(batch_size=4) as batches,
-        pytest.raises(ModelError, match="cannot be read") as e,
-    ):
-        next(batches)
-        last.unlink()
-        for _ in batches:
-            pass
-    assert "\n" not in str(e.value) and last.name in str(e.value)
-    with feed.epoch(batch_size=10) as batches, pytest.raises(ModelError, match=r"1 of 60 .* gone"):
-        next(batches)
+    content = last.read_bytes()
+
+    def broken_by(spoil) -> str:
+        groups = feed.groups(rows, seed=None, epoch=0)
+        next(groups)
+        spoil()
+        with pytest.raises(ModelError) as caught:
+            list(groups)
+        last.write_bytes(content)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert last.name in broken_by(last.unlink)
+    assert "cannot be read" in broken_by(lambda: last.write_bytes(content[: len(content) // 2]))
+    # petastorm would log beside what it raises.
+    assert caplog.text == ""
+    last.unlink()
+    with pytest.raises(ModelError, match=r"1 of 60 .* gone"):
+        next(feed.groups(rows, seed=None, epoch=0))
 
 
 def test_a_pass_that_serves_another_number_than_counted_is_an_error(tmp_path):
     frame = blocked.frame_of(look_back=4, size=32)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 400), files=3)
     feed = blocked.feed(folder, frame)
-    rows = pq.read_table(folder / "part-00001.parquet")
-    pq.write_table(rows.slice(1), folder / "part-00001.parquet")
-    with feed.epoch(batch_size=10) as batches, pytest.raises(ModelError, match=r"served 363.*395"):
-        targets(batches)
+    part = folder / "part-00001.parquet"
+    rows = pq.read_table(part)
+    for change, served in ((rows.slice(1), 363), (pa.concat_tables([rows, rows]), "39[6-9]|4..")):
+        pq.write_table(change, part)
+        with pytest.raises(ModelError, match=rf"served ({served}), expected 395"):
+            list(feed.groups(feed._tensorflow_rows, seed=None, epoch=0))
 
 
 def test_a_path_with_a_space_serves_as_well(spark_session, tmp_path):
     rows, frame = irregular(seed=2), Frame(2, 1, ("price",), "price", STEP, 16)
     with from_spark(spark_session, rows, frame, tmp_path / "a path with spaces, é") as stored:
-        feed = windows.make_feed(stored, SCALER)
-        assert len(next(feed.batches(batch_size=1_000))) == len(feed) > 0
+        feed = feeds.make_feed(stored, SCALER)
+        ((window, _),) = feed.dataset(batch_size=1_000)
+        assert len(window) == len(feed) > 0
