@@ -60,7 +60,7 @@ def test_each_block_holds_what_a_loop_finds(seed, count, look_back, horizon, edg
                 continue
             assert abs(price) == points["price"][n]
             assert np.signbit(price) == points["imputed"][n]
-            assert rsi == points["rsi"][n] or np.isnan(rsi) and np.isnan(points["rsi"][n])
+            assert rsi == points["rsi"][n] or (np.isnan(rsi) and np.isnan(points["rsi"][n]))
         assert one["price"].dtype == np.float32 and one["rsi"].dtype == np.float64
 
 

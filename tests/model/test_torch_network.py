@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 
 from bitstorm.errors import ModelError
-from bitstorm.model import torch_weights
+from bitstorm.model.torch_network import from_torch, to_torch
 
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (scripts/setup --torch): its backend is not tested"
@@ -21,7 +23,13 @@ def learner(**wanted):
     from bitstorm.model import torch_network
 
     usual = {"look_back": LOOK_BACK, "features": FEATURES, "units": UNITS, "dropout": 0.0}
-    return torch_network.learner(**{**usual, "learning_rate": 0.01, "seed": 3, **wanted})
+    return torch_network.seeded(**{**usual, "learning_rate": 0.01, "seed": 3, **wanted})
+
+
+def stepped(network, given) -> list[float]:
+    """The loss of a step on each batch."""
+    with network.in_training():
+        return [network.step(window, target) for window, target in given]
 
 
 def batches(count: int, *, size: int = 32, seed: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -101,9 +109,8 @@ def test_keras_weights_come_over_and_go_back():
     keras = network.build(
         look_back=LOOK_BACK, features=FEATURES, units=UNITS, dropout=0.0, learning_rate=0.01
     )
-    names = torch_weights.shapes(features=FEATURES, units=UNITS)
-    theirs = dict(zip(names, keras.get_weights(), strict=True))
     ours = learner()
+    theirs = dict(zip(ours.weights(), keras.get_weights(), strict=True))
     ours.set_weights(theirs)
     ((window, _),) = batches(1)
     assert ours.predict(window) == pytest.approx(np.asarray(keras(window))[:, 0], abs=1e-5)
@@ -116,7 +123,7 @@ def test_training_takes_the_steps_that_keras_takes():
     keras = by_keras(ours.weights(), learning_rate=0.01)
     ((look, _),) = batches(1, seed=9)
     for step, (window, target) in enumerate(batches(8)):
-        loss = float(ours.fit_batch(window, target))
+        (loss,) = stepped(ours, [(window, target)])
         expected = float(keras.train_on_batch(window, target))
         assert loss == pytest.approx(expected, abs=1e-5), step
         assert ours.predict(look) == pytest.approx(np.asarray(keras(look))[:, 0], abs=1e-5), step
@@ -134,7 +141,7 @@ def test_tiny_gradients_take_keras_steps_too():
     # off the step there, which PyTorch's own place for it would not.
     target = ours.predict(window) + np.float32(1e-5)
     before = ours.weights()["dense/bias"]
-    ours.fit_batch(window, target)
+    stepped(ours, [(window, target)])
     keras.train_on_batch(window, target)
     step = ours.weights()["dense/bias"] - before
     assert step == pytest.approx(keras.get_weights()[-1] - before, abs=1e-4)
@@ -145,7 +152,7 @@ def test_the_loss_is_the_mean_squared_error_before_the_step():
     network = learner()
     ((window, target),) = batches(1)
     before = network.predict(window).astype(np.float64)
-    loss = float(network.fit_batch(torch.from_numpy(window), torch.from_numpy(target)))
+    (loss,) = stepped(network, [(window, target)])
     assert loss == pytest.approx(np.mean((before - target) ** 2), rel=1e-6)
     after = float(np.mean((network.predict(window) - target) ** 2))
     assert after < loss
@@ -170,9 +177,9 @@ def test_first_weights_are_drawn_as_keras_draws_them():
 def test_the_seed_decides_on_weights_and_dropout_whatever_the_process_draws():
     def trained(seed):
         network = learner(dropout=0.4, seed=seed)
-        for window, target in batches(2):
+        for batch in batches(2):
             torch.rand(7)
-            network.fit_batch(window, target)
+            stepped(network, [batch])
         return network.weights()
 
     first = trained(3)
@@ -187,7 +194,7 @@ def test_the_process_keeps_its_own_generator_and_mode():
     ((window, target),) = batches(1)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    network.fit_batch(window, target)
+    stepped(network, [(window, target)])
     network.predict(window)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.are_deterministic_algorithms_enabled()
@@ -198,28 +205,27 @@ def test_dropout_works_while_training_only():
     ((window, target),) = batches(1)
     assert np.array_equal(network.predict(window), network.predict(window))
     state = network.state()
-    first = float(network.fit_batch(window, target))
+    first = stepped(network, [(window, target)])
     # The same weights, but the generator has gone on.
     prefix = "weights/"
     network.set_weights(
         {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
     )
-    assert float(network.fit_batch(window, target)) != first
+    assert stepped(network, [(window, target)]) != first
 
 
 def test_a_restored_state_goes_on_bit_by_bit_as_if_unbroken():
     given = batches(6)
     unbroken = learner(dropout=0.3)
-    losses = [float(unbroken.fit_batch(*batch)) for batch in given]
+    losses = stepped(unbroken, given)
     broken = learner(dropout=0.3)
-    for batch in given[:3]:
-        broken.fit_batch(*batch)
+    stepped(broken, given[:3])
     state = broken.state()
     # Another process: another seed, and steps of its own before it is told where to go on.
     other = learner(dropout=0.3, seed=77)
-    other.fit_batch(*given[5])
+    stepped(other, given[5:])
     other.restore(state)
-    assert [float(other.fit_batch(*batch)) for batch in given[3:]] == losses[3:]
+    assert stepped(other, given[3:]) == losses[3:]
     end, reached = unbroken.state(), other.state()
     assert end.keys() == reached.keys()
     for name, value in end.items():
@@ -231,42 +237,40 @@ def test_a_restored_state_goes_on_bit_by_bit_as_if_unbroken():
 def test_a_state_is_a_copy_that_later_steps_leave_alone():
     network = learner(dropout=0.3)
     ((window, target),) = batches(1)
-    network.fit_batch(window, target)
+    stepped(network, [(window, target)])
     state = network.state()
     kept = {name: value.copy() for name, value in state.items()}
-    network.fit_batch(window, target)
+    stepped(network, [(window, target)])
     assert all(np.array_equal(state[name], kept[name]) for name in kept)
 
 
-def test_the_best_weights_survive_their_file_and_need_no_pickle(tmp_path):
-    network = learner()
-    assert network.save_best(tmp_path) == "best.npz"
-    assert [path.name for path in tmp_path.iterdir()] == ["best.npz"]
-    with np.load(tmp_path / "best.npz", allow_pickle=False) as kept:
-        assert list(kept.files) == list(torch_weights.shapes(features=FEATURES, units=UNITS))
-    other = learner(seed=8)
-    other.load((tmp_path / "best.npz").read_bytes())
+def saved(network) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **network.weights())
+    return stream.getvalue()
+
+
+def test_the_best_weights_survive_their_file():
+    network, other = learner(), learner(seed=8)
+    other.load(saved(network))
     ((window, _),) = batches(1)
     assert np.array_equal(other.predict(window), network.predict(window))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "pickled", "other"])
-def test_a_damaged_file_of_weights_is_refused_in_one_sentence(tmp_path, damage):
+def test_a_damaged_file_of_weights_is_refused_in_one_sentence(damage):
     network = learner()
-    network.save_best(tmp_path)
-    path = tmp_path / "best.npz"
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "pickled":
-        held = {**network.weights(), "dense/bias": np.array([print], dtype=object)}
-        np.savez(path, **held)
-    else:
-        learner(units=UNITS + 1).save_best(tmp_path)
+    stream = io.BytesIO()
+    np.savez(stream, **{**network.weights(), "dense/bias": np.array([print], dtype=object)})
+    content = {
+        "truncated": saved(network)[:-100],
+        "empty": b"",
+        "pickled": stream.getvalue(),
+        "other": saved(learner(units=UNITS + 1)),
+    }[damage]
     reason = "of another network" if damage == "other" else "^best.npz cannot be read: "
     with pytest.raises(ModelError, match=reason) as caught:
-        network.load(path.read_bytes())
+        network.load(content)
     assert "\n" not in str(caught.value)
 
 
@@ -284,3 +288,44 @@ def test_windows_of_another_shape_are_refused_with_both_shapes():
     expected = rf"shape \(2, 5, {FEATURES}\), expected \(n, {LOOK_BACK}, {FEATURES}\)"
     with pytest.raises(ModelError, match=expected):
         learner().predict(np.zeros((2, 5, FEATURES), np.float32))
+
+
+@pytest.fixture
+def weights() -> dict[str, np.ndarray]:
+    """Every number another, so that none can be taken for a neighbour."""
+    drawn = np.random.default_rng(5)
+    return {
+        name: drawn.normal(size=value.shape).astype(np.float32)
+        for name, value in learner().weights().items()
+    }
+
+
+def test_every_gate_of_every_cell_keeps_its_weights(weights):
+    turned = to_torch(weights)
+    for layer, inputs in (("lstm", FEATURES), ("lstm_1", UNITS)):
+        for row in range(4 * UNITS):
+            for i in range(inputs):
+                kernel = weights[f"{layer}/kernel"]
+                assert turned[f"{layer}.weight_ih_l0"][row, i] == kernel[i, row]
+            for i in range(UNITS):
+                kernel = weights[f"{layer}/recurrent_kernel"]
+                assert turned[f"{layer}.weight_hh_l0"][row, i] == kernel[i, row]
+            assert turned[f"{layer}.bias_ih_l0"][row] == weights[f"{layer}/bias"][row]
+            assert turned[f"{layer}.bias_hh_l0"][row] == 0
+    assert turned["dense.weight"].tolist() == [weights["dense/kernel"][:, 0].tolist()]
+    assert turned["dense.bias"].tolist() == weights["dense/bias"].tolist()
+
+
+def test_there_and_back_is_exact_and_shares_no_memory(weights):
+    turned = to_torch(weights)
+    back = from_torch(turned)
+    assert list(back) == list(weights)
+    for name, value in weights.items():
+        assert back[name].dtype == np.float32 and np.array_equal(back[name], value), name
+    for value in turned.values():
+        assert value.flags.c_contiguous
+        assert not any(np.shares_memory(value, original) for original in weights.values())
+    turned["lstm.bias_hh_l0"] = np.arange(4 * UNITS, dtype=np.float32)
+    assert np.array_equal(
+        from_torch(turned)["lstm/bias"], weights["lstm/bias"] + turned["lstm.bias_hh_l0"]
+    )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+
 import numpy as np
 import pytest
 
-from bitstorm.model import backend, checkpoint
+from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.model import checkpoint, torch_network
+from bitstorm.model.scaling import Scale, Scaler
 from model import blocked
 from model.small_run import fitted, losses
 
@@ -35,53 +41,56 @@ def feeds(tmp_path):
     )
 
 
-def learner(name, *, seed=1, dropout=0.0):
-    return backend.learner(
-        name,
-        look_back=LOOK_BACK,
-        features=1,
-        units=4,
-        dropout=dropout,
-        learning_rate=0.01,
-        seed=seed,
-    )
+SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "learning_rate": 0.01}
+
+
+def network_of(*, seed=1, dropout=0.0):
+    return torch_network.seeded(**SHAPE, dropout=dropout, seed=seed)
 
 
 def trained(out, given, network, **rules):
     out.mkdir(exist_ok=True)
-    train, validation = (backend.feed(network.backend, feed) for feed in given)
-    return fitted(out, train, validation, network, seed=5, **rules)
+    return fitted(out, *given, network, seed=5, **rules)
 
 
 def test_both_backends_go_the_same_way_from_the_same_weights(tmp_path):
+    from bitstorm.model import network
+
     given = feeds(tmp_path)
-    ours, theirs = learner("torch"), learner("tensorflow", seed=2)
-    theirs.set_weights(ours.weights())
+    ours, theirs = network_of(), network.seeded(**SHAPE, dropout=0.0, seed=2)
+    network.set_weights(theirs, ours.weights())
     first = ours.weights()["lstm/kernel"]
-    found = trained(tmp_path / "torch", given, ours, epochs=3)
+    told = []
+    found = trained(tmp_path / "torch", given, ours, epochs=3, told=told.append)
     expected = trained(tmp_path / "keras", given, theirs, epochs=3)
-    assert (found.best_file, expected.best_file) == ("best.npz", "best.keras")
-    assert found.best_epoch == expected.best_epoch
+    assert (tmp_path / "torch" / "best.npz").exists()
+    assert (found.epochs, found.best_epoch) == (expected.epochs, expected.best_epoch)
     by_epoch = [np.array(losses(tmp_path / name), float) for name in ("torch", "keras")]
     assert by_epoch[0] == pytest.approx(by_epoch[1], abs=1e-5)
     assert by_epoch[0][-1, 0] < 0.9 * by_epoch[0][0, 0]
+    assert [at.epoch for at in told if at.val_loss is not None] == [1, 2, 3]
     window = np.random.default_rng(1).normal(size=(64, LOOK_BACK, 1)).astype(np.float32)
-    assert ours.predict(window) == pytest.approx(theirs.predict(window), abs=1e-5)
+    assert ours.predict(window) == pytest.approx(np.asarray(theirs(window))[:, 0], abs=1e-5)
     weights = ours.weights()
     assert np.abs(weights["lstm/kernel"] - first).max() > 0.01
-    for name, value in theirs.weights().items():
+    for name, value in network.weights(theirs).items():
         assert weights[name] == pytest.approx(value, abs=1e-5), name
+    # The same files but for the weights, with the same columns.
+    heads = [
+        (tmp_path / name / "history.csv").read_text().split()[0] for name in ("torch", "keras")
+    ]
+    assert heads[0] == heads[1]
 
 
 def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(tmp_path):
     given = feeds(tmp_path)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    whole = trained(unbroken, given, learner("torch", dropout=0.3), epochs=5)
-    trained(broken, given, learner("torch", dropout=0.3), epochs=2)
+    whole = trained(unbroken, given, network_of(dropout=0.3), epochs=5)
+    trained(broken, given, network_of(dropout=0.3), epochs=2)
     since, problems = checkpoint.load(broken)
-    assert problems == [] and since.standing.epochs == 2
+    assert problems == [] and since.epochs == 2
     # Another seed at the start: all that counts has to come from the state.
-    again = trained(broken, given, learner("torch", seed=99, dropout=0.3), epochs=5, since=since)
+    again = trained(broken, given, network_of(seed=99, dropout=0.3), epochs=5, since=since)
     assert losses(broken) == losses(unbroken)
     assert len(losses(broken)) == 5
     assert again.best_epoch == whole.best_epoch
@@ -90,3 +99,51 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(tmp_path):
         assert one.keys() == other.keys()
         for name in one:
             assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def test_patience_ends_it_and_a_loss_that_is_no_number_is_refused(tmp_path):
+    train, validation = feeds(tmp_path)
+    # What is learnt has the opposite sign in the validation part.
+    scale = validation.scaler.target
+    against = dataclasses.replace(
+        validation, scaler=Scaler(validation.scaler.features, Scale(0.0, -scale.scale))
+    )
+    given = train, against
+    found = trained(tmp_path / "patience", given, network_of(), epochs=30, patience=2)
+    assert found.epochs == found.best_epoch + 2 < 30
+    # It is over: going on trains nothing more.
+    since = checkpoint.load(tmp_path / "patience")[0]
+    again = trained(tmp_path / "patience", given, network_of(), epochs=30, patience=2, since=since)
+    assert (again.epochs, again.best_epoch) == (found.epochs, found.best_epoch)
+    network = network_of()
+    network.module.dense.bias.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="loss is not a finite number") as refusal:
+        trained(tmp_path / "nan", given, network, epochs=9)
+    assert not isinstance(refusal.value, BrokenOff)
+    assert len(losses(tmp_path / "nan")) == 1
+
+
+def test_a_signal_or_a_file_that_is_gone_ends_it_with_the_way_on(tmp_path):
+    train, validation = feeds(tmp_path)
+
+    def after_the_second(act):
+        def told(at):
+            if at.epoch == 2 and at.val_loss is not None:
+                act()
+
+        return told
+
+    def signalled():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def removed():
+        for path in train.stored.folder.iterdir():
+            path.unlink()
+
+    for name, act, reason in (
+        ("signal", signalled, "stopped by SIGTERM"),
+        ("gone", removed, "3 of 3 files"),
+    ):
+        with pytest.raises(BrokenOff, match=rf"{reason}.*--resume {name}` goes on after epoch 2"):
+            trained(tmp_path / name, (train, validation), network_of(), told=after_the_second(act))
+        assert checkpoint.load(tmp_path / name)[0].epochs == 2

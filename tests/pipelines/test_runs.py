@@ -9,8 +9,7 @@ import pytest
 
 from bitstorm import cli
 from bitstorm.model import checkpoint, runs
-from bitstorm.model.checkpoint import Checkpoint
-from bitstorm.model.standing import Epoch, Standing
+from bitstorm.model.checkpoint import Checkpoint, Epoch
 
 OLD, LEFT, DONE = (f"2024010{n}T000000Z-aaaaaa" for n in (1, 2, 3))
 
@@ -41,11 +40,9 @@ def workspace(tmp_path):
     runs.finish(checkpoints / DONE, done, files=("best.keras",))
     left = record(learning_rate=0.01, features=["price", "rsi_14"])
     runs.write(checkpoints / LEFT, left, state=runs.RUNNING)
-    standing = Standing()
-    for number, loss in enumerate((0.9, 0.8), 1):
-        standing = standing.after(Epoch(number, 1.0, loss, 3.0, 0.1))
+    history = (Epoch(1, 1.0, 0.9, 3.0), Epoch(2, 1.0, 0.8, 3.0))
     arrays = {"dense/bias": np.zeros(1, np.float32)}
-    checkpoint.save(checkpoints / LEFT, Checkpoint(standing, arrays, arrays, left))
+    checkpoint.save(checkpoints / LEFT, Checkpoint(history, 2, 0.8, arrays, arrays, left))
     return tmp_path
 
 
