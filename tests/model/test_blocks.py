@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,7 +31,7 @@ def series(seed: int, count: int) -> dict[str, np.ndarray]:
 def cut_up(points, edges):
     """The points in pieces."""
     edges = [0, *sorted(edges), len(points["index"])]
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         yield {name: values[begin:end] for name, values in points.items()}
 
 

@@ -271,7 +271,7 @@ def test_keras_is_given_its_own_callbacks_and_the_converters_data_set(tmp_path, 
     out.mkdir()
     outcome = fitted(out, *parts, new_network(seed=1), seed=1, epochs=3, patience=2)
     kinds = [type(callback).__mro__ for callback in given["callbacks"]]
-    by_kind = {kind: one for kind, one in zip(kinds, given["callbacks"], strict=True)}
+    by_kind = dict(zip(kinds, given["callbacks"], strict=True))
     for wanted in ("EarlyStopping", "ModelCheckpoint", "CSVLogger", "TerminateOnNaN"):
         assert sum(getattr(keras.callbacks, wanted) in kind for kind in kinds) == 1, wanted
     early = next(c for k, c in by_kind.items() if keras.callbacks.EarlyStopping in k)

@@ -143,7 +143,7 @@ def learnt(spark_session, folders):
     def make(root):
         context = with_prices(small(root), wave())
         train(context)
-        forecast(context)
+        forecast(impatient(context, "tensorflow"))
 
     return small(folders("wave", make))
 
@@ -182,7 +182,6 @@ def test_what_follows_from_the_past_is_forecast_and_called_better(learnt):
         "imputed": 0,
         "cuts": 0,
     }
-    assert not list(learnt.workspace.cache.glob("windows-*"))
 
 
 def test_newer_points_lengthen_the_test_part_and_a_cut_leaves_no_next_step(learnt):
@@ -246,12 +245,12 @@ def test_a_network_on_prices_is_held_against_the_same_persistence(walked):
     assert record["windows"]["training"] == len(learnt)
 
 
-def test_without_a_run_the_user_is_told_to_train(spark_session, walked):
+def test_without_a_run_the_user_is_told_to_train(walked):
     with pytest.raises(ModelError, match="run `bitstorm train` first"):
         forecast(impatient(small(walked)))
 
 
-def test_a_run_on_other_steps_features_or_times_is_refused_before_spark_starts(learnt):
+def test_a_run_on_other_steps_features_or_times_is_refused_before_tensorflow_is_loaded(learnt):
     published(learnt, points_of(wave()), frequency="2h")
     with pytest.raises(ModelError, match=r"trained on steps of 1h, but the indicators have .* 2h"):
         forecast(impatient(learnt))
@@ -267,3 +266,13 @@ def test_a_run_on_other_steps_features_or_times_is_refused_before_spark_starts(l
     path.write_text(json.dumps({**record, "settings": {**record["settings"], "older": 1}}))
     with pytest.raises(ModelError, match=r"is not of this version .*: train again"):
         forecast(impatient(learnt))
+
+
+def test_a_run_with_a_setting_that_there_once_was_still_forecasts(learnt):
+    _, before = written(learnt)
+    path = next(learnt.workspace.checkpoints.glob("*/run.json"))
+    record = json.loads(path.read_text())
+    record["settings"]["deadline_seconds"] = 300.0
+    path.write_text(json.dumps(record))
+    forecast(impatient(learnt, "tensorflow"))
+    assert written(learnt)[1] == before

@@ -97,9 +97,7 @@ def test_without_indicators_the_user_is_told_what_to_run(tmp_path):
         (40, ("training.horizon=25",), 49),
     ],
 )
-def test_too_few_points_are_refused_before_spark_and_tensorflow_start(
-    tmp_path, points, settings, enough
-):
+def test_too_few_points_are_refused_before_spark_starts(tmp_path, points, settings, enough):
     context = published(small(tmp_path, *settings), points_of(random_walk(2)[:points]))
     expected = f"found {points} points .*2021-01-01T00:00:00Z to .* at least {enough} without"
     with pytest.raises(DataError, match=expected):
@@ -135,19 +133,16 @@ def test_holes_that_leave_a_part_without_a_window_are_refused_with_the_counts(
     assert not context.workspace.checkpoints.exists()
 
 
-def test_carried_forward_prices_are_no_targets(spark_session, tmp_path):
+def test_carried_forward_prices_are_no_targets(tmp_path):
     points = points_of(random_walk(3)[:200])
     points.loc[170:, "imputed"] = True  # all of the test part
     context = published(small(tmp_path), points)
     with pytest.raises(DataError, match=r"of 200 points 30 are imputed.* 0 observed in the test"):
-        train(impatient(context, "spark"))
-    assert not list(context.workspace.cache.rglob("*.parquet"))
+        train(impatient(context))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_feature_that_is_no_finite_number_is_refused_before_anything_is_written(
-    spark_session, tmp_path, value
-):
+def test_a_feature_that_is_no_finite_number_is_refused_before_spark_starts(tmp_path, value):
     points = points_of(random_walk(3)[:200])
     drawdown = np.linspace(0, -0.5, 200)
     drawdown[[150, 190]] = value
@@ -157,8 +152,7 @@ def test_a_feature_that_is_no_finite_number_is_refused_before_anything_is_writte
     context = small(tmp_path, "training.features=[log_return, drawdown]")
     place = iso(int(points["timestamp"].iloc[150]))
     with pytest.raises(DataError, match=f"drawdown .* at 2 of 200 points, the first at {place}"):
-        train(impatient(published(context, points), "spark"))
-    assert not list(context.workspace.cache.rglob("*.parquet"))
+        train(impatient(published(context, points)))
 
 
 @pytest.mark.parametrize(

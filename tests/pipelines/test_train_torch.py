@@ -79,7 +79,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
     unbroken = train(context)
 
     steps = 0
-    step = torch_network.TorchLearner.fit_batch
+    step = torch_network.TorchNetwork.step
 
     def stopping(self, window, target):
         nonlocal steps
@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
         return step(self, window, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch_network.TorchLearner, "fit_batch", stopping)
+        patched.setattr(torch_network.TorchNetwork, "step", stopping)
         with pytest.raises(BrokenOff, match=r"stopped by SIGTERM.* goes on after epoch 2"):
             train(context)
     (broken,) = {path.name for path in context.workspace.checkpoints.iterdir()} - {unbroken.run}
