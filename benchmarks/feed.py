@@ -6,9 +6,9 @@ greater is better: `vs_stock` (the seconds of one row per window and `make_tf_da
 over ours), `vs_in_memory` (of a numpy array framed in `tf.data`), `shuffled_vs_stock`,
 `convert_vs_stock` (from points to a converter). Smaller is better: `disk_vs_series` (bytes over
 four for each row), `wide_lookback_cost` (look-back 240 over 60: seconds or bytes to convert,
-whichever grew more). `first_batch` is the wait for the first one of a shuffled pass. `ours` serves
-numpy arrays, as the training takes them; `ours_for_keras` is `Feed.dataset`, in tensors and batch
-by batch from TensorFlow, as the other ways are.
+whichever grew more). `first_batch` is the wait for the first one of a shuffled pass. `ours` is
+`Feed.dataset`, as Keras takes it, with a reader for each pass; a network takes some thousand
+windows a second.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ import pyarrow.parquet as pq
 from benchmarks import landing
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
-from bitstorm.model import blocks, dataset, framing, windows
+from bitstorm.model import blocks, dataset, framing
+from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
@@ -151,12 +152,11 @@ def _run(scratch: Path, rows: int) -> Outcome:
             look_back: held.enter_context(_stored(spark, series, look_back, scratch / "kept"))
             for look_back in (LOOK_BACK, WIDE)
         }
-        feed = windows.make_feed(stored[LOOK_BACK], series.scaler)
+        feed = make_feed(stored[LOOK_BACK], series.scaler)
         stock = stock_converter(spark, series, scratch / "stock")
         passes: dict[str, Callable[[int], Pass]] = {
             "ours": lambda _: _epoch(feed, seed=None, number=0),
             "ours_shuffled": lambda number: _epoch(feed, seed=1, number=number),
-            "ours_for_keras": lambda _: iter(feed.dataset(batch_size=BATCH)),
             "stock": lambda _: by_stock(stock),
             "in_memory": lambda _: in_memory(series),
         }
@@ -247,13 +247,12 @@ def _plain(series: Series) -> Pass:
         yield views[ends - LOOK_BACK + 1], series.targets[ends]
 
 
-def _epoch(feed: windows.Feed, *, seed: int | None, number: int) -> Pass:
-    with feed.epoch(batch_size=BATCH, seed=seed, number=number) as batches:
-        yield from batches
+def _epoch(feed: Feed, *, seed: int | None, number: int) -> Pass:
+    yield from feed.dataset(batch_size=BATCH, seed=seed, epoch=lambda: number)
 
 
-def _first_batch(feed: windows.Feed, number: int) -> float:
-    """Seconds from entering a shuffled pass to its first batch."""
+def _first_batch(feed: Feed, number: int) -> float:
+    """Seconds from making a shuffled pass to its first batch."""
     began = time.perf_counter()
     with closing(_epoch(feed, seed=1, number=number)) as batches:
         next(batches)

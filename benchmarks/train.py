@@ -2,13 +2,12 @@
 
 `--rows` hours of a walk whose next return can be learnt in part, look-back 60. Ratios, smaller is
 better but for the speed: `epoch_vs_in_memory` (an epoch of ours, checkpoint included, over one of
-Keras' `fit` on the same windows as arrays), `data_wait_share` (of a whole training of ours, waiting
-for a batch),
-`memory_slope_mb_per_epoch` (of the process, from epoch 6 to 30), `first_batch_seconds` (from
-entering a pass to its first batch), `default_vs_batch32_speed` (windows/s, greater is better),
-`default_vs_batch32_loss` (best validation loss after as many epochs). `determinism_cost` is an
-epoch's time with TensorFlow's deterministic operations over that without. Where PyTorch is
-installed, `epoch_torch` is an epoch of the same network there, from the same feed.
+Keras' `fit` on the same windows as arrays), `memory_slope_mb_per_epoch` (of the process, from epoch
+6 to 30), `first_batch_seconds` (from making a pass to its first batch), `default_vs_batch32_speed`
+(windows/s, greater is better), `default_vs_batch32_loss` (best validation loss after as many
+epochs). `determinism_cost` is a step's time with TensorFlow's deterministic operations over that
+without. Where PyTorch is installed, `epoch_torch` is an epoch of the same network there, from the
+same feed.
 """
 
 from __future__ import annotations
@@ -30,8 +29,9 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MEMORY, START_MS, land
 from benchmarks.landing import context as context_of
 from bitstorm.errors import BitstormError
-from bitstorm.model import backend, training
-from bitstorm.model.training import Progress, Rules
+from bitstorm.model import network, torch_network, torch_training, training
+from bitstorm.model.progress import Progress
+from bitstorm.model.training import Rules
 from bitstorm.pipelines.fitting import attempt, rates
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
@@ -39,7 +39,6 @@ from bitstorm.pipelines.train import Prepared, prepared, train
 from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
 
 if TYPE_CHECKING:
-    from bitstorm.model.learner import Learner
     from bitstorm.pipelines.context import Context
 
 ROWS = 8_760  # a year
@@ -93,10 +92,9 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     arrays = {part: _arrays(f, batch_size) for part, f in ready.feeds.items()}
     first = [_first_batch(feed, batch_size, number) for number in range(RUNS)]
 
-    def learner(learning_rate: float, kind: str = "tensorflow") -> Learner:
+    def made(learning_rate: float, seeded: Callable[..., Any] = network.seeded) -> Any:
         settings = context.settings.training
-        return backend.learner(
-            kind,
+        return seeded(
             look_back=settings.look_back,
             features=len(ready.features),
             units=settings.units,
@@ -105,26 +103,23 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
             seed=SEED,
         )
 
-    ours, keras_own = learner(rate), _keras_fit(learner(rate), arrays, batch_size)
-    shares: list[float] = []
+    ours, keras_own = made(rate), _keras_fit(made(rate), arrays, batch_size)
 
     def by_converter(number: int) -> float:
-        seconds, share, _ = _fit(ours, ready, scratch, batch_size, epochs=TOGETHER)
-        shares.append(share)
-        return seconds
+        return _fit(ours, ready, scratch, batch_size, epochs=TOGETHER)[0]
 
     seconds = interleaved({"epoch": by_converter, "epoch_in_memory": keras_own}, runs=RUNS)
-    small, large = learner(0.001), learner(rate)
-    found: dict[str, tuple[float, float, float]] = {}
+    small, large = made(0.001), made(rate)
+    found: dict[str, tuple[float, float]] = {}
     for name, one, size in (("batch32", small, 32), ("default", large, batch_size)):
         found[name] = _fit(one, ready, scratch, size, epochs=EPOCHS)
     memory: list[float] = []
-    long_seconds, long_share, _ = _fit(
-        learner(rate), ready, scratch, batch_size, epochs=LONG, each=lambda: memory.append(_rss())
+    long_seconds, _ = _fit(
+        made(rate), ready, scratch, batch_size, epochs=LONG, each=lambda: memory.append(_rss())
     )
     if importlib.util.find_spec("torch") is not None:
         # Last: in the process's memory it would be seen.
-        other = learner(rate, "torch")
+        other = made(rate, torch_network.seeded)
         seconds["epoch_torch"] = [
             _fit(other, ready, scratch, batch_size, epochs=TOGETHER)[0] for _ in range(RUNS)
         ]
@@ -138,28 +133,24 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     }
     ratios = {
         "epoch_vs_in_memory": results["epoch"] / results["epoch_in_memory"],
-        "data_wait_share": long_share,
         "memory_slope_mb_per_epoch": _slope(memory[5:]),
         "first_batch_seconds": results["first_batch"],
         "default_vs_batch32_speed": found["batch32"][0] / found["default"][0],
-        "default_vs_batch32_loss": found["default"][2] / found["batch32"][2],
+        "default_vs_batch32_loss": found["default"][1] / found["batch32"][1],
     }
     notes = {
-        # What the opening of the very first pass comes to where there are few epochs.
-        f"data_wait_share_of_{TOGETHER}_epochs": round(statistics.median(shares[1:]), 4),
         "windows": {part: len(target) for part, (_, target) in arrays.items()},
         "windows_per_second": round(len(feed) / results["epoch"]),
         "batch_size": batch_size,
         "learning_rate": round(rate, 6),
-        "best_validation_loss": {name: round(loss, 5) for name, (_, _, loss) in found.items()},
+        "best_validation_loss": {name: round(loss, 5) for name, (_, loss) in found.items()},
         "determinism_cost": _determinism_cost(arrays, scratch),
     }
     return Outcome("train", rows, results, ratios, notes)
 
 
 def _arrays(feed: Any, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    with feed.epoch(batch_size=batch_size) as batches:
-        pairs = [(np.asarray(window), np.asarray(target)) for window, target in batches]
+    pairs = [(np.asarray(w), np.asarray(t)) for w, t in feed.dataset(batch_size=batch_size)]
     window, target = (np.concatenate(column) for column in zip(*pairs, strict=True))
     if len(target) != len(feed):
         raise BitstormError(f"a pass served {len(target)} windows, expected {len(feed)}")
@@ -168,49 +159,47 @@ def _arrays(feed: Any, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _first_batch(feed: Any, batch_size: int, number: int) -> float:
     began = time.perf_counter()
-    with feed.epoch(batch_size=batch_size, seed=SEED, number=number) as batches:
-        next(iter(batches))
-        return time.perf_counter() - began
+    next(iter(feed.dataset(batch_size=batch_size, seed=SEED, epoch=lambda: number)))
+    return time.perf_counter() - began
 
 
 def _fit(
-    learner: Any,
+    built: Any,
     ready: Prepared,
     scratch: Path,
     batch_size: int,
     *,
     epochs: int,
     each: Callable[[], None] = lambda: None,
-) -> tuple[float, float, float]:
-    """Seconds of an epoch, the share of waiting, the best validation loss."""
+) -> tuple[float, float]:
+    """Seconds of an epoch, and the best validation loss."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
 
     def progress(at: Progress) -> None:
         if at.val_loss is not None:
             each()
 
-    rules = Rules(epochs, epochs, batch_size, SEED, deadline_seconds=300)
+    by = torch_training if isinstance(built, torch_network.TorchNetwork) else training
     began = time.perf_counter()
-    fitted = training.fit(
-        learner,
-        train=backend.feed(learner.backend, ready.feeds["training"]),
-        validation=backend.feed(learner.backend, ready.feeds["validation"]),
-        rules=rules,
+    fitted = by.fit(
+        built,
+        train=ready.feeds["training"],
+        validation=ready.feeds["validation"],
+        rules=Rules(epochs, epochs, batch_size, SEED),
         folder=folder,
         progress=progress,
         record={},
     )
     # By our own clock: with what is written after each epoch, and the opening of the first pass.
-    seconds = (time.perf_counter() - began) / epochs
-    return seconds, fitted.data_wait_share, fitted.best_validation_loss
+    return (time.perf_counter() - began) / epochs, fitted.best_validation_loss
 
 
 def _keras_fit(
-    learner: Any, arrays: dict[str, tuple[np.ndarray, np.ndarray]], batch_size: int
+    built: Any, arrays: dict[str, tuple[np.ndarray, np.ndarray]], batch_size: int
 ) -> Callable[[int], float]:
     def fit(number: int) -> float:
         began = time.perf_counter()
-        learner.network.fit(
+        built.fit(
             *arrays["training"],
             validation_data=arrays["validation"],
             batch_size=batch_size,
@@ -242,15 +231,15 @@ if sys.argv[2] == "free":
     tf.config.experimental.enable_op_determinism = lambda: None
 with np.load(sys.argv[1]) as arrays:
     window, target = arrays["window"], arrays["target"]
-learner = network.learner(
+built = network.seeded(
     look_back=window.shape[1], features=window.shape[2], units=50, dropout=0.2,
     learning_rate=0.001, seed=1,
 )
-learner.fit_batch(window, target)
+built.train_on_batch(window, target)
 for _ in sys.stdin:
     began = time.perf_counter()
     for _ in range(10):
-        float(learner.fit_batch(window, target))
+        float(built.train_on_batch(window, target))
     print(time.perf_counter() - began, flush=True)
 """
 

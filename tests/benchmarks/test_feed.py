@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import feed
-from bitstorm.model import windows
+from bitstorm.model.feed import make_feed
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +47,10 @@ def test_the_series_has_cuts_and_imputed_points_which_no_window_has_as_a_target(
 
 def test_ours_and_stock_serve_them(spark_session, series, expected, tmp_path):
     with feed._stored(spark_session, series, feed.LOOK_BACK, tmp_path / "ours") as stored:
-        ours = windows.make_feed(stored, series.scaler)
+        ours = make_feed(stored, series.scaler)
         assert len(ours) == len(expected)
         for seed in (None, 3):
             feed.check(feed._epoch(ours, seed=seed, number=1), expected)
-        feed.check(iter(ours.dataset(batch_size=feed.BATCH)), expected)
     stock = feed.stock_converter(spark_session, series, tmp_path / "stock")
     feed.check(feed.by_stock(stock), expected)
     stock.delete()

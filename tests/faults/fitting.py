@@ -1,8 +1,11 @@
 """Strikes a training at its first, second, … file-system call, then goes on with it.
 
-`python fitting.py KIND FOLDER` prints one JSON object: how many runs, how they ended, and which did
-not come out, bit for bit, as a training that nothing happened to. KIND is one of `striking.KINDS`,
-or `fsize`: no file may grow beyond 128 bytes, 256 bytes, and so on.
+`python fitting.py KIND FOLDER STEP` prints one JSON object: how many runs, how they ended, and
+which did not come out, bit for bit, as a training that nothing happened to. KIND is one of
+`striking.KINDS`, or `fsize`: no file may grow beyond a number of bytes, which grows by half with
+each run. With STEP n only each n-th call is struck.
+
+Each run is a fork of this process, which has loaded TensorFlow but computed nothing with it.
 """
 
 from __future__ import annotations
@@ -18,50 +21,41 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from bitstorm import quiet
 from bitstorm.errors import BrokenOff, NothingToDo
-from bitstorm.model import backend, checkpoint, runs
+from bitstorm.model import checkpoint, keras_file, network, runs
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.model.split import Split
 from bitstorm.pipelines import fitting
 from bitstorm.pipelines.context import Context
-from faults.linear import Linear
+from faults import linear, sweeping
 from faults.striking import Strike
 from faults.sweeping import forked
 from model.small_run import InMemory, losses
 from pipelines.priced import TRAIN_UNTIL, VALIDATE_UNTIL, points_of, published, random_walk, small
 
-SETTINGS = ("training.epochs=3", "training.patience=9", "training.seed=5")
+SETTINGS = ("training.epochs=3", "training.patience=9", "training.seed=5", "training.look_back=6")
 
 
-class Light(Context):
-    """Without TensorFlow: the network is the smallest one there is."""
-
-    def load_tensorflow(self) -> None:
-        pass
-
-
-def made(root: Path) -> Light:
+def made(root: Path) -> Context:
     """A workspace with indicators to be trained on, and no run."""
-    context = published(small(root, *SETTINGS), points_of(random_walk(5)))
-    return Light(context.workspace, context.settings, context.console)
+    return published(small(root, *SETTINGS), points_of(random_walk(5)))
 
 
-def fresh(context: Light) -> Light:
+def fresh(context: Context) -> Context:
     shutil.rmtree(context.workspace.checkpoints, ignore_errors=True)
     context.workspace.checkpoints.mkdir()
     return context
 
 
-def recorded(context: Light) -> list[runs.Run]:
+def recorded(context: Context) -> list[runs.Run]:
     return [run for _, run in runs.listed(context.workspace.checkpoints)]
 
 
-def act(context: Light) -> None:
+def act(context: Context) -> None:
     """`train`, or `train --resume` of the run that is there, from the data on."""
     found = recorded(context)
-    with mock.patch.multiple(
-        backend, learner=lambda *_, **__: Linear(look_back=6, seed=3), threads=lambda _: {}
-    ):
+    with mock.patch.multiple(network, seeded=linear.seeded):
         name = found[0].name if found else None
         try:
             with fitting.attempt(context, resume=name, accept_snapshot=False) as attempt:
@@ -90,22 +84,23 @@ def feeds() -> dict[str, InMemory]:
     }
 
 
-def result(context: Light) -> tuple[object, ...]:
+def result(context: Context) -> tuple[object, ...]:
     """What has to be the same, bit for bit."""
     (run,) = recorded(context)
     assert run.state == runs.FINISHED
-    with np.load(run.folder / "best.npz") as arrays:
-        best = arrays["dense/kernel"].tobytes()
-    assert runs.checked(run, "best.npz") and run.record["fitted"]["epochs"] == 3
     files = sorted(path.name for path in run.folder.iterdir())
-    assert files == ["best.npz", "history.csv", "run.json"], files
-    return losses(run.folder), best
+    assert files == ["best.keras", "history.csv", "run.json"], files
+    assert run.record["fitted"]["epochs"] == 3
+    built = linear.seeded(seed=0, look_back=6)
+    keras_file.load_weights(built, runs.checked(run, "best.keras"))
+    return losses(run.folder), [weight.tolist() for weight in built.get_weights()]
 
 
-def struck(kind: str, context: Light, number: int, told: Path) -> None:
+def struck(kind: str, context: Context, number: int, told: Path) -> None:
     told.unlink(missing_ok=True)
     if kind == "fsize":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (number * 128, resource.RLIM_INFINITY))
+        limit = int(128 * 1.5**number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         act(context)
         return
     with Strike(context.workspace.checkpoints, kind, number) as strike:
@@ -117,7 +112,7 @@ def struck(kind: str, context: Light, number: int, told: Path) -> None:
                 told.write_text(strike.calls[-1])
 
 
-def afterwards(context: Light, expected: tuple[object, ...]) -> None:
+def afterwards(context: Context, expected: Path) -> None:
     """No state was lost to the fault but the one being written; then it goes on to the end."""
     for run in recorded(context):
         if run.state != runs.FINISHED:
@@ -126,22 +121,35 @@ def afterwards(context: Light, expected: tuple[object, ...]) -> None:
             assert problems == [] and (since is not None) == (known > 0)
             assert known <= 3
     act(context)
-    assert result(context) == expected
+    assert json.dumps(result(context)) == expected.read_text()
 
 
-def main(kind: str, folder: Path) -> None:
+def unbroken(context: Context, expected: Path) -> None:
+    act(context)
+    expected.write_text(json.dumps(result(context)))
+
+
+def main(kind: str, folder: Path, step: int) -> None:
+    quiet.install_filters()
+    quiet.hush_loggers()
+    # Each fork traces TensorFlow's graphs anew.
+    sweeping.DEADLINE = 120.0
+    import tensorflow  # noqa: F401
+
     context = made(folder / "workspace")
-    act(fresh(context))
-    expected = result(context)
+    expected, told = folder / "expected", folder / "told"
+    fresh(context)
+    problem = forked(lambda: unbroken(context, expected))
+    assert not problem, problem
     ended: dict[str, int] = {}
     problems = []
-    number = 0
+    runs_so_far = 0
     while True:
-        number += 1
-        assert number < 500, f"it never gets through: {ended}"
+        number = 1 + runs_so_far * step
+        runs_so_far += 1
+        assert runs_so_far < 500, f"it never gets through: {ended}"
         fresh(context)
-        told = folder / "told"
-        outcome = forked(lambda n=number, t=told: struck(kind, context, n, t))
+        outcome = forked(lambda n=number: struck(kind, context, n, told))
         line = outcome.strip().splitlines()[-1] if outcome else "through"
         name = line.partition(":")[0].rpartition(".")[2]
         ended[name] = ended.get(name, 0) + 1
@@ -157,9 +165,9 @@ def main(kind: str, folder: Path) -> None:
         if problem:
             problems.append(f"{kind} {number}: {problem}")
         if not outcome and not told.exists():
-            print(json.dumps({"runs": number, "ended": ended, "problems": problems}))
+            print(json.dumps({"runs": runs_so_far, "ended": ended, "problems": problems}))
             return
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -99,7 +99,7 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     }
     load = settings.backend == "tensorflow"
     with (
-        context.spark("train", tensorflow=True) if load else context.spark("train") as spark,
+        context.spark("train", tensorflow=load) as spark,
         stored_blocks(context, spark, snapshot, frame) as stored,
     ):
         scaler = attempt.scaler or scaling.fit(
