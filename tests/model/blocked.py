@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm.model import feed as feeds
-from bitstorm.model.dataset import Stored, index_of
+from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
@@ -61,19 +61,9 @@ def stored(folder: Path, frame: Frame) -> Stored:
     """The converter's data set of the files in a folder."""
     from petastorm.spark import SparkDatasetConverter
 
-    paths = sorted(folder.glob("*.parquet"))
-    parts = [index_of(path, frame) for path in paths]
-    urls = [f"file://{path}" for path in paths]
-    blocks = [n for part in parts for n in part["blocks"]]
-    return Stored(
-        frame,
-        SparkDatasetConverter(f"file://{folder}", urls, len(blocks)),
-        folder,
-        np.array(blocks, np.int64),
-        np.array([n for part in parts for n in part["counts"]], np.int64),
-        np.repeat(np.arange(len(parts)), [len(part["blocks"]) for part in parts]),
-        reused=False,
-    )
+    urls = [f"file://{path}" for path in sorted(folder.glob("*.parquet"))]
+    converter = SparkDatasetConverter(f"file://{folder}", urls, len(urls))
+    return Stored(frame, converter, folder, reused=False)
 
 
 def feed(folder: Path, frame: Frame, **bounds: int) -> Feed:

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitstorm.errors import ModelError
 from bitstorm.model import cache as caches
-from bitstorm.model import framing
 from bitstorm.model.framing import Frame
 from bitstorm.quiet import third_party_warnings_hushed
 from bitstorm.workspace import file_url
@@ -36,30 +34,17 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
 
 @dataclass(frozen=True)
 class Stored:
-    """A data set of blocks and petastorm's converter of it.
-
-    `blocks` int64 (n,) and `counts` int64 (n,) are its blocks in the order of the files, and how
-    many windows with a target each has; `files` int64 (n,) says which of `converter.file_urls`
-    has it. `reused` tells that an earlier run had written it.
-    """
+    """A data set of blocks and petastorm's converter of it; `reused` tells that an earlier run had
+    written it."""
 
     frame: Frame
     converter: SparkDatasetConverter
     folder: Path
-    blocks: np.ndarray
-    counts: np.ndarray
-    files: np.ndarray
     reused: bool
 
     def columns(self) -> Iterator[dict[str, np.ndarray]]:
-        """All blocks' columns, a file at a time."""
+        """The blocks' columns, a file at a time, in the order of the converter's files."""
         return (_columns(path, self.frame) for path in _parts(self.folder))
-
-    def read(self, block: int) -> dict[str, np.ndarray]:
-        """One block's columns, of one row; no rows where there is no such block."""
-        where = np.flatnonzero(self.blocks == block)
-        path = _parts(self.folder)[int(self.files[where[0]]) if len(where) else 0]
-        return _columns(path, self.frame, block=block)
 
 
 @contextmanager
@@ -92,21 +77,13 @@ def stored(
     def write(folder: Path) -> dict[str, Any]:
         writer = rows().write.option("parquet.enable.dictionary", "false")
         writer.option("compression", "uncompressed").parquet(file_url(folder))
-        return {"parts": [index_of(path, frame) for path in _parts(folder)]}
+        return {}
 
-    with caches.held(cache, recipe, write, limit_bytes=limit_bytes) as held:
-        parts = held.index["parts"]
-        sizes = [len(part["blocks"]) for part in parts]
-        with _converter(spark, held.folder, sum(sizes)) as converter:
-            yield Stored(
-                frame,
-                converter,
-                held.folder,
-                np.array([n for part in parts for n in part["blocks"]], np.int64),
-                np.array([n for part in parts for n in part["counts"]], np.int64),
-                np.repeat(np.arange(len(parts)), sizes),
-                held.reused,
-            )
+    with (
+        caches.held(cache, recipe, write, limit_bytes=limit_bytes) as held,
+        _converter(spark, held.folder) as converter,
+    ):
+        yield Stored(frame, converter, held.folder, held.reused)
 
 
 def files_for(points: int, frame: Frame) -> int:
@@ -120,20 +97,10 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def index_of(path: Path, frame: Frame) -> dict[str, list[int]]:
-    """A file's blocks, and of each how many windows it has."""
-    columns = _columns(path, frame)
-    return {
-        "blocks": columns["block"].tolist(),
-        "counts": framing.whole(frame, columns).sum(axis=1).tolist(),
-    }
-
-
-def _columns(path: Path, frame: Frame, *, block: int | None = None) -> dict[str, np.ndarray]:
+def _columns(path: Path, frame: Frame) -> dict[str, np.ndarray]:
     import pyarrow.parquet as pq
 
-    filters = None if block is None else [("block", "=", block)]
-    table = pq.read_table(path, filters=filters, partitioning=None)
+    table = pq.read_table(path, partitioning=None)
     columns = {"block": table["block"].to_numpy()}
     for name in ("price", *frame.columns):
         values = table[name].combine_chunks()
@@ -142,7 +109,7 @@ def _columns(path: Path, frame: Frame, *, block: int | None = None) -> dict[str,
 
 
 @contextmanager
-def _converter(spark: SparkSession, folder: Path, rows: int) -> Iterator[SparkDatasetConverter]:
+def _converter(spark: SparkSession, folder: Path) -> Iterator[SparkDatasetConverter]:
     """Given a DataFrame, the converter would keep plan and folder for the whole process, and
     serve them again when the folder is gone. Given a path it keeps nothing, but insists on the
     setting; and nobody calls its `delete`, which would remove the folder."""
@@ -156,11 +123,6 @@ def _converter(spark: SparkSession, folder: Path, rows: int) -> Iterator[SparkDa
         with third_party_warnings_hushed():
             converter = make_spark_converter(file_url(place))
         converter.file_urls[:] = [file_url(place / path.name) for path in _parts(folder)]
-        if len(converter) != rows:
-            raise ModelError(
-                f"found {len(converter)} blocks under {folder}, expected {rows}: remove the folder "
-                "and run the command again"
-            )
         yield converter
     finally:
         if link is not None:

@@ -157,8 +157,7 @@ class Feed:
                 f"{self.stored.folder} are gone: run the command again, and leave the cache alone "
                 "while it runs"
             )
-        rows = int(np.isin(self.stored.files, self.files).sum())
-        return SparkDatasetConverter(converter.cache_dir_url, urls, rows)
+        return SparkDatasetConverter(converter.cache_dir_url, urls, len(converter))
 
     @contextmanager
     def _tensorflow_rows(
@@ -196,28 +195,19 @@ class Feed:
 
 
 def make_feed(
-    blocks: Stored, scaler: Scaler, *, after_ms: int | None = None, until_ms: int | None = None
+    stored: Stored, scaler: Scaler, *, after_ms: int | None = None, until_ms: int | None = None
 ) -> Feed:
-    """The feed of the windows whose target's time lies in (`after_ms`, `until_ms`], in ms UTC.
-
-    How many there are is known without a pass: of the blocks that lie in the part as a whole from
-    their counts, of those at its ends by framing them.
-    """
-    frame = blocks.frame
+    """The feed of the windows whose target's time lies in (`after_ms`, `until_ms`], in ms UTC,
+    which are counted."""
+    frame = stored.frame
     first = None if after_ms is None else after_ms // frame.step_ms + 1
     last = None if until_ms is None else until_ms // frame.step_ms
-    begin = blocks.blocks * frame.size + frame.horizon
-    end = begin + frame.size - 1
-    counts = blocks.counts.copy()
-    lowest = np.iinfo(np.int64).min if first is None else first
-    highest = np.iinfo(np.int64).max if last is None else last
-    counts[(end < lowest) | (begin > highest)] = 0
-    cut = (counts > 0) & ((begin < lowest) | (end > highest))
-    for place in np.flatnonzero(cut):
-        columns = blocks.read(int(blocks.blocks[place]))
-        counts[place] = framing.whole(frame, columns, first=first, last=last).sum()
-    files = tuple(sorted({int(n) for n in blocks.files[counts > 0]}))
-    return Feed(blocks, scaler, first, last, int(counts.sum()), files)
+    counts = [
+        int(framing.whole(frame, columns, first=first, last=last).sum())
+        for columns in stored.columns()
+    ]
+    files = tuple(number for number, count in enumerate(counts) if count)
+    return Feed(stored, scaler, first, last, sum(counts), files)
 
 
 def _reading(seed: int | None, epoch: int) -> dict[str, Any]:

@@ -30,7 +30,20 @@ if TYPE_CHECKING:
     import torch
 
 BEST = "best.npz"
-LAYERS = ("lstm", "lstm_1")
+# Portable name → PyTorch's, of all that learns.
+_NAMES = {
+    **{
+        f"{layer}/{ours}": f"{layer}.{theirs}_l0"
+        for layer in ("lstm", "lstm_1")
+        for ours, theirs in (
+            ("kernel", "weight_ih"),
+            ("recurrent_kernel", "weight_hh"),
+            ("bias", "bias_ih"),
+        )
+    },
+    "dense/kernel": "dense.weight",
+    "dense/bias": "dense.bias",
+}
 # Keras' Adam: PyTorch's own epsilon is 1e-8, and stands elsewhere in the formula.
 BETAS = (0.9, 0.999)
 EPSILON = 1e-7
@@ -38,30 +51,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def to_torch(weights: Arrays) -> dict[str, np.ndarray]:
-    """Portable weights → a PyTorch `state_dict` of arrays, each contiguous and a copy."""
-    found: dict[str, np.ndarray] = {}
-    for layer in LAYERS:
-        bias = weights[f"{layer}/bias"]
-        found[f"{layer}.weight_ih_l0"] = _turned(weights[f"{layer}/kernel"])
-        found[f"{layer}.weight_hh_l0"] = _turned(weights[f"{layer}/recurrent_kernel"])
-        found[f"{layer}.bias_ih_l0"] = np.array(bias)
-        found[f"{layer}.bias_hh_l0"] = np.zeros_like(bias)
-    found["dense.weight"] = _turned(weights["dense/kernel"])
-    found["dense.bias"] = np.array(weights["dense/bias"])
-    return found
+    """Portable weights → those of PyTorch that learn, each contiguous and a copy."""
+    return {theirs: _turned(weights[ours]) for ours, theirs in _NAMES.items()}
 
 
 def from_torch(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The way back, exact for what `to_torch` gave; two biases become their sum."""
-    found: dict[str, np.ndarray] = {}
-    for layer in LAYERS:
-        one, other = (np.array(weights[f"{layer}.bias_{name}_l0"]) for name in ("ih", "hh"))
-        found[f"{layer}/kernel"] = _turned(weights[f"{layer}.weight_ih_l0"])
-        found[f"{layer}/recurrent_kernel"] = _turned(weights[f"{layer}.weight_hh_l0"])
-        found[f"{layer}/bias"] = one + other
-    found["dense/kernel"] = _turned(weights["dense.weight"])
-    found["dense/bias"] = np.array(weights["dense.bias"])
-    return found
+    """The way back, exact."""
+    return {ours: _turned(weights[theirs]) for ours, theirs in _NAMES.items()}
 
 
 def _turned(matrix: Any) -> np.ndarray:
@@ -202,14 +198,17 @@ class TorchNetwork:
 
         _check(weights, self.weights())
         found = to_torch(weights)
-        self.module.load_state_dict({n: torch.from_numpy(value) for n, value in found.items()})
+        # The second biases are not among them, and stay zero.
+        self.module.load_state_dict(
+            {n: torch.from_numpy(value) for n, value in found.items()}, strict=False
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         """Weights and Adam's moments by their portable names, its steps, and the random state."""
         found = {f"weights/{name}": value for name, value in self.weights().items()}
         for moment in _MOMENTS:
-            for name, value in self._moments(moment).items():
-                found[f"optimizer/{moment}/{name}"] = value
+            kept = {name: self._optimizer.state[p][moment] for name, p in self._learnt()}
+            found |= {f"optimizer/{moment}/{n}": value for n, value in from_torch(kept).items()}
         found["optimizer/steps"] = np.array(self._steps, np.int64)
         found["random"] = self._random.numpy().copy()
         return found
@@ -242,13 +241,6 @@ class TorchNetwork:
 
     def _learnt(self) -> Iterator[tuple[str, Any]]:
         return ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
-
-    def _moments(self, moment: str) -> dict[str, np.ndarray]:
-        kept = {name: self._optimizer.state[p][moment] for name, p in self._learnt()}
-        for layer in LAYERS:
-            # The second bias does not learn.
-            kept[f"{layer}.bias_hh_l0"] = 0 * kept[f"{layer}.bias_ih_l0"]
-        return from_torch(kept)
 
 
 def _check(found: Arrays, expected: Arrays) -> None:
