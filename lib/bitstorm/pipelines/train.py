@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,10 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
         "needed": _needed(snapshot, features, settings),
         "had": snapshot.manifest.rows,
     }
-    load = settings.backend == "tensorflow"
-    with (
-        context.spark("train", tensorflow=load) as spark,
-        stored_blocks(context, spark, snapshot, frame) as stored,
-    ):
+    with ExitStack() as held:
+        # Nothing of Spark's is needed once the blocks are written: a fit has the machine alone.
+        with context.spark("train", tensorflow=settings.backend == "tensorflow") as spark:
+            stored = held.enter_context(stored_blocks(context, spark, snapshot, frame))
         scaler = attempt.scaler or scaling.fit(
             frame, stored.columns(), last=split.train_until_ms // frame.step_ms
         )
