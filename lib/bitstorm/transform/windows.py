@@ -37,7 +37,7 @@ def with_windows(rows: DataFrame, *, windows: Sequence[int]) -> DataFrame:
 
     kept = rows.columns
     over = Window.partitionBy("block").orderBy("index")
-    known = _with_changes(rows, over)
+    known = _with_changes(rows, over, min(BASE, max(windows)))
     size = 1
     while size < max(windows):
         known = _with_longer(known, kept, over, size, windows)
@@ -69,27 +69,39 @@ def _volatility(width: int) -> Column:
     return F.sqrt(F.col(f"squares_{width}") / (width - 1)).alias(f"volatility_{width}")
 
 
-def _with_changes(rows: DataFrame, over: WindowSpec) -> DataFrame:
-    """Windows of one row, with `change` (p - q) / q and `ratio` p / q; `apart_1` is what the
-    division has rounded off."""
+def _with_changes(rows: DataFrame, over: WindowSpec, count: int) -> DataFrame:
+    """The windows of one row that end at each row, and as `…_after_N` those that end N rows before
+    it, `count` in all. `change` is (p - q) / q, `ratio` p / q, and `apart_1` what the division has
+    rounded off."""
     from pyspark.sql import functions as F
 
-    price = F.col("price").cast("double")
-    last = F.lag(F.struct("index", price.alias("price"))).over(over)
-    rows = rows.select("*", price.alias("sum_1"), last.alias("last"))
-    follows = F.col("last.index") == F.col("index") - 1
-    rows = rows.withColumn("q", F.when(follows, F.col("last.price")))
-    p, q, change = F.col("sum_1"), F.col("q"), F.col("change")
-    rows = rows.withColumn("change", (p - q) / q)
-    # Both halves of the change times a float32 are exact.
-    high = change.cast("float").cast("double")
-    rest = ((p - q) - high * q - (change - high) * q) / q
-    return rows.select(
-        *rows.columns,
-        rest.alias("apart_1"),
-        (change * 0).alias("squares_1"),
-        (p / q).alias("ratio"),
-    ).drop("last", "q")
+    kept, price = rows.columns, F.col("price").cast("double")
+    lags = [
+        F.lag(column, n).over(over).alias(f"{name}_{n}")
+        for n in range(1, count + 1)
+        for name, column in (("at", F.col("index")), ("p", price))
+    ]
+    rows = rows.select("*", price.alias("p_0"), *lags)
+    # Null from the first cut on.
+    prices = {
+        f"p_{n}": F.when(F.col(f"at_{n}") == F.col("index") - n, F.col(f"p_{n}"))
+        for n in range(1, count + 1)
+    }
+    rows = rows.withColumns(prices)
+    changes = {
+        f"change_{n}": (F.col(f"p_{n}") - F.col(f"p_{n + 1}")) / F.col(f"p_{n + 1}")
+        for n in range(count)
+    }
+    rows = rows.withColumns(changes)
+    known = []
+    for n in range(count):
+        p, q, change = (F.col(f"{name}_{m}") for name, m in (("p", n), ("p", n + 1), ("change", n)))
+        # Both halves of the change times a float32 are exact.
+        high = change.cast("float").cast("double")
+        rest = ((p - q) - high * q - (change - high) * q) / q
+        values = {"sum_1": p, "change": change, "apart_1": rest, "squares_1": change * 0}
+        known += [v.alias(f"{k}_after_{n}" if n else k) for k, v in values.items()]
+    return rows.select(*kept, *known, (F.col("p_0") / F.col("p_1")).alias("ratio"))
 
 
 def _with_longer(
@@ -106,6 +118,8 @@ def _with_longer(
     pieces = sorted({(n, size) for n in range(1, max(counts))} | tails)
     lags = {(f"{name}_{length}", n) for n, length in pieces for name in _KNOWN}
     lags |= {("change", n) for n, _ in pieces}
+    # Those of one row are there already.
+    lags = set() if size == 1 else lags
     rows = rows.select(
         "*",
         *[F.lag(name, n * size).over(over).alias(f"{name}_after_{n}") for name, n in sorted(lags)],
