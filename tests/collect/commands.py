@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitstorm.collect.refusals import KEY_VARIABLE
-from bitstorm.collect.simulator.ledger import Point
+from collect.watched import Point
 from command import Done
 from command import command as run_command
 

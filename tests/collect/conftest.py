@@ -7,9 +7,9 @@ import pytest
 
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from collect.faulty_server import NOW_MS, Waits
 from collect.recordings import recording
+from collect.watched import Simulator
 
 
 @pytest.fixture(scope="session")

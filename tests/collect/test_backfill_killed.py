@@ -13,9 +13,9 @@ import pytest
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.instants import DAY_MS, iso, now_ms
 from collect.gate import Gate, gate_before
+from collect.watched import Simulator
 from command import command
 
 pytestmark = pytest.mark.slow  # a process for each kill

@@ -16,7 +16,6 @@ from bitstorm.collect.coingecko import CoinGecko, client_from
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import said
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.collect.transport import wait_asked
 from bitstorm.config import Source
 from bitstorm.errors import (
@@ -33,6 +32,7 @@ from bitstorm.errors import (
 )
 from bitstorm.instants import DAY_MS, MINUTE_MS
 from collect.faulty_server import NOW_MS, Waits, answering, http
+from collect.watched import Simulator
 
 SECRET = "CG-abcDEF0123456789"
 NOW_S = NOW_MS // 1000

@@ -12,9 +12,9 @@ import pytest
 
 from bitstorm.collect.door import FOLDER
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.instants import DAY_MS
 from collect.commands import CANARY, Desk, desk_for
+from collect.watched import Simulator
 
 # An answer without a fault comes within this on a busy machine, too.
 QUICK = ("source.read_timeout_seconds=1.5", "source.deadline_seconds=3")

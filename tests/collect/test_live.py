@@ -11,12 +11,12 @@ from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.collect.source import opened
 from bitstorm.config import Settings, Source
 from bitstorm.errors import UsageError
 from bitstorm.instants import MINUTE_MS
 from collect.faulty_server import NOW_MS, answering, http
+from collect.watched import Simulator
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"

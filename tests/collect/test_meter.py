@@ -19,11 +19,11 @@ from bitstorm.collect.bucket import LONGEST_QUEUE_MS, TOKEN_MS, booked
 from bitstorm.collect.coingecko import CoinGecko, client_from
 from bitstorm.collect.credits import changed, month_of, next_month_ms, worth_a_warning
 from bitstorm.collect.meter import Limits, Meter, limits_of
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.config import Source
 from bitstorm.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
+from collect.watched import Simulator
 
 LIBRARY = str(Path(__file__).resolve().parents[2] / "lib")
 GOOD = http("200 OK", b'{"bitcoin":{"usd":5.5,"last_updated_at":1779092258}}')

@@ -14,10 +14,10 @@ import pytest
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.instants import DAY_MS
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
+from collect.watched import Simulator
 
 KEY = "CG-abcDEF0123456789"
 FIRST_S, LAST_S = (NOW_MS - 40 * DAY_MS) // 1000, (NOW_MS - DAY_MS) // 1000

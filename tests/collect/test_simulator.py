@@ -15,10 +15,10 @@ import pytest
 
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.errors import UsageError
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
 from collect.faulty_server import NOW_MS
+from collect.watched import Simulator
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 FULL = "ids=bitcoin&vs_currencies=usd&include_market_cap=true&include_24hr_vol=true"

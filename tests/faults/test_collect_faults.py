@@ -22,11 +22,11 @@ from bitstorm.collect.live import collect_once
 from bitstorm.collect.simulator.answers import Ask
 from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.sidecar import sha256_of
 from collect.faulty_server import Waits, answering, http
+from collect.watched import Simulator
 
 pytestmark = pytest.mark.slow  # processes that are killed or run full
 
@@ -44,8 +44,8 @@ class Ledger(Simulator):
         self.served: list[int] = []
         super().__init__(Market(7), clock=lambda: self.now, plan="demo")
 
-    def respond(self, ask: Ask, query: str) -> Reply:
-        reply = super().respond(ask, query)
+    def respond(self, ask: Ask) -> Reply:
+        reply = super().respond(ask)
         if reply.answer.status == 200 and ask.path.endswith("/simple/price"):
             told = json.loads(reply.answer.body)
             self.served.append(told["bitcoin"]["last_updated_at"] * 1000)

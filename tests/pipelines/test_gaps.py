@@ -13,7 +13,6 @@ import pytest
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.instants import DAY_MS, HOUR_MS
 from bitstorm.pipelines import collect as pipeline
 from bitstorm.pipelines.context import Context
@@ -22,6 +21,7 @@ from bitstorm.store import snapshots
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.writer import make_batch_writer
 from bitstorm.terminal import gaps_lines
+from collect.watched import Simulator
 from landed import context_of
 
 NOW = 1_795_400_123_456  # 2026-11-23T02:15:23.456Z

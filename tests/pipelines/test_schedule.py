@@ -84,13 +84,13 @@ class Watched(Simulator):
             market, clock=lambda: NOW_MS + round((time.time() - began) * 120_000), port=port
         )
 
-    def respond(self, ask: Ask, query: str) -> Reply:
+    def respond(self, ask: Ask) -> Reply:
         self.asked.append(time.time())
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         time.sleep(self._seconds)
         try:
-            return super().respond(ask, query)
+            return super().respond(ask)
         finally:
             self.at_once -= 1
 

@@ -81,20 +81,14 @@ class Rule(BaseModel):
     clock_skew_seconds: float = 0.0
     wall_days: int | None = Field(None, ge=0)
 
-    @property
-    def name(self) -> str:
-        """What it does, in a word or a few."""
-        told = self.model_dump(exclude_defaults=True, exclude={"endpoint", "requests"})
-        told |= {key: getattr(self, key) for key in _VALUES if key in self.model_fields_set}
-        return " ".join(f"{key}={value}" for key, value in told.items()) or "nothing"
-
 
 @dataclass(frozen=True)
 class Reply:
     """An answer on its way out.
 
     `sent` is how many bytes of the body leave before the connection ends, None for all;
-    `trickle_s` is the pause after each of them.
+    `trickle_s` is the pause after each of them. `truth` is the body before the rule changed it,
+    empty where the rule made the answer up.
     """
 
     answer: Answer
@@ -103,6 +97,7 @@ class Reply:
     sent: int | None = None
     endless: bool = False
     dropped: bool = False
+    truth: bytes = b""
 
     @property
     def whole(self) -> bool:

@@ -9,17 +9,15 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from bitstorm.collect.simulator import edge, faults
 from bitstorm.collect.simulator.answers import PREFIX, Ask, Service, admitted, answer
 from bitstorm.collect.simulator.faults import Reply, Rule, Script
-from bitstorm.collect.simulator.ledger import Ledger, Served
 from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Meter, Plan
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.shapes import Answer
@@ -28,16 +26,6 @@ from bitstorm.instants import now_ms
 
 HEADER = "X-Bitstorm-Simulated"
 LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as it came: `headers` with lower-case names, `query` as raw text."""
-
-    path: str
-    query: str
-    headers: Mapping[str, str] = field(repr=False)
-    status: int
 
 
 class Simulator:
@@ -49,8 +37,8 @@ class Simulator:
     question within the vendor's cache times gets the same answer. With `replay` the charts are the
     bytes of a recorded `market_chart` answer, unchanged, and the live price is that of its newest
     point. Every answer names its seed, or `replay-` and the recording's digest, in the header
-    `X-Bitstorm-Simulated`. `requests` holds what came in, `ledger` what went out. Raises UsageError
-    for a recording or a script that is none, or when the port is taken.
+    `X-Bitstorm-Simulated`. Raises UsageError for a recording or a script that is none, or when the
+    port is taken.
     """
 
     def __init__(
@@ -67,8 +55,6 @@ class Simulator:
     ) -> None:
         if (market is None) == (replay is None):
             raise ValueError("a simulator serves either a market or a replay")
-        self.requests: list[Request] = []
-        self.ledger = Ledger()
         self._clock = clock
         self._plan: Plan = plan
         self._keys = keys
@@ -106,34 +92,19 @@ class Simulator:
         """What a client of this server sees as the source of its prices."""
         return f"simulated:{self.mark}"
 
-    def respond(self, ask: Ask, query: str) -> Reply:
-        """What goes out for one request, counted, limited, cached, spoilt and noted."""
+    def respond(self, ask: Ask) -> Reply:
+        """What goes out for one request, counted, limited, cached and spoilt."""
         now = self._clock()
-        endpoint = ask.path.removeprefix(PREFIX)
-        rule = self._script.next(endpoint)
+        rule = self._script.next(ask.path.removeprefix(PREFIX))
         limited = self._meter.refused(now)
-        taken = None if rule is None else faults.replaced(rule, ask.query, now)
-        invented, cached = taken is not None, False
+        invented = None if rule is None else faults.replaced(rule, ask.query, now)
+        taken, cached = invented or limited, False
         if taken is None:
-            taken, cached = (limited, False) if limited is not None else self._good(ask, rule, now)
+            taken, cached = self._good(ask, rule, now)
         reply = Reply(taken) if rule is None else faults.struck(rule, taken)
-        served = reply.answer
-        if served.status == 200 and not (cached and self._plan == "pro"):
+        if reply.answer.status == 200 and not (cached and self._plan == "pro"):
             self._meter.spend(now)
-        self.ledger.note(
-            Served(
-                at_ms=now,
-                endpoint=endpoint,
-                query=query,
-                status=served.status,
-                cached=cached,
-                fault=None if rule is None else rule.name,
-                whole=reply.whole,
-                body=served.body,
-                truth=b"" if invented else taken.body,
-            )
-        )
-        return reply
+        return reply if invented else replace(reply, truth=taken.body)
 
     def _good(self, ask: Ask, rule: Rule | None, now: int) -> tuple[Answer, bool]:
         """The answer without limits and faults but for the clock's, and whether it was kept."""
@@ -182,12 +153,7 @@ class Simulator:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()
         if self._thread is not None:
             self._thread.join()
@@ -279,9 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         ask = Ask(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
-        reply = simulator.respond(ask, url.query)
+        reply = simulator.respond(ask)
         answered = reply.answer
-        simulator.requests.append(Request(url.path, url.query, headers, answered.status))
         if not simulator.pause(reply.delay_s) or reply.dropped:
             self.close_connection = True
             return
@@ -333,4 +298,4 @@ class _Handler(BaseHTTPRequestHandler):
         return formatdate(moment, usegmt=True)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are kept in `Simulator.requests`, not written to stderr."""
+        """Requests are not written to stderr."""

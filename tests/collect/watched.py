@@ -1,39 +1,39 @@
-"""What the simulator has served, to be held against what landed."""
+"""A simulator that keeps what it was asked and what it served, to be held against what landed."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import urlencode
 
+from bitstorm.collect.simulator import server
+from bitstorm.collect.simulator.answers import Ask
+from bitstorm.collect.simulator.faults import Reply
 from bitstorm.instants import DAY_MS, HOUR_MS
 
 Point = tuple[int, float, float | None, float | None]
 
-_MOST = 10_000
+
+@dataclass(frozen=True)
+class Request:
+    """One request: `headers` with lower-case names, `query` as text."""
+
+    path: str
+    query: str
+    headers: Mapping[str, str] = field(repr=False)
+    status: int
 
 
 @dataclass(frozen=True)
 class Served:
-    """One answer. `at_ms` is Unix ms by the server's clock, `query` the text after the `?`.
-
-    `body` is what was sent, `truth` what would have been without a fault; `fault` names the rule
-    that struck, None where none did; `whole` is False when the connection broke off on purpose.
-    """
+    """One answer, at `at_ms` (Unix ms) by the server's clock."""
 
     at_ms: int
-    endpoint: str
-    query: str
-    status: int
-    cached: bool
-    fault: str | None
-    whole: bool
-    body: bytes = field(repr=False)
-    truth: bytes = field(repr=False)
+    ask: Ask
+    reply: Reply
 
     def observations(self) -> list[Point]:
         """The points that a careful reader may take from this answer, sorted, each stamp once.
@@ -41,12 +41,12 @@ class Served:
         (Unix ms, price, market cap, 24 h volume), in the quote currency. Nothing that a fault has
         touched is among them, nothing from the future, nor a chart's point for "now".
         """
-        if self.status != 200 or not self.whole:
+        reply, touches_now = self.reply, self._touches_now()
+        if reply.answer.status != 200 or not reply.whole:
             return []
-        touches_now = self._touches_now()
-        points = _points(self.body, touches_now)
-        if self.truth is not self.body:
-            true = _points(self.truth, touches_now)
+        points = _points(reply.answer.body, touches_now)
+        if reply.truth is not reply.answer.body:
+            true = _points(reply.truth, touches_now)
             points = {
                 stamp: point
                 for stamp, point in points.items()
@@ -58,15 +58,15 @@ class Served:
         """Whether a chart's last point may be the one for "now": a range that ended long ago has
         none, and one may be half an hour old.
         """
-        asked = dict(parse_qsl(self.query)).get("to", "")
+        asked = self.ask.query.get("to", "")
         return not asked.isdecimal() or int(asked) * 1000 >= self.at_ms - HOUR_MS
 
 
 class Ledger:
-    """The newest ten thousand answers, oldest first. Threads may share it."""
+    """The answers, oldest first. Threads may share it."""
 
     def __init__(self) -> None:
-        self._served: deque[Served] = deque(maxlen=_MOST)
+        self._served: list[Served] = []
         self._guard = threading.Lock()
 
     def note(self, served: Served) -> None:
@@ -77,9 +77,6 @@ class Ledger:
         with self._guard:
             return iter(list(self._served))
 
-    def __len__(self) -> int:
-        return len(self._served)
-
     def observations(
         self, *, endpoint: str | None = None, first_ms: int = 0, last_ms: int = 2**63 - 1
     ) -> list[Point]:
@@ -89,11 +86,27 @@ class Ledger:
         """
         found: dict[int, Point] = {}
         for served in self:
-            if endpoint is None or served.endpoint.endswith(endpoint):
+            if endpoint is None or served.ask.path.endswith(endpoint):
                 for point in served.observations():
                     if first_ms <= point[0] <= last_ms:
                         found.setdefault(point[0], point)
         return [found[stamp] for stamp in sorted(found)]
+
+
+class Simulator(server.Simulator):
+    """`requests` holds what came in, `ledger` what went out."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.requests: list[Request] = []
+        self.ledger = Ledger()
+        super().__init__(*arguments, **options)
+
+    def respond(self, ask: Ask) -> Reply:
+        reply = super().respond(ask)
+        query = urlencode(ask.query, safe=",")
+        self.requests.append(Request(ask.path, query, ask.headers, reply.answer.status))
+        self.ledger.note(Served(self.now_ms(), ask, reply))
+        return reply
 
 
 _Values = tuple[float, float | None, float | None]
