@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from bitstorm.collect.simulator.limits import Plan
 from bitstorm.collect.simulator.shapes import Answer
@@ -13,32 +12,24 @@ from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
 _MOST = 256
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A kept answer and the moment (Unix ms) that it was made."""
-
-    answer: Answer
-    made_ms: int
-
-
 class Edge:
     """Answers by question. Threads may share it; times are Unix ms."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Kept, int]] = {}
+        self._kept: dict[str, tuple[Answer, int, int]] = {}
         self._guard = threading.Lock()
 
-    def find(self, question: str, now_ms: int) -> Kept | None:
+    def find(self, question: str, now_ms: int) -> tuple[Answer, int] | None:
+        """The kept answer and the moment that it was made; None where there is none."""
         with self._guard:
-            kept, until = self._kept.get(question, (None, 0))
-            return kept if kept is not None and kept.made_ms <= now_ms < until else None
+            kept = self._kept.get(question)
+            return kept[:2] if kept is not None and kept[1] <= now_ms < kept[2] else None
 
     def keep(self, question: str, answer: Answer, *, now_ms: int, window_ms: int) -> None:
         with self._guard:
             while len(self._kept) >= _MOST:
                 del self._kept[next(iter(self._kept))]
-            self._kept.pop(question, None)
-            self._kept[question] = (Kept(answer, now_ms), now_ms + window_ms)
+            self._kept[question] = (answer, now_ms, now_ms + window_ms)
 
 
 def question(path: str, query: Mapping[str, str]) -> str:

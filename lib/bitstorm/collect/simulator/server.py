@@ -119,8 +119,9 @@ class Simulator:
         question = edge.question(ask.path, ask.query)
         kept = self._edge.find(question, now)
         if kept is not None:
-            age = {"Age": str((now - kept.made_ms) // 1000), "Cf-Cache-Status": "HIT"}
-            return replace(kept.answer, headers={**kept.answer.headers, **age}), True
+            found, made_ms = kept
+            age = {"Age": str((now - made_ms) // 1000), "Cf-Cache-Status": "HIT"}
+            return replace(found, headers={**found.headers, **age}), True
         made = self._made(ask, now, service)
         if made.status == 200:
             self._edge.keep(question, made, now_ms=now, window_ms=window)
