@@ -15,10 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.collect.bucket import LONGEST_QUEUE_MS, TOKEN_MS, booked
 from bitstorm.collect.coingecko import CoinGecko, client_from
-from bitstorm.collect.credits import changed, month_of, next_month_ms, worth_a_warning
-from bitstorm.collect.meter import Limits, Meter, limits_of
+from bitstorm.collect.meter import (
+    LONGEST_QUEUE_MS,
+    TOKEN_MS,
+    Limits,
+    Meter,
+    booked,
+    changed,
+    limits_of,
+    month_of,
+    next_month_ms,
+    worth_a_warning,
+)
 from bitstorm.config import Source
 from bitstorm.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso

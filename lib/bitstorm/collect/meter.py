@@ -3,25 +3,35 @@
 Each change is one step under a lock: read, temporary file, fsync, rename, fsync of the folder. A
 run that is killed leaves the old file or the new one, and the kernel frees its lock; a half
 written one the next run removes.
+
+The bucket: so many tokens, each back a minute after the call that took it. That way no minute,
+wherever it begins, sees more calls than the plan allows, while a bucket that is full still lets
+them go at once (a year of history is five calls). Credits: one a call, by calendar month in UTC.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from bitstorm import filesystem
-from bitstorm.collect.bucket import LONGEST_QUEUE_MS, booked
-from bitstorm.collect.credits import changed, month_of, next_month_ms, worth_a_warning
 from bitstorm.config import Source
 from bitstorm.errors import CreditsSpent, RateLimited, WorkspaceError
 from bitstorm.instants import iso, now_ms
+
+# A second over the minute: calls take unequal time to arrive, and the server counts arrivals.
+TOKEN_MS = 61_000
+# Nobody queues for longer. What was booked further ahead than this was booked by another clock.
+LONGEST_QUEUE_MS = 600_000
+WARN_PERCENT = 80
+_MONTHS_KEPT = 12
 
 
 @dataclass(frozen=True)
@@ -168,3 +178,41 @@ class Meter:
     def _write(self, ledger: _Ledger) -> None:
         text = json.dumps({"calls": ledger.uses, "credits": ledger.spent}) + "\n"
         filesystem.replace(self._file, text.encode())
+
+
+def booked(uses: Sequence[int], *, now_ms: int, per_minute: int) -> tuple[int, list[int]]:
+    """The moment (Unix ms) at which the next call may leave, and the uses with it among them.
+
+    `uses` are the moments of earlier calls, those that still wait for theirs included. Where the
+    clock went back, they lie in the future: they count as made now, so the wait stays a minute.
+    """
+    settled = sorted(now_ms if use > now_ms + LONGEST_QUEUE_MS else use for use in uses)
+    held = [use for use in settled if use > now_ms - TOKEN_MS]
+    moment = now_ms
+    if len(held) >= per_minute:
+        moment = max(now_ms, held[-per_minute] + TOKEN_MS)
+    return moment, [*held, moment]
+
+
+def month_of(now_ms: int) -> str:
+    """`2026-05` of a moment in Unix ms."""
+    return datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y-%m")
+
+
+def next_month_ms(now_ms: int) -> int:
+    """The first moment of the following month, Unix ms UTC."""
+    moment = datetime.fromtimestamp(now_ms // 1000, UTC)
+    years, month = divmod(moment.month, 12)
+    return round(datetime(moment.year + years, month + 1, 1, tzinfo=UTC).timestamp() * 1000)
+
+
+def changed(spent: Mapping[str, int], month: str, by: int) -> dict[str, int]:
+    """The months with `by` added to one of them, never below zero; the oldest ones drop out."""
+    months = {**spent, month: max(0, spent.get(month, 0) + by)}
+    return {name: months[name] for name in sorted(months)[-_MONTHS_KEPT:]}
+
+
+def worth_a_warning(spent: int, budget: int) -> bool:
+    """Whether this call reached a further whole percent of the budget, from 80 on."""
+    percent = 100 * spent // budget
+    return percent >= WARN_PERCENT and percent > 100 * (spent - 1) // budget
