@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm import __version__
-from bitstorm.collect.coingecko import CoinGecko, client_from
+from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import said
 from bitstorm.collect.simulator.market import Market
+from bitstorm.collect.source import opened
 from bitstorm.collect.transport import wait_asked
-from bitstorm.config import Source
+from bitstorm.config import Settings, Source
 from bitstorm.errors import (
     BadAnswer,
     HistoryTooOld,
@@ -226,8 +227,8 @@ def test_the_key_is_in_its_header_and_nowhere_else(market: Market, plan: Any, he
 
 
 def test_a_keyless_client_sends_no_key_even_if_there_is_one(simulator: Simulator) -> None:
-    source = Source(base_url=simulator.base_url)
-    with client_from(source, {"COINGECKO_API_KEY": SECRET}) as client:
+    settings = Settings(source=Source(base_url=simulator.base_url))
+    with opened(settings, {"COINGECKO_API_KEY": SECRET}) as client:
         client.ping()
     assert SECRET not in str(simulator.requests[0].headers)
 
@@ -242,13 +243,20 @@ def test_a_key_in_an_answer_gets_into_no_message() -> None:
 
 @pytest.mark.parametrize("plan", ["demo", "pro"])
 def test_a_plan_without_its_key_says_what_to_set(plan: Any) -> None:
-    with pytest.raises(KeyProblem, match="COINGECKO_API_KEY is not set"):
-        client_from(Source(plan=plan), {})
+    with (
+        pytest.raises(KeyProblem, match="COINGECKO_API_KEY is not set"),
+        opened(Settings(source=Source(mode="coingecko", plan=plan)), {}),
+    ):
+        pass
 
 
 def test_a_key_with_a_line_break_is_refused_and_not_shown() -> None:
-    with pytest.raises(KeyProblem) as raised:
-        client_from(Source(plan="demo"), {"COINGECKO_API_KEY": "CG-secret\r\nX-Evil: 1"})
+    settings = Settings(source=Source(mode="coingecko", plan="demo"))
+    with (
+        pytest.raises(KeyProblem) as raised,
+        opened(settings, {"COINGECKO_API_KEY": "CG-secret\r\nX-Evil: 1"}),
+    ):
+        pass
     assert "secret" not in str(raised.value)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.collect.coingecko import CoinGecko, client_from
+from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.meter import (
     LONGEST_QUEUE_MS,
     TOKEN_MS,
@@ -28,7 +28,8 @@ from bitstorm.collect.meter import (
     next_month_ms,
     worth_a_warning,
 )
-from bitstorm.config import Source
+from bitstorm.collect.source import opened
+from bitstorm.config import Settings, Source
 from bitstorm.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
@@ -359,7 +360,8 @@ def test_the_settings_make_the_meter_and_a_simulator_has_none(
     simulator: Simulator, tmp_path: Path, settings: dict[str, Any], limited: bool
 ) -> None:
     file = tmp_path / "calls.json"
-    with client_from(Source(base_url=simulator.base_url, **settings), {}, calls=file) as client:
+    source = Source(base_url=simulator.base_url, **settings)
+    with opened(Settings(source=source), {}, calls=file) as client:
         client.ping()
     assert file.exists() == limited
     if limited:

@@ -7,18 +7,16 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
 from bitstorm.collect.door import Door, Seen
-from bitstorm.collect.meter import Limits, Meter, limits_of
+from bitstorm.collect.meter import Meter
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import KEY_VARIABLE, is_error_body, refusal, said
 from bitstorm.collect.transport import Reply, Transport, is_loopback
-from bitstorm.config import Source
 from bitstorm.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
@@ -120,12 +118,7 @@ class CoinGecko:
     def __enter__(self) -> CoinGecko:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self._transport.close()
 
     @property
@@ -353,44 +346,6 @@ class CoinGecko:
             f"the answer of {self._transport.host} for {what} {problem}; check source.base_url, "
             "or whether the API has changed"
         )
-
-
-def client_from(
-    source: Source,
-    environ: Mapping[str, str],
-    *,
-    base_url: str | None = None,
-    calls: Path | None = None,
-    tell: Callable[[str], None] | None = None,
-    warn: Callable[[str], None] | None = None,
-    door: Door | None = None,
-    clock: Callable[[], int] = now_ms,
-) -> CoinGecko:
-    """The client of the settings; its key comes from COINGECKO_API_KEY and nowhere else.
-
-    `base_url` wins over the settings (a simulator's own address). `calls` is the file that counts
-    calls for the limits; without one there are none. `tell` hears of waits, `warn` (else `tell`)
-    of credits that run low. Raises as `CoinGecko`.
-    """
-    root = base_url or source.base_url
-    local = source.mode == "simulated" or (root is not None and is_loopback(root))
-    limits = limits_of(source, local=local)
-    meter = None
-    if calls is not None and limits != Limits(None, None):
-        meter = Meter(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
-    return CoinGecko(
-        base_url=root,
-        plan=source.plan,
-        api_key=environ.get(KEY_VARIABLE),
-        connect_timeout=source.connect_timeout_seconds,
-        read_timeout=source.read_timeout_seconds,
-        deadline=source.deadline_seconds,
-        retries=source.retries,
-        meter=meter,
-        tell=tell,
-        door=door,
-        clock=clock,
-    )
 
 
 class _Shape(Exception):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bitstorm.collect.coingecko import CoinGecko, client_from
+from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.door import Door
+from bitstorm.collect.meter import Limits, Meter, limits_of
+from bitstorm.collect.refusals import KEY_VARIABLE
+from bitstorm.collect.transport import is_loopback
 from bitstorm.config import Settings
 from bitstorm.errors import UsageError
 from bitstorm.instants import now_ms
@@ -26,36 +29,41 @@ def opened(
 ) -> Iterator[CoinGecko]:
     """A client: of CoinGecko, or of a simulator that runs for as long as the context.
 
-    In the mode `simulated` an own simulator is started unless `source.base_url` names one. `clock`
-    (Unix ms) serves both sides; `door`, `calls`, `tell` and `warn` are as in `client_from`. Raises
-    UsageError in the mode `csv`, KeyProblem for a plan without its key.
+    In the mode `simulated` an own simulator is started unless `source.base_url` names one. The key
+    comes from COINGECKO_API_KEY of `environ` and nowhere else. `calls` is the file that counts
+    calls for the limits; without one there are none. `tell` hears of waits, `warn` (else `tell`) of
+    credits that run low; `clock` (Unix ms) serves both sides. Raises UsageError in the mode `csv`,
+    KeyProblem for a plan without its key.
     """
-    mode = settings.source.mode
-    if mode == "csv":
+    source, root = settings.source, settings.source.base_url
+    local = source.mode == "simulated" or (root is not None and is_loopback(root))
+    if source.mode == "csv":
         raise UsageError(
             "source.mode is csv: there is nobody to ask; use `import FILE`, or set source.mode to "
             "simulated or coingecko"
         )
-    if mode == "simulated" and settings.source.base_url is None:
-        from bitstorm.collect.simulator.market import Market
-        from bitstorm.collect.simulator.server import Simulator
+    with ExitStack() as running:
+        if source.mode == "simulated" and root is None:
+            from bitstorm.collect.simulator.market import Market
+            from bitstorm.collect.simulator.server import Simulator
 
-        with (
-            Simulator(Market(settings.simulator.seed), clock=clock) as simulator,
-            client_from(
-                settings.source,
-                environ,
-                base_url=simulator.base_url,
-                calls=calls,
-                tell=tell,
-                warn=warn,
-                door=door,
-                clock=clock,
-            ) as client,
-        ):
-            yield client
-    else:
-        with client_from(
-            settings.source, environ, calls=calls, tell=tell, warn=warn, door=door, clock=clock
-        ) as client:
-            yield client
+            market = Market(settings.simulator.seed)
+            root = running.enter_context(Simulator(market, clock=clock)).base_url
+        limits = limits_of(source, local=local)
+        meter = None
+        if calls is not None and limits != Limits(None, None):
+            meter = Meter(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
+        client = CoinGecko(
+            base_url=root,
+            plan=source.plan,
+            api_key=environ.get(KEY_VARIABLE),
+            connect_timeout=source.connect_timeout_seconds,
+            read_timeout=source.read_timeout_seconds,
+            deadline=source.deadline_seconds,
+            retries=source.retries,
+            meter=meter,
+            tell=tell,
+            door=door,
+            clock=clock,
+        )
+        yield running.enter_context(client)
