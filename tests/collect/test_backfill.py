@@ -1,17 +1,19 @@
 """A backfill lands every point of its span once, asks only for what is missing, and resumes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.collect.backfill import Progress, backfill, planned
+from bitstorm.collect import backfill as history
+from bitstorm.collect.backfill import Backfilled, Plan, Progress, Wanted
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
@@ -23,7 +25,22 @@ from bitstorm.instants import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 
-BITCOIN = {"coin": "bitcoin", "vs_currency": "usd"}
+BITCOIN: dict[str, Any] = {"coin": "bitcoin", "vs_currency": "usd"}
+
+
+def backfill(
+    client: CoinGecko,
+    landing: Path,
+    *,
+    clock: Callable[[], int],
+    progress: Callable[[Progress], None] = lambda progress: None,
+    **wanted: Any,
+) -> Backfilled:
+    return history.backfill(client, landing, Wanted(**wanted), clock=clock, progress=progress)
+
+
+def planned(client: CoinGecko, landing: Path, *, clock: Callable[[], int], **wanted: Any) -> Plan:
+    return history.planned(client, landing, Wanted(**wanted), clock=clock)
 
 
 class World:
@@ -56,7 +73,7 @@ def world_of(market: Market, plan: str = "keyless") -> Iterator[World]:
 
     key = None if plan == "keyless" else "CG-x"
     with (
-        Simulator(market, clock=clock, plan=plan) as simulator,  # type: ignore[arg-type]
+        Simulator(market, clock=clock, plan=plan) as simulator,
         CoinGecko(
             base_url=simulator.base_url,
             plan=plan,  # type: ignore[arg-type]
@@ -170,10 +187,10 @@ def test_progress_counts_slices_and_points(world: World, tmp_path: Path) -> None
 def test_until_ends_the_history_in_the_past_for_good(world: World, tmp_path: Path) -> None:
     until = NOW_MS - 100 * DAY_MS
     arguments = {**BITCOIN, "days": 10, "until_ms": until, "clock": world.clock}
-    backfill(world.client, tmp_path, **arguments)  # type: ignore[arg-type]
+    backfill(world.client, tmp_path, **arguments)
     rows = landed(tmp_path)["timestamp"].tolist()
     assert rows == expected((until - 10 * DAY_MS) // HOUR_MS * HOUR_MS, until)
-    again = backfill(world.client, tmp_path, **arguments)  # type: ignore[arg-type]
+    again = backfill(world.client, tmp_path, **arguments)
     assert (again.slices, again.calls) == (0, 0)
 
 
@@ -274,10 +291,10 @@ def test_a_slice_without_any_point_is_not_asked_for_again(tmp_path: Path) -> Non
         CoinGecko(base_url=url, clock=lambda: NOW_MS) as client,
     ):
         arguments = {**BITCOIN, "days": 3, "until_ms": until, "clock": lambda: NOW_MS}
-        first = backfill(client, tmp_path, **arguments)  # type: ignore[arg-type]
+        first = backfill(client, tmp_path, **arguments)
         assert (first.slices, first.points, first.batches) == (1, 0, ())
         assert first.empty == 72
-        again = backfill(client, tmp_path, **arguments)  # type: ignore[arg-type]
+        again = backfill(client, tmp_path, **arguments)
         assert (again.slices, again.calls, again.idle) == (0, 0, True)
 
 

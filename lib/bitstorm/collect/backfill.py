@@ -50,6 +50,23 @@ _NAME_SUFFIX = "_hourly"
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The hourly history of `days` days up to `until_ms` (Unix ms; now when None).
+
+    `known` are the hours that the data set holds, which are not asked for; `within` leaves of the
+    days only these spans, and then an hour there is asked for though the data set holds it.
+    """
+
+    coin: str
+    vs_currency: str
+    days: int
+    slice_days: int = 90
+    until_ms: int | None = None
+    within: Sequence[Span] | None = None
+    known: Sequence[Span] = ()
+
+
+@dataclass(frozen=True)
 class Slice:
     """One request for `span`, of which only `missing` is wanted: about `points` of them."""
 
@@ -120,37 +137,19 @@ class Backfilled:
 def backfill(
     client: CoinGecko,
     landing: Path,
+    wanted: Wanted,
     *,
-    coin: str,
-    vs_currency: str,
-    days: int,
-    slice_days: int = 90,
-    until_ms: int | None = None,
-    within: Sequence[Span] | None = None,
-    known: Sequence[Span] = (),
     clock: Callable[[], int] = now_ms,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Backfilled:
-    """Land the hourly history of `days` days up to `until_ms` (Unix ms; now when None).
+    """Land what is wanted and missing.
 
-    `known` are the hours that the data set holds, which are not asked for; `within` leaves of the
-    days only these spans, and then an hour there is asked for though the data set holds it. Raises
-    UsageError for days that make no sense, HistoryTooOld when the plan reaches none of them, and
-    SourceError as `CoinGecko.market_chart_range`; the slices before that have landed.
+    Raises UsageError for days that make no sense, HistoryTooOld when the plan reaches none of them,
+    and SourceError as `CoinGecko.market_chart_range`; the slices before that have landed.
     """
     swept(landing)
-    plan = planned(
-        client,
-        landing,
-        coin=coin,
-        vs_currency=vs_currency,
-        days=days,
-        slice_days=slice_days,
-        until_ms=until_ms,
-        within=within,
-        known=known,
-        clock=clock,
-    )
+    plan = planned(client, landing, wanted, clock=clock)
+    coin, vs_currency = wanted.coin, wanted.vs_currency
     origin = Origin(client.source, coin, vs_currency)
     before = _history(batches_of(landing, origin))
     calls_before = client.calls
@@ -196,21 +195,16 @@ def backfill(
 def planned(
     client: CoinGecko,
     landing: Path,
+    wanted: Wanted,
     *,
-    coin: str,
-    vs_currency: str,
-    days: int,
-    slice_days: int = 90,
-    until_ms: int | None = None,
-    within: Sequence[Span] | None = None,
-    known: Sequence[Span] = (),
     clock: Callable[[], int] = now_ms,
 ) -> Plan:
     """What `backfill` would ask for; fetches no prices. Raises UsageError and HistoryTooOld."""
+    days, until_ms, known = wanted.days, wanted.until_ms, wanted.known
     if days < 1:
         raise UsageError(f"backfill is asked for {days} days; expected at least 1")
-    if not 2 <= slice_days <= 90:
-        raise UsageError(f"backfill.slice_days is {slice_days}; expected 2 to 90")
+    if not 2 <= wanted.slice_days <= 90:
+        raise UsageError(f"backfill.slice_days is {wanted.slice_days}; expected 2 to 90")
     now = clock()
     end = now if until_ms is None else min(until_ms, now)
     start = (end - days * DAY_MS) // HOUR_MS * HOUR_MS
@@ -220,20 +214,20 @@ def planned(
             f"the history up to {iso(end)} is older than keyless and demo plans reach "
             f"({iso(reach)}); choose a later --until, or source.plan=pro"
         )
-    wanted = Span(max(start, reach), end)
-    origin = Origin(client.source, coin, vs_currency)
+    whole_span = Span(max(start, reach), end)
+    origin = Origin(client.source, wanted.coin, wanted.vs_currency)
     batches = batches_of(landing, origin)
-    if within is None:
-        missing = minus([wanted], answered(landing, origin, batches, known=known, trusting=True))
-    else:
-        missing = minus(overlap([wanted], within), answered(landing, origin, batches, known=known))
-    every = slice_days * DAY_MS
+    trusting = wanted.within is None
+    settled = answered(landing, origin, batches, known=known, trusting=trusting)
+    asked = [whole_span] if wanted.within is None else overlap([whole_span], wanted.within)
+    missing = minus(asked, settled)
+    every = wanted.slice_days * DAY_MS
     cells: dict[int, list[Span]] = {}
     for span in missing:
         for piece in cut(span, every=every):
             cells.setdefault(piece.start // every, []).append(piece)
     slices = [Slice(hull(pieces), tuple(pieces)) for _, pieces in sorted(cells.items())]
-    return Plan(wanted, tuple(reversed(slices)), clamped=start < reach)
+    return Plan(whole_span, tuple(reversed(slices)), clamped=start < reach)
 
 
 def answered(

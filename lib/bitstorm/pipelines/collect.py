@@ -6,18 +6,17 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from bitstorm.collect import source
-from bitstorm.collect.backfill import Backfilled, Progress, planned
+from bitstorm.collect.backfill import Backfilled, Progress, Wanted, planned
 from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.door import FOLDER, Door, newest_landed
 from bitstorm.collect.live import Collected, collect_once
 from bitstorm.collect.spans import Span
 from bitstorm.errors import WorkspaceError
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.door import door_of, tell_refused
 
 _BAR = 20
 
@@ -70,7 +69,7 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
                 f"({error.strerror}); make room or set the folder's permissions right, then "
                 "collect again: a batch is there whole or not at all"
             ) from error
-        tell_refused(context, client)
+        _tell_refused(context, client)
         return collected
 
 
@@ -91,10 +90,9 @@ def backfill(
         context.console.progress(progress_line(progress))
 
     with _opened(context, clock=clock) as client:
-        found = fetch_history(
-            client, **_wanted(context, days, until_ms, gaps_only, clock), progress=show
-        )
-        tell_refused(context, client)
+        wanted = _wanted(context, days, until_ms, gaps_only, clock)
+        found = fetch_history(client, context.workspace.landing, wanted, clock=clock, progress=show)
+        _tell_refused(context, client)
         return found
 
 
@@ -108,7 +106,8 @@ def plan(
 ) -> Planned:
     """What `backfill` would ask for, and what that would cost; no price is fetched."""
     with _opened(context, clock=clock) as client:
-        found = planned(client, **_wanted(context, days, until_ms, gaps_only, clock))
+        wanted = _wanted(context, days, until_ms, gaps_only, clock)
+        found = planned(client, context.workspace.landing, wanted, clock=clock)
     return Planned(
         wanted=found.wanted,
         clamped=found.clamped,
@@ -137,7 +136,7 @@ def _wanted(
     until_ms: int | None,
     gaps_only: bool,
     clock: Callable[[], int],
-) -> dict[str, Any]:
+) -> Wanted:
     # The store loads pyarrow, which one live observation can do without.
     from bitstorm.pipelines.gaps import find_gaps, known_hours
 
@@ -150,29 +149,45 @@ def _wanted(
             # All of them, as far back as they go.
             oldest = min([span.start for span in within], default=clock())
             days = max(1, -(-(clock() - oldest) // DAY_MS))
-    return {
-        "landing": context.workspace.landing,
-        "coin": settings.source.coin,
-        "vs_currency": settings.source.vs_currency,
-        "days": settings.backfill.days if days is None else days,
-        "slice_days": settings.backfill.slice_days,
-        "until_ms": until_ms,
-        "within": within,
-        "known": known_hours(context, origin),
-        "clock": clock,
-    }
+    return Wanted(
+        settings.source.coin,
+        settings.source.vs_currency,
+        days=settings.backfill.days if days is None else days,
+        slice_days=settings.backfill.slice_days,
+        until_ms=until_ms,
+        within=within,
+        known=known_hours(context, origin),
+    )
 
 
 def _opened(
     context: Context, *, clock: Callable[[], int] = now_ms
 ) -> AbstractContextManager[CoinGecko]:
-    """The settings' source, held to its limits by the workspace's count of calls."""
+    """The settings' source, held to its limits by the workspace's count of calls; what it refuses
+    is kept in the workspace's `rejects/`."""
+    settings, workspace = context.settings, context.workspace
+    door = Door(
+        rejects=workspace.rejects,
+        max_jump=settings.source.max_jump,
+        future_seconds=settings.ingest.future_seconds,
+        previous=lambda: newest_landed(workspace.landing),
+    )
     return source.opened(
-        context.settings,
+        settings,
         os.environ,
-        calls=context.workspace.calls,
+        calls=workspace.calls,
         tell=context.console.say,
         warn=context.console.warn,
-        door=door_of(context),
+        door=door,
         clock=clock,
     )
+
+
+def _tell_refused(context: Context, client: CoinGecko) -> None:
+    """Say how many values were left out, if any, and where the answers are that had them."""
+    if client.refused:
+        folder = context.workspace.rejects / FOLDER
+        context.console.say(
+            f"{client.refused:,} values of the source were left out; what it said, and why not, "
+            f"is in {folder}"
+        )
