@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from statistics import median
@@ -199,13 +199,7 @@ class Door:
             "received_at_ms": now_ms,
             "refused": dict(Counter(bad.rule for bad in seen.refused)),
             "points": [
-                {
-                    "timestamp": _plain(bad.timestamp),
-                    "field": bad.field,
-                    "value": _plain(bad.value),
-                    "rule": bad.rule,
-                    "reason": bad.reason,
-                }
+                {**asdict(bad), "timestamp": _plain(bad.timestamp), "value": _plain(bad.value)}
                 for bad in seen.refused[:_MOST_POINTS]
             ],
         }
