@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from bitstorm.collect.simulator import edge, faults
@@ -147,7 +147,7 @@ class Simulator:
         self._ended.set()
         self._server.shutdown()
 
-    def __enter__(self) -> Simulator:
+    def __enter__(self) -> Self:
         self._thread = threading.Thread(
             target=self.serve_until_stopped, name="bitstorm-simulator", daemon=True
         )
