@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.daily_switch import SWITCH_MS, Action, switch_of
-from bitstorm.collect.foreign import Imported, import_file, read_options
+from bitstorm.collect.foreign import Imported, import_file
 from bitstorm.instants import DAY_MS, parse_instant
 from collect.faulty_server import NOW_MS
+from collect.foreign_files import reading_of
 from collect.recordings import recording
 
 COINGECKO = "coingecko_bitcoin_usd_daily_2013-04-28_2023-06-03.csv.gz"
@@ -18,7 +19,7 @@ COINBASE = "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz"
 
 
 def imported(file: Path, landing: Path, **options: Any) -> Imported:
-    return import_file(file, landing, read_options(file, **options), clock=lambda: NOW_MS)
+    return import_file(file, landing, reading_of(file, **options), clock=lambda: NOW_MS)
 
 
 def table(result: Imported) -> list[list[str]]:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.collect.foreign import Imported, import_file, preview, read_options
+from bitstorm.collect.foreign import Imported, import_file, preview
 from bitstorm.errors import BatchError, UsageError
 from bitstorm.instants import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS
+from collect.foreign_files import reading_of
 from collect.recordings import recording
 
 COINBASE = "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz"
@@ -23,7 +24,7 @@ COINGECKO = "coingecko_bitcoin_usd_daily_2013-04-28_2023-06-03.csv.gz"
 
 
 def imported(file: Path, landing: Path, **options: Any) -> Imported:
-    reading = read_options(file, **options)
+    reading = reading_of(file, **options)
     return import_file(file, landing, reading, clock=lambda: NOW_MS)
 
 
@@ -78,15 +79,15 @@ def test_coingeckos_history_keeps_every_digit(tmp_path: Path) -> None:
 
 
 def test_a_bar_without_a_word_about_its_stamp_is_pointed_out() -> None:
-    notes = read_options(recording(COINBASE), auto=True).notes
+    notes = reading_of(recording(COINBASE), auto=True).notes
     assert any("--stamp open" in note for note in notes)
-    said = read_options(recording(COINBASE), auto=True, stamp="open", bar="1h").notes
+    said = reading_of(recording(COINBASE), auto=True, stamp="open", bar="1h").notes
     assert not any("--stamp open" in note for note in said)
 
 
 def test_a_preview_shows_the_first_rows_as_they_would_land(tmp_path: Path) -> None:
     file = recording(COINBASE)
-    reading = read_options(file, auto=True, stamp="open", bar="1h")
+    reading = reading_of(file, auto=True, stamp="open", bar="1h")
     shown = preview(file, reading, rows=2)
     assert shown.columns == ("timestamp", "price")
     assert shown.rows == (
@@ -235,7 +236,7 @@ def test_files_of_other_habits_are_read(tmp_path: Path, body: bytes) -> None:
     file.write_bytes(body)
     if b"\xe9" in body:
         with pytest.raises(BatchError, match="UTF-8"):
-            read_options(file, auto=True)
+            reading_of(file, auto=True)
         return
     assert table(imported(file, tmp_path / "landing", auto=True)) == [
         ["timestamp", "price"],
@@ -277,7 +278,7 @@ def test_options_that_do_not_fit_say_what_is_there(
     file = tmp_path / "file.csv"
     file.write_text("when,open,last\n1500000000,2,soon\n")
     with pytest.raises(UsageError, match=words) as raised:
-        read_options(file, **options)
+        reading_of(file, **options)
     assert "\n" not in str(raised.value)
 
 
@@ -307,7 +308,7 @@ def test_an_archive_cut_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     lines = "".join(f"{1500000000 + n},{n * 7919 % 100003}\n" for n in range(20_000))
     file = tmp_path / "file.csv.gz"
     file.write_bytes(gzip.compress(f"time,price\n{lines}".encode())[:-2000])
-    reading = read_options(file, auto=True)
+    reading = reading_of(file, auto=True)
     with pytest.raises(BatchError, match="cannot be decompressed"):
         import_file(file, tmp_path / "landing", reading)
     assert list(tmp_path.glob("landing/*")) == []
@@ -315,15 +316,15 @@ def test_an_archive_cut_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BatchError, match="there is no file"):
-        read_options(tmp_path / "nowhere.csv")
+        reading_of(tmp_path / "nowhere.csv")
     with pytest.raises(BatchError, match="cannot be read"):
-        read_options(tmp_path)
+        reading_of(tmp_path)
 
 
 def test_a_bar_that_is_not_the_rows_distance_is_pointed_out(tmp_path: Path) -> None:
     file = tmp_path / "file.csv"
     file.write_text("time,close\n" + "".join(f"{1500000000 + n * 86400},1\n" for n in range(9)))
-    notes = read_options(file, auto=True, stamp="open", bar="1h").notes
+    notes = reading_of(file, auto=True, stamp="open", bar="1h").notes
     assert "--bar is 1h but most rows are 1d apart" in notes
 
 
@@ -336,7 +337,7 @@ def test_the_same_file_again_is_the_same_batch(tmp_path: Path) -> None:
     first = imported(file, tmp_path / "landing", auto=True)
     moved = tmp_path / "other.csv"
     moved.write_bytes(file.read_bytes())
-    second = import_file(moved, tmp_path / "landing", read_options(moved, auto=True))
+    second = import_file(moved, tmp_path / "landing", reading_of(moved, auto=True))
     assert (first.batch.new, second.batch.new) == (True, False)
     assert second.batch.path == first.batch.path
     assert second.batch.sidecar == first.batch.sidecar

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.foreign import Imported, import_file, preview, read_options
+from bitstorm.collect.foreign import Imported, import_file, preview
 from bitstorm.collect.foreign_numbers import guessed_decimal, plain
 from bitstorm.errors import UsageError
 from bitstorm.instants import DAY_MS, HOUR_MS, parse_instant
 from collect.faulty_server import NOW_MS
+from collect.foreign_files import reading_of
 
 # 2024-12-31T22:00Z and on; from 2025 on the stamps are microseconds.
 BINANCE_MS = (
@@ -41,7 +42,7 @@ Date,Symbol,Open,High,Low,Close,Volume BTC,Volume USD
 
 
 def imported(file: Path, landing: Path, **options: Any) -> Imported:
-    return import_file(file, landing, read_options(file, **options), clock=lambda: NOW_MS)
+    return import_file(file, landing, reading_of(file, **options), clock=lambda: NOW_MS)
 
 
 def taken(folder: Path, text: str | bytes, **options: Any) -> list[tuple[str, ...]]:
@@ -85,7 +86,7 @@ def test_binance_klines_have_their_closes_at_their_ends(tmp_path: Path, packed: 
 def test_what_a_kline_is_taken_for_is_shown_and_stated(tmp_path: Path, text: str) -> None:
     file = tmp_path / "BTCUSDT-1h.csv"
     file.write_text(text)
-    reading = read_options(file, auto=True, stamp="open")
+    reading = reading_of(file, auto=True, stamp="open")
     shown = preview(file, reading, rows=1)
     assert shown.notes[0] == "this is taken for klines of Binance"
     assert any("starts of bars of 1h" in note for note in shown.notes)
@@ -101,7 +102,7 @@ def test_stamps_of_a_known_file_stay_unless_told_otherwise(
     tmp_path: Path,
 ) -> None:
     assert taken(tmp_path, BINANCE_MS)[0] == (at("2024-12-31T22:00Z"), "93576.01")
-    notes = read_options(tmp_path / "file.csv", auto=True).notes
+    notes = reading_of(tmp_path / "file.csv", auto=True).notes
     assert any("starts of bars" in note and "--stamp open" in note for note in notes)
 
 
@@ -241,7 +242,7 @@ def test_a_european_file_is_read_as_it_is_meant(tmp_path: Path) -> None:
 def test_a_comma_that_may_be_either_is_pointed_out(tmp_path: Path) -> None:
     file = tmp_path / "file.csv"
     file.write_text("date;close\n2024-01-01;1,234\n2024-01-02;1,235\n")
-    assert any("--decimal" in note for note in read_options(file, auto=True).notes)
+    assert any("--decimal" in note for note in reading_of(file, auto=True).notes)
     said = imported(file, tmp_path / "landing", auto=True, decimal=",")
     assert [price for _, price in rows_of(said)] == ["1.234", "1.235"]
     assert not any("--decimal" in note for note in said.notes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bitstorm.collect.batches import Batch, Draft, Row, batch_name, swept, write_batch
@@ -54,6 +54,29 @@ _VOLUME_NAMES = ("volume_24h", "total_volume", "total_volumes")
 _CHANGE_NAMES = ("price_change_24h",)
 
 _SAMPLE_LINES = 1020
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A foreign file and how the user says it is to be read.
+
+    `bar` is a duration such as `1h`, `timezone` an IANA name. With `auto` files of
+    CryptoDataDownload, Binance and CoinGecko are recognised, and in others the columns that are not
+    named by common names; the bar of a recognised file is the one that is known of it, unless it is
+    given. Without `stamp` a stamp is taken as it is. A unit that is not given follows from the size
+    of the stamps, row by row.
+    """
+
+    file: Path
+    timestamp_column: str | None = None
+    price_column: str | None = None
+    unit: Literal["s", "ms", "us", "iso"] | None = None
+    stamp: Stamp | None = None
+    bar: str | None = None
+    auto: bool = False
+    timezone: str | None = None
+    delimiter: str | None = None
+    decimal: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -111,40 +134,23 @@ class Imported:
 
 
 def read_options(
-    file: Path,
-    *,
-    timestamp_column: str | None = None,
-    price_column: str | None = None,
-    unit: Unit | None = None,
-    stamp: Stamp | None = None,
-    bar: str | None = None,
-    timezone: str | None = None,
-    delimiter: str | None = None,
-    decimal: Decimal | None = None,
-    auto: bool = False,
-    daily_switch: Action = "move",
-    vs_currency: str = "usd",
+    wanted: Foreign, *, daily_switch: Action = "move", vs_currency: str = "usd"
 ) -> Reading:
-    """How `file` is to be taken. `bar` is a duration such as `1h`, `timezone` an IANA name.
-
-    With `auto` files of CryptoDataDownload, Binance and CoinGecko are recognised, and in others the
-    columns that are not named by common names; the bar of a recognised file is the one that is
-    known of it, unless it is given. Without `stamp` a stamp is taken as it is. A unit that
-    is not given follows from the size of the stamps, row by row. Raises UsageError for options that
-    do not fit the file or each other, BatchError for a file that cannot be read.
-    """
-    zone = _zone(timezone)
-    if not auto or stamp != "open" or bar is not None:
+    """How the file is taken. Raises UsageError for options that do not fit it or each other,
+    BatchError for a file that cannot be read."""
+    file, unit, stamp, bar = wanted.file, wanted.unit, wanted.stamp, wanted.bar
+    zone = _zone(wanted.timezone)
+    if not wanted.auto or stamp != "open" or bar is not None:
         _shift(stamp or "close", bar)
     with closing(lines_of(file)) as lines:
         first = list(islice(lines, _SAMPLE_LINES))
-    head = head_of(first, file, delimiter=delimiter)
+    head = head_of(first, file, delimiter=wanted.delimiter)
     sample = list(records(first[head.rows_at :], head.delimiter))
-    if auto and not head.headed and binance_without_header(sample[0]):
+    if wanted.auto and not head.headed and binance_without_header(sample[0]):
         head = replace(head, header=BINANCE_COLUMNS)
     form = recognised(head.header)
-    known = form if auto else None
-    chosen = _chosen(head, known, timestamp_column, price_column, auto, vs_currency)
+    known = form if wanted.auto else None
+    chosen = _chosen(head, known, wanted, vs_currency)
 
     full = [row for row in sample if len(row) == len(head.header)]
     texts = [row[head.header.index(chosen["timestamp"])].strip() for row in full]
@@ -165,7 +171,7 @@ def read_options(
         unit=taken_unit,
         by_size=unit is None and taken_unit in ("s", "ms", "us"),
         zone=zone,
-        decimal=decimal or guessed,
+        decimal=wanted.decimal or guessed,
         stamp="close",
         shift_ms=0,
         granularity_ms=None,
@@ -197,7 +203,7 @@ def read_options(
         unit=unit,
         known_bars=known is not None and known.stamp == "open",
     )
-    if doubtful and decimal is None:
+    if doubtful and wanted.decimal is None:
         notes.append(
             "numbers such as 1,234 are taken to have thousands separators; where the comma stands "
             "before the fraction, say --decimal ,"
@@ -338,20 +344,19 @@ def _zone(name: str | None) -> ZoneInfo | None:
 def _chosen(
     head: Head,
     known: Form | None,
-    timestamp_column: str | None,
-    price_column: str | None,
-    auto: bool,
+    wanted: Foreign,
     vs_currency: str,
 ) -> dict[str, str]:
     """The batch's columns and those of the file that they come from, time and price first."""
     header = head.header
     times = _TIME_NAMES
     prices = tuple(n for base in _PRICE_NAMES for n in (base, f"{base}_{vs_currency}"))
+    auto, time, price = wanted.auto, wanted.timestamp_column, wanted.price_column
     if known is not None:
-        timestamp_column, price_column = timestamp_column or known.time, price_column or known.price
+        time, price = time or known.time, price or known.price
     chosen = {
-        "timestamp": _column(head, timestamp_column, "timestamp", times, auto=auto),
-        "price": _column(head, price_column, "price", prices, auto=auto),
+        "timestamp": _column(head, time, "timestamp", times, auto=auto),
+        "price": _column(head, price, "price", prices, auto=auto),
     }
     for column, bases in zip(
         CSV_COLUMNS[2:], (_CAP_NAMES, _VOLUME_NAMES, _CHANGE_NAMES), strict=True

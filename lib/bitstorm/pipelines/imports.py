@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 from bitstorm.collect import foreign
-from bitstorm.collect.foreign import Imported, Preview, Reading
+from bitstorm.collect.foreign import Foreign, Imported, Preview, Reading
 from bitstorm.pipelines.context import Context
 from bitstorm.sidecar import Origin
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """A foreign file and how the user says it is to be read."""
-
-    file: Path
-    timestamp_column: str | None = None
-    price_column: str | None = None
-    unit: Literal["s", "ms", "us", "iso"] | None = None
-    stamp: Literal["close", "open"] | None = None
-    bar: str | None = None
-    auto: bool = False
-    timezone: str | None = None
-    delimiter: str | None = None
-    decimal: Literal[".", ","] | None = None
 
 
 def import_file(context: Context, wanted: Foreign) -> Imported:
@@ -48,16 +28,7 @@ def preview(context: Context, wanted: Foreign) -> Preview:
 
 def _reading(context: Context, wanted: Foreign) -> Reading:
     return foreign.read_options(
-        wanted.file,
-        timestamp_column=wanted.timestamp_column,
-        price_column=wanted.price_column,
-        unit=wanted.unit,
-        stamp=wanted.stamp,
-        bar=wanted.bar,
-        timezone=wanted.timezone,
-        delimiter=wanted.delimiter,
-        decimal=wanted.decimal,
-        auto=wanted.auto,
+        wanted,
         daily_switch=context.settings.import_.daily_switch,
         vs_currency=context.settings.source.vs_currency,
     )
