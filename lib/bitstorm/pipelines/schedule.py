@@ -20,13 +20,13 @@ from bitstorm.errors import (
     WrongHostForKey,
 )
 from bitstorm.instants import SECOND_MS, duration_text, iso, now_ms
+from bitstorm.model.stopping import Stop
 from bitstorm.pipelines.collect import collect
 from bitstorm.pipelines.context import Context
 
 # What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.
 FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, WorkspaceBound)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NAP_SECONDS = 0.25
 
 
@@ -44,37 +44,28 @@ class _Stopped(BaseException):
     """Raised by the signal's handler, and only while a request is under way."""
 
 
-class _Stop:
+class _Stop(Stop):
     """SIGTERM and SIGINT: a request is broken off, a write is finished."""
 
     def __init__(self) -> None:
-        self.requested = False
+        super().__init__()
         self._asking = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.signal = signal.Signals(number).name
         if self._asking:
             self._asking = False
             raise _Stopped
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        self._asking = not self.requested
+        self._asking = self.signal is None
         try:
-            if self.requested:
+            if self.signal is not None:
                 raise _Stopped
             yield
         finally:
             self._asking = False
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def collect_every(context: Context, every_ms: int) -> Kept:
@@ -118,7 +109,7 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             context.console.say(_told(found))
 
     with stop.installed():
-        _repeat(look, every_ms, until=lambda: stop.requested or failure is not None)
+        _repeat(look, every_ms, until=lambda: stop.signal is not None or failure is not None)
     if failure is not None:
         raise failure
     return kept
