@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitstorm.collect import backfill as history
-from bitstorm.collect.backfill import Backfilled, Plan, Progress, Wanted
+from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
@@ -39,7 +39,9 @@ def backfill(
     return history.backfill(client, landing, Wanted(**wanted), clock=clock, progress=progress)
 
 
-def planned(client: CoinGecko, landing: Path, *, clock: Callable[[], int], **wanted: Any) -> Plan:
+def planned(
+    client: CoinGecko, landing: Path, *, clock: Callable[[], int], **wanted: Any
+) -> Planned:
     return history.planned(client, landing, Wanted(**wanted), clock=clock)
 
 

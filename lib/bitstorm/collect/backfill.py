@@ -67,33 +67,32 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Slice:
-    """One request for `span`, of which only `missing` is wanted: about `points` of them."""
+class PlannedSlice:
+    """One request: from and to in Unix ms UTC, and the points to expect of it, one an hour."""
 
-    span: Span
-    missing: tuple[Span, ...]
-
-    @property
-    def points(self) -> int:
-        return round(length(self.missing) / HOUR_MS)
+    from_ms: int
+    to_ms: int
+    points: int
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a backfill would ask for: `slices` newest first, within `wanted`.
+class Planned:
+    """A backfill that is not made: its `slices`, newest first, and their cost.
 
     `clamped` says that more days were asked for than the plan of the key reaches. A slice is one
     call and one credit, when nothing has to be tried again.
     """
 
     wanted: Span
-    slices: tuple[Slice, ...]
     clamped: bool
+    calls: int
+    credits: int
+    points: int
+    slices: tuple[PlannedSlice, ...]
 
     @property
-    def points(self) -> int:
-        """Points to expect: one an hour."""
-        return sum(piece.points for piece in self.slices)
+    def idle(self) -> bool:
+        return not self.slices
 
 
 @dataclass(frozen=True)
@@ -148,22 +147,23 @@ def backfill(
     and SourceError as `CoinGecko.market_chart_range`; the slices before that have landed.
     """
     swept(landing)
-    plan = planned(client, landing, wanted, clock=clock)
+    span, slices, clamped = _missing(client, landing, wanted, clock())
     coin, vs_currency = wanted.coin, wanted.vs_currency
     origin = Origin(client.source, coin, vs_currency)
     before = _history(batches_of(landing, origin))
     calls_before = client.calls
     batches: list[Batch] = []
     points = empty = 0
-    for done, piece in enumerate(plan.slices, start=1):
-        found = _fetch(client, piece, coin=coin, vs_currency=vs_currency, clock=clock)
-        old = _landed_stamps(before, piece.span)
+    for done, missing in enumerate(slices, start=1):
+        piece = hull(missing)
+        found = _fetch(client, missing, coin=coin, vs_currency=vs_currency, clock=clock)
+        old = _landed_stamps(before, piece)
         fresh = [point for point in found.points if point.timestamp not in old]
         if fresh:
             batch = write_batch(
                 landing,
                 observation_rows(fresh),
-                name=batch_name(coin, piece.span.start, _NAME_SUFFIX),
+                name=batch_name(coin, piece.start, _NAME_SUFFIX),
                 source=client.source,
                 coin=coin,
                 vs_currency=vs_currency,
@@ -178,14 +178,14 @@ def backfill(
         note_served(landing, origin, spans=found.settled, filled=found.filled)
         empty += count(minus(whole(found.settled, step=HOUR_MS), found.filled), HOUR_MS)
         calls = client.calls - calls_before
-        progress(Progress(done, len(plan.slices), points, empty, calls, done, piece.span))
+        progress(Progress(done, len(slices), points, empty, calls, done, piece))
     return Backfilled(
         source=client.source,
-        wanted=plan.wanted,
-        clamped=plan.clamped,
-        slices=len(plan.slices),
+        wanted=span,
+        clamped=clamped,
+        slices=len(slices),
         calls=client.calls - calls_before,
-        credits=len(plan.slices),
+        credits=len(slices),
         points=points,
         empty=empty,
         batches=tuple(batch.path for batch in batches),
@@ -198,14 +198,24 @@ def planned(
     wanted: Wanted,
     *,
     clock: Callable[[], int] = now_ms,
-) -> Plan:
+) -> Planned:
     """What `backfill` would ask for; fetches no prices. Raises UsageError and HistoryTooOld."""
+    span, pieces, clamped = _missing(client, landing, wanted, clock())
+    slices = tuple(PlannedSlice(*hull(one), round(length(one) / HOUR_MS)) for one in pieces)
+    points = sum(one.points for one in slices)
+    return Planned(span, clamped, len(slices), len(slices), points, slices)
+
+
+def _missing(
+    client: CoinGecko, landing: Path, wanted: Wanted, now: int
+) -> tuple[Span, list[list[Span]], bool]:
+    """What can be asked for of what is wanted, what is missing of that, slice by slice, the newest
+    first, and whether the plan of the key reaches less far than wanted."""
     days, until_ms, known = wanted.days, wanted.until_ms, wanted.known
     if days < 1:
         raise UsageError(f"backfill is asked for {days} days; expected at least 1")
     if not 2 <= wanted.slice_days <= 90:
         raise UsageError(f"backfill.slice_days is {wanted.slice_days}; expected 2 to 90")
-    now = clock()
     end = now if until_ms is None else min(until_ms, now)
     start = (end - days * DAY_MS) // HOUR_MS * HOUR_MS
     reach = reach_ms(client.plan, now)
@@ -226,8 +236,7 @@ def planned(
     for span in missing:
         for piece in cut(span, every=every):
             cells.setdefault(piece.start // every, []).append(piece)
-    slices = [Slice(hull(pieces), tuple(pieces)) for _, pieces in sorted(cells.items())]
-    return Plan(whole_span, tuple(reversed(slices)), clamped=start < reach)
+    return whole_span, [cells[at] for at in sorted(cells, reverse=True)], start < reach
 
 
 def answered(
@@ -320,10 +329,15 @@ class _Found:
 
 
 def _fetch(
-    client: CoinGecko, piece: Slice, *, coin: str, vs_currency: str, clock: Callable[[], int]
+    client: CoinGecko,
+    missing: Sequence[Span],
+    *,
+    coin: str,
+    vs_currency: str,
+    clock: Callable[[], int],
 ) -> _Found:
-    asked_at = clock()
-    asked = _padded(piece.span, now=asked_at, oldest=reach_ms(client.plan, asked_at))
+    asked_at, piece = clock(), hull(missing)
+    asked = _padded(piece, now=asked_at, oldest=reach_ms(client.plan, asked_at))
     from_s, to_s = asked.start // 1000, min(-(-asked.end // 1000), asked_at // 1000)
     points = client.market_chart_range(coin, vs_currency, from_s, to_s)
     apart = [later.timestamp - one.timestamp for one, later in pairwise(points)]
@@ -334,13 +348,13 @@ def _fetch(
         )
     settled_to = asked_at - _SETTLED_AFTER_MS
     # One that is too young altogether stays as an empty span: it marks the batch as history.
-    settled = [Span(start, max(start, min(end, settled_to))) for start, end in piece.missing]
+    settled = [Span(start, max(start, min(end, settled_to))) for start, end in missing]
     filled = occupied([point.timestamp for point in points], HOUR_MS)
     if client.doubtful:
         # A price was refused: an hour without a point may be that one's, so none is confirmed
         # empty by this answer. An empty span marks the batch as history all the same.
-        settled = [*overlap(settled, filled), Span(piece.span.start, piece.span.start)]
-    young = minus(piece.missing, settled)
+        settled = [*overlap(settled, filled), Span(piece.start, piece.start)]
+    young = minus(missing, settled)
     request = {
         "endpoint": ENDPOINT,
         "from_s": from_s,
@@ -350,9 +364,7 @@ def _fetch(
     }
     # Both ends count: a slot holds its end, and whether the source's bounds do is not known.
     wanted = [
-        point
-        for point in points
-        if any(start <= point.timestamp <= end for start, end in piece.missing)
+        point for point in points if any(start <= point.timestamp <= end for start, end in missing)
     ]
     return _Found(wanted, clock(), request, settled, filled)
 

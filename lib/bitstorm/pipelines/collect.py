@@ -5,45 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from bitstorm.collect import source
-from bitstorm.collect.backfill import Backfilled, Progress, Wanted, planned
+from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted, planned
 from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.door import FOLDER, Door, newest_landed
 from bitstorm.collect.live import Collected, collect_once
-from bitstorm.collect.spans import Span
 from bitstorm.errors import WorkspaceError
 from bitstorm.instants import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
 
 _BAR = 20
-
-
-@dataclass(frozen=True)
-class PlannedSlice:
-    """One request: from and to in Unix ms UTC, and the points to expect of it, one an hour."""
-
-    from_ms: int
-    to_ms: int
-    points: int
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A backfill that is not made: its `slices`, newest first, and their cost."""
-
-    wanted: Span
-    clamped: bool
-    calls: int
-    credits: int
-    points: int
-    slices: tuple[PlannedSlice, ...]
-
-    @property
-    def idle(self) -> bool:
-        return not self.slices
 
 
 def collect(context: Context, *, asking: AbstractContextManager[object] | None = None) -> Collected:
@@ -107,17 +80,7 @@ def plan(
     """What `backfill` would ask for, and what that would cost; no price is fetched."""
     with _opened(context, clock=clock) as client:
         wanted = _wanted(context, days, until_ms, gaps_only, clock)
-        found = planned(client, context.workspace.landing, wanted, clock=clock)
-    return Planned(
-        wanted=found.wanted,
-        clamped=found.clamped,
-        calls=len(found.slices),
-        credits=len(found.slices),
-        points=found.points,
-        slices=tuple(
-            PlannedSlice(one.span.start, one.span.end, one.points) for one in found.slices
-        ),
-    )
+        return planned(client, context.workspace.landing, wanted, clock=clock)
 
 
 def progress_line(progress: Progress) -> str:
