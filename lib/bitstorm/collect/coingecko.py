@@ -126,20 +126,14 @@ class CoinGecko:
         return self._transport.calls
 
     @property
-    def simulated_seed(self) -> str | None:
-        """What a simulator calls itself in its answers, None for the real one; as `source`."""
-        if not self._answered and not self._official:
-            self.ping()
-        return self._mark
-
-    @property
     def source(self) -> str:
         """`coingecko`, or `simulated:SEED` when the answers say so.
 
         A host other than CoinGecko's own is asked once (`/ping`) when it has not answered yet.
         """
-        seed = self.simulated_seed
-        return SOURCE if seed is None else f"simulated:{seed}"
+        if not self._answered and not self._official:
+            self.ping()
+        return SOURCE if self._mark is None else f"simulated:{self._mark}"
 
     def ping(self) -> None:
         """One call that shows whether host, plan and key fit together. Raises SourceError."""

@@ -87,11 +87,6 @@ class Simulator:
     def base_url(self) -> str:
         return f"http://{LOOPBACK}:{self._server.server_address[1]}{PREFIX}"
 
-    @property
-    def source(self) -> str:
-        """What a client of this server sees as the source of its prices."""
-        return f"simulated:{self.mark}"
-
     def respond(self, ask: Ask) -> Reply:
         """What goes out for one request, counted, limited, cached and spoilt."""
         now = self._clock()
