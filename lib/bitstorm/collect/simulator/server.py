@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -138,7 +137,7 @@ class Simulator:
             self._server.server_close()
 
     def stop(self) -> None:
-        """End serving; open connections are closed and their threads joined."""
+        """End serving; who asks on an open connection afterwards gets no answer."""
         self._ended.set()
         self._server.shutdown()
 
@@ -194,33 +193,9 @@ class _Recording:
 
 
 class _Server(ThreadingHTTPServer):
-    # Threads are joined on closing, which is why open connections are kept: to end them first.
-    daemon_threads = False
-
     def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
         self.simulator = simulator
-        self._open: set[socket.socket] = set()
-        self._guard = threading.Lock()
         super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._guard:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._guard:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        with self._guard:
-            for connection in self._open:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # the client was faster
-        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that goes away in the middle is no matter for stderr; a fault in here is.
@@ -238,6 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         simulator = self.server.simulator
+        if not simulator.pause(0):
+            self.close_connection = True
+            return
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         ask = Ask(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
