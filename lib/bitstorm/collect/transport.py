@@ -9,7 +9,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NoReturn
@@ -55,53 +55,42 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK
 
 
+@dataclass(repr=False, eq=False)
 class Transport:
     """One host. Times in seconds; `deadline` is for one `get` with all its tries and waits.
 
     `sleep` and `monotonic` are replaceable for tests; `clock` (Unix ms) is what a server's
     `x-ratelimit-reset` is measured against. `meter` holds the calls to our own limits: its waits
     are not the server's, so the deadline stands still meanwhile. `tell` hears of waits; `secret`
-    is taken out of every answer, so that nothing further on can repeat it.
+    is taken out of every answer, so that nothing further on can repeat it. `calls` counts requests.
     """
 
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        headers: Mapping[str, str],
-        connect_timeout: float,
-        read_timeout: float,
-        deadline: float,
-        retries: int,
-        meter: Meter | None = None,
-        tell: Callable[[str], None] | None = None,
-        secret: str | None = None,
-        clock: Callable[[], int] = now_ms,
-        sleep: Callable[[float], None] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.calls = 0
-        self._base_url = base_url.rstrip("/")
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        self._deadline = deadline
-        self._retries = retries
-        self._meter = meter
-        self._tell = tell
+    base_url: str
+    headers: Mapping[str, str]
+    connect_timeout: float
+    read_timeout: float
+    deadline: float
+    retries: int
+    meter: Meter | None = None
+    tell: Callable[[str], None] | None = None
+    secret: str | None = None
+    clock: Callable[[], int] = now_ms
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    calls: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._base_url = self.base_url.rstrip("/")
+        secret = self.secret
         # As it is, as JSON writes it, and as a URL does.
         self._secrets = (
-            ()
-            if secret is None
-            else tuple({secret, json.dumps(secret)[1:-1], quote(secret, safe="")})
+            {secret, json.dumps(secret)[1:-1], quote(secret, safe="")} if secret else set()
         )
-        self._clock = clock
-        self._sleep = sleep
-        self._monotonic = monotonic
         self._session = requests.Session()
         # A proxy of the environment is for other hosts than this machine's own.
-        self._session.trust_env = not is_loopback(base_url)
+        self._session.trust_env = not is_loopback(self.base_url)
         self._session.headers.clear()
-        self._session.headers.update(headers)
+        self._session.headers.update(self.headers)
 
     @property
     def host(self) -> str:
@@ -118,8 +107,8 @@ class Transport:
         Unreachable when tries or time run out, BadAnswer for a redirect or a body that is too big,
         and what the meter raises.
         """
-        until = self._monotonic() + self._deadline
-        for tried in range(self._retries + 1):
+        until = self.monotonic() + self.deadline
+        for tried in range(self.retries + 1):
             asked: float | None = None
             status = 0
             until += self._own_limit()
@@ -137,40 +126,40 @@ class Transport:
                 status = reply.status
                 words = said(reply.body).message
                 problem = f"HTTP {status}" + (f', "{words}"' if words else "")
-                asked = wait_asked(reply.headers, self._clock())
+                asked = wait_asked(reply.headers, self.clock())
             wait = own_wait(tried, status=status) if asked is None else asked
-            left = until - self._monotonic()
-            if tried == self._retries or wait >= left:
+            left = until - self.monotonic()
+            if tried == self.retries or wait >= left:
                 self._give_up(status, problem, tried + 1, asked, left)
             self._wait(wait, f"{self.host}: {problem}")
         raise AssertionError("the loop returns or raises")
 
     def _own_limit(self) -> float:
         """Wait for a token of our own bucket; the seconds that it took."""
-        if self._meter is None:
+        if self.meter is None:
             return 0.0
-        began = self._monotonic()
-        wait = self._meter.take()
+        began = self.monotonic()
+        wait = self.meter.take()
         if wait > 0:
-            limit = self._meter.limits.calls_per_minute
+            limit = self.meter.limits.calls_per_minute
             try:
                 self._wait(wait, f"our limit is {limit} calls a minute (source.calls_per_minute)")
             except BaseException:
                 self._give_back()  # interrupted: the call is not made
                 raise
-        return self._monotonic() - began
+        return self.monotonic() - began
 
     def _give_back(self) -> None:
-        if self._meter is not None:
-            self._meter.give_back()
+        if self.meter is not None:
+            self.meter.give_back()
 
     def _wait(self, seconds: float, why: str) -> None:
-        if self._tell is not None and seconds >= _TOLD_WAIT:
-            self._tell(f"    waiting {math.ceil(seconds)} s: {why}")
-        self._sleep(seconds)
+        if self.tell is not None and seconds >= _TOLD_WAIT:
+            self.tell(f"    waiting {math.ceil(seconds)} s: {why}")
+        self.sleep(seconds)
 
     def _once(self, path: str, params: Mapping[str, str], until: float) -> Reply:
-        left = until - self._monotonic()
+        left = until - self.monotonic()
         if left <= 0:
             raise _Fault("the deadline is over")
         self.calls += 1
@@ -178,7 +167,7 @@ class Transport:
             response = self._session.get(
                 self._base_url + path,
                 params=dict(params),
-                timeout=(min(self._connect_timeout, left), min(self._read_timeout, left)),
+                timeout=(min(self.connect_timeout, left), min(self.read_timeout, left)),
                 stream=True,
                 allow_redirects=False,
             )
@@ -217,7 +206,7 @@ class Transport:
                         f"the answer of {self.host} is larger than {MAX_BODY_BYTES >> 20} MiB, "
                         "which no market chart is; check source.base_url"
                     )
-                if self._monotonic() > until:
+                if self.monotonic() > until:
                     raise _Fault(
                         "the answer is too slow for the deadline",
                         served=response.status_code == 200,
