@@ -98,11 +98,11 @@ class Reading:
     by_size: bool
     zone: ZoneInfo | None
     decimal: Decimal
-    stamp: Stamp
-    shift_ms: int
-    granularity_ms: int | None
-    switch: Switch | None
-    notes: tuple[str, ...]
+    stamp: Stamp = "close"
+    shift_ms: int = 0
+    granularity_ms: int | None = None
+    switch: Switch | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -172,11 +172,6 @@ def read_options(
         by_size=unit is None and taken_unit in ("s", "ms", "us"),
         zone=zone,
         decimal=wanted.decimal or guessed,
-        stamp="close",
-        shift_ms=0,
-        granularity_ms=None,
-        switch=None,
-        notes=(),
     )
     times = [t for t in map(reading.time_of, texts) if t is not None]
     spacing = _spacing(times)
