@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from bitstorm.collect.simulator.limits import Plan
@@ -13,23 +12,20 @@ _MOST = 256
 
 
 class Edge:
-    """Answers by question. Threads may share it; times are Unix ms."""
+    """Answers by question; times are Unix ms."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[Answer, int, int]] = {}
-        self._guard = threading.Lock()
 
     def find(self, question: str, now_ms: int) -> tuple[Answer, int] | None:
         """The kept answer and the moment that it was made; None where there is none."""
-        with self._guard:
-            kept = self._kept.get(question)
-            return kept[:2] if kept is not None and kept[1] <= now_ms < kept[2] else None
+        kept = self._kept.get(question)
+        return kept[:2] if kept is not None and kept[1] <= now_ms < kept[2] else None
 
     def keep(self, question: str, answer: Answer, *, now_ms: int, window_ms: int) -> None:
-        with self._guard:
-            while len(self._kept) >= _MOST:
-                del self._kept[next(iter(self._kept))]
-            self._kept[question] = (answer, now_ms, now_ms + window_ms)
+        while len(self._kept) >= _MOST:
+            del self._kept[next(iter(self._kept))]
+        self._kept[question] = (answer, now_ms, now_ms + window_ms)
 
 
 def question(path: str, query: Mapping[str, str]) -> str:

@@ -14,7 +14,6 @@ has one thing that it does or several that go together, see `Rule`.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -105,22 +104,20 @@ class Reply:
 
 
 class Script:
-    """The rules with their counts. Threads may share it."""
+    """The rules with their counts."""
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = tuple(rules)
         self._asked = [0] * len(self.rules)
-        self._guard = threading.Lock()
 
     def next(self, endpoint: str) -> Rule | None:
         """The rule for this request of the endpoint (without the API's root), None when none."""
         struck: Rule | None = None
-        with self._guard:
-            for place, rule in enumerate(self.rules):
-                if fnmatchcase(endpoint, rule.endpoint):
-                    self._asked[place] += 1
-                    if struck is None and _numbers(rule.requests)(self._asked[place]):
-                        struck = rule
+        for place, rule in enumerate(self.rules):
+            if fnmatchcase(endpoint, rule.endpoint):
+                self._asked[place] += 1
+                if struck is None and _numbers(rule.requests)(self._asked[place]):
+                    struck = rule
         return struck
 
 
@@ -240,15 +237,8 @@ def _chart(rule: Rule, array: Sequence[list[Any]], key: str | None) -> list[list
 
 def _live(rule: Rule, fields: dict[str, Any], literals: Mapping[str, str]) -> None:
     for name in list(fields):
-        key = (
-            "market_cap"
-            if name.endswith("_market_cap")
-            else "volume"
-            if name.endswith("_24h_vol")
-            else "price"
-            if "_" not in name
-            else None
-        )
+        kind = name.partition("_")[2]
+        key = {"": "price", "market_cap": "market_cap", "24h_vol": "volume"}.get(kind)
         if key in literals:
             fields[name] = f"<{key}>"
     if "last_updated_at" in fields:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,45 +34,36 @@ UNLIMITED = Limits(None, None)
 
 
 class Meter:
-    """Counts what was asked and spent. Threads may share it; times are Unix ms."""
+    """Counts what was asked and spent; times are Unix ms."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._minute = self._asked = 0
         self._month = ""
         self._spent = 0
-        self._guard = threading.Lock()
 
     def refused(self, now_ms: int) -> Answer | None:
         """Count one request; the 429 when it is one too many. Other refusals count as well."""
-        with self._guard:
-            if (minute := now_ms // MINUTE_MS) != self._minute:
-                self._minute, self._asked = minute, 0
-            allowed = self.limits.per_minute
-            if allowed is not None and self._asked >= allowed:
-                wait = max(1, -(-((minute + 1) * MINUTE_MS - now_ms) // 1000))
-                cache = "private, max-age=0, no-store, no-cache, must-revalidate"
-                headers = {"Cache-Control": cache, "Retry-After": str(wait)}
-                return replace(refusal(429, now_ms), headers=headers)
-            self._asked += 1
-            credit = self.limits.per_month
-            if credit is not None and self._spent_in(now_ms) >= credit:
-                # What the API says when a month's credits are gone is not known: the same refusal,
-                # without a wait that anybody would sit out.
-                return refusal(429, now_ms)
-            return None
+        if (minute := now_ms // MINUTE_MS) != self._minute:
+            self._minute, self._asked = minute, 0
+        allowed, credit = self.limits.per_minute, self.limits.per_month
+        if allowed is not None and self._asked >= allowed:
+            wait = max(1, -(-((minute + 1) * MINUTE_MS - now_ms) // 1000))
+            cache = "private, max-age=0, no-store, no-cache, must-revalidate"
+            headers = {"Cache-Control": cache, "Retry-After": str(wait)}
+            return replace(refusal(429, now_ms), headers=headers)
+        self._asked += 1
+        # What the API says when a month's credits are gone is not known: the same refusal, without
+        # a wait that anybody would sit out.
+        gone = credit is not None and self.spent(now_ms) >= credit
+        return refusal(429, now_ms) if gone else None
 
     def spend(self, now_ms: int) -> None:
         """Take a credit: answers with status 200 cost one, all others none."""
-        with self._guard:
-            self._spent = self._spent_in(now_ms) + 1
+        self._spent = self.spent(now_ms) + 1
 
     def spent(self, now_ms: int) -> int:
         """The credits of the month that are gone."""
-        with self._guard:
-            return self._spent_in(now_ms)
-
-    def _spent_in(self, now_ms: int) -> int:
         month = f"{datetime.fromtimestamp(now_ms // 1000, UTC):%Y-%m}"
         if month != self._month:
             self._month, self._spent = month, 0

@@ -61,6 +61,7 @@ class Simulator:
         self._edge = edge.Edge()
         self._script = Script(faults.rules_from(list(script)))
         self._ended = threading.Event()
+        self._guard = threading.Lock()
         self._made: Callable[[Ask, int, Service], Answer]
         if market is not None:
             self.mark = str(market.seed)
@@ -87,18 +88,19 @@ class Simulator:
         return f"http://{LOOPBACK}:{self._server.server_address[1]}{PREFIX}"
 
     def respond(self, ask: Ask) -> Reply:
-        """What goes out for one request, counted, limited, cached and spoilt."""
-        now = self._clock()
-        rule = self._script.next(ask.path.removeprefix(PREFIX))
-        limited = self._meter.refused(now)
-        invented = None if rule is None else faults.replaced(rule, ask.query, now)
-        taken, cached = invented or limited, False
-        if taken is None:
-            taken, cached = self._good(ask, rule, now)
-        reply = Reply(taken) if rule is None else faults.struck(rule, taken)
-        if reply.answer.status == 200 and not (cached and self._plan == "pro"):
-            self._meter.spend(now)
-        return reply if invented else replace(reply, truth=taken.body)
+        """What goes out for one request, counted, limited, cached and spoilt, one at a time."""
+        with self._guard:
+            now = self._clock()
+            rule = self._script.next(ask.path.removeprefix(PREFIX))
+            limited = self._meter.refused(now)
+            invented = None if rule is None else faults.replaced(rule, ask.query, now)
+            taken, cached = invented or limited, False
+            if taken is None:
+                taken, cached = self._good(ask, rule, now)
+            reply = Reply(taken) if rule is None else faults.struck(rule, taken)
+            if reply.answer.status == 200 and not (cached and self._plan == "pro"):
+                self._meter.spend(now)
+            return reply if invented else replace(reply, truth=taken.body)
 
     def _good(self, ask: Ask, rule: Rule | None, now: int) -> tuple[Answer, bool]:
         """The answer without limits and faults but for the clock's, and whether it was kept."""
