@@ -1,6 +1,5 @@
 """A simulated Bitcoin market behind a CoinGecko-compatible API on loopback.
 
-noise     random numbers that are a pure function of (seed, lane, index)
 market    prices, a pure function of (seed, absolute time)
 stamps    when the API has its points: off the grid, some hours empty, some doubled
 shapes    the API's error bodies
@@ -8,6 +7,5 @@ answers   request → status and JSON, no sockets
 limits    calls in a minute and credits in a month, by plan
 edge      the cache in front: the same question, the same answer
 faults    wrong answers by script
-ledger    what was served, to be held against what landed
 server    the HTTP around it all
 """
