@@ -188,16 +188,7 @@ def read_options(
     # Who says that a stamp is the bar's start has said what the daily stamps are.
     if form is not None and form.name == "coingecko" and spacing == DAY_MS and not shift_ms:
         reading = replace(reading, switch=_switch(file, reading, daily_switch))
-    notes = _choices(reading, chosen, known=known, unit_given=unit is not None, times=times)
-    notes += _doubts(
-        reading,
-        chosen["price"],
-        bar_ms=bar_ms,
-        spacing=spacing,
-        times=times,
-        unit=unit,
-        known_bars=known is not None and known.stamp == "open",
-    )
+    notes = _notes(reading, wanted, times, spacing=spacing, bar_ms=bar_ms)
     if doubtful and wanted.decimal is None:
         notes.append(
             "numbers such as 1,234 are taken to have thousands separators; where the comma stands "
@@ -415,30 +406,33 @@ def _spacing(times: Sequence[int]) -> int | None:
     return int(median(gaps)) if gaps else None
 
 
-def _choices(
+def _notes(
     reading: Reading,
-    chosen: dict[str, str],
-    *,
-    known: Form | None,
-    unit_given: bool,
+    wanted: Foreign,
     times: Sequence[int],
+    *,
+    spacing: int | None,
+    bar_ms: int | None,
 ) -> list[str]:
-    """What was chosen without being asked for, in sentences."""
+    """What was chosen without being asked for, and what a careful reader would ask about."""
+    known = reading.form if wanted.auto else None
+    of_starts = known is not None and known.stamp == "open"
     notes = []
     if known is not None:
         notes.append(f"this is taken for {known.title}")
     if reading.head.skipped:
         what = "header" if reading.head.headed else "first row"
         notes.append(f"{reading.head.skipped} line(s) before the {what} are left out")
-    notes.append("taken: " + ", ".join(f"{c} from {n!r}" for c, n in chosen.items()))
-    if not unit_given:
+    chosen = zip(reading.columns, reading.names, strict=True)
+    notes.append("taken: " + ", ".join(f"{column} from {name!r}" for column, name in chosen))
+    if wanted.unit is None:
         notes.append(f"stamps are taken as {UNIT_WORDS[reading.unit]}, by their size or form")
-    if known is not None and known.stamp == "open" and reading.shift_ms:
+    if of_starts and reading.shift_ms:
         notes.append(
             f"its stamps are the starts of bars of {duration_text(reading.shift_ms)}: each close "
             "is moved to its bar's end"
         )
-    if known is not None and known.stamp == "open" and reading.stamp == "close":
+    if of_starts and reading.stamp == "close":
         notes.append(
             "files of this kind are stamped with the starts of bars, and stamps are taken as they "
             "are: say --stamp open, or each price stands a bar too early"
@@ -449,31 +443,17 @@ def _choices(
         notes.append("rows run from the newest to the oldest; the order does not matter")
     if reading.switch is not None:
         notes.append(reading.switch.note)
-    return notes
-
-
-def _doubts(
-    reading: Reading,
-    price_name: str,
-    *,
-    bar_ms: int | None,
-    spacing: int | None,
-    times: Sequence[int],
-    unit: Unit | None,
-    known_bars: bool,
-) -> list[str]:
-    """What a careful reader of the first rows would ask about."""
-    doubts = []
-    is_bar = "close" in price_name.lower() and not known_bars
+    price = reading.names[1]
+    is_bar = "close" in price.lower() and not of_starts
     if is_bar and reading.stamp == "close" and bar_ms is None:
-        doubts.append(
-            f"{price_name!r} is a bar's close and its stamp is taken as it is; where a stamp is "
-            "the bar's start, say --stamp open --bar LENGTH, or each price stands a bar too early"
+        notes.append(
+            f"{price!r} is a bar's close and its stamp is taken as it is; where a stamp is the "
+            "bar's start, say --stamp open --bar LENGTH, or each price stands a bar too early"
         )
     if bar_ms is not None and spacing is not None and spacing != bar_ms:
-        doubts.append(
+        notes.append(
             f"--bar is {duration_text(bar_ms)} but most rows are {duration_text(spacing)} apart"
         )
-    if unit is not None and not times:
-        doubts.append(f"none of the first stamps is in {UNIT_WORDS[unit]}")
-    return doubts
+    if wanted.unit is not None and not times:
+        notes.append(f"none of the first stamps is in {UNIT_WORDS[wanted.unit]}")
+    return notes
