@@ -140,11 +140,6 @@ def rules_from(content: Any, *, origin: str = "the script of faults") -> list[Ru
     return rules
 
 
-def moved_clock(rule: Rule | None, now_ms: int) -> int:
-    """The moment (Unix ms) that the answer is as of."""
-    return now_ms if rule is None else now_ms + round(rule.clock_skew_seconds * 1000)
-
-
 def replaced(rule: Rule, query: Mapping[str, str], now_ms: int) -> Answer | None:
     """The answer that takes the market's place, None where the rule only changes that one."""
     if rule.refuse is not None:

@@ -104,7 +104,7 @@ class Simulator:
 
     def _good(self, ask: Ask, rule: Rule | None, now: int) -> tuple[Answer, bool]:
         """The answer without limits and faults but for the clock's, and whether it was kept."""
-        moment = faults.moved_clock(rule, now)
+        moment = now if rule is None else now + round(rule.clock_skew_seconds * 1000)
         service = Service(self._plan, self._keys, self._meter.limits, self._meter.spent(now))
         refused = admitted(ask, now_ms=moment, service=service)
         if refused is not None:
