@@ -29,6 +29,7 @@ from bitstorm.collect.batches import (
     write_batch,
 )
 from bitstorm.collect.observation import Observation
+from bitstorm.sidecar import Origin
 from collect.faulty_server import NOW_MS
 
 NAME = "bitcoin_prices_20260101_000000.csv"
@@ -41,9 +42,7 @@ POINTS = [
 def written(landing: Path, rows: Any = None, **more: Any) -> Batch:
     settled: dict[str, Any] = {
         "name": NAME,
-        "source": "simulated:7",
-        "coin": "bitcoin",
-        "vs_currency": "usd",
+        "origin": Origin("simulated:7", "bitcoin", "usd"),
         "granularity_ms": 3_600_000,
         "fetched_at": NOW_MS,
         "request": {"endpoint": "/x"},
@@ -197,6 +196,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from bitstorm.collect.batches import observation_rows, write_batch
+from bitstorm.sidecar import Origin
 from bitstorm.collect.observation import Observation
 
 number = 0
@@ -205,8 +205,7 @@ while True:
     points = [Observation(1767225600000 + number * 1000 + i, 1.5) for i in range(200)]
     write_batch(
         Path(sys.argv[1]), observation_rows(points), name=f"bitcoin_prices_{number:06d}.csv",
-        source="csv", coin="bitcoin", vs_currency="usd", granularity_ms=None, fetched_at=0,
-        request={},
+        origin=Origin("csv", "bitcoin", "usd"), granularity_ms=None, fetched_at=0, request={},
     )
     if number == 3:
         print("at work", flush=True)

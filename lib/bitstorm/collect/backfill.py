@@ -148,25 +148,22 @@ def backfill(
     """
     swept(landing)
     span, slices, clamped = _missing(client, landing, wanted, clock())
-    coin, vs_currency = wanted.coin, wanted.vs_currency
-    origin = Origin(client.source, coin, vs_currency)
+    origin = Origin(client.source, wanted.coin, wanted.vs_currency)
     before = _history(batches_of(landing, origin))
     calls_before = client.calls
     batches: list[Batch] = []
     points = empty = 0
     for done, missing in enumerate(slices, start=1):
         piece = hull(missing)
-        found = _fetch(client, missing, coin=coin, vs_currency=vs_currency, clock=clock)
+        found = _fetch(client, missing, origin, clock)
         old = _landed_stamps(before, piece)
         fresh = [point for point in found.points if point.timestamp not in old]
         if fresh:
             batch = write_batch(
                 landing,
                 observation_rows(fresh),
-                name=batch_name(coin, piece.start, _NAME_SUFFIX),
-                source=client.source,
-                coin=coin,
-                vs_currency=vs_currency,
+                name=batch_name(wanted.coin, piece.start, _NAME_SUFFIX),
+                origin=origin,
                 granularity_ms=HOUR_MS,
                 fetched_at=found.fetched_at,
                 request=found.request,
@@ -329,17 +326,12 @@ class _Found:
 
 
 def _fetch(
-    client: CoinGecko,
-    missing: Sequence[Span],
-    *,
-    coin: str,
-    vs_currency: str,
-    clock: Callable[[], int],
+    client: CoinGecko, missing: Sequence[Span], origin: Origin, clock: Callable[[], int]
 ) -> _Found:
     asked_at, piece = clock(), hull(missing)
     asked = _padded(piece, now=asked_at, oldest=reach_ms(client.plan, asked_at))
     from_s, to_s = asked.start // 1000, min(-(-asked.end // 1000), asked_at // 1000)
-    points = client.market_chart_range(coin, vs_currency, from_s, to_s)
+    points = client.market_chart_range(origin.coin, origin.vs_currency, from_s, to_s)
     apart = [later.timestamp - one.timestamp for one, later in pairwise(points)]
     if apart and median(apart) > _COARSEST_MS:
         raise BadAnswer(

@@ -21,7 +21,7 @@ from bitstorm import filesystem
 from bitstorm.collect.observation import Observation
 from bitstorm.errors import BatchError
 from bitstorm.schema import CSV_COLUMNS
-from bitstorm.sidecar import SUFFIX, Sidecar, read_sidecar, sha256_of, sidecar_path
+from bitstorm.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sha256_of, sidecar_path
 
 _TEMPORARY = ".tmp"
 _ENDINGS = (".csv", ".csv.gz")
@@ -76,9 +76,7 @@ def write_batch(
     rows: Iterable[Row],
     *,
     name: str | Callable[[Draft], str],
-    source: str,
-    coin: str,
-    vs_currency: str,
+    origin: Origin,
     granularity_ms: int | None,
     fetched_at: int,
     request: Mapping[str, Any],
@@ -94,9 +92,9 @@ def write_batch(
         sidecar = Sidecar(
             rows=draft.rows,
             sha256=draft.sha256,
-            source=source,
-            coin=coin,
-            vs_currency=vs_currency,
+            source=origin.source,
+            coin=origin.coin,
+            vs_currency=origin.vs_currency,
             granularity_ms=granularity_ms,
             first_ms=draft.first_ms,
             last_ms=draft.last_ms,

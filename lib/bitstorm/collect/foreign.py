@@ -39,6 +39,7 @@ from bitstorm.collect.table import Head, head_of, lines_of, records
 from bitstorm.errors import BatchError, UsageError
 from bitstorm.instants import DAY_MS, duration_ms, duration_text, iso, now_ms
 from bitstorm.schema import CSV_COLUMNS
+from bitstorm.sidecar import Origin
 
 SOURCE = "csv"
 
@@ -244,9 +245,7 @@ def import_file(
             landing,
             _at_least_one(_rows(lines, reading), file),
             name=lambda draft: _name(draft, coin),
-            source=SOURCE,
-            coin=coin,
-            vs_currency=vs_currency,
+            origin=Origin(SOURCE, coin, vs_currency),
             granularity_ms=reading.granularity_ms,
             fetched_at=clock(),
             request=request,

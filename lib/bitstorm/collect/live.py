@@ -11,6 +11,7 @@ from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept,
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.instants import now_ms
+from bitstorm.sidecar import Origin
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,7 @@ def collect_once(
             landing,
             observation_rows([observation]),
             name=name,
-            source=client.source,
-            coin=coin,
-            vs_currency=vs_currency,
+            origin=Origin(client.source, coin, vs_currency),
             granularity_ms=None,
             fetched_at=fetched_at,
             request={"endpoint": "/simple/price", "ids": coin, "vs_currencies": vs_currency},
