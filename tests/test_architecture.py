@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +33,8 @@ FENCES = {
     "keras": ("model", "pipelines/context", "pipelines/train"),
     "matplotlib": ("report",),
     "plotly": ("report",),
+    "jinja2": ("report",),
+    "markupsafe": ("report",),
     "click": ("cli",),
 }
 HEAVY = (
@@ -124,3 +127,15 @@ def test_what_the_command_line_loads_first_is_light():
 def test_no_module_outside_the_tests_prints_or_edits_the_path():
     for path in [*modules(), *sorted((ROOT / "jobs").glob("*.py"))]:
         assert "sys.path" not in path.read_text(encoding="utf-8"), path
+
+
+def test_files_beside_the_code_are_in_the_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = {
+        path
+        for package, patterns in settings["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (LIBRARY.parent / package.replace(".", "/")).glob(pattern)
+    }
+    files = (path for path in LIBRARY.rglob("*") if path.is_file())
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} == packed

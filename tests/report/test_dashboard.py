@@ -1,7 +1,11 @@
 import base64
 import json
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +13,7 @@ import pandas as pd
 import pytest
 
 from bitstorm.errors import DataError
-from bitstorm.report.dashboard import dashboard_html
+from bitstorm.report.dashboard import dashboard_html, template
 from bitstorm.report.mark import Mark
 
 HOLE_AFTER = 249
@@ -239,3 +243,20 @@ def test_a_page_without_a_forecast_of_the_next_step_is_whole(
 def test_a_missing_column_is_refused_in_words(render: Render, prices: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="the price frame has no column volatility_24, rsi_14"):
         render(prices=prices.drop(columns=["volatility_24", "rsi_14"]))
+
+
+@pytest.mark.slow
+def test_the_template_is_read_from_a_zip_as_well(tmp_path: Path) -> None:
+    library = Path(__file__).parents[2] / "lib"
+    with zipfile.ZipFile(tmp_path / "bitstorm.zip", "w") as archive:
+        for path in (library / "bitstorm").rglob("*"):
+            archive.write(path, path.relative_to(library))
+    names = ["dashboard.html", "dashboard.css", "dashboard.js"]
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1]); from bitstorm.report import dashboard; "
+        "print(json.dumps([dashboard.__file__, *map(dashboard.template, sys.argv[2:])]))"
+    )
+    command = [sys.executable, "-I", "-c", code, str(tmp_path / "bitstorm.zip"), *names]
+    file, *texts = json.loads(subprocess.check_output(command, text=True))
+    assert file.startswith(str(tmp_path))
+    assert texts == [template(name) for name in names]
