@@ -137,8 +137,7 @@ def stats_lines(result: Stats) -> list[str]:
     ]  # fmt: skip
     lines = [*_table(facts), "autocorrelation", *_table(lags, heading=True)]
     if result.bars:
-        # Wider than other tables where prices have many digits: a price cut short is none.
-        table = _table(_bars(result), heading=True, width=2 * _WIDTH)
+        table = _table(_bars(result), heading=True, whole=True)
         lines += [f"newest bars of {result.period}, {unit}", *table]
     if result.bars and not result.bars[-1]["complete"]:
         lines.append("the newest bar is not complete: its values may still change")
@@ -288,13 +287,7 @@ def runs_lines(overviews: Sequence[Overview]) -> list[str]:
     if not overviews:
         return ["there is no training run yet: `bitstorm train` makes one"]
     heading = ("run", "state", "backend", "windows", "epochs", "best", "loss", "time", "indicators")
-    rows = [heading, *[_run_cells(o) for o in overviews]]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(heading))]
-    # Nothing is cut or wrapped: a name that is shown is there to be copied.
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = _table([heading, *[_run_cells(o) for o in overviews]], whole=True)
     return [*lines, *[f"{o.run}: {o.problem}" for o in overviews if o.problem]]
 
 
@@ -329,9 +322,8 @@ def run_lines(shown: Shown) -> list[str]:
     ):
         values = record.get(part, {})
         if values:
-            lines.append(f"{part}:")
-            width = max(map(len, values))
-            lines += [f"  {name:<{width}}  {_plainly(value)}" for name, value in values.items()]
+            rows = [(f"  {name}", _plainly(value)) for name, value in values.items()]
+            lines += [f"{part}:", *_table(rows, whole=True)]
     lines += [
         f"session: {s['started_at']} to {s.get('ended_at', '?')}, after epoch {s['after_epoch']}"
         for s in record.get("sessions", [])
@@ -345,11 +337,7 @@ def comparison_lines(compared: Compared) -> list[str]:
         return ["these runs have the same settings, data and results"]
     rows = [("", *compared.runs)]
     rows += [(key, *map(_plainly, values)) for key, values in compared.differ.items()]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return _table(rows, whole=True)
 
 
 def _plainly(value: Any) -> str:
@@ -457,23 +445,28 @@ def _source(label: str) -> str:
 
 
 def _table(
-    rows: Sequence[Sequence[str]], *, heading: bool = False, width: int = _WIDTH
+    rows: Sequence[Sequence[str]], *, heading: bool = False, whole: bool = False
 ) -> list[str]:
-    """Aligned columns; long cells wrap inside their own column."""
+    """Aligned columns; long cells wrap inside their own column.
+
+    `whole`: nothing is cut or wrapped, for an ID or a price that is shown is there to be copied.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if heading else None, show_header=heading, pad_edge=True)
+    table = Table(
+        box=box.SIMPLE_HEAD if heading else None, show_header=heading, pad_edge=heading or not whole
+    )
     body = list(rows)
     columns = body.pop(0) if heading else ("",) * len(body[0])
     for place, column in enumerate(columns):
         table.add_column(
-            column, justify="right" if heading and place else "left", no_wrap=not place
+            column, justify="right" if heading and place else "left", no_wrap=whole or not place
         )
     for row in body:
         table.add_row(*[Text(cell) for cell in row])
     stream = StringIO()
-    Console(file=stream, width=width, color_system=None).print(table)
+    Console(file=stream, width=100_000 if whole else _WIDTH, color_system=None).print(table)
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
