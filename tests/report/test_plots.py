@@ -11,12 +11,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from bitstorm.errors import DataError
+from bitstorm.report.canvas import save_png
 from bitstorm.report.mark import Mark
 from bitstorm.report.plots import (
-    best_epoch,
     forecast_figure,
     price_figure,
-    save_png,
     training_figure,
     volatility_figure,
 )
@@ -146,20 +145,11 @@ def test_the_band_breaks_at_a_hole_too(forecast: pd.DataFrame) -> None:
 
 
 def test_losses_are_drawn_as_given_and_the_best_epoch_is_marked(history: pd.DataFrame) -> None:
-    (axes,) = training_figure(history, mark=COINGECKO).axes
+    (axes,) = training_figure(history, mark=COINGECKO, best=3).axes
     np.testing.assert_array_equal(line(axes, "training"), history["loss"])
     np.testing.assert_array_equal(line(axes, "validation"), history["val_loss"])
-    (mark,) = [found for found in axes.get_lines() if found.get_label() == "best epoch (2)"]
-    assert list(mark.get_xdata()) == [2, 2]
-
-
-def test_the_best_epoch_is_the_first_of_the_smallest_finite_losses() -> None:
-    def best(*losses: float) -> int | None:
-        return best_epoch(pd.DataFrame({"epoch": range(1, 1 + len(losses)), "val_loss": losses}))
-
-    assert best(3.0, np.nan, 1.0, 1.0) == 3
-    assert best(-np.inf, 2.0) == 2
-    assert best(np.nan, np.inf) is None
+    (mark,) = [found for found in axes.get_lines() if found.get_label() == "best epoch (3)"]
+    assert list(mark.get_xdata()) == [3, 3]
 
 
 def test_simulated_data_is_marked_on_every_picture_and_real_data_on_none(
@@ -170,7 +160,7 @@ def test_simulated_data_is_marked_on_every_picture_and_real_data_on_none(
             price_figure(prices, windows=(7,), mark=mark),
             volatility_figure(prices, windows=(7,), mark=mark),
             forecast_figure(forecast, mark=mark),
-            training_figure(history, mark=mark),
+            training_figure(history, mark=mark, best=2),
         ):
             said = texts(figure)
             assert any("SIMULATED" in text for text in said) is mark.simulated
@@ -190,7 +180,7 @@ def test_the_shortest_frames_are_drawn(
             price_figure(prices.head(rows), windows=(7,), mark=SIMULATED),
             volatility_figure(prices.head(rows), windows=(7,), mark=SIMULATED),
             forecast_figure(forecast.head(rows), mark=SIMULATED),
-            training_figure(history.head(rows), mark=SIMULATED),
+            training_figure(history.head(rows), mark=SIMULATED, best=1),
         )
     ):
         save_png(figure, tmp_path / f"{number}.png")
@@ -227,4 +217,4 @@ def test_empty_frames_and_missing_columns_are_refused_in_words(
     with pytest.raises(DataError, match="the forecast frame has no row"):
         forecast_figure(forecast.head(0), mark=SIMULATED)
     with pytest.raises(DataError, match="the training history frame has no row"):
-        training_figure(history.head(0), mark=SIMULATED)
+        training_figure(history.head(0), mark=SIMULATED, best=1)

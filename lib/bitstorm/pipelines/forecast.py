@@ -22,7 +22,7 @@ from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
 from bitstorm.pipelines import points
 from bitstorm.pipelines.context import Context
-from bitstorm.report.plots import FORECAST_COLUMNS
+from bitstorm.report.series import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot

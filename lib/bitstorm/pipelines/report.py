@@ -14,7 +14,7 @@ from bitstorm.errors import DataError
 from bitstorm.instants import duration_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.context import Context
-from bitstorm.report import dashboard, plots
+from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.store import snapshots
 
@@ -32,6 +32,8 @@ class Report:
 
 def report(context: Context) -> Report:
     """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast."""
+    from bitstorm.report import canvas, plots
+
     folder = context.workspace.reports
     metrics = _metrics(folder / "metrics.json")
     snapshot = snapshots.required(
@@ -53,11 +55,11 @@ def report(context: Context) -> Report:
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
         "forecast.png": plots.forecast_figure(thin, mark=mark, level=level),
         "training.png": plots.training_figure(
-            history, mark=mark, best=metrics.get("training", {}).get("best_epoch")
+            history, mark=mark, best=metrics["training"]["best_epoch"]
         ),
     }
     for name, figure in pictures.items():
-        plots.save_png(figure, folder / name)
+        canvas.save_png(figure, folder / name)
     write_text(folder / "summary.txt", summary_text(metrics))
     page = dashboard.dashboard_html(
         metrics=metrics,

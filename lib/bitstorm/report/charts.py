@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
 
 from bitstorm.report import palette
 from bitstorm.report.mark import Mark
 from bitstorm.report.numbers import share
-from bitstorm.report.plots import best_epoch
-from bitstorm.report.series import returns_reach, squared_error_saved, typical_step, with_breaks
+from bitstorm.report.series import returns_reach, squared_error_saved, with_breaks
 
 _RANGES = [
     {"count": 1, "label": "1 d", "step": "day", "stepmode": "backward"},
@@ -28,21 +28,18 @@ _RANGES = [
     {"count": 6, "label": "6 m", "step": "month", "stepmode": "backward"},
     {"label": "all", "step": "all"},
 ]
+_PERSISTENCE = {
+    "name": "the price stays as it is",
+    "line": {"color": palette.PERSISTENCE, "width": 2},
+}
 
 
 def price_chart(prices: pd.DataFrame, *, windows: Sequence[int], unit: str) -> go.Figure:
     """The price with `ma_W`, and buttons for the range."""
     lines = with_breaks(prices, ["price", *(f"ma_{w}" for w in windows)])
     figure = _figure()
-    _line(figure, lines, "price", name="price", width=1.2)
-    for position, window in enumerate(windows):
-        _line(
-            figure,
-            lines,
-            f"ma_{window}",
-            name=f"mean of the last {window}",
-            colour=palette.window_colour(position),
-        )
+    _line(figure, lines, "price", "price", width=1.2)
+    _windows(figure, lines, "ma", windows, "mean of the last {}")
     _time(figure)
     figure.update_xaxes(
         rangeselector={"buttons": _RANGES, "x": 0, "y": 1.02, "yanchor": "bottom"},
@@ -57,14 +54,7 @@ def volatility_chart(prices: pd.DataFrame, *, windows: Sequence[int]) -> go.Figu
     """`volatility_W`, fractions a step."""
     lines = with_breaks(prices, [f"volatility_{w}" for w in windows])
     figure = _figure()
-    for position, window in enumerate(windows):
-        _line(
-            figure,
-            lines,
-            f"volatility_{window}",
-            name=f"last {window} changes",
-            colour=palette.window_colour(position),
-        )
+    _windows(figure, lines, "volatility", windows, "last {} changes")
     _time(figure)
     figure.update_yaxes(tickformat=".2~%", rangemode="tozero", title_text="volatility a step")
     return figure
@@ -74,8 +64,8 @@ def momentum_chart(prices: pd.DataFrame) -> go.Figure:
     """`drawdown` (fraction below the running maximum) over `rsi_14` (0 to 100)."""
     lines = with_breaks(prices, ["drawdown", "rsi_14"])
     figure = _figure()
-    _line(figure, lines, "drawdown", name="drawdown", colour=palette.WARNING, fill="tozeroy")
-    _line(figure, lines, "rsi_14", name="RSI 14", colour=palette.FORECAST)
+    _line(figure, lines, "drawdown", "drawdown", fill="tozeroy", color=palette.WARNING)
+    _line(figure, lines, "rsi_14", "RSI 14", color=palette.FORECAST)
     figure.data[1].update(yaxis="y2")
     figure.update_layout(
         yaxis={"domain": [0.55, 1], "tickformat": ".0%", "title": {"text": "drawdown"}},
@@ -97,26 +87,17 @@ def forecast_chart(forecast: pd.DataFrame, *, unit: str, level: float | None) ->
     lines = with_breaks(forecast, names)
     figure = _figure()
     # One closed outline for each unbroken stretch: a band drawn between two lines would bridge.
-    edges = _outline(lines)
-    figure.add_scatter(
-        x=edges[0],
-        y=edges[1],
+    _guide(
+        figure,
+        *_outline(lines),
         name="interval" if level is None else f"{share(level, digits=0)} interval",
-        mode="lines",
         line={"width": 0},
         fill="toself",
         fillcolor="rgba(27,132,198,0.2)",
-        hoverinfo="skip",
     )
-    _line(
-        figure,
-        lines,
-        "persistence",
-        name="the price stays as it is",
-        colour=palette.PERSISTENCE,
-    )
-    _line(figure, lines, "actual", name="actual")
-    _line(figure, lines, "forecast", name="forecast", colour=palette.FORECAST, dash="dash")
+    _line(figure, lines, "persistence", "the price stays as it is", color=palette.PERSISTENCE)
+    _line(figure, lines, "actual", "actual")
+    _line(figure, lines, "forecast", "forecast", color=palette.FORECAST, dash="dash")
     _time(figure)
     _money(figure, unit)
     return figure
@@ -124,29 +105,19 @@ def forecast_chart(forecast: pd.DataFrame, *, unit: str, level: float | None) ->
 
 def returns_chart(forecast: pd.DataFrame) -> go.Figure:
     """Predicted against actual log returns, both axes on one scale."""
-    actual = forecast["actual_log_return"].to_numpy(np.float64)
-    predicted = forecast["forecast_log_return"].to_numpy(np.float64)
     reach = returns_reach(forecast)
     figure = _figure()
-    figure.add_scatter(
-        x=[0.0, 0.0],
-        y=[-reach, reach],
-        name="the price stays as it is",
-        mode="lines",
-        line={"color": palette.PERSISTENCE, "width": 2},
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
-        x=[-reach, reach],
-        y=[-reach, reach],
+    _guide(figure, [0.0, 0.0], [-reach, reach], **_PERSISTENCE)
+    _guide(
+        figure,
+        [-reach, reach],
+        [-reach, reach],
         name="a perfect forecast",
-        mode="lines",
         line={"color": palette.QUIET, "width": 1, "dash": "dash"},
-        hoverinfo="skip",
     )
     figure.add_scatter(
-        x=predicted,
-        y=actual,
+        x=forecast["forecast_log_return"].to_numpy(np.float64),
+        y=forecast["actual_log_return"].to_numpy(np.float64),
         name="one step of the test part",
         mode="markers",
         marker={"color": palette.FORECAST, "size": 5, "opacity": 0.45},
@@ -163,40 +134,24 @@ def saved_chart(forecast: pd.DataFrame) -> go.Figure:
     frame = pd.DataFrame(
         {"timestamp": forecast["timestamp"], "saved": squared_error_saved(forecast)}
     )
-    lines = with_breaks(frame, ["saved"], step_ms=_step(forecast))
     figure = _figure()
-    ends = forecast["timestamp"].to_numpy(np.float64)[[0, -1]]
-    figure.add_scatter(
-        x=ends,
-        y=[0.0, 0.0],
-        name="the price stays as it is",
-        mode="lines",
-        line={"color": palette.PERSISTENCE, "width": 2},
-        hoverinfo="skip",
-    )
-    _line(figure, lines, "saved", name="model", colour=palette.FORECAST)
+    _guide(figure, frame["timestamp"].to_numpy(np.float64)[[0, -1]], [0.0, 0.0], **_PERSISTENCE)
+    _line(figure, with_breaks(frame, ["saved"]), "saved", "model", color=palette.FORECAST)
     _time(figure)
     figure.update_yaxes(title_text="running sum, squared log return", exponentformat="power")
     return figure
 
 
-def training_chart(history: pd.DataFrame, *, best: int | None = None) -> go.Figure:
-    """Training and validation loss of each epoch, and `best`: else that of the least validation
-    loss."""
+def training_chart(history: pd.DataFrame, *, best: int | None) -> go.Figure:
+    """Training and validation loss of each epoch, with a ring around the epoch `best`."""
     epochs = history["epoch"].to_numpy(np.float64)
     figure = _figure()
-    for column, name, colour in (
-        ("loss", "training", None),
-        ("val_loss", "validation", palette.FORECAST),
+    for column, name, line in (
+        ("loss", "training", {"width": 1.6}),
+        ("val_loss", "validation", {"width": 1.6, "color": palette.FORECAST}),
     ):
-        figure.add_scatter(
-            x=epochs,
-            y=history[column].to_numpy(np.float64),
-            name=name,
-            mode="lines+markers",
-            line={"width": 1.6} if colour is None else {"color": colour, "width": 1.6},
-        )
-    best = best_epoch(history) if best is None else best
+        losses = history[column].to_numpy(np.float64)
+        figure.add_scatter(x=epochs, y=losses, name=name, mode="lines+markers", line=line)
     if best is not None:
         row = history.loc[history["epoch"] == best].iloc[0]
         figure.add_scatter(
@@ -267,31 +222,34 @@ def _figure() -> go.Figure:
     return figure
 
 
+def _windows(
+    figure: go.Figure, lines: pd.DataFrame, name: str, windows: Sequence[int], label: str
+) -> None:
+    """A line for the column `name_W` of each window, each in its own colour."""
+    for position, window in enumerate(windows):
+        colour = palette.window_colour(position)
+        _line(figure, lines, f"{name}_{window}", label.format(window), color=colour)
+
+
 def _line(
     figure: go.Figure,
     lines: pd.DataFrame,
     column: str,
-    *,
     name: str,
-    colour: str | None = None,
-    width: float = 1.5,
-    dash: str | None = None,
+    *,
     fill: str | None = None,
+    width: float = 1.5,
+    **style: Any,
 ) -> None:
-    line: dict[str, Any] = {"width": width}
-    if colour is not None:
-        line["color"] = colour
-    if dash is not None:
-        line["dash"] = dash
-    figure.add_scatter(
-        x=lines["timestamp"].to_numpy(np.float64),
-        y=lines[column].to_numpy(np.float64),
-        name=name,
-        mode="lines",
-        line=line,
-        fill=fill,
-        connectgaps=False,
-    )
+    """`column` over time; `style` are Plotly's properties of a line."""
+    x, y = (lines[key].to_numpy(np.float64) for key in ("timestamp", column))
+    line = {"width": width, **style}
+    figure.add_scatter(x=x, y=y, name=name, mode="lines", line=line, fill=fill)
+
+
+def _guide(figure: go.Figure, x: ArrayLike, y: ArrayLike, **style: Any) -> None:
+    """A line or an area that says nothing when the reader points at it."""
+    figure.add_scatter(x=x, y=y, mode="lines", hoverinfo="skip", **style)
 
 
 def _outline(lines: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -320,7 +278,3 @@ def _money(figure: go.Figure, unit: str) -> None:
     figure.update_yaxes(
         tickformat=",.8~r", hoverformat=",.8~r", title_text=f"price ({escape(unit)})"
     )
-
-
-def _step(frame: pd.DataFrame) -> int:
-    return typical_step(frame["timestamp"].to_numpy(np.int64))

@@ -13,8 +13,7 @@ import pandas as pd
 
 from bitstorm.report import numbers, palette, summary
 from bitstorm.report.mark import Mark
-from bitstorm.report.plots import FORECAST_COLUMNS, HISTORY_COLUMNS
-from bitstorm.report.series import require
+from bitstorm.report.series import FORECAST_COLUMNS, HISTORY_COLUMNS, require
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

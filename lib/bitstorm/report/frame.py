@@ -18,7 +18,6 @@ from bitstorm.errors import DataError
 from bitstorm.instants import HOUR_MS, iso
 from bitstorm.report.mark import Mark
 from bitstorm.report.numbers import money, percent
-from bitstorm.report.plots import price_figure, volatility_figure
 from bitstorm.report.series import typical_step
 
 if TYPE_CHECKING:
@@ -36,10 +35,7 @@ def plot_price_trend(df: pd.DataFrame) -> Figure:
     A notebook shows the returned figure by itself. Raises DataError when the frame is not as
     `prepare_bitcoin_df` gives it, or is empty.
     """
-    frame = _plain(df)
-    return price_figure(
-        frame, windows=_windows(frame, "ma"), mark=_mark(df), step_ms=_longest_step(frame)
-    )
+    return _figure(_plain(df), "ma")
 
 
 def plot_volatility(df: pd.DataFrame) -> Figure:
@@ -50,9 +46,16 @@ def plot_volatility(df: pd.DataFrame) -> Figure:
     frame = _plain(df)
     if not _windows(frame, "volatility"):
         frame = _with_indicators(frame)
-    return volatility_figure(
-        frame, windows=_windows(frame, "volatility"), mark=_mark(df), step_ms=_longest_step(frame)
-    )
+    return _figure(frame, "volatility")
+
+
+def _figure(frame: pd.DataFrame, name: str) -> Figure:
+    """The picture of the columns `name_W` of a frame as `_plain` gives it."""
+    from bitstorm.report import plots
+
+    draw = {"ma": plots.price_figure, "volatility": plots.volatility_figure}[name]
+    windows, step_ms = _windows(frame, name), _longest_step(frame)
+    return draw(frame, windows=windows, mark=_mark(frame), step_ms=step_ms)
 
 
 def generate_report(df: pd.DataFrame) -> str:
@@ -67,8 +70,8 @@ def generate_report(df: pd.DataFrame) -> str:
     text = _report_text(frame)
     sys.stdout.write(text)
     sys.stdout.flush()
-    for figure in (plot_price_trend(_indexed(frame)), plot_volatility(_indexed(frame))):
-        show(figure)
+    for name in ("ma", "volatility"):
+        show(_figure(frame, name))
     return text
 
 
@@ -138,13 +141,6 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
     )
     frame.attrs = dict(df.attrs)
     return frame
-
-
-def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
-    """The inverse of `_plain`."""
-    return frame.set_index(pd.to_datetime(frame["timestamp"], unit="ms", utc=True)).drop(
-        columns="timestamp"
-    )
 
 
 def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:

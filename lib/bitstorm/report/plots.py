@@ -1,22 +1,29 @@
 """The pictures of a report: frames in, Matplotlib figures out, nothing global touched.
 
 Every function takes what `mark` says about the data's source and puts it on the picture. The
-time axis is UTC. Lines stop at a hole in the data; they never bridge it.
+time axis is UTC. Lines stop at a hole in the data; they never bridge it. Import this module inside
+functions: it imports Matplotlib.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from bitstorm.errors import DataError
 from bitstorm.report import palette
+from bitstorm.report.canvas import dress, legend, money_axis, percent_axis, picture, time_axis
 from bitstorm.report.mark import Mark
 from bitstorm.report.numbers import score, share
 from bitstorm.report.series import (
+    FORECAST_COLUMNS,
+    HISTORY_COLUMNS,
     require,
     returns_reach,
     skill,
@@ -25,22 +32,6 @@ from bitstorm.report.series import (
     utc,
     with_breaks,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-FORECAST_COLUMNS = (
-    "timestamp",
-    "actual",
-    "forecast",
-    "persistence",
-    "lower",
-    "upper",
-    "actual_log_return",
-    "forecast_log_return",
-)
-HISTORY_COLUMNS = ("epoch", "loss", "val_loss")
 
 
 def price_figure(
@@ -53,23 +44,14 @@ def price_figure(
     the distance of neighbouring rows, by default the median one. Raises DataError when a column
     is missing.
     """
-    from bitstorm.report.canvas import dress, legend, money_axis, picture, time_axis
 
     columns = ["price", *(f"ma_{w}" for w in windows)]
     require(frame, ["timestamp", *columns], of="price")
     lines = with_breaks(frame, columns, step_ms=step_ms)
     figure = picture(mark.subject, mark=mark)
     axes = figure.add_subplot()
-    times = utc(lines["timestamp"])
-    axes.plot(times, lines["price"], color=palette.INK, linewidth=0.9, label="price")
-    for position, window in enumerate(windows):
-        axes.plot(
-            times,
-            lines[f"ma_{window}"],
-            color=palette.window_colour(position),
-            linewidth=1.4,
-            label=f"mean of the last {window}",
-        )
+    _line(axes, lines, "price", "price", color=palette.INK, linewidth=0.9)
+    _windows(axes, lines, "ma", windows, "mean of the last {}", linewidth=1.4)
     _imputed_ticks(axes, frame)
     dress(axes)
     money_axis(axes, mark.unit)
@@ -102,21 +84,13 @@ def volatility_figure(
 
     Takes what `price_figure` takes. Raises DataError when a column is missing.
     """
-    from bitstorm.report.canvas import dress, legend, percent_axis, picture, time_axis
 
     columns = [f"volatility_{w}" for w in windows]
     require(frame, ["timestamp", *columns], of="volatility")
     lines = with_breaks(frame, columns, step_ms=step_ms)
     figure = picture(f"Volatility of {mark.subject}", mark=mark)
     axes = figure.add_subplot()
-    for position, window in enumerate(windows):
-        axes.plot(
-            utc(lines["timestamp"]),
-            lines[f"volatility_{window}"],
-            color=palette.window_colour(position),
-            linewidth=1.2,
-            label=f"last {window} changes",
-        )
+    _windows(axes, lines, "volatility", windows, "last {} changes", linewidth=1.2)
     dress(axes)
     axes.set_ylim(bottom=0)
     percent_axis(axes, "volatility a step (sample sd of the changes)")
@@ -139,11 +113,8 @@ def forecast_figure(
     `forecast`, `persistence`, `lower`, `upper` (money), `actual_log_return` and
     `forecast_log_return`. Raises DataError when a column is missing or there is no row.
     """
-    from bitstorm.report.canvas import picture
 
-    require(forecast, FORECAST_COLUMNS, of="forecast")
-    if forecast.empty:
-        _no_rows("forecast")
+    _require_rows(forecast, FORECAST_COLUMNS, of="forecast")
     figure = picture(f"Forecast of {mark.subject}, on data it never saw", mark=mark, size=(14, 9))
     (whole, zoom), (returns, saved) = figure.subplots(2, 2)
     step = typical_step(forecast["timestamp"].to_numpy(np.int64))
@@ -158,7 +129,7 @@ def forecast_figure(
         band="interval" if level is None else f"{share(level, digits=0)} interval",
     )
     _returns(returns, forecast)
-    _saved(saved, forecast, step=step)
+    _saved(saved, forecast)
     return figure
 
 
@@ -171,14 +142,12 @@ def _levels(
     title: str,
     band: str | None = None,
 ) -> None:
-    from bitstorm.report.canvas import dress, legend, money_axis, time_axis
 
     names = ["actual", "forecast", "persistence", "lower", "upper"]
     lines = with_breaks(forecast, names, step_ms=step)
-    times = utc(lines["timestamp"])
     if band:
         axes.fill_between(
-            times,
+            utc(lines["timestamp"]),
             lines["lower"],
             lines["upper"],
             color=palette.FORECAST,
@@ -186,22 +155,15 @@ def _levels(
             linewidth=0,
             label=band,
         )
-    axes.plot(
-        times,
-        lines["persistence"],
-        color=palette.PERSISTENCE,
-        linewidth=1.2,
-        label="the price stays as it is",
-    )
-    axes.plot(times, lines["actual"], color=palette.INK, linewidth=1.1, label="actual")
-    axes.plot(
-        times,
-        lines["forecast"],
-        color=palette.FORECAST,
-        linewidth=1.1,
-        linestyle=(0, (4, 1.5)),
-        label="forecast",
-    )
+    stays = "the price stays as it is"
+    _line(axes, lines, "persistence", stays, color=palette.PERSISTENCE, linewidth=1.2)
+    _line(axes, lines, "actual", "actual", color=palette.INK, linewidth=1.1)
+    dashed: dict[str, Any] = {
+        "color": palette.FORECAST,
+        "linewidth": 1.1,
+        "linestyle": (0, (4, 1.5)),
+    }
+    _line(axes, lines, "forecast", "forecast", **dashed)
     dress(axes, title=title)
     money_axis(axes, mark.unit)
     time_axis(axes)
@@ -210,23 +172,14 @@ def _levels(
 
 def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
     """Predicted against actual log returns, both axes on one scale."""
-    from bitstorm.report.canvas import dress, legend
 
-    actual = forecast["actual_log_return"].to_numpy(np.float64)
-    predicted = forecast["forecast_log_return"].to_numpy(np.float64)
     reach = returns_reach(forecast)
+    diagonal: dict[str, Any] = {"color": palette.QUIET, "linestyle": "--", "linewidth": 1}
     axes.axvline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
-    axes.plot(
-        [-reach, reach],
-        [-reach, reach],
-        color=palette.QUIET,
-        linestyle="--",
-        linewidth=1,
-        label="a perfect forecast",
-    )
+    axes.plot([-reach, reach], [-reach, reach], label="a perfect forecast", **diagonal)
     axes.scatter(
-        predicted,
-        actual,
+        forecast["forecast_log_return"],
+        forecast["actual_log_return"],
         s=9,
         color=palette.FORECAST,
         alpha=0.35,
@@ -241,25 +194,17 @@ def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
     legend(axes)
 
 
-def _saved(axes: Axes, forecast: pd.DataFrame, *, step: int) -> None:
+def _saved(axes: Axes, forecast: pd.DataFrame) -> None:
     """The running sum of the squared error saved against persistence."""
-    from matplotlib.ticker import FuncFormatter
-
-    from bitstorm.report.canvas import dress, legend, time_axis
-
     frame = pd.DataFrame(
         {"timestamp": forecast["timestamp"], "saved": squared_error_saved(forecast)}
     )
-    lines = with_breaks(frame, ["saved"], step_ms=step)
     reached = skill(forecast)
     found = "" if reached is None else f" (skill {score(reached)})"
     axes.axhline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
-    axes.plot(
-        utc(lines["timestamp"]),
-        lines["saved"],
-        color=palette.FORECAST,
-        linewidth=1.3,
-        label="model: rising is better, falling is worse",
+    label = "model: rising is better, falling is worse"
+    _line(
+        axes, with_breaks(frame, ["saved"]), "saved", label, color=palette.FORECAST, linewidth=1.3
     )
     dress(axes, title=f"Squared error saved against persistence{found}")
     axes.set_ylabel("running sum, squared log return")
@@ -269,39 +214,21 @@ def _saved(axes: Axes, forecast: pd.DataFrame, *, step: int) -> None:
     legend(axes)
 
 
-def training_figure(history: pd.DataFrame, *, mark: Mark, best: int | None = None) -> Figure:
-    """Training and validation loss of each epoch, and `best`: else that of the least validation
-    loss.
+def training_figure(history: pd.DataFrame, *, mark: Mark, best: int) -> Figure:
+    """Training and validation loss of each epoch, and a line at the epoch `best`.
 
     `history` has `epoch` (from 1), `loss` and `val_loss` (mean squared error of the scaled
     target). Raises DataError when a column is missing or there is no row.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    from bitstorm.report.canvas import dress, legend, picture
-
-    require(history, HISTORY_COLUMNS, of="training history")
-    if history.empty:
-        _no_rows("training history")
+    _require_rows(history, HISTORY_COLUMNS, of="training history")
     epochs = history["epoch"].to_numpy(np.int64)
     figure = picture("Training", mark=mark, size=(9, 5))
     axes = figure.add_subplot()
-    axes.plot(
-        epochs, history["loss"], color=palette.INK, marker="o", markersize=4, label="training"
-    )
-    axes.plot(
-        epochs,
-        history["val_loss"],
-        color=palette.FORECAST,
-        marker="o",
-        markersize=4,
-        label="validation",
-    )
-    best = best_epoch(history) if best is None else best
-    if best is not None:
-        axes.axvline(
-            best, color=palette.BETTER, linestyle=":", linewidth=2, label=f"best epoch ({best})"
-        )
+    dots: dict[str, Any] = {"marker": "o", "markersize": 4}
+    axes.plot(epochs, history["loss"], color=palette.INK, label="training", **dots)
+    axes.plot(epochs, history["val_loss"], color=palette.FORECAST, label="validation", **dots)
+    best_label = f"best epoch ({best})"
+    axes.axvline(best, color=palette.BETTER, linestyle=":", linewidth=2, label=best_label)
     dress(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
@@ -310,24 +237,27 @@ def training_figure(history: pd.DataFrame, *, mark: Mark, best: int | None = Non
     return figure
 
 
-def best_epoch(history: pd.DataFrame) -> int | None:
-    """The first epoch of the smallest finite validation loss; None when there is no such loss."""
-    losses = history["val_loss"].to_numpy(np.float64)
-    if not np.isfinite(losses).any():
-        return None
-    return int(
-        history["epoch"].to_numpy()[np.nanargmin(np.where(np.isinf(losses), np.nan, losses))]
-    )
+def _line(axes: Axes, lines: pd.DataFrame, column: str, label: str, **style: Any) -> None:
+    """`column` over time; `style` are Matplotlib's properties of a line."""
+    axes.plot(utc(lines["timestamp"]), lines[column], label=label, **style)
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the picture as PNG; a reader of `path` sees the old file or the whole new one."""
-    from bitstorm.report.canvas import save_png as save
+def _windows(
+    axes: Axes,
+    lines: pd.DataFrame,
+    name: str,
+    windows: Sequence[int],
+    label: str,
+    *,
+    linewidth: float,
+) -> None:
+    """A line for the column `name_W` of each window, each in its own colour."""
+    for position, window in enumerate(windows):
+        style = {"color": palette.window_colour(position), "linewidth": linewidth}
+        _line(axes, lines, f"{name}_{window}", label.format(window), **style)
 
-    save(figure, path)
 
-
-def _no_rows(name: str) -> None:
-    from bitstorm.errors import DataError
-
-    raise DataError(f"the {name} frame has no row; there is nothing to draw")
+def _require_rows(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:
+    require(frame, columns, of=of)
+    if frame.empty:
+        raise DataError(f"the {of} frame has no row; there is nothing to draw")

@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 
 from bitstorm.errors import DataError
 
+FORECAST_COLUMNS = (
+    "timestamp",
+    "actual",
+    "forecast",
+    "persistence",
+    "lower",
+    "upper",
+    "actual_log_return",
+    "forecast_log_return",
+)
+HISTORY_COLUMNS = ("epoch", "loss", "val_loss")
+
 
 def require(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:
     """Raise DataError when `frame` lacks one of `columns`; `of` names the frame."""
