@@ -7,7 +7,6 @@ from bitstorm.errors import DataError
 from bitstorm.report.series import (
     require,
     returns_reach,
-    skill,
     squared_error_saved,
     typical_step,
     with_breaks,
@@ -50,7 +49,7 @@ def test_the_typical_step_of_a_thinned_grid_with_a_short_last_step_is_the_thinne
     assert typical_step(np.array([7])) == 0
 
 
-def test_saved_error_and_skill_equal_a_sum_by_hand() -> None:
+def test_saved_error_and_reach_equal_those_by_hand() -> None:
     frame = pd.DataFrame(
         {
             "actual_log_return": [0.02, -0.01, np.nan, 0.03],
@@ -59,13 +58,7 @@ def test_saved_error_and_skill_equal_a_sum_by_hand() -> None:
     )
     # Persistence: 4e-4, 1e-4, unknown, 9e-4. Model: 1e-4, 4e-4, unknown, 0.
     np.testing.assert_allclose(squared_error_saved(frame), [3e-4, 0, 0, 9e-4], atol=1e-18)
-    assert skill(frame) == pytest.approx(1 - 5e-4 / 14e-4)
     assert returns_reach(frame) == pytest.approx(1.05 * 0.5)
-
-
-def test_skill_is_undefined_where_the_price_never_moved() -> None:
-    frame = pd.DataFrame({"actual_log_return": [0.0, 0.0], "forecast_log_return": [0.1, 0.0]})
-    assert skill(frame) is None
 
 
 def test_a_missing_column_is_named_with_what_is_there() -> None:

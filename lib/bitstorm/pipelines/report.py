@@ -53,7 +53,9 @@ def report(context: Context) -> Report:
     pictures = {
         "price.png": plots.price_figure(prices, windows=windows, mark=mark),
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
-        "forecast.png": plots.forecast_figure(thin, mark=mark, level=level),
+        "forecast.png": plots.forecast_figure(
+            thin, mark=mark, level=level, skill=metrics["model"]["skill"]
+        ),
         "training.png": plots.training_figure(
             history, mark=mark, best=metrics["training"]["best_epoch"]
         ),

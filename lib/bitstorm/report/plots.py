@@ -26,7 +26,6 @@ from bitstorm.report.series import (
     HISTORY_COLUMNS,
     require,
     returns_reach,
-    skill,
     squared_error_saved,
     typical_step,
     utc,
@@ -44,7 +43,6 @@ def price_figure(
     the distance of neighbouring rows, by default the median one. Raises DataError when a column
     is missing.
     """
-
     columns = ["price", *(f"ma_{w}" for w in windows)]
     require(frame, ["timestamp", *columns], of="price")
     lines = with_breaks(frame, columns, step_ms=step_ms)
@@ -84,7 +82,6 @@ def volatility_figure(
 
     Takes what `price_figure` takes. Raises DataError when a column is missing.
     """
-
     columns = [f"volatility_{w}" for w in windows]
     require(frame, ["timestamp", *columns], of="volatility")
     lines = with_breaks(frame, columns, step_ms=step_ms)
@@ -100,7 +97,12 @@ def volatility_figure(
 
 
 def forecast_figure(
-    forecast: pd.DataFrame, *, mark: Mark, level: float | None = None, last: int = 96
+    forecast: pd.DataFrame,
+    *,
+    mark: Mark,
+    level: float | None = None,
+    skill: float | None = None,
+    last: int = 96,
 ) -> Figure:
     """Forecast and truth on the test part, four ways.
 
@@ -111,9 +113,9 @@ def forecast_figure(
 
     `forecast` has the columns of forecast.csv: `timestamp` (int64 ms, of the target), `actual`,
     `forecast`, `persistence`, `lower`, `upper` (money), `actual_log_return` and
-    `forecast_log_return`. Raises DataError when a column is missing or there is no row.
+    `forecast_log_return`. `skill` is that of metrics.json, of all points: `forecast` may be
+    thinned. Raises DataError when a column is missing or there is no row.
     """
-
     _require_rows(forecast, FORECAST_COLUMNS, of="forecast")
     figure = picture(f"Forecast of {mark.subject}, on data it never saw", mark=mark, size=(14, 9))
     (whole, zoom), (returns, saved) = figure.subplots(2, 2)
@@ -129,7 +131,7 @@ def forecast_figure(
         band="interval" if level is None else f"{share(level, digits=0)} interval",
     )
     _returns(returns, forecast)
-    _saved(saved, forecast)
+    _saved(saved, forecast, skill=skill)
     return figure
 
 
@@ -172,7 +174,6 @@ def _levels(
 
 def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
     """Predicted against actual log returns, both axes on one scale."""
-
     reach = returns_reach(forecast)
     diagonal: dict[str, Any] = {"color": palette.QUIET, "linestyle": "--", "linewidth": 1}
     axes.axvline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
@@ -194,13 +195,12 @@ def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
     legend(axes)
 
 
-def _saved(axes: Axes, forecast: pd.DataFrame) -> None:
+def _saved(axes: Axes, forecast: pd.DataFrame, *, skill: float | None) -> None:
     """The running sum of the squared error saved against persistence."""
     frame = pd.DataFrame(
         {"timestamp": forecast["timestamp"], "saved": squared_error_saved(forecast)}
     )
-    reached = skill(forecast)
-    found = "" if reached is None else f" (skill {score(reached)})"
+    found = "" if skill is None else f" (skill {score(skill)})"
     axes.axhline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
     label = "model: rising is better, falling is worse"
     _line(

@@ -78,12 +78,3 @@ def returns_reach(forecast: pd.DataFrame) -> float:
     """The largest log return, actual or predicted, with 5 % to spare: the range of both axes."""
     known = np.abs(forecast[["actual_log_return", "forecast_log_return"]].to_numpy(np.float64))
     return 1.05 * max(float(np.max(known[np.isfinite(known)], initial=0.0)), 1e-9)
-
-
-def skill(forecast: pd.DataFrame) -> float | None:
-    """1 - MSE of the model / MSE of persistence, on log returns; None where that is undefined."""
-    actual = forecast["actual_log_return"].to_numpy(np.float64)
-    missed = actual - forecast["forecast_log_return"].to_numpy(np.float64)
-    known = np.isfinite(missed)
-    baseline = float(np.sum(actual[known] ** 2))
-    return 1 - float(np.sum(missed[known] ** 2)) / baseline if baseline > 0 else None
