@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitstorm.sidecar import SIMULATED
+from bitstorm.sidecar import Origin
 
 COINGECKO = "coingecko"
 COINGECKO_URL = "https://www.coingecko.com"
 
 
 @dataclass(frozen=True)
-class Mark:
+class Mark(Origin):
     """`source` is `simulated:SEED`, `coingecko` or `csv`; coin and currency are CoinGecko's ids."""
-
-    source: str
-    coin: str
-    vs_currency: str
-
-    @property
-    def simulated(self) -> bool:
-        return self.source.startswith(SIMULATED)
 
     @property
     def unit(self) -> str:
