@@ -8,40 +8,39 @@ import re
 NONE = "n/a"
 
 
-def _absent(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
+def _text(value: float | None, form: str) -> str:
+    return NONE if value is None or not math.isfinite(value) else form.format(value)
 
 
 def amount(value: float | None) -> str:
     """Two decimals and thousands separators; six significant digits below 1: `0.0812345`."""
-    if value is None or _absent(value):
-        return NONE
-    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.6g}"
+    return _text(value, "{:.6g}" if value and abs(value) < 1 else "{:,.2f}")
 
 
 def money(value: float | None, unit: str) -> str:
     """`67,123.45 USD`."""
-    return NONE if _absent(value) else f"{amount(value)} {unit}"
+    text = amount(value)
+    return text if text == NONE else f"{text} {unit}"
 
 
 def small(value: float | None) -> str:
     """Four significant digits, for log returns and losses: `0.004213`, `2.1e-07`."""
-    return NONE if value is None or _absent(value) else f"{value:.4g}"
+    return _text(value, "{:.4g}")
 
 
 def score(value: float | None) -> str:
     """A skill, as the verdict writes it: `+0.0021`."""
-    return NONE if value is None or _absent(value) else f"{value:+,.4f}"
+    return _text(value, "{:+,.4f}")
 
 
 def percent(value: float | None) -> str:
     """A change in percent: `+1.25 %`."""
-    return NONE if value is None or _absent(value) else f"{value:+,.2f} %"
+    return _text(value, "{:+,.2f} %")
 
 
 def share(value: float | None, *, digits: int = 1) -> str:
     """A fraction as percent: 0.8 → `80.0 %`."""
-    return NONE if value is None or _absent(value) else f"{100 * value:.{digits}f} %"
+    return _text(None if value is None else 100 * value, f"{{:.{digits}f}} %")
 
 
 def count(value: int | None) -> str:
