@@ -221,17 +221,6 @@ def test_text_from_outside_stays_text(render: Render, metrics: dict[str, Any]) -
     assert page.figure("price")["layout"]["yaxis"]["title"]["text"].count("<") == 0
 
 
-def test_of_a_long_forecast_the_newest_points_are_drawn_and_the_page_says_so(
-    render: Render, forecast: pd.DataFrame
-) -> None:
-    long = pd.concat([forecast] * 26, ignore_index=True)
-    long["timestamp"] = 1_704_067_200_000 + 3_600_000 * np.arange(len(long))
-    page = render(forecast=long)
-    assert "the newest 5,000 of 5,200 points" in page.text
-    np.testing.assert_array_equal(page.trace("forecast", "actual")[1], long["actual"].tail(5_000))
-    assert "the newest 5,000 of" not in render().text
-
-
 def test_a_page_without_a_forecast_of_the_next_step_is_whole(
     render: Render, metrics: dict[str, Any]
 ) -> None:

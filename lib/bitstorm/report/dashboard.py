@@ -18,8 +18,6 @@ from bitstorm.report.series import FORECAST_COLUMNS, HISTORY_COLUMNS, require
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Beyond this a browser gets slow and the file large.
-MOST_FORECAST_POINTS = 5_000
 # So many that a single step can be seen.
 NEWEST_POINTS = 96
 
@@ -36,9 +34,9 @@ def dashboard_html(
     """The whole page: Plotly itself, the figures and their numbers are inside.
 
     `prices` has `timestamp` (int64 ms), `price`, `ma_W` and `volatility_W` of `windows`,
-    `rsi_14` and `drawdown`, thinned by the caller; `forecast` has the columns of forecast.csv,
-    `history` those of history.csv, `metrics` are those of metrics.json. Of a longer forecast the
-    newest 5,000 points are drawn, and the page says so. Raises DataError for a missing column.
+    `rsi_14` and `drawdown`; `forecast` has the columns of forecast.csv, `history` those of
+    history.csv, `metrics` are those of metrics.json. The caller thins long series. Raises
+    DataError for a missing column.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -50,14 +48,14 @@ def dashboard_html(
     require(prices, ["timestamp", "price", *moving, "rsi_14", "drawdown"], of="price")
     require(forecast, FORECAST_COLUMNS, of="forecast")
     require(history, HISTORY_COLUMNS, of="training history")
-    shown, newest = forecast.tail(MOST_FORECAST_POINTS), forecast.tail(NEWEST_POINTS)
+    newest = forecast.tail(NEWEST_POINTS)
     level = (metrics.get("interval") or {}).get("level")
     figures: dict[str, go.Figure] = {
         "price": charts.price_chart(prices, windows=windows, unit=mark.unit),
         "recent": charts.forecast_chart(newest, unit=mark.unit, level=level),
-        "forecast": charts.forecast_chart(shown, unit=mark.unit, level=level),
-        "returns": charts.returns_chart(shown),
-        "saved": charts.saved_chart(shown),
+        "forecast": charts.forecast_chart(forecast, unit=mark.unit, level=level),
+        "returns": charts.returns_chart(forecast),
+        "saved": charts.saved_chart(forecast),
         "volatility": charts.volatility_chart(prices, windows=windows),
         "momentum": charts.momentum_chart(prices),
         "training": charts.training_chart(
@@ -82,7 +80,7 @@ def dashboard_html(
             name: Markup(charts.stamp(figure, mark).to_json(engine="json").replace("<", "\\u003c"))
             for name, figure in figures.items()
         },
-        points={"newest": len(newest), "shown": len(shown), "all": len(forecast)},
+        newest=len(newest),
         plotly_script=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
 
