@@ -16,7 +16,6 @@ from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import stored_slots
 from bitstorm.schema import PRICES
 from bitstorm.store import petastorm_io, snapshots
-from bitstorm.transform.blocks import bucket
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid
 from bitstorm.transform.lookahead import (
@@ -297,7 +296,7 @@ def draw_cuts(
         drawn.append((int(row[0]), "after a hole"))
     shuffled = F.xxhash64("label", F.lit(random.randrange(2**31)))
     several = (
-        observations.groupBy(bucket(step_ms).alias("label"))
+        observations.groupBy(F.ceil(F.col(KEY) / F.lit(step_ms)).alias("label"))
         .agg(F.min(KEY).alias("first"), F.max(KEY).alias("last"))
         .where(F.col("first") < F.col("last"))
         .orderBy(shuffled, "label")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, WindowSpec
+    from pyspark.sql import Column, DataFrame
 
 # Some 9,000 rows come before them, a sixth of the work; one block fits into a few megabytes.
 SIZE = 61_440
@@ -30,37 +30,17 @@ class Blocks:
         if self.size < 1 or self.before < 0 or self.after < 0:
             raise ValueError(f"{self} is no way to cut a series: size >= 1, the others >= 0")
 
-    @property
-    def rows(self) -> int:
-        """The most rows that one block can hold."""
-        return self.before + self.size + self.after
-
-    @property
-    def begin(self) -> Column:
-        """The first index that the row's block sees."""
-        from pyspark.sql import functions as F
-
-        return F.col("block") * self.size - self.before
-
     def owned(self) -> Column:
         """Whether the row is its block's own, not one carried along."""
         from pyspark.sql import functions as F
 
         return F.col("block") == F.floor(F.col("index") / self.size)
 
-    def cut(self, before: Column) -> Column:
-        """Whether the row begins the series anew; `before` is the index of the row before it in
-        the block. The first row does unless it is the first that the block can see: what came
-        before that, nobody here knows."""
-        from pyspark.sql import functions as F
-
-        return F.coalesce(before != F.col("index") - 1, F.col("index") > self.begin)
-
 
 def in_blocks(rows: DataFrame, blocks: Blocks) -> DataFrame:
     """Each row once for every block that sees it, with the block's number in `block` (int64).
 
-    Needs `index` (int64, no two rows with the same). Windows over `series()` shuffle by block.
+    Needs `index` (int64, no two rows with the same).
     """
     from pyspark.sql import functions as F
 
@@ -68,18 +48,3 @@ def in_blocks(rows: DataFrame, blocks: Blocks) -> DataFrame:
     last = F.floor((F.col("index") + blocks.before) / blocks.size)
     seen = F.when(first == last, F.array(last)).otherwise(F.sequence(first, last))
     return rows.select(F.explode(seen).alias("block"), *rows.columns)
-
-
-def series() -> WindowSpec:
-    """The window over a block in the series' order."""
-    from pyspark.sql import Window
-
-    return Window.partitionBy("block").orderBy("index")
-
-
-def bucket(step_ms: int) -> Column:
-    """The index of the point that an observation at `timestamp` belongs to: its label over the
-    step."""
-    from pyspark.sql import functions as F
-
-    return F.ceil(F.col("timestamp") / F.lit(step_ms))
