@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
-from bitstorm.transform.bars import WEEK_MS, to_bars, to_summaries, with_complete
+from bitstorm.transform.bars import WEEK_MS, to_summaries, with_complete
 
 pytestmark = pytest.mark.slow
 
@@ -83,14 +83,14 @@ def test_bars_equal_a_loop_over_irregular_observations_with_holes(spark_session,
     found = collected(to_summaries(prices, period_ms=period))
     expected = by_loop(observations, label_of, period)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-12, atol=1e-15)
-    plain = collected(to_bars(prices, period_ms=period))
-    pd.testing.assert_frame_equal(plain, expected.iloc[:, :6], rtol=0, atol=0)
+    exact = ["timestamp", "open", "high", "low", "close", "count"]
+    pd.testing.assert_frame_equal(found[exact], expected[exact], rtol=0, atol=0)
     assert found["log_return"].isna().sum() > 1 and found["count"].max() > 2
 
 
 def test_a_bar_holds_its_label_and_nothing_later(spark_session):
     rows = [(START - HOUR_MS, 9.0), (START, 1.0), (START + 1, 2.0), (START + HOUR_MS, 3.0)]
-    found = collected(to_bars(frame_of(spark_session, rows), period_ms=HOUR_MS))
+    found = collected(to_summaries(frame_of(spark_session, rows), period_ms=HOUR_MS))
     assert found["timestamp"].tolist() == [START - HOUR_MS, START, START + HOUR_MS]
     assert found[["open", "high", "low", "close"]].values.tolist() == [
         [9.0] * 4,
@@ -107,19 +107,17 @@ def test_no_bar_changes_when_later_observations_come(spark_session):
     pd.testing.assert_frame_equal(after.head(len(complete)), complete)
 
 
-def test_weeks_end_on_monday_midnight_and_other_labels_lie_where_the_origin_says(spark_session):
+def test_weeks_end_on_monday_midnight_and_other_bars_lie_whole_periods_from_the_epoch(
+    spark_session,
+):
     monday = START + 3 * DAY_MS
     prices = frame_of(spark_session, [(monday, 1.0), (monday + 1, 2.0)])
 
-    def labels(period_ms, **origin):
-        return collected(to_bars(prices, period_ms=period_ms, **origin))["timestamp"].tolist()
+    def labels(period_ms):
+        return collected(to_summaries(prices, period_ms=period_ms))["timestamp"].tolist()
 
     assert datetime.fromtimestamp(monday / 1000, UTC).strftime("%A %H:%M") == "Monday 00:00"
     assert labels(WEEK_MS) == [monday, monday + WEEK_MS]
-    thursday = monday + 3 * DAY_MS
-    assert labels(WEEK_MS, origin_ms=0) == [thursday]
-    assert labels(DAY_MS, origin_ms=6 * HOUR_MS) == [monday + 6 * HOUR_MS]
-    # As the grid has them: whole periods from the epoch.
     five = 5 * DAY_MS
     assert labels(five) == [-(-monday // five) * five]
 
@@ -145,7 +143,7 @@ def test_a_constant_price_has_returns_and_volatility_of_exactly_zero(spark_sessi
 
 def test_only_a_bar_that_nothing_was_observed_after_is_incomplete(spark_session):
     rows = [(START, 1.0), (START + HOUR_MS, 2.0), (START + HOUR_MS + 1, 3.0)]
-    bars = to_bars(frame_of(spark_session, rows), period_ms=HOUR_MS)
+    bars = to_summaries(frame_of(spark_session, rows), period_ms=HOUR_MS)
     assert collected(with_complete(bars, last_ms=rows[-1][0]))["complete"].tolist() == [
         True,
         True,
@@ -155,12 +153,9 @@ def test_only_a_bar_that_nothing_was_observed_after_is_incomplete(spark_session)
     assert collected(two)["complete"].tolist() == [True, True]
 
 
-@pytest.mark.parametrize("transform", [to_bars, to_summaries])
-def test_no_step_brings_all_rows_into_one_partition(spark_session, transform):
+def test_no_step_brings_all_rows_into_one_partition(spark_session):
     rows = [(START + n * MINUTE_MS, 1.0) for n in range(100)]
-    bars = transform(frame_of(spark_session, rows), period_ms=HOUR_MS)
+    bars = to_summaries(frame_of(spark_session, rows), period_ms=HOUR_MS)
     bars.collect()
     plan = bars._jdf.queryExecution().executedPlan().toString()
     assert "hashpartitioning(label" in plan and "SinglePartition" not in plan
-    if transform is to_bars:
-        assert "HashAggregate" in plan and "Window" not in plan and "Sort" not in plan

@@ -19,21 +19,16 @@ WEEK_MS = 7 * DAY_MS
 MONDAY_MS = 4 * DAY_MS
 
 
-def to_bars(prices: DataFrame, *, period_ms: int, origin_ms: int | None = None) -> DataFrame:
+def to_summaries(prices: DataFrame, *, period_ms: int) -> DataFrame:
     """A row a period that has observations, in no order.
 
     `prices` has `timestamp` (bigint, ms UTC, unique) and `price` (float or double). The result:
     `timestamp` (bigint, the label in ms UTC), `open`, `high`, `low`, `close` (double, in the
-    price's unit; open is the first observation's price, close the last one's) and `count` (bigint).
+    price's unit; open is the first observation's price, close the last one's), `count` (bigint),
+    and `log_return` and `realised_volatility` (double, both plain fractions).
 
-    Labels lie whole periods from `origin_ms`. None stands for the epoch, as the grid has it, and
-    for a Monday 00:00 UTC where the period is whole weeks, so that these are ISO weeks.
-    """
-    return _labelled(prices, period_ms, origin_ms).groupBy("label").agg(*_ohlc()).transform(_named)
-
-
-def to_summaries(prices: DataFrame, *, period_ms: int, origin_ms: int | None = None) -> DataFrame:
-    """`to_bars`, with `log_return` and `realised_volatility` (double, both plain fractions).
+    Labels lie whole periods from the epoch, as the grid has it; where the period is whole weeks,
+    from a Monday 00:00 UTC, so that these are ISO weeks.
 
     `log_return` is that of `with_log_return`. `realised_volatility` is the square root of the sum
     of squared log returns between successive observations inside the bar (T. G. Andersen and
@@ -43,14 +38,29 @@ def to_summaries(prices: DataFrame, *, period_ms: int, origin_ms: int | None = N
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    origin_ms = MONDAY_MS if period_ms % WEEK_MS == 0 else 0
+    # Up to the next multiple, in whole numbers: none is lost to rounding.
+    ahead = F.pmod(F.lit(origin_ms) - F.col("timestamp"), F.lit(period_ms))
+    labelled = prices.select(
+        (F.col("timestamp") + ahead).cast("bigint").alias("label"),
+        "timestamp",
+        F.col("price").cast("double").alias("exact"),
+    )
     inside = Window.partitionBy("label").orderBy("timestamp")
     square = F.pow(_log_change(F.col("exact"), F.lag("exact").over(inside)), F.lit(2.0))
     return (
-        _labelled(prices, period_ms, origin_ms)
-        .withColumn("square", square)
+        labelled.withColumn("square", square)
         .groupBy("label")
-        .agg(*_ohlc(), F.sqrt(F.sum("square")).alias("realised_volatility"))
-        .transform(_named)
+        .agg(
+            F.min_by("exact", "timestamp").alias("open"),
+            F.max("exact").alias("high"),
+            F.min("exact").alias("low"),
+            F.max_by("exact", "timestamp").alias("close"),
+            F.count(F.lit(1)).alias("count"),
+            F.sqrt(F.sum("square")).alias("realised_volatility"),
+        )
+        # `timestamp` was the observations' own.
+        .withColumnRenamed("label", "timestamp")
         .transform(with_log_return, period_ms=period_ms)
         .select(*COLUMNS)
     )
@@ -94,43 +104,6 @@ def with_complete(bars: DataFrame, *, last_ms: int) -> DataFrame:
     from pyspark.sql import functions as F
 
     return bars.withColumn("complete", F.col("timestamp") <= F.lit(last_ms))
-
-
-def _labelled(prices: DataFrame, period_ms: int, origin_ms: int | None) -> DataFrame:
-    """`label`, `timestamp` and `exact`, the price as a double."""
-    from pyspark.sql import functions as F
-
-    if origin_ms is None:
-        origin_ms = MONDAY_MS if period_ms % WEEK_MS == 0 else 0
-    # Up to the next multiple, in whole numbers: none is lost to rounding.
-    ahead = F.pmod(F.lit(origin_ms) - F.col("timestamp"), F.lit(period_ms))
-    return prices.select(
-        (F.col("timestamp") + ahead).cast("bigint").alias("label"),
-        "timestamp",
-        F.col("price").cast("double").alias("exact"),
-    )
-
-
-def ohlc_of(price: str) -> dict[str, Column]:
-    """`open`, `high`, `low`, `close` and `count` of the observations of a group, by name."""
-    from pyspark.sql import functions as F
-
-    return {
-        "open": F.min_by(price, "timestamp"),
-        "high": F.max(price),
-        "low": F.min(price),
-        "close": F.max_by(price, "timestamp"),
-        "count": F.count(F.lit(1)),
-    }
-
-
-def _ohlc() -> list[Column]:
-    return [value.alias(name) for name, value in ohlc_of("exact").items()]
-
-
-def _named(bars: DataFrame) -> DataFrame:
-    """The label under the name that it has outside: `timestamp` was the observations' own."""
-    return bars.withColumnRenamed("label", "timestamp")
 
 
 def _log_change(price: Column, before: Column) -> Column:
