@@ -40,9 +40,6 @@ PREFERRED = {
     # Java compiles no method beyond 8,000 bytes: a longer one, run as it is, takes ten times as
     # long as the same steps one after another.
     "spark.sql.codegen.hugeMethodLimit": "8000",
-    # All indicators are more classes than the hundred that Spark remembers; what is forgotten is
-    # compiled again, and slow until Java has seen it often enough.
-    "spark.sql.codegen.cache.maxEntries": "1000",
     # Where in Python each column was made costs a fifth of the time that a small job takes; what
     # a user is told of an error never has it.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
