@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bitstorm.config import Settings, base_yaml, load
+from bitstorm.config import Settings, load
 from bitstorm.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +18,21 @@ def problems(**layers) -> dict[str, str]:
         load(**layers)
     assert raised.value.exit_code == 2
     return {problem.key: str(problem) for problem in raised.value.problems}
+
+
+def base_yaml() -> str:
+    """The text of `conf/base.yaml`: every key with its default and meaning."""
+    lines = [
+        "# Every setting with its default. This file is documentation: the defaults are built in.",
+        "# Overlay it with --config FILE, BITSTORM__SECTION__KEY=value or --set section.key=value.",
+    ]
+    for attribute, section in Settings.model_fields.items():
+        lines += ["", f"{section.alias or attribute}:"]
+        for name, field in section.annotation.model_fields.items():
+            text = yaml.safe_dump(field.default, default_flow_style=True, width=1000).strip()
+            entry = f"{name}: {text.removesuffix('...').strip()}"
+            lines.append(f"  {entry:<32} # {field.description}")
+    return "\n".join(lines) + "\n"
 
 
 def test_base_yaml_lists_every_key_with_its_default():

@@ -9,10 +9,18 @@ from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
 from bitstorm.config import Settings
-from bitstorm.schema import PRICES, indicator_table, markdown
+from bitstorm.schema import PRICES, Table, indicator_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def markdown(table: Table) -> str:
+    rows = ["| field | type | unit | null | rule |", "|---|---|---|---|---|"]
+    for f in table.fields:
+        null = "yes" if f.nullable else "no"
+        rows.append(f"| `{f.name}` | {f.kind} | {f.unit} | {null} | {f.rule} |")
+    return "\n".join(rows)
 
 
 def test_its_tables_are_those_of_the_schemas():

@@ -8,7 +8,7 @@ read from the environment by the client alone.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -200,9 +200,12 @@ class Loaded:
 
     def rows(self) -> list[tuple[str, Any, str]]:
         """(key, value, origin) of every setting, in the order of the sections."""
-        return [
-            (key, value, self.origins.get(key, DEFAULT)) for key, value, _ in _walk(self.settings)
-        ]
+        settings = {
+            f"{section}.{name}": value
+            for section, values in self.settings.model_dump().items()
+            for name, value in values.items()
+        }
+        return [(key, value, self.origins.get(key, DEFAULT)) for key, value in settings.items()]
 
 
 def load(
@@ -235,35 +238,6 @@ def load(
     if problems:
         raise SettingsError(sorted(problems, key=lambda p: p.key))
     return Loaded(settings, MappingProxyType(origins))
-
-
-def base_yaml() -> str:
-    """The text of `conf/base.yaml`: every key with its default and meaning."""
-    lines = [
-        "# Every setting with its default. This file is documentation: the defaults are built in.",
-        "# Overlay it with --config FILE, BITSTORM__SECTION__KEY=value or --set section.key=value.",
-    ]
-    section = ""
-    for key, value, meaning in _walk(Settings()):
-        head, _, name = key.partition(".")
-        if head != section:
-            section = head
-            lines += ["", f"{section}:"]
-        text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip()
-        entry = f"{name}: {text.removesuffix('...').strip()}"
-        lines.append(f"  {entry:<32} # {meaning}")
-    return "\n".join(lines) + "\n"
-
-
-def _walk(settings: Settings) -> Iterator[tuple[str, Any, str]]:
-    for attribute, section in type(settings).model_fields.items():
-        model = getattr(settings, attribute)
-        for name, info in type(model).model_fields.items():
-            yield (
-                f"{section.alias or attribute}.{name}",
-                getattr(model, name),
-                info.description or "",
-            )
 
 
 _MAPS = ("spark.conf", "ingest.rules")

@@ -1,17 +1,17 @@
 """The tables, each defined once. All other forms are derived from these definitions.
 
-Derived here: the Spark StructType, the pandas dtypes, the CSV contract and the Markdown table of
-the docs. Derived in `store.petastorm_io`: the petastorm Unischema and the Arrow schema.
+Derived here: the types of Spark and NumPy, and the CSV contract. Derived in `store`: the petastorm
+Unischema (`petastorm_io`) and the Arrow schema (`summary`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import DataType, StructType
+    from pyspark.sql.types import DataType
 
 Kind = Literal["int64", "int32", "float64", "float32", "string", "bool"]
 
@@ -152,23 +152,7 @@ def spark_type(kind: Kind) -> DataType:
     return by_kind[kind]
 
 
-def spark_struct(table: Table) -> StructType:
-    """The Spark schema, in the table's order, with its nullability."""
-    from pyspark.sql.types import StructField, StructType
+def numpy_type(kind: Kind) -> Any:
+    import numpy as np
 
-    return StructType([StructField(f.name, spark_type(f.kind), f.nullable) for f in table.fields])
-
-
-def pandas_dtypes(table: Table) -> dict[str, str]:
-    """NumPy dtypes of the stored fields when no nullable one needs more than NaN."""
-    numpy = {"bool": "bool", "string": "object", "int32": "Int32"}
-    return {field.name: numpy.get(field.kind, field.kind) for field in table.fields}
-
-
-def markdown(table: Table) -> str:
-    """The docs' table; a test holds the README's copy equal."""
-    rows = ["| field | type | unit | null | rule |", "|---|---|---|---|---|"]
-    for f in table.fields:
-        null = "yes" if f.nullable else "no"
-        rows.append(f"| `{f.name}` | {f.kind} | {f.unit} | {null} | {f.rule} |")
-    return "\n".join(rows)
+    return np.str_ if kind == "string" else np.dtype(kind).type

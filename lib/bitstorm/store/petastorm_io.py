@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from bitstorm.errors import SnapshotDamaged, SnapshotMissing
 from bitstorm.quiet import third_party_warnings_hushed
-from bitstorm.schema import LINEAGE, PARTITION, PRICES, Kind, Table, spark_struct, spark_type
+from bitstorm.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
 from bitstorm.store.snapshots import Snapshot
 from bitstorm.workspace import file_url
 
@@ -31,15 +30,6 @@ with third_party_warnings_hushed():
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-_NUMPY: dict[Kind, Any] = {
-    "int64": np.int64,
-    "int32": np.int32,
-    "float64": np.float64,
-    "float32": np.float32,
-    "string": np.str_,
-    "bool": np.bool_,
-}
 
 # What petastorm.etl.dataset_metadata changes while it writes.
 _HADOOP_KEYS = (
@@ -61,7 +51,7 @@ def unischema(table: Table) -> Unischema:
         table.name,
         [
             UnischemaField(
-                f.name, _NUMPY[f.kind], (), ScalarCodec(spark_type(f.kind)), nullable=f.nullable
+                f.name, numpy_type(f.kind), (), ScalarCodec(spark_type(f.kind)), nullable=f.nullable
             )
             for f in table.fields
         ],
@@ -143,17 +133,10 @@ def read_lineage(
 
 
 def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: Table) -> DataFrame:
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import StructField, StructType
 
     # Parquet gives every column as nullable; the schema spares Spark from guessing `month`.
-    schema = StructType.fromJson(
-        {
-            "type": "struct",
-            "fields": [
-                {**field.jsonValue(), "nullable": True} for field in spark_struct(table).fields
-            ],
-        }
-    )
+    schema = StructType([StructField(f.name, spark_type(f.kind)) for f in table.fields])
     if not files:
         return spark.createDataFrame([], schema)
     return (

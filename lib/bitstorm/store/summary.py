@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bitstorm import filesystem
 from bitstorm.errors import SealBroken
-from bitstorm.schema import Kind, Table
+from bitstorm.schema import Table
 
 if TYPE_CHECKING:
     from petastorm.unischema import Unischema
@@ -27,19 +27,10 @@ COMMON_METADATA = "_common_metadata"
 # Where petastorm looks for the pickled Unischema (petastorm.etl.dataset_metadata).
 UNISCHEMA_KEY = b"dataset-toolkit.unischema.v1"
 
-_ARROW: dict[Kind, pa.DataType] = {
-    "int64": pa.int64(),
-    "int32": pa.int32(),
-    "float64": pa.float64(),
-    "float32": pa.float32(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-}
-
 
 def arrow_schema(table: Table) -> pa.Schema:
     """The stored columns (without the partition), all nullable as in any file of Spark's."""
-    return pa.schema([pa.field(f.name, _ARROW[f.kind]) for f in table.stored])
+    return pa.schema([pa.field(f.name, pa.type_for_alias(f.kind)) for f in table.stored])
 
 
 def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitstorm.errors import DataError, Overtaken, StoreError, UsageError
-from bitstorm.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table
+from bitstorm.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.store import snapshots
 from bitstorm.store.digest import month_digest
 from bitstorm.store.lock import writer_lock
@@ -33,14 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from petastorm.unischema import Unischema
 
-_KINDS: Mapping[Any, Kind] = {
-    np.dtype(np.int64): "int64",
-    np.dtype(np.int32): "int32",
-    np.dtype(np.float64): "float64",
-    np.dtype(np.float32): "float32",
-    np.dtype(np.bool_): "bool",
-    np.dtype(np.str_): "string",
-}
+_KINDS: Mapping[Any, Kind] = {np.dtype(numpy_type(kind)): kind for kind in get_args(Kind)}
 # As transform.merge ranks them; nulls come last in each direction.
 _RANK = [
     ("timestamp", "ascending"),
