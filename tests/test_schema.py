@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from pyspark.sql import types as t
 
-from bitstorm.schema import PRICES, indicator_table, spark_type
+from bitstorm.schema import PRICES, indicator_table, rows_before, spark_type
 from bitstorm.store.petastorm_io import BitcoinSchema, unischema
+from bitstorm.transform.indicators import from_prices, span_of
+from bitstorm.transform.kernel import Grid
+
+HOUR = 3_600_000
+WINDOWS = [3, 40]
 
 
 def test_bitcoin_schema_is_the_contracts():
@@ -54,3 +60,19 @@ def test_the_indicator_schema_follows_the_windows():
     ]
     kinds = {name: f.numpy_dtype for name, f in unischema(table).fields.items()}
     assert (kinds["imputed"], kinds["trend"], kinds["ma_3"]) == (np.bool_, np.int32, np.float64)
+
+
+@pytest.mark.slow
+def test_every_column_has_its_first_value_after_as_many_rows_as_are_stated(spark_session):
+    prices = 100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, 60)))
+    frame = spark_session.createDataFrame(
+        [((n + 1) * HOUR, float(p)) for n, p in enumerate(prices)], "timestamp bigint, price float"
+    )
+    grid = Grid(HOUR, 6)
+    span = span_of(HOUR, 60 * HOUR, grid=grid)
+    points = from_prices(frame, grid=grid, windows=WINDOWS, span=span)
+    found = points.orderBy("timestamp").toPandas()
+    kinds = ("float64", "float32", "int32")
+    names = [field.name for field in indicator_table(WINDOWS).fields if field.kind in kinds]
+    stated = {name: rows_before(name, windows=WINDOWS) for name in names}
+    assert stated == {name: int(found[name].first_valid_index()) for name in names}

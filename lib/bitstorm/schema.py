@@ -109,6 +109,30 @@ def indicator_table(windows: Sequence[int]) -> Table:
     )
 
 
+_FIRST = {
+    "price": 0,
+    "drawdown": 0,
+    "log_return": 1,
+    "rsi_14": 14,
+    "bollinger_upper_20": 19,
+    "bollinger_lower_20": 19,
+    "macd": 25,
+    "macd_signal": 33,
+}
+# Averages count prices, a volatility changes: one price more.
+_FIRST_OF_WIDTH = {"ma": -1, "ema": -1, "volatility": 0}
+
+
+def rows_before(indicator: str, *, windows: Sequence[int]) -> int:
+    """Rows of a series, without a hole, before the first one with a value of the indicator."""
+    if indicator in _FIRST:
+        return _FIRST[indicator]
+    if indicator == "trend":
+        return max(windows) - 1
+    kind, _, width = indicator.rpartition("_")
+    return int(width) + _FIRST_OF_WIDTH[kind]
+
+
 # The CSV batch. Columns go by name; `price_usd` is another name of `price`.
 CSV_REQUIRED = ("timestamp", "price")
 CSV_OPTIONAL = ("market_cap", "volume_24h", "price_change_24h")

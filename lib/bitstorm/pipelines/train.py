@@ -20,8 +20,7 @@ from bitstorm.model.split import Split, split_by_time
 from bitstorm.pipelines import fitting, points
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
-from bitstorm.pipelines.warm_up import rows_needed
-from bitstorm.schema import indicator_table
+from bitstorm.schema import indicator_table, rows_before
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 from bitstorm.transform.blocks import Blocks, in_blocks
@@ -190,12 +189,9 @@ def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
 
 def _needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
     """Points before the first one that can be a target."""
-    return rows_needed(
-        features,
-        windows=snapshot.manifest.details["windows"],
-        look_back=settings.look_back,
-        horizon=settings.horizon,
-    )
+    windows = snapshot.manifest.details["windows"]
+    slowest = max(rows_before(feature, windows=windows) for feature in features)
+    return slowest + settings.look_back - 1 + settings.horizon
 
 
 def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
