@@ -14,7 +14,7 @@ ROOMS = ("collect", "store", "transform", "model", "report")
 # Each layer may import those before it; the rooms of one layer don't import each other.
 LAYERS = (
     ("errors", "instants"),
-    ("schema", "java", "quiet", "sidecar", "console", "filesystem", "breakdown"),
+    ("schema", "java", "quiet", "sidecar", "console", "filesystem", "hashing", "breakdown"),
     ("config", "workspace"),
     ("session",),
     ROOMS,

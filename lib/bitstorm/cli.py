@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bitstorm import __version__, breakdown
-from bitstorm.errors import BitstormError, NothingToDo, UsageError
+from bitstorm.errors import BitstormError, NothingToDo, UsageError, first_line
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.context import Context
@@ -102,10 +102,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             if told is not None:
                 click.echo(f"bitstorm: {told}", err=True)
                 return FAILED
-            first = _first_line(error)
             click.echo(
-                f"bitstorm: an unexpected {type(error).__name__}: {first}; run again with --debug "
-                "to see where, and please report it",
+                f"bitstorm: an unexpected {type(error).__name__}: {first_line(error)}; run again "
+                "with --debug to see where, and please report it",
                 err=True,
             )
             return FAILED
@@ -654,14 +653,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
-
-
-def _first_line(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - some of Spark's errors cannot even be shown
-        return "(it has no text)"
-    return text.strip().splitlines()[0] if text.strip() else "(it has no text)"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bitstorm.errors import Problem, SettingsError
+from bitstorm.errors import Problem, SettingsError, first_line
 from bitstorm.instants import DAY_MS, duration_ms
 from bitstorm.schema import CSV_RULES, CSV_RULES_TO_WARN_OF
 
@@ -253,8 +253,7 @@ def _from_file(path: Path, problems: list[Problem]) -> Layer:
         problems.append(Problem("--config", origin, f"cannot be read ({error.strerror})"))
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        problems.append(Problem("--config", origin, f"is not YAML ({first})"))
+        problems.append(Problem("--config", origin, f"is not YAML ({first_line(error)})"))
         return {}
     layer: Layer = {}
     for section, body in (content or {}).items() if isinstance(content or {}, dict) else ():

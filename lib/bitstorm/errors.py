@@ -176,3 +176,12 @@ class BrokenOff(ModelError):
 
 class NothingToDo(BitstormError):
     exit_code = 3
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says, in one line; its class where it says nothing."""
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001 - some of Spark's errors cannot even be shown
+        text = ""
+    return text.splitlines()[0] if text else type(error).__name__

@@ -6,14 +6,13 @@ so a CSV that is there has its sidecar; one that a person dropped in has none.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bitstorm.errors import BatchError
+from bitstorm.errors import BatchError, first_line
 
 SUFFIX = ".json"
 SIMULATED = "simulated"
@@ -71,13 +70,7 @@ def read_sidecar(batch: Path) -> Sidecar | None:
         return None
     except (ValidationError, OSError) as error:
         raise BatchError(
-            f"the sidecar {path.name} cannot be read ({str(error).splitlines()[0]}); "
+            f"the sidecar {path.name} cannot be read ({first_line(error)}); "
             "remove it to have the CSV taken as it is",
             rule="sidecar_readable",
         ) from None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bitstorm import hashing
 from bitstorm.collect.batches import known_batches, swept
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
@@ -24,7 +25,6 @@ from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
 from bitstorm.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.sidecar import sha256_of
 from collect.faulty_server import Waits, answering, http
 from collect.watched import Simulator
 
@@ -90,7 +90,7 @@ def landed(workspace: Path) -> list[int]:
     swept(landing, older_than_seconds=-1)
     known = dict(known_batches(landing))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == sha256_of(path)
+        assert sidecar.sha256 == hashing.of_file(path)
         assert path.read_bytes().count(b"\n") == sidecar.rows + 1 == 2
     names = {path.name for path in landing.iterdir()}
     assert names == {name for path in known for name in (path.name, f"{path.name}.json")}

@@ -17,13 +17,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from bitstorm import hashing
 from bitstorm.errors import BitstormError, NothingToDo, SnapshotDamaged
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.retract import retract
 from bitstorm.schema import PRICES
-from bitstorm.sidecar import sha256_of
 from bitstorm.store import housekeeping, snapshots
 from bitstorm.store.summary import UNISCHEMA_KEY, arrow_schema
 from bitstorm.utils import load_petastorm_batches_to_df
@@ -319,7 +319,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    name = f"{sha256_of(batch)[:32]}.csv"
+    name = f"{hashing.of_file(batch)[:32]}.csv"
     staged = context.workspace.cache / f"staging-{process.pid}" / name
     process.stdin.write(f"{staged}\n")
     process.stdin.flush()

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from bitstorm import hashing
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator.answers import Ask
 from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
-from bitstorm.sidecar import sha256_of
 from collect.faulty_server import NOW_MS, answering, http
 
 pytestmark = pytest.mark.slow  # they wait for a real clock
@@ -145,7 +145,7 @@ def landed(workspace: Path) -> list[int]:
     """The stamps in landing, each batch held to its sidecar and nothing else lying there."""
     known = dict(known_batches(workspace / "landing"))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == sha256_of(path)
+        assert sidecar.sha256 == hashing.of_file(path)
     files = {path.name for path in (workspace / "landing").iterdir()}
     assert files == {n for p in known for n in (p.name, p.name + ".json")}
     return sorted(s.first_ms for s in known.values() if s.first_ms is not None)

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from bitstorm import filesystem
+from bitstorm import filesystem, hashing
 from bitstorm.collect.observation import Observation
 from bitstorm.errors import BatchError
 from bitstorm.schema import CSV_COLUMNS
-from bitstorm.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sha256_of, sidecar_path
+from bitstorm.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
 
 _TEMPORARY = ".tmp"
 _ENDINGS = (".csv", ".csv.gz")
@@ -211,7 +211,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
 
 
 def _same(target: Path, draft: Draft, sidecar: Sidecar) -> Batch | None:
-    if sha256_of(target) != draft.sha256:
+    if hashing.of_file(target) != draft.sha256:
         return None
     return Batch(target, _stated(target) or sidecar, new=False)
 

@@ -7,7 +7,6 @@ waiting for it: the kernel frees both when their holder dies, however it dies.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem
+from bitstorm import filesystem, hashing
 
 # Beside the part files; Spark and petastorm pass over what begins with an underscore.
 INDEX = "_index.json"
@@ -27,8 +26,7 @@ _LOCK = ".lock"
 
 def key_of(recipe: Mapping[str, Any]) -> str:
     """The folder's name: a hash of all that its content depends on."""
-    text = json.dumps(recipe, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashing.of_bytes(json.dumps(recipe, sort_keys=True).encode())[:32]
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _make(folder: Path, recipe: Mapping[str, Any], write: Callable[[Path], dict[
     try:
         index = write(temporary)
         files = sorted(path for path in temporary.iterdir() if path.suffix == ".parquet")
-        hashes = {path.name: _hash(path) for path in files}
+        hashes = {path.name: hashing.of_file(path) for path in files}
         record = {"recipe": dict(recipe), "files": hashes, **index}
         (temporary / INDEX).write_text(json.dumps(record), encoding="utf-8")
         filesystem.sync_tree(temporary, [*files, temporary / INDEX])
@@ -125,13 +123,10 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
     """What is recorded of a folder, None where it is not there or its files are not those."""
     try:
         record: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
-        if all(_hash(folder / name) == digest for name, digest in record["files"].items()):
+        if all(
+            hashing.of_file(folder / name) == digest for name, digest in record["files"].items()
+        ):
             return record
     except (OSError, ValueError, KeyError, AttributeError):
         pass
     return None
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,7 +8,6 @@ all, the JSON last: it is the commit. The one before it is kept.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -20,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import filesystem
-from bitstorm.errors import ModelError
+from bitstorm import filesystem, hashing
+from bitstorm.errors import ModelError, first_line
 
 VERSION = 1
 KEPT = 2
@@ -101,12 +100,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "arrays": {
             "file": f"{name}.npz",
             "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": hashing.of_bytes(content),
         },
         "record": checkpoint.record,
     }
     filesystem.replace(folder / f"{name}.npz", content)
-    text = json.dumps({**body, "sha256": _digest(body)}, indent=2) + "\n"
+    text = json.dumps({**body, "sha256": hashing.of_json(body)}, indent=2) + "\n"
     filesystem.replace(folder / f"{name}.json", text.encode())
     _remove(folder, keep={path.stem for path in sorted(folder.glob(_NAMES))[-KEPT:]})
 
@@ -119,8 +118,7 @@ def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         try:
             return _read(path), problems
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            problems.append(f"{path.name} is damaged ({reason})")
+            problems.append(f"{path.name} is damaged ({first_line(error)})")
     if problems:
         raise ModelError(
             f"no state of run {folder.name} can be read: {'; '.join(problems)}: train again"
@@ -153,10 +151,10 @@ def _read(path: Path) -> Checkpoint:
     stated = body.pop("sha256")
     if body["version"] != VERSION:
         raise ValueError(f"of version {body['version']}, expected {VERSION}")
-    if stated != _digest(body):
+    if stated != hashing.of_json(body):
         raise ValueError("its content is not what its hash says")
     content = path.with_suffix(".npz").read_bytes()
-    if hashlib.sha256(content).hexdigest() != body["arrays"]["sha256"]:
+    if hashing.of_bytes(content) != body["arrays"]["sha256"]:
         raise ValueError(
             f"{path.with_suffix('.npz').name} has {len(content)} bytes, not the "
             f"{body['arrays']['bytes']} that were written"
@@ -175,11 +173,6 @@ def _read(path: Path) -> Checkpoint:
 def _epoch(row: Mapping[str, Any]) -> Epoch:
     """States of older versions have another number in each row."""
     return Epoch(row["epoch"], row["loss"], row["val_loss"], row["seconds"])
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _remove(folder: Path, *, keep: set[str]) -> None:

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from bitstorm.errors import ModelError
+from bitstorm.errors import ModelError, first_line
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 # Far above any network of ours: what unpacks to more is not one.
@@ -34,8 +34,7 @@ def load_weights(network: Any, content: bytes) -> None:
             path.write_bytes(content)
             network.load_weights(path)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(reason) from None
+        raise ModelError(first_line(error)) from None
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

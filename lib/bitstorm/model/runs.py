@@ -8,7 +8,6 @@ forecasts. While a process trains a run it holds the lock of its folder, so that
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem
+from bitstorm import filesystem, hashing
 from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
 
@@ -107,7 +106,7 @@ def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
     """Write the record with the hashes of `files`; `tidy` is what is left to do."""
     with _on_disk(folder):
-        hashes = {name: _sha256((folder / name).read_bytes()) for name in files}
+        hashes = {name: hashing.of_file(folder / name) for name in files}
     return write(folder, {**record, "files": hashes}, state=FINISHED)
 
 
@@ -228,7 +227,7 @@ def checked(run: Run, name: str) -> bytes:
         content = (run.folder / name).read_bytes()
     except OSError as error:
         raise ModelError(f"{name}: {error.strerror}") from None
-    if _sha256(content) != run.record["files"].get(name):
+    if hashing.of_bytes(content) != run.record["files"].get(name):
         raise ModelError(f"{name} is not the file whose hash the record has")
     return content
 
@@ -257,7 +256,3 @@ def _on_disk(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror or error}): make room there, then "
             f"{way}"
         ) from error
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

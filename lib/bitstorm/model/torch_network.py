@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from bitstorm.errors import ModelError
+from bitstorm.errors import ModelError, first_line
 from bitstorm.model.checkpoint import Arrays
 
 if TYPE_CHECKING:
@@ -235,8 +235,7 @@ class TorchNetwork:
             with np.load(io.BytesIO(content), allow_pickle=False) as kept:
                 weights = {name: kept[name] for name in kept.files}
         except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{BEST} cannot be read: {reason}") from None
+            raise ModelError(f"{BEST} cannot be read: {first_line(error)}") from None
         self.set_weights(weights)
 
     def _learnt(self) -> Iterator[tuple[str, Any]]:

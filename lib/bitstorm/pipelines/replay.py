@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm import hashing
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.pipelines.judging import (
@@ -125,7 +125,7 @@ def _taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dict[str
     found = {}
     for row in rows:
         batch = ranking[row["rank"]].batch
-        key = hashlib.sha256(f"{batch}:{row['lines']}".encode()).hexdigest()
+        key = hashing.of_bytes(f"{batch}:{row['lines']}".encode())
         found[key] = {
             "batch": batch,
             "name": f"{row['file']} (replayed)",

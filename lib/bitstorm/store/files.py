@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm import filesystem
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError, first_line
 from bitstorm.store.petastorm_io import read_batches
 from bitstorm.store.snapshots import current, part_files
 
@@ -81,8 +81,7 @@ def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
         try:
             frames.append(pd.read_csv(path, encoding="utf-8-sig"))
         except (OSError, EOFError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
-            warnings.warn(f"{path.name} is skipped: {reason}", UserWarning, stacklevel=2)
+            warnings.warn(f"{path.name} is skipped: {first_line(error)}", UserWarning, stacklevel=2)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
@@ -130,7 +129,7 @@ def _footer(path: Path) -> pq.FileMetaData:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
         raise SnapshotDamaged(
-            f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}); "
+            f"{path} cannot be read as Parquet ({first_line(error)}); "
             "restore the file, or take it out of the folder"
         ) from None
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bitstorm import hashing
 from bitstorm.errors import SnapshotDamaged
 from bitstorm.filesystem import TEMPORARY, sync_folder
-from bitstorm.sidecar import sha256_of
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.snapshots import LEDGER, LINEAGE, SNAPSHOTS
@@ -63,7 +63,7 @@ def verify(root: Path) -> Verified:
                 continue
             inode = (status.st_dev, status.st_ino)
             if inode not in hashes:
-                hashes[inode] = sha256_of(path)
+                hashes[inode] = hashing.of_file(path)
                 size += status.st_size
             if hashes[inode] != expected:
                 place = path.relative_to(path.parents[2]).as_posix()

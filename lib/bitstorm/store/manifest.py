@@ -8,14 +8,14 @@ found out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitstorm.errors import SnapshotDamaged
+from bitstorm import hashing
+from bitstorm.errors import SnapshotDamaged, first_line
 from bitstorm.schema import Table
 
 MANIFESTS = "manifests"
@@ -123,8 +123,9 @@ def read(root: Path, sequence: int) -> Manifest:
         files = {name: tuple(File(**f) for f in record[name]) for name in ("files", "lineage")}
         return Manifest(**{**record, **files})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        what = str(error).splitlines()[0]
-        raise SnapshotDamaged(f"the manifest {path} cannot be read ({what}): {advice}") from None
+        raise SnapshotDamaged(
+            f"the manifest {path} cannot be read ({first_line(error)}): {advice}"
+        ) from None
 
 
 def first_change(before: Manifest, after: Manifest) -> str | None:
@@ -142,13 +143,8 @@ def schema_record(table: Table) -> list[dict[str, Any]]:
 
 
 def schema_hash(table: Table) -> str:
-    return _sha256(schema_record(table))
+    return hashing.of_json(schema_record(table))
 
 
 def _hash_of(record: dict[str, Any]) -> str:
-    return _sha256({key: value for key, value in record.items() if key != "hash"})
-
-
-def _sha256(value: Any) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashing.of_json({key: value for key, value in record.items() if key != "hash"})

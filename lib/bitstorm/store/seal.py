@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bitstorm.errors import SealBroken
+from bitstorm import hashing
+from bitstorm.errors import SealBroken, first_line
 from bitstorm.schema import PARTITION, Table
-from bitstorm.sidecar import sha256_of
 from bitstorm.store.digest import month_digest
 from bitstorm.store.manifest import File
 from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
@@ -155,7 +155,7 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
             footer = pq.read_metadata(file)
             rows = pq.ParquetFile(file).read()
         except (OSError, pa.ArrowException) as error:
-            raise SealBroken(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+            raise SealBroken(f"{path} cannot be read ({first_line(error)})") from None
         if rows.schema.remove_metadata().names != wanted.names:
             raise SealBroken(f"{path} has columns {rows.schema.names}, expected {wanted.names}")
         for field in wanted:
@@ -172,7 +172,7 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
             File(
                 path=path,
                 size=file.stat().st_size,
-                sha256=sha256_of(file),
+                sha256=hashing.of_file(file),
                 rows=rows.num_rows,
                 row_groups=footer.num_row_groups,
                 first_ms=span["min"].as_py() or 0,

@@ -20,11 +20,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm import __version__, filesystem
-from bitstorm.errors import Overtaken, SealBroken, SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm import __version__, filesystem, hashing
+from bitstorm.errors import (
+    Overtaken,
+    SealBroken,
+    SnapshotDamaged,
+    SnapshotMissing,
+    StoreError,
+    first_line,
+)
 from bitstorm.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.schema import Table
-from bitstorm.sidecar import sha256_of
 from bitstorm.store import manifest as manifests
 from bitstorm.store import summary
 from bitstorm.store.digest import dataset_digest
@@ -160,12 +166,12 @@ def damaged_files(snapshot: Snapshot, *, months: Collection[str] | None = None) 
             if months is not None and file.month not in months:
                 continue
             path = folder / file.path
-            if not path.exists() or sha256_of(path) != file.sha256:
+            if not path.exists() or hashing.of_file(path) != file.sha256:
                 found.append(f"{folder.parent.name}/{folder.name}/{file.path}")
     ledger = snapshot.manifest.ledger
     if ledger is not None:
         path = snapshot.lineage / LEDGER
-        if not path.exists() or sha256_of(path) != ledger["sha256"]:
+        if not path.exists() or hashing.of_file(path) != ledger["sha256"]:
             found.append(f"{LINEAGE}/{snapshot.id}/{LEDGER}")
     return found
 
@@ -234,12 +240,12 @@ def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
 
     path = snapshot.lineage / LEDGER
     try:
-        if sha256_of(path) != snapshot.manifest.ledger["sha256"]:
+        if hashing.of_file(path) != snapshot.manifest.ledger["sha256"]:
             raise OSError("its SHA-256 is not what was written")
         rows = pq.read_table(path).to_pylist()
     except OSError as error:
         raise SnapshotDamaged(
-            f"the ledger {path} cannot be read ({str(error).splitlines()[0]}): "
+            f"the ledger {path} cannot be read ({first_line(error)}): "
             "`bitstorm rollback` to an older snapshot"
         ) from None
     return {row.pop("batch"): row for row in rows}
@@ -452,7 +458,7 @@ def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[s
     lineage.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     filesystem.sync_file(path)
-    return {"sha256": sha256_of(path), "size": path.stat().st_size, "batches": len(rows)}
+    return {"sha256": hashing.of_file(path), "size": path.stat().st_size, "batches": len(rows)}
 
 
 def _share(source: Path, files: tuple[File, ...], folder: Path, change: Change) -> dict[str, File]:

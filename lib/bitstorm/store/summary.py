@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm import filesystem
-from bitstorm.errors import SealBroken
+from bitstorm.errors import SealBroken, first_line
 from bitstorm.schema import Table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -
                 collected.append_row_groups(footer)
         except (pa.ArrowException, RuntimeError) as error:
             raise SealBroken(
-                f"{path} does not go with the other files ({str(error).splitlines()[0]})"
+                f"{path} does not go with the other files ({first_line(error)})"
             ) from None
     if collected is not None:
         _replaced(folder / METADATA, collected.write_metadata_file)

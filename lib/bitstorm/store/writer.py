@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bitstorm.errors import DataError, Overtaken, StoreError, UsageError
+from bitstorm.errors import DataError, Overtaken, StoreError, UsageError, first_line
 from bitstorm.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.store import snapshots
 from bitstorm.store.digest import month_digest
@@ -291,7 +291,7 @@ def _conform(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.T
             column = column.cast(target, safe=not narrowed)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"{field.name} is {column.type}, expected {target} ({str(error).splitlines()[0]})"
+                f"{field.name} is {column.type}, expected {target} ({first_line(error)})"
             ) from None
         _check_values(column, field, first=first)
         columns.append(column)
