@@ -108,7 +108,7 @@ def test_a_pickle_is_never_loaded_even_where_its_hash_is_right(folder, monkeypat
     body = json.loads(path.read_text())
     body.pop("sha256")
     (folder / "state-000003.npz").write_bytes(buffer.getvalue())
-    body["arrays"]["sha256"] = checkpoint.hashlib.sha256(buffer.getvalue()).hexdigest()
+    body["arrays"]["sha256"] = hashing.of_bytes(buffer.getvalue())
     path.write_text(json.dumps({**body, "sha256": hashing.of_json(body)}))
     found, problems = checkpoint.load(folder)
     assert_same(found, state(2))
