@@ -17,8 +17,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,12 +36,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 def create(path: Path, content: bytes) -> None:
     """Make `path` with exactly this content, durably. Raises FileExistsError when it is there,
     StoreError where the file system cannot promise that."""
-    temporary = _written(path, content)
-    try:
-        _link_new(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with _written(path, _link_new) as stream:
+        stream.write(content)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -50,18 +46,25 @@ def replace(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> AbstractContextManager[BinaryIO]:
     """As `replace`, for content that comes piece by piece: the block writes it to what it is given.
 
     When the block fails, what is there stays, and nothing is left beside it.
     """
-    temporary, stream = _opened(path)
+    return _written(path, Path.replace)
+
+
+@contextmanager
+def _written(path: Path, name: Callable[[Path, Path], object]) -> Iterator[BinaryIO]:
+    """A temporary file for the block's content, which `name` then gives its name."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        with stream:
+        with os.fdopen(descriptor, "wb") as stream:
             yield stream
-            _flushed(stream)
-        temporary.replace(path)
+            stream.flush()
+            os.fsync(stream.fileno())
+        name(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -137,30 +140,6 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _written(path: Path, content: bytes) -> Path:
-    temporary, stream = _opened(path)
-    try:
-        with stream:
-            stream.write(content)
-            _flushed(stream)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _opened(path: Path) -> tuple[Path, BinaryIO]:
-    """A new temporary file beside `path`."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    return temporary, os.fdopen(descriptor, "wb")
-
-
-def _flushed(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
 def _link_new(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -168,6 +147,8 @@ def _link_new(source: Path, target: Path) -> None:
         if error.errno not in _NO_LINKS:
             raise
         _rename_new(source, target)
+    else:
+        source.unlink()
 
 
 def _rename_new(source: Path, target: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bitstorm import filesystem
 from bitstorm.config import Training
 from bitstorm.errors import DataError, ModelError, SnapshotMissing
-from bitstorm.instants import duration_ms, iso
+from bitstorm.instants import iso
 from bitstorm.model import blocks, evaluation, framing, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
@@ -87,14 +88,13 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             target=settings.target,
         )
     lower, upper = band.around(np.array([following]))
-    frequency = chosen.record["frequency"]
     bound = context.workspace.bound_to() or context.origin()
     metrics = {
         "source": bound.source,
         "simulated": bound.simulated,
         "coin": bound.coin,
         "vs_currency": bound.vs_currency,
-        "frequency": frequency,
+        "frequency": chosen.record["frequency"],
         "horizon": settings.horizon,
         "target": settings.target,
         "snapshot": {
@@ -123,7 +123,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             ),
         },
         "next": {
-            "time": iso(_last_ms(snapshot) + settings.horizon * duration_ms(frequency)),
+            "time": iso(points.span_of(snapshot)[1] + settings.horizon * frame.step_ms),
             "from_price": overview["latest"]["price"],
             "forecast": following,
             "lower": float(lower[0]),
@@ -137,9 +137,8 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     reports = context.workspace.reports
     reports.mkdir(parents=True, exist_ok=True)
     path = reports / "forecast.csv"
-    draft = path.with_name(f".{path.name}")
-    table.to_csv(draft, index=False)
-    draft.replace(path)
+    with filesystem.replacing(path) as stream:
+        table.to_csv(stream, index=False, mode="wb")
     write_metrics(reports / "metrics.json", metrics)
     return Forecast(metrics, str(path), str(reports / "metrics.json"))
 
@@ -173,18 +172,13 @@ def _check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
             f"run {run.name} was trained on {', '.join(sorted(missing))}, which the indicators "
             "don't have: train again, or compute them with the run's indicators.windows"
         )
-    if _last_ms(snapshot) <= split.validate_until_ms:
+    last_ms = points.span_of(snapshot)[1]
+    if last_ms <= split.validate_until_ms:
         raise DataError(
-            f"the indicators end at {iso(_last_ms(snapshot))}, expected points after "
+            f"the indicators end at {iso(last_ms)}, expected points after "
             f"{iso(split.validate_until_ms)}, where the test part of run {run.name} begins: "
             "collect more, or train again"
         )
-
-
-def _last_ms(snapshot: Snapshot) -> int:
-    last = snapshot.manifest.last_ms
-    assert last is not None  # an empty snapshot is never published
-    return last
 
 
 def _observations(context: Context, snapshot: Snapshot) -> int | None:
@@ -232,7 +226,7 @@ def _windows(
 
 def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
     """The window that ends at the newest point; None where it is not whole."""
-    last = _last_ms(snapshot)
+    _, last = points.span_of(snapshot)
     reach = (frame.look_back + 1) * frame.step_ms
     read = points.arrays(snapshot, frame, after_ms=last - reach)
     *_, columns = blocks.from_points(read, frame)
@@ -242,20 +236,20 @@ def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
 def _overview(snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
     """Span, imputed points, cuts, and the latest price with its change over 24 hours."""
     manifest = snapshot.manifest
-    assert manifest.first_ms is not None and manifest.last_ms is not None
+    first, last = map(iso, points.span_of(snapshot))
     found = points.overview(snapshot)
     change = None if found.day_before is None else 100 * (found.latest / found.day_before - 1)
     return {
         "span": {
-            "first": iso(manifest.first_ms),
-            "last": iso(manifest.last_ms),
+            "first": first,
+            "last": last,
             "rows": observations,
             "grid_points": manifest.rows,
             "imputed": found.imputed,
             "cuts": found.cuts,
         },
         "latest": {
-            "time": iso(manifest.last_ms),
+            "time": last,
             "price": found.latest,
             "change_24h_percent": change,
         },

@@ -26,6 +26,13 @@ def step_of(snapshot: Snapshot) -> int:
     return duration_ms(snapshot.manifest.details["frequency"])
 
 
+def span_of(snapshot: Snapshot) -> tuple[int, int]:
+    """The times of the first and the last point, ms UTC."""
+    first, last = snapshot.manifest.first_ms, snapshot.manifest.last_ms
+    assert first is not None and last is not None  # no empty snapshot is published
+    return first, last
+
+
 def frame_of(snapshot: Snapshot, settings: Training, features: Sequence[str]) -> Frame:
     """What the settings say a window over the snapshot's grid is made of."""
     return Frame(
@@ -140,8 +147,7 @@ def overview(snapshot: Snapshot) -> Overview:
     imputed, cuts = 0, 0
     latest, then = float("nan"), None
     last: int | None = None
-    assert snapshot.manifest.last_ms is not None  # an empty snapshot is never published
-    day_before = snapshot.manifest.last_ms - DAY_MS
+    day_before = span_of(snapshot)[1] - DAY_MS
     for table in tables(snapshot, ["timestamp", "price", "imputed"]):
         time, price = table["timestamp"].to_numpy(), table["price"].to_numpy()
         if not len(time):

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from bitstorm.errors import DataError
-from bitstorm.instants import duration_ms
 from bitstorm.model import runs
+from bitstorm.pipelines import points
 from bitstorm.pipelines.context import Context
 from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
@@ -87,15 +87,14 @@ def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFram
         "rsi_14",
         "drawdown",
     ]
-    step_ms = duration_ms(snapshot.manifest.details["frequency"])
-    last = snapshot.manifest.last_ms
-    assert last is not None  # an empty snapshot is never published
+    step_ms, (_, last) = points.step_of(snapshot), points.span_of(snapshot)
     every = -(-snapshot.manifest.rows // MOST_POINTS)
     kept = []
-    for rows in snapshots.frames(snapshot, wanted):
+    for table in points.tables(snapshot, wanted):
+        rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
         kept.append(rows[back % every == 0])
-    return pd.concat(kept, ignore_index=True).sort_values("timestamp", ignore_index=True)
+    return pd.concat(kept, ignore_index=True)
 
 
 def _thin(forecast: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bitstorm.config import Training
 from bitstorm.errors import DataError
-from bitstorm.instants import duration_ms, iso
+from bitstorm.instants import iso
 from bitstorm.model import backend, blocks, dataset, scaling
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
@@ -89,7 +89,7 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
-    split = attempt.split or _split(snapshot, settings)
+    split = attempt.split or _split_of(*points.span_of(snapshot), settings)
     points.check(snapshot, features, spans(split))
     frame = points.frame_of(snapshot, settings, features)
     warm_up = {
@@ -120,7 +120,7 @@ def stored_blocks(
     Of an earlier run where there is one of this snapshot and frame; the console says which.
     """
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
-    first, last = _span(snapshot)
+    first, last = points.span_of(snapshot)
 
     def rows() -> DataFrame:
         context.console.progress("    writing the windows' blocks")
@@ -168,16 +168,6 @@ def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> 
     return counts
 
 
-def _split(snapshot: Snapshot, settings: Training) -> Split:
-    return _split_of(*_span(snapshot), settings)
-
-
-def _span(snapshot: Snapshot) -> tuple[int, int]:
-    first, last = snapshot.manifest.first_ms, snapshot.manifest.last_ms
-    assert first is not None and last is not None  # an empty snapshot is never published
-    return first, last
-
-
 def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
     return split_by_time(
         first_ms=first_ms,
@@ -200,16 +190,16 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     What only the points themselves show, such as holes, is left to `_counts`.
     """
     manifest = snapshot.manifest
-    first, last = _span(snapshot)
-    step = duration_ms(manifest.details["frequency"])
+    first, last = points.span_of(snapshot)
+    step = points.step_of(snapshot)
     first_target = _needed(snapshot, features, settings)
     at_least = first_target + len(PARTS)
 
-    def fits(points: int) -> bool:
-        """Whether as many points in a row have a target in each part."""
-        split = _split_of(0, (points - 1) * step, settings)
+    def fits(count: int) -> bool:
+        """Whether so many points in a row have a target in each part."""
+        split = _split_of(0, (count - 1) * step, settings)
         ends = split.train_until_ms // step, split.validate_until_ms // step
-        return first_target <= ends[0] < ends[1] < points - 1
+        return first_target <= ends[0] < ends[1] < count - 1
 
     if manifest.rows >= at_least and fits((last - first) // step + 1):
         return

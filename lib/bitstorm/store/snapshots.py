@@ -13,7 +13,7 @@ import pickle
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,6 @@ from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.seal import Sealed, require_subset, seal
 
 if TYPE_CHECKING:
-    import pandas as pd
     from petastorm.unischema import Unischema
 
 CURRENT = "CURRENT"
@@ -263,14 +262,6 @@ def lineage_values(
         distinct = rows.group_by(list(columns)).aggregate([]).select(list(columns))
         found.update(zip(*(column.to_pylist() for column in distinct.columns), strict=True))
     return found
-
-
-def frames(snapshot: Snapshot, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """These stored columns of the snapshot, a frame a file, without Spark."""
-    import pyarrow.parquet as pq
-
-    for path in snapshot.files:
-        yield pq.ParquetFile(path).read(columns=list(columns)).to_pandas()
 
 
 def part_files(folder: Path) -> list[Path]:
