@@ -12,8 +12,8 @@ from bitstorm import hashing
 from bitstorm.errors import SnapshotDamaged
 from bitstorm.filesystem import TEMPORARY, sync_folder
 from bitstorm.store import manifest as manifests
-from bitstorm.store.manifest import File, Manifest
-from bitstorm.store.snapshots import LEDGER, LINEAGE, SNAPSHOTS
+from bitstorm.store.manifest import Manifest
+from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def verify(root: Path) -> Verified:
             )
         if sum(file.rows for file in manifest.files) != manifest.rows:
             problems.append(f"manifest {sequence} states {manifest.rows} rows, its files do not")
-        for path, expected in _stated(root, manifest):
+        for path, expected, _ in Snapshot(root, manifest).stated():
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -132,15 +132,3 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _last_link(path: Path) -> bool:
     return path.is_file() and path.stat().st_nlink == 1
-
-
-def _stated(root: Path, manifest: Manifest) -> list[tuple[Path, str]]:
-    def paths(folder: Path, files: tuple[File, ...]) -> list[tuple[Path, str]]:
-        return [(folder / file.path, file.sha256) for file in files]
-
-    lineage = root / LINEAGE / manifest.id
-    stated = paths(root / SNAPSHOTS / manifest.id, manifest.files)
-    stated += paths(lineage, manifest.lineage)
-    if manifest.ledger is not None:
-        stated.append((lineage / LEDGER, manifest.ledger["sha256"]))
-    return stated

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,7 @@ class Manifest:
 
     def sealed(self) -> Manifest:
         """The manifest with its own hash."""
-        record = asdict(self)
-        record["hash"] = _hash_of(record)
-        return Manifest(**{**self.__dict__, "hash": record["hash"]})
+        return replace(self, hash=_hash_of(asdict(self)))
 
     def to_bytes(self) -> bytes:
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()

@@ -13,12 +13,14 @@ import pickle
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bitstorm import __version__, filesystem, hashing
 from bitstorm.errors import (
@@ -75,6 +77,17 @@ class Snapshot:
     @property
     def lineage_files(self) -> list[Path]:
         return [self.lineage / file.path for file in self.manifest.lineage]
+
+    def stated(self) -> Iterator[tuple[Path, str, str | None]]:
+        """Path, SHA-256 and month of every file, the ledger included, which is of no month."""
+        for folder, files in self._folders():
+            for file in files:
+                yield folder / file.path, file.sha256, file.month
+        if self.manifest.ledger is not None:
+            yield self.lineage / LEDGER, self.manifest.ledger["sha256"], None
+
+    def _folders(self) -> tuple[tuple[Path, tuple[File, ...]], ...]:
+        return (self.folder, self.manifest.files), (self.lineage, self.manifest.lineage)
 
     def of_months(self, months: set[str]) -> list[Path]:
         """The part files of these months."""
@@ -156,23 +169,12 @@ def check_content(snapshot: Snapshot, *, months: Collection[str] | None = None) 
 
 def damaged_files(snapshot: Snapshot, *, months: Collection[str] | None = None) -> list[str]:
     """Paths from the data set's root of the files, of these months, whose bytes have changed."""
-    found = []
-    for folder, files in (
-        (snapshot.folder, snapshot.manifest.files),
-        (snapshot.lineage, snapshot.manifest.lineage),
-    ):
-        for file in files:
-            if months is not None and file.month not in months:
-                continue
-            path = folder / file.path
-            if not path.exists() or hashing.of_file(path) != file.sha256:
-                found.append(f"{folder.parent.name}/{folder.name}/{file.path}")
-    ledger = snapshot.manifest.ledger
-    if ledger is not None:
-        path = snapshot.lineage / LEDGER
-        if not path.exists() or hashing.of_file(path) != ledger["sha256"]:
-            found.append(f"{LINEAGE}/{snapshot.id}/{LEDGER}")
-    return found
+    return [
+        path.relative_to(snapshot.root).as_posix()
+        for path, sha256, month in snapshot.stated()
+        if (months is None or month is None or month in months)
+        and (not path.exists() or hashing.of_file(path) != sha256)
+    ]
 
 
 def publish(
@@ -191,7 +193,7 @@ def publish(
     published on the same parent: redo the change on the new one, StoreError when the disk is full
     or fails. A failed publish leaves nothing that a reader could meet.
     """
-    sequence = _next_sequence(root, parent)
+    sequence = 1 if parent is None else parent.manifest.sequence + 1
     identity = f"{sequence:08d}-{secrets.token_hex(6)}"
     draft = Draft(root / SNAPSHOTS / identity, root / LINEAGE / identity, parent)
     for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
@@ -224,8 +226,17 @@ def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
     """Make an older snapshot current again by a new manifest on the same folder."""
     numbers = manifests.sequences(root)
     newest = _readable(root, numbers[-1])
-    parent, parent_hash = (None, None) if newest is None else (newest.id, newest.hash)
-    made = _again(old.manifest, numbers[-1] + 1, parent, parent_hash, reason)
+    made = replace(
+        old.manifest,
+        sequence=numbers[-1] + 1,
+        parent=None if newest is None else newest.id,
+        parent_hash=None if newest is None else newest.hash,
+        operation="rollback",
+        reason=reason,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        batches={},
+        versions=_versions(),
+    ).sealed()
     _commit(root, made)
     _point(root)
     return Snapshot(root, made)
@@ -291,10 +302,7 @@ def _named(root: Path, name: str, numbers: list[int]) -> Snapshot:
 
 
 def _check_sizes(snapshot: Snapshot) -> None:
-    for folder, files in (
-        (snapshot.folder, snapshot.manifest.files),
-        (snapshot.lineage, snapshot.manifest.lineage),
-    ):
+    for folder, files in snapshot._folders():
         for file in files:
             path = folder / file.path
             size = path.stat().st_size if path.exists() else None
@@ -322,10 +330,6 @@ def _may_be_named(root: Path, sequence: int, identity: str) -> bool:
         return os.path.lexists(manifests.path_of(root, sequence))
 
 
-def _next_sequence(root: Path, parent: Snapshot | None) -> int:
-    return 1 if parent is None else parent.manifest.sequence + 1
-
-
 def _completed(
     draft: Draft,
     change: Change,
@@ -341,9 +345,7 @@ def _completed(
     draft.folder.mkdir(exist_ok=True)
     _drop_checksums(draft.folder)
     shared = (
-        {}
-        if draft.parent is None
-        else _share(draft.parent.folder, draft.parent.manifest.files, draft.folder, change)
+        {} if draft.parent is None else _share(*draft.parent._folders()[0], draft.folder, change)
     )
     paths = [path.relative_to(draft.folder).as_posix() for path in part_files(draft.folder)]
     summary.write(draft.folder, paths, table, schema)
@@ -405,19 +407,12 @@ def _lineage(
     # petastorm leaves Spark writing them after a write that failed in the same session.
     for name in (summary.METADATA, summary.COMMON_METADATA):
         (draft.lineage / name).unlink(missing_ok=True)
-    shared = (
-        {}
-        if draft.parent is None
-        else _share(draft.parent.lineage, draft.parent.manifest.lineage, draft.lineage, change)
-    )
+    parent = draft.parent
+    shared = {} if parent is None else _share(*parent._folders()[1], draft.lineage, change)
     sealed = seal(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
     for month in data.keys.keys() | sealed.keys.keys():
         ours, theirs = data.keys.get(month), sealed.keys.get(month)
-        if (
-            ours is None
-            or theirs is None
-            or not (len(ours) == len(theirs) and (ours == theirs).all())
-        ):
+        if ours is None or theirs is None or not np.array_equal(ours, theirs):
             raise SealBroken(f"the lineage of month {month} in {where} is not that of its rows")
     for sha256, tally in change.batches.items():
         if tally["read"] != tally["accepted"] + tally["duplicate"] + tally["refused"]:
@@ -485,23 +480,6 @@ def _point(root: Path) -> None:
     with contextlib.suppress(OSError, StoreError):
         newest = manifests.read(root, manifests.sequences(root)[-1])
         filesystem.replace(root / CURRENT, f"{newest.id}\n".encode())
-
-
-def _again(
-    old: Manifest, sequence: int, parent: str | None, parent_hash: str | None, reason: str
-) -> Manifest:
-    fields = {
-        **old.__dict__,
-        "sequence": sequence,
-        "parent": parent,
-        "parent_hash": parent_hash,
-        "operation": "rollback",
-        "reason": reason,
-        "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "batches": {},
-        "versions": _versions(),
-    }
-    return Manifest(**fields).sealed()
 
 
 def _versions() -> dict[str, str]:
