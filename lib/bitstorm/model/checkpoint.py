@@ -79,6 +79,20 @@ class Checkpoint:
         return self.epochs < epochs and self.wait < patience
 
 
+def check_shapes(found: Arrays, expected: Mapping[str, Any]) -> None:
+    """Raises ModelError where names or shapes are others than those expected."""
+    ours, theirs = (
+        {name: tuple(value.shape) for name, value in some.items()} for some in (expected, found)
+    )
+    wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    if wrong:
+        raise ModelError(
+            f"these are the weights of another network: {wrong[0]} is "
+            f"{theirs.get(wrong[0], 'not there')}, expected {ours.get(wrong[0], 'none')}: "
+            "train again"
+        )
+
+
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it durably, then remove all older ones but the newest of them.
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitstorm import filesystem
-from bitstorm.errors import ModelError
-from bitstorm.model.checkpoint import Arrays
+from bitstorm.model.checkpoint import Arrays, check_shapes
 
 BEST = "best.keras"
 # Keras writes in place: what a kill leaves half written must not count.
@@ -128,16 +127,6 @@ def _copied(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _assign(variables: Mapping[str, Any], values: Arrays) -> None:
     """All or nothing: names and shapes are compared before the first is assigned."""
-    expected = {name: tuple(variable.shape) for name, variable in variables.items()}
-    found = {name: tuple(np.shape(value)) for name, value in values.items()}
-    if expected != found:
-        wrong = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-        raise ModelError(
-            f"these are the weights of another network: {wrong[0]} is "
-            f"{found.get(wrong[0], 'not there')}, expected {expected.get(wrong[0], 'none')}: "
-            "train again"
-        )
+    check_shapes(values, variables)
     for name, variable in variables.items():
         variable.assign(values[name])

@@ -24,7 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from bitstorm.errors import ModelError, first_line
-from bitstorm.model.checkpoint import Arrays
+from bitstorm.model.checkpoint import Arrays, check_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -196,7 +196,7 @@ class TorchNetwork:
         """Raises ModelError where names or shapes are others."""
         import torch
 
-        _check(weights, self.weights())
+        check_shapes(weights, self.weights())
         found = to_torch(weights)
         # The second biases are not among them, and stay zero.
         self.module.load_state_dict(
@@ -217,7 +217,7 @@ class TorchNetwork:
         """Go on from what `state` gave. Raises ModelError where it is of another network."""
         import torch
 
-        _check(state, self.state())
+        check_shapes(state, self.state())
         self.set_weights(_below("weights/", state))
         self._steps = int(state["optimizer/steps"])
         self._random = torch.from_numpy(np.array(state["random"], np.uint8))
@@ -240,16 +240,6 @@ class TorchNetwork:
 
     def _learnt(self) -> Iterator[tuple[str, Any]]:
         return ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
-
-
-def _check(found: Arrays, expected: Arrays) -> None:
-    ours, theirs = ({n: np.shape(v) for n, v in some.items()} for some in (expected, found))
-    wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
-    if wrong:
-        raise ModelError(
-            f"these are the weights of another network: {wrong[0]} is "
-            f"{theirs.get(wrong[0], 'not there')}, expected {ours.get(wrong[0], 'none')}"
-        )
 
 
 def _below(prefix: str, state: Arrays) -> dict[str, np.ndarray]:

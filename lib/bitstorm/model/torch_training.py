@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bitstorm import filesystem
-from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.errors import ModelError
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch
 from bitstorm.model.feed import Feed
@@ -41,8 +41,11 @@ def fit(
     stop = Stop()
     at = since or Checkpoint((), 0, math.inf, {}, {}, record)
     meter = Meter(len(train), batch_size=rules.batch_size, epochs=rules.epochs, tell=progress)
+    if since is not None:
+        network.restore(since.state)
     with (
-        breaking_off(folder, lambda: at.epochs),
+        # What fails in a feed is a ModelError.
+        breaking_off(folder, lambda: at.epochs, ModelError),
         stop.installed(),
         third_party_warnings_hushed(),
     ):
@@ -50,7 +53,6 @@ def fit(
         if since is not None:
             # A killed process may have left the file of an epoch that it did not complete.
             _save_best(folder, since.best)
-            network.restore(since.state)
         while at.goes_on(epochs=rules.epochs, patience=rules.patience):
             epoch = _epoch(network, train, validation, rules, meter, stop, at.epochs)
             history = (*at.history, epoch)
@@ -84,37 +86,31 @@ def _epoch(
     number: int,
 ) -> Epoch:
     """The epoch of this number, from 0."""
+
+    def mean(feed: Feed, squares: Callable[[Batch], float], seed: int | None, epoch: int) -> float:
+        """The mean squared error of a pass over the feed; `squares` is a batch's sum."""
+        total, seen = 0.0, 0
+        with closing(
+            feed.torch_batches(batch_size=rules.batch_size, seed=seed, epoch=epoch)
+        ) as drawn:
+            for count, batch in enumerate(drawn, start=1):
+                total += squares(batch)
+                seen += len(batch)
+                if seed is not None:
+                    meter.batch(count, total / seen)
+                stop.check()
+        return total / seen
+
+    def validated(batch: Batch) -> float:
+        error = network.predict(batch.window).astype(np.float64) - batch.target
+        return float(error @ error)
+
     meter.begin(number + 1)
-    size = rules.batch_size
-    total, seen, batches = 0.0, 0, 0
-    with network.in_training(), closing(_drawn(train, size, rules.seed, number)) as drawn:
-        for batch in drawn:
-            total += network.step(batch.window, batch.target) * len(batch)
-            seen += len(batch)
-            batches += 1
-            meter.batch(batches, total / seen)
-            stop.check()
-    loss = total / seen
+    with network.in_training():
+        loss = mean(train, lambda b: network.step(b.window, b.target) * len(b), rules.seed, number)
     meter.trained()
-    total, seen = 0.0, 0
-    with closing(_drawn(validation, size, None, 0)) as drawn:
-        for batch in drawn:
-            error = network.predict(batch.window).astype(np.float64) - batch.target
-            total += float(error @ error)
-            seen += len(batch)
-            stop.check()
-    val_loss = total / seen
+    val_loss = mean(validation, validated, None, 0)
     return Epoch(number + 1, loss, val_loss, meter.end(loss, val_loss))
-
-
-def _drawn(
-    feed: Feed, batch_size: int, seed: int | None, epoch: int
-) -> Generator[Batch, None, None]:
-    """A pass whose failure breaks the training off."""
-    try:
-        yield from feed.torch_batches(batch_size=batch_size, seed=seed, epoch=epoch)
-    except ModelError as error:
-        raise BrokenOff(str(error)) from error
 
 
 def _save_best(folder: Path, weights: Arrays) -> None:
