@@ -22,6 +22,17 @@ def file_url(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
+def local_path(location: str | Path) -> Path | None:
+    """The absolute path of a plain path or a local `file:` URL; None for any other URL."""
+    text = str(location)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
+        url = urlsplit(text)
+        if url.scheme != "file" or url.netloc not in ("", "localhost"):
+            return None
+        text = unquote(url.path)
+    return Path(text).expanduser().absolute()
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folders of CONTRACT's layout under `root` (absolute)."""
@@ -100,21 +111,18 @@ class Workspace:
 
 def open_workspace(location: str) -> Workspace:
     """A workspace at a local path or a `file:` URL. Raises WorkspaceError for other schemes."""
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", location):
-        url = urlsplit(location)
-        if url.scheme != "file" or url.netloc not in ("", "localhost"):
-            raise WorkspaceError(
-                f"the workspace {location} is not on a local path; expected a folder or a file: "
-                "URL (a mounted network folder is fine)"
-            )
-        location = unquote(url.path)
-    root = Path(location).expanduser()
+    root = local_path(location)
+    if root is None:
+        raise WorkspaceError(
+            f"the workspace {location} is not on a local path; expected a folder or a file: "
+            "URL (a mounted network folder is fine)"
+        )
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"the workspace {root} is a file; expected a folder")
-    unusable = sorted({character for character in str(root.absolute()) if character in _UNUSABLE})
+    unusable = sorted({character for character in str(root) if character in _UNUSABLE})
     if unusable:
         raise WorkspaceError(
-            f"the workspace {root.absolute()} has {' '.join(unusable)} in its path, which Spark "
+            f"the workspace {root} has {' '.join(unusable)} in its path, which Spark "
             "or petastorm would misread: choose a path without it"
         )
-    return Workspace(root.absolute())
+    return Workspace(root)

@@ -56,16 +56,6 @@ def test_a_scaled_price_becomes_a_price_and_never_one_below_zero():
     assert found["forecast"].tolist() == pytest.approx([125.0, 200.0, 0.102])
 
 
-def test_one_window_is_forecast_as_in_a_batch():
-    window = np.array([[0.25]])
-    by_return = forecast.predict_one(
-        echo, window, origin=1000.0, scaler=RETURNS, target="log_return"
-    )
-    by_price = forecast.predict_one(echo, window, origin=1000.0, scaler=PRICES, target="price")
-    assert by_return == pytest.approx(1000 * math.exp(0.005), rel=1e-14)
-    assert by_price == pytest.approx(112.5)
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("target", ["log_return", "price"])
 def test_a_network_that_gives_no_number_is_refused(bad, target):

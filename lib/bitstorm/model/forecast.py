@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ def predict(
     `origin` (the price at the window's end), `forecast`, `actual` (USD).
 
     Raises ModelError where the network gives no finite number."""
-    to_price = _prices(scaler, target)
     pieces = []
     for batch in framing.batches(groups, look_back=look_back, batch_size=BATCH):
         origin = batch.price.astype(np.float64)
@@ -33,7 +32,7 @@ def predict(
                 {
                     "timestamp": batch.target_timestamp,
                     "origin": origin,
-                    "forecast": to_price(scaled.astype(np.float64), origin),
+                    "forecast": _prices(scaled.astype(np.float64), origin, scaler, target),
                     "actual": batch.target_price.astype(np.float64),
                 }
             )
@@ -43,26 +42,14 @@ def predict(
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
 
 
-def predict_one(
-    network: Any, window: np.ndarray, *, origin: float, scaler: Scaler, target: Target
-) -> float:
-    """The forecast price after one scaled window of shape (look_back, features)."""
-    scaled = np.asarray(network(window[None].astype(np.float32), training=False))[:, 0]
-    to_price = _prices(scaler, target)
-    return float(to_price(scaled.astype(np.float64), np.array([origin]))[0])
-
-
-def _prices(scaler: Scaler, target: Target) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    def to_price(scaled: np.ndarray, origin: np.ndarray) -> np.ndarray:
-        value = scaler.target.back(scaled)
-        if not np.isfinite(value).all():
-            raise ModelError(
-                f"the network gave no finite number for {int((~np.isfinite(value)).sum())} of "
-                f"{len(value)} windows: train again"
-            )
-        if target == "log_return":
-            return origin * np.exp(value)
-        # A price network may go below zero; a price can't, nor can its log return be computed.
-        return np.maximum(value, origin * 1e-3)
-
-    return to_price
+def _prices(scaled: np.ndarray, origin: np.ndarray, scaler: Scaler, target: Target) -> np.ndarray:
+    value = scaler.target.back(scaled)
+    if not np.isfinite(value).all():
+        raise ModelError(
+            f"the network gave no finite number for {int((~np.isfinite(value)).sum())} of "
+            f"{len(value)} windows: train again"
+        )
+    if target == "log_return":
+        return origin * np.exp(value)
+    # A price network may go below zero; a price can't, nor can its log return be computed.
+    return np.maximum(value, origin * 1e-3)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm import filesystem, hashing
+from bitstorm.config import Training
 from bitstorm.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
 
@@ -168,9 +169,23 @@ def newest(
     raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")
 
 
-def settings_of(run: Run) -> dict[str, Any]:
-    """The settings of its training, without those that there once were. Raises KeyError."""
-    return {name: v for name, v in run.record["settings"].items() if name not in _RETIRED}
+@contextlib.contextmanager
+def readable(run: Run) -> Iterator[None]:
+    """Raises ModelError where the block does not find in the record what this version writes."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"the record of run {run.name} is not of this version ({reason}): train again"
+        ) from None
+
+
+def settings_of(run: Run) -> Training:
+    """The settings of its training, without those that there once were. Raises ModelError."""
+    with readable(run):
+        found = run.record["settings"].items()
+        return Training.model_validate({k: v for k, v in found if k not in _RETIRED})
 
 
 def load_network(run: Run) -> Any:
@@ -184,6 +199,7 @@ def load_network(run: Run) -> Any:
         return load(run)
     except (ModelError, KeyError) as error:
         reason = f"its record has no {error}" if isinstance(error, KeyError) else str(error)
+        reason = reason.removesuffix(": train again")
         raise ModelError(
             f"the network of run {run.name} cannot be loaded ({reason}): train again"
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from bitstorm import filesystem
 from bitstorm.config import Training
-from bitstorm.errors import DataError, ModelError, SnapshotMissing
+from bitstorm.errors import DataError, ModelError
 from bitstorm.instants import iso
 from bitstorm.model import blocks, evaluation, framing, runs
 from bitstorm.model import forecast as forecasts
@@ -56,18 +56,23 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     context.load_tensorflow()
     network = runs.load_network(chosen)
     frame = points.frame_of(snapshot, settings, chosen.record["features"])
-    found = forecasts.predict(
-        network,
-        _windows(snapshot, frame, scaler, after_ms=split.train_until_ms),
-        look_back=settings.look_back,
-        scaler=scaler,
-        target=settings.target,
-    )
+
+    def predicted(windows: Iterable[Framed]) -> pd.DataFrame:
+        return forecasts.predict(
+            network,
+            windows,
+            look_back=settings.look_back,
+            scaler=scaler,
+            target=settings.target,
+        )
+
+    found = predicted(_windows(snapshot, frame, scaler, after_ms=split.train_until_ms))
     if found.empty:
         raise DataError("there is no whole window after the training part: collect more")
     # None when the series was cut a moment ago: then there is no forecast from now.
     newest = _newest(snapshot, frame, scaler)
-    overview = _overview(snapshot, observations=_observations(context, snapshot))
+    prices = snapshots.known(context.workspace.prices, snapshot.manifest.details["prices"])
+    overview = _overview(snapshot, observations=None if prices is None else prices.manifest.rows)
     validation = found[found["timestamp"] <= split.validate_until_ms]
     test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
     if test.empty or validation.empty:
@@ -76,17 +81,10 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             f"{len(test)} after its end at {iso(split.validate_until_ms)}, expected some in each: "
             "train again"
         )
-    band = _interval(validation, level=context.settings.forecast.level)
+    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
+    band = evaluation.interval(residuals, level=context.settings.forecast.level)
     table = _table(test, band)
-    following = math.nan
-    if newest is not None:
-        following = forecasts.predict_one(
-            network,
-            newest.gathered(settings.look_back).window[0],
-            origin=float(newest.price[0]),
-            scaler=scaler,
-            target=settings.target,
-        )
+    following = math.nan if newest is None else float(predicted([newest])["forecast"].iloc[0])
     lower, upper = band.around(np.array([following]))
     bound = context.workspace.bound_to() or context.origin()
     metrics = {
@@ -145,17 +143,12 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
 
 def _recalled(run: Run) -> tuple[Training, Scaler, Split]:
     """What the run was trained with. Raises ModelError where its record says it otherwise."""
-    try:
+    with runs.readable(run):
         return (
-            Training.model_validate(runs.settings_of(run)),
+            runs.settings_of(run),
             Scaler.from_json(run.record["scaler"]),
             Split(**run.record["split"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"the record of run {run.name} is not of this version ({reason}): train again"
-        ) from None
 
 
 def _check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
@@ -179,21 +172,6 @@ def _check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
             f"{iso(split.validate_until_ms)}, where the test part of run {run.name} begins: "
             "collect more, or train again"
         )
-
-
-def _observations(context: Context, snapshot: Snapshot) -> int | None:
-    """Rows of the prices behind the indicators, None where these are no longer there."""
-    name = snapshot.manifest.details["prices"]
-    try:
-        prices = snapshots.current(context.workspace.prices, snapshot=name)
-    except SnapshotMissing:
-        return None
-    return None if prices is None else prices.manifest.rows
-
-
-def _interval(validation: pd.DataFrame, *, level: float) -> Interval:
-    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
-    return evaluation.interval(residuals, level=level)
 
 
 def _table(test: pd.DataFrame, band: Interval) -> pd.DataFrame:

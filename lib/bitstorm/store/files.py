@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +16,7 @@ from bitstorm import filesystem
 from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError, first_line
 from bitstorm.store.petastorm_io import read_batches
 from bitstorm.store.snapshots import current, part_files
+from bitstorm.workspace import local_path
 
 PARQUET_NAME = "data.parquet"
 _CSV_ENDINGS = (".csv", ".csv.gz")
@@ -154,15 +153,12 @@ def _parquet_files(location: str) -> list[Path]:
 
 def _local(location: str) -> Path:
     """The absolute path of a plain path or a `file:` URL. Raises StoreError for other URLs."""
-    text = str(location)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
-        url = urlsplit(text)
-        if url.scheme != "file" or url.netloc not in ("", "localhost"):
-            raise StoreError(
-                f"{text} is not a local file; expected a path or a URL such as file:///folder"
-            )
-        text = unquote(url.path)
-    return Path(text).expanduser().absolute()
+    path = local_path(location)
+    if path is None:
+        raise StoreError(
+            f"{location} is not a local file; expected a path or a URL such as file:///folder"
+        )
+    return path
 
 
 def _folder_for(location: str) -> Path:

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +27,7 @@ from bitstorm.store.lock import writer_lock
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.snapshots import Change, Draft, Snapshot
 from bitstorm.store.summary import arrow_schema
+from bitstorm.workspace import local_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -336,10 +336,7 @@ def _check_parent(parent: Snapshot | None, table: Table) -> None:
 
 
 def _root(dataset_url: str | Path) -> Path:
-    text = str(dataset_url)
-    if "://" in text:
-        url = urlsplit(text)
-        if url.scheme != "file" or url.netloc not in ("", "localhost"):
-            raise UsageError(f"{text} is not on a local path; expected a folder or a file: URL")
-        text = unquote(url.path)
-    return Path(text).expanduser().absolute()
+    path = local_path(dataset_url)
+    if path is None:
+        raise UsageError(f"{dataset_url} is not on a local path; expected a folder or a file: URL")
+    return path
