@@ -58,29 +58,11 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.option("--fail-if-idle", is_flag=True, help="Exit 3 when there was nothing to do.")
     @functools.wraps(command)
-    def wrapped(
-        *,
-        config_files: tuple[Path, ...],
-        workspace: str | None,
-        overrides: tuple[str, ...],
-        as_json: bool,
-        quiet: bool,
-        log_file: Path | None,
-        debug: bool,
-        fail_if_idle: bool,
-        **own: Any,
-    ) -> int:
-        invocation = Invocation(
-            config_files=config_files,
-            workspace=workspace,
-            overrides=overrides,
-            as_json=as_json,
-            quiet=quiet,
-            log_file=log_file,
-            snapshot=own.pop("snapshot", None),
-        )
+    def wrapped(*, debug: bool, fail_if_idle: bool, **given: Any) -> int:
+        common = [field.name for field in dataclasses.fields(Invocation)]
+        invocation = Invocation(**{name: given.pop(name, None) for name in common})
         try:
-            result = command(invocation, **own)
+            result = command(invocation, **given)
             if fail_if_idle and getattr(result, "idle", getattr(result, "stale", False)):
                 return IDLE
             return DONE
@@ -155,6 +137,14 @@ class Invocation:
         return result
 
 
+def _parsed(option: str, parse: Callable[[str], int], text: str) -> int:
+    """The value of an option. Raises UsageError where it cannot be read."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
 def _foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
@@ -202,11 +192,7 @@ def collect(invocation: Invocation, every: str | None) -> Any:
     if every is not None:
         from bitstorm.pipelines.schedule import collect_every
 
-        try:
-            every_ms = duration_ms(every)
-        except ValueError as error:
-            raise UsageError(f"--every: {error}") from None
-        kept = collect_every(invocation.context(), every_ms)
+        kept = collect_every(invocation.context(), _parsed("--every", duration_ms, every))
         return invocation.show(
             kept,
             lambda: [
@@ -240,10 +226,7 @@ def backfill(
     from bitstorm.pipelines import collect as pipeline
     from bitstorm.terminal import backfilled_lines, planned_lines
 
-    try:
-        until_ms = None if until is None else parse_instant(until)
-    except ValueError as error:
-        raise UsageError(f"--until: {error}") from None
+    until_ms = None if until is None else _parsed("--until", parse_instant, until)
     context = invocation.context()
     if dry_run:
         plan = pipeline.plan(context, days=days, until_ms=until_ms, gaps_only=gaps)
@@ -327,10 +310,7 @@ def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Pat
     from bitstorm.pipelines.stats import stats as pipeline
     from bitstorm.terminal import stats_lines
 
-    try:
-        period_ms = duration_ms(period)
-    except ValueError as error:
-        raise UsageError(f"--period: {error}") from None
+    period_ms = _parsed("--period", duration_ms, period)
     steps = _lags(lags)
     result = pipeline(
         invocation.context(), period_ms=period_ms, bars=bars, lags=steps, output=output
@@ -463,10 +443,7 @@ def history(invocation: Invocation, row: str | None) -> Any:
     if row is None:
         commits = pipeline.history(invocation.context())
         return invocation.show(commits, lambda: history_lines(commits))
-    try:
-        timestamp_ms = parse_instant(row)
-    except ValueError as error:
-        raise UsageError(f"--row: {error}") from None
+    timestamp_ms = _parsed("--row", parse_instant, row)
     found = pipeline.trace(invocation.context(), timestamp_ms)
     return invocation.show(found, lambda: trace_lines(found))
 
@@ -612,31 +589,14 @@ def config_show(invocation: Invocation) -> Any:
 )
 @click.option("--limited", is_flag=True, help="Refuse more calls and credits than the plan has.")
 @_options
-def simulate(
-    invocation: Invocation,
-    port: int | None,
-    replay: Path | None,
-    faults: Path | None,
-    plan: Any,
-    limited: bool,
-) -> Any:
+def simulate(invocation: Invocation, **options: Any) -> Any:
     """The simulated market as a CoinGecko-compatible API on loopback."""
     from bitstorm.pipelines.simulate import simulate as pipeline
-
-    context = invocation.context()
 
     def announce(address: str) -> None:
         invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
 
-    return pipeline(
-        context,
-        port=port,
-        replay=replay,
-        announce=announce,
-        faults=faults,
-        plan=plan,
-        limited=limited,
-    )
+    return pipeline(invocation.context(), announce=announce, **options)
 
 
 def _plain(value: Any) -> Any:
