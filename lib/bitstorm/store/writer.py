@@ -6,6 +6,7 @@ are spooled by month, so a long stream of pieces needs the memory of one month.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import secrets
 import tempfile
@@ -61,37 +62,25 @@ def make_batch_writer(
     rows of one time. Raises UsageError for a schema or location that cannot be, DataError for rows
     that break the schema, StoreError when another run holds the data set for over `lock_seconds`.
     """
-    return BatchWriter(
-        _root(dataset_url),
-        table_of(schema),
-        schema,
-        granularity_ms=granularity_ms,
-        fetched_at=fetched_at,
-        lock_seconds=lock_seconds,
-    )
+    root, table = _root(dataset_url), table_of(schema)
+    return BatchWriter(root, table, schema, granularity_ms, fetched_at, lock_seconds)
 
 
+@dataclasses.dataclass
 class BatchWriter:
     """See `make_batch_writer`. After the block, `snapshot` is what was published (or was there
     already, when the very same rows had been written before)."""
 
-    def __init__(
-        self,
-        root: Path,
-        table: Table,
-        schema: Unischema,
-        *,
-        granularity_ms: int | None,
-        fetched_at: int | None,
-        lock_seconds: float,
-    ) -> None:
-        self.snapshot: Snapshot | None = None
-        self._root, self._table, self._schema = root, table, schema
-        self._granularity_ms, self._fetched_at = granularity_ms, fetched_at
-        self._lock_seconds = lock_seconds
-        self._lines = 0
-        self._spool: tempfile.TemporaryDirectory[str] | None = None
-        self._streams: dict[str, Any] = {}
+    _root: Path
+    _table: Table
+    _schema: Unischema
+    _granularity_ms: int | None
+    _fetched_at: int | None
+    _lock_seconds: float
+    snapshot: Snapshot | None = dataclasses.field(default=None, init=False)
+    _lines: int = dataclasses.field(default=0, init=False)
+    _spool: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, init=False)
+    _streams: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
         self._spool = tempfile.TemporaryDirectory(prefix="bitstorm-writer-")
