@@ -80,14 +80,7 @@ class Framed:
 
     def taken(self, which: Any) -> Framed:
         """The windows of these positions, in their order, over the same values."""
-        return Framed(
-            self.values,
-            self.starts[which],
-            self.target[which],
-            self.price[which],
-            self.target_timestamp[which],
-            self.target_price[which],
-        )
+        return Framed(self.values, *(getattr(self, f.name)[which] for f in fields(self)[1:]))
 
     def gathered(self, look_back: int, which: slice = slice(None)) -> Batch:
         """The windows of these positions, in arrays of their own."""
@@ -123,12 +116,8 @@ class Batch:
 
     def followed_by(self, more: Batch) -> Batch:
         """The windows of both, in this order."""
-        return Batch(
-            *(
-                np.concatenate([getattr(one, field.name) for one in (self, more)])
-                for field in fields(Batch)
-            )
-        )
+        names = [field.name for field in fields(self)]
+        return Batch(*(np.concatenate([getattr(self, n), getattr(more, n)]) for n in names))
 
 
 def batches(groups: Iterable[Framed], *, look_back: int, batch_size: int) -> Iterator[Batch]:

@@ -166,21 +166,18 @@ def _last_same(before: Snapshot, after: Snapshot, month: str) -> int | None:
     if not all(paths) or snapshots.damaged_files(before, months={month}):
         return same
     snapshots.check_content(after, months={month})
-    columns = ["timestamp", "price"]
-    old, new = (_rows(found, columns) for found in paths)
+    old, new = map(_rows, paths)
     rows = min(len(old), len(new))
     differs = (old[:rows].to_numpy() != new[:rows].to_numpy()).any(axis=1)
     equal = int(differs.argmax()) if differs.any() else rows
     return int(new["timestamp"].iloc[equal - 1]) if equal else same
 
 
-def _rows(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
-    """The rows of a few months, in the order of time."""
+def _rows(files: Sequence[Path]) -> pd.DataFrame:
+    """Time and price of a month's observations, in the order of time."""
     import pandas as pd
 
-    if not files:
-        return pd.DataFrame({name: pd.Series(dtype="float64") for name in columns})
-    rows = pd.concat(list(petastorm_io.read_batches(files, columns=columns)))
+    rows = pd.concat(list(petastorm_io.read_batches(files, columns=["timestamp", "price"])))
     return rows.sort_values("timestamp", ignore_index=True)
 
 
@@ -221,7 +218,7 @@ def _newest_first(prices: Snapshot) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Time and price of the observations, month by month back in time; each is checked first."""
     for month in sorted(prices.manifest.months, reverse=True):
         snapshots.check_content(prices, months={month})
-        rows = _rows(prices.of_months({month}), ["timestamp", "price"])
+        rows = _rows(prices.of_months({month}))
         yield rows["timestamp"].to_numpy(), rows["price"].to_numpy()
 
 

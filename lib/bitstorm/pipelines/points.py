@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,48 +85,39 @@ def arrays(
         }
 
 
-@dataclass
-class Found:
-    """Counts over a snapshot: of features, values that are no finite number and the time of the
-    first; of parts, their points and those with an observed price."""
-
-    rows: int = 0
-    imputed: int = 0
-    strange: dict[str, int] = field(default_factory=dict)
-    first: dict[str, int] = field(default_factory=dict)
-    points: dict[str, int] = field(default_factory=dict)
-    observed: dict[str, int] = field(default_factory=dict)
-
-
 def check(snapshot: Snapshot, features: Sequence[str], spans: Spans) -> None:
     """Refuse values that no network can learn from, and parts without a price that could be a
     target. Raises DataError with the numbers."""
-    found = Found()
+    # By feature: values that are no finite number, and the time of the first.
+    strange, first = Counter[str](), dict[str, int]()
+    # By part: its points, and those with an observed price.
+    count, observed = Counter[str](), Counter[str]()
+    rows = imputed_rows = 0
     for table in tables(snapshot, ["timestamp", "imputed", *features]):
         time, imputed = table["timestamp"].to_numpy(), table["imputed"].to_numpy()
-        found.rows += len(time)
-        found.imputed += int(imputed.sum())
+        rows += len(time)
+        imputed_rows += int(imputed.sum())
         for name in features:
             # A null is "not known yet"; a NaN is a value.
-            strange = (table[name].is_valid().to_numpy()) & ~np.isfinite(table[name].to_numpy())
-            if strange.any():
-                found.strange[name] = found.strange.get(name, 0) + int(strange.sum())
-                found.first.setdefault(name, int(time[strange][0]))
+            bad = (table[name].is_valid().to_numpy()) & ~np.isfinite(table[name].to_numpy())
+            if bad.any():
+                strange[name] += int(bad.sum())
+                first.setdefault(name, int(time[bad][0]))
         for part, (after, until) in spans.items():
             inside = np.ones(len(time), bool) if after is None else time > after
             inside &= True if until is None else time <= until
-            found.points[part] = found.points.get(part, 0) + int(inside.sum())
-            found.observed[part] = found.observed.get(part, 0) + int((inside & ~imputed).sum())
-    for name, count in found.strange.items():
+            count[part] += int(inside.sum())
+            observed[part] += int((inside & ~imputed).sum())
+    for name in strange:
         raise DataError(
-            f"{name} is not a finite number at {count:,} of {found.rows:,} points, the first at "
-            f"{iso(found.first[name])}; expected finite values, or none: compute the indicators "
+            f"{name} is not a finite number at {strange[name]:,} of {rows:,} points, the first at "
+            f"{iso(first[name])}; expected finite values, or none: compute the indicators "
             "again, or leave it out of training.features"
         )
-    if any(found.observed[part] == 0 < count for part, count in found.points.items()):
-        left = [f"{n:,} observed in the {part} part" for part, n in found.observed.items()]
+    if any(observed[part] == 0 < count[part] for part in count):
+        left = [f"{n:,} observed in the {part} part" for part, n in observed.items()]
         raise DataError(
-            f"of {found.rows:,} points {found.imputed:,} are imputed, which leaves "
+            f"of {rows:,} points {imputed_rows:,} are imputed, which leaves "
             f"{', '.join(left)}; expected some in each: collect more, or set a coarser "
             "grid.frequency"
         )

@@ -8,12 +8,13 @@ from typing import Any
 
 from bitstorm.errors import ModelError
 from bitstorm.model import checkpoint, runs
-from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.runs import Run
 from bitstorm.pipelines.context import Context
 
 # What tells a run from any other says nothing of why it came out as it did.
 _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")
+
+METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def _overview(run: Run) -> Overview:
     if run.state != runs.FINISHED:
         try:
             since, problems = checkpoint.load(run.folder)
-            fitted = fitted or _metrics(since)
+            if not fitted and since is not None:
+                seconds = sum(epoch.seconds for epoch in since.history)
+                found = (since.epochs, since.best_epoch, since.best_loss, seconds)
+                fitted = dict(zip(METRICS, found, strict=True))
             problem = "; ".join(problems) or record.get("reason")
         except ModelError as error:
             problem = str(error)
@@ -116,26 +120,9 @@ def _overview(run: Run) -> Overview:
     )
 
 
-def _metrics(since: Checkpoint | None) -> dict[str, Any]:
-    if since is None:
-        return {}
-    return {
-        "epochs": since.epochs,
-        "best_epoch": since.best_epoch,
-        "best_validation_loss": since.best_loss,
-        "seconds": sum(epoch.seconds for epoch in since.history),
-    }
-
-
 def _with_metrics(run: Run) -> dict[str, Any]:
-    overview = _overview(run)
-    fitted = {
-        "state": overview.state,
-        "epochs": overview.epochs,
-        "best_epoch": overview.best_epoch,
-        "best_validation_loss": overview.best_validation_loss,
-        "seconds": overview.seconds,
-    }
+    overview = vars(_overview(run))
+    fitted = {name: overview[name] for name in ("state", *METRICS)}
     own = {key: value for key, value in run.record.items() if key not in _ALWAYS_DIFFERENT}
     return {**own, "fitted": {**fitted, **run.record.get("fitted", {})}}
 

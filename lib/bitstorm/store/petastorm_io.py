@@ -96,7 +96,10 @@ def write_partitioned(
     frame: DataFrame, folder: Path, table: Table, *, arranged: bool = False
 ) -> None:
     """Plain Parquet by month, one file a month, sorted by time inside."""
-    rows = spark_rows(frame, table)
+    from pyspark.sql import functions as F
+
+    columns = [F.col(f.name).cast(spark_type(f.kind)).alias(f.name) for f in table.fields]
+    rows = frame.select(*columns)
     if not arranged:
         rows = rows.repartition(PARTITION).sortWithinPartitions(PARTITION, "timestamp")
     writer = rows.write.mode("errorifexists").partitionBy(PARTITION)
@@ -105,15 +108,6 @@ def write_partitioned(
             # Hardly a number comes twice: a dictionary of all of them only costs time.
             writer = writer.option(f"parquet.enable.dictionary#{field.name}", "false")
     writer.parquet(file_url(folder))
-
-
-def spark_rows(frame: DataFrame, table: Table) -> DataFrame:
-    """The frame with exactly the table's columns, order and types."""
-    from pyspark.sql import functions as F
-
-    return frame.select(
-        *[F.col(f.name).cast(spark_type(f.kind)).alias(f.name) for f in table.fields]
-    )
 
 
 def read_spark(
