@@ -28,7 +28,6 @@ from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arr
 _MONTH = re.compile(r"month=\d{4}-(?:0[1-9]|1[0-2])")
 _PART = re.compile(_MONTH.pattern + r"/part-[0-9A-Za-z._-]+\.parquet")
 _THREADS = 4
-_BESIDE = {METADATA, COMMON_METADATA, "_SUCCESS"}
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,9 @@ def _listed(folder: Path, *, summaries: bool) -> list[str]:
             if _MONTH.fullmatch(relative):
                 continue
             raise SealBroken(f"{folder.name} holds a stray folder {relative}")
-        bare = path.name.removeprefix(".").removesuffix(".crc")
-        checksum = path.name.startswith(".") and path.name.endswith(".crc")
-        named = path.with_name(bare).relative_to(folder).as_posix() if checksum else relative
-        if _PART.fullmatch(named):
-            if not checksum:
-                found.append(relative)
-        elif named not in _BESIDE or (not summaries and named in (METADATA, COMMON_METADATA)):
+        if _PART.fullmatch(relative):
+            found.append(relative)
+        elif not (summaries and relative in (METADATA, COMMON_METADATA)):
             raise SealBroken(f"{folder.name} holds a stray file {relative}")
     return found
 

@@ -8,9 +8,9 @@ skips what is not listed without a word. Rebuilt from every footer, they are rig
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,13 +52,8 @@ def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -
                 f"{path} does not go with the other files ({first_line(error)})"
             ) from None
     if collected is not None:
-        _replaced(folder / METADATA, collected.write_metadata_file)
+        with filesystem.replacing(folder / METADATA) as out:
+            collected.write_metadata_file(out)
     common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
-    _replaced(folder / COMMON_METADATA, lambda out: pq.write_metadata(common, out))
-
-
-def _replaced(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    with filesystem.replacing(path) as stream:
-        write(stream)
-    # Hadoop's checksum of the file that was there would refuse the new one.
-    path.with_name(f".{path.name}.crc").unlink(missing_ok=True)
+    with filesystem.replacing(folder / COMMON_METADATA) as out:
+        pq.write_metadata(common, out)
