@@ -86,7 +86,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
         days = {"day_into_history": into_history, "day_into_empty": into_empty}
         one_day = interleaved(days, runs=9)
 
-    snapshot = snapshots.required(context_of(scratch / "full").workspace.prices, hint="")
+    snapshot = snapshots.required(context_of(scratch / "full").workspace.prices)
 
     def by_us(number: int) -> None:
         assert sum(len(frame) for frame in read_batches(snapshot.files)) == rows

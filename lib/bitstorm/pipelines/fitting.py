@@ -290,9 +290,7 @@ def _same_snapshot(context: Context, run: Run, *, accept: bool) -> Snapshot:
 
 
 def _snapshot(context: Context, name: str | None) -> Snapshot:
-    snapshot = snapshots.required(
-        context.workspace.indicators, snapshot=name, hint="run `bitstorm indicators` first"
-    )
+    snapshot = snapshots.required(context.workspace.indicators, snapshot=name)
     snapshots.check_content(snapshot)
     return snapshot
 

@@ -45,11 +45,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     numbers are NaN (null in the file) where the newest point ends no whole window.
     """
     chosen = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
-    snapshot = snapshots.required(
-        context.workspace.indicators,
-        snapshot=context.snapshot,
-        hint="run `bitstorm indicators` first",
-    )
+    snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
     settings, scaler, split = _recalled(chosen)
     _check_fit(chosen, snapshot, split)

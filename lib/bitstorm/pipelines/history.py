@@ -91,7 +91,7 @@ def trace(context: Context, timestamp_ms: int) -> Trace:
     import pyarrow.parquet as pq
 
     root = context.workspace.prices
-    found = snapshots.required(root, snapshot=context.snapshot, hint="run `bitstorm ingest` first")
+    found = snapshots.required(root, snapshot=context.snapshot)
     ledger = snapshots.read_ledger(found)
     for file in found.manifest.lineage:
         if not file.first_ms <= timestamp_ms <= file.last_ms:

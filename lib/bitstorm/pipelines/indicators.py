@@ -71,9 +71,7 @@ def indicators(context: Context) -> Computed:
     Raises SnapshotMissing, SnapshotDamaged, and DataError where the prices fill no step.
     """
     workspace, settings = context.workspace, context.settings
-    prices = snapshots.required(
-        workspace.prices, snapshot=context.snapshot, hint="run `bitstorm ingest` first"
-    )
+    prices = snapshots.required(workspace.prices, snapshot=context.snapshot)
     recipe: dict[str, Any] = {
         "prices": prices.id,
         "frequency": settings.grid.frequency,

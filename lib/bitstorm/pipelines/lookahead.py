@@ -111,9 +111,7 @@ def check_lookahead(
     Raises SnapshotMissing, SnapshotDamaged, and DataError where there is nothing to compare.
     """
     settings = context.settings
-    prices = snapshots.required(
-        context.workspace.prices, snapshot=context.snapshot, hint="run `bitstorm ingest` first"
-    )
+    prices = snapshots.required(context.workspace.prices, snapshot=context.snapshot)
     snapshots.check_content(prices)
     step = duration_ms(settings.grid.frequency)
     tolerance = tolerance or Tolerance()
@@ -218,15 +216,12 @@ def look(
                         tolerance,
                     ),
                 )
-                say(f"{iso(cut_ms)}, {place}: {_verdict(cut)}")
+                changed = ", ".join(sorted(cut.changed)) or "nothing"
+                say(f"{iso(cut_ms)}, {place}: {changed} changed")
             found.append(cut)
         return rows, tuple(name for name in whole.columns if name != KEY), found
     finally:
         whole.unpersist()
-
-
-def _verdict(cut: Cut) -> str:
-    return f"{', '.join(sorted(cut.changed))} changed" if cut.changed else "nothing changed"
 
 
 def _truncated(

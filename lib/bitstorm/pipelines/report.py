@@ -37,9 +37,7 @@ def report(context: Context) -> Report:
     folder = context.workspace.reports
     metrics = _metrics(folder / "metrics.json")
     snapshot = snapshots.required(
-        context.workspace.indicators,
-        snapshot=metrics["snapshot"]["indicators"],
-        hint="run `bitstorm indicators` first",
+        context.workspace.indicators, snapshot=metrics["snapshot"]["indicators"]
     )
     windows: list[int] = snapshot.manifest.details["windows"]
     prices = _prices(snapshot, windows)

@@ -47,7 +47,7 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
     from pyspark.sql import functions as F
 
     workspace = context.workspace
-    parent = snapshots.required(workspace.prices, hint="run `bitstorm ingest` first")
+    parent = snapshots.required(workspace.prices)
     ledger = snapshots.read_ledger(parent)
     sha256 = _identify(batch, ledger)
     name = ledger[sha256]["name"]

@@ -20,9 +20,6 @@ from bitstorm.transform.statistics import statistics
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-INGEST_FIRST = "run `bitstorm ingest` first"
-INDICATORS_FIRST = "run `bitstorm indicators` first"
-
 
 @dataclass(frozen=True)
 class Stats:
@@ -100,16 +97,13 @@ def _read_from(context: Context) -> tuple[Snapshot, Snapshot]:
     """The prices and the indicators: the newest of each, or those that belong together."""
     workspace, name = context.workspace, context.snapshot
     if name is None:
-        return (
-            snapshots.required(workspace.prices, hint=INGEST_FIRST),
-            snapshots.required(workspace.indicators, hint=INDICATORS_FIRST),
-        )
+        return snapshots.required(workspace.prices), snapshots.required(workspace.indicators)
     indicators = _named(workspace.indicators, name)
     if indicators is not None:
         made_from = indicators.manifest.details["prices"]
-        prices = snapshots.required(workspace.prices, snapshot=made_from, hint=INGEST_FIRST)
+        prices = snapshots.required(workspace.prices, snapshot=made_from)
         return prices, indicators
-    prices = snapshots.required(workspace.prices, snapshot=name, hint=INGEST_FIRST)
+    prices = snapshots.required(workspace.prices, snapshot=name)
     return prices, _indicators_of(workspace.indicators, prices)
 
 
@@ -128,7 +122,7 @@ def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
         except SnapshotDamaged:
             continue
         if found.details["prices"] == prices.id:
-            return snapshots.required(root, snapshot=found.id, hint=INDICATORS_FIRST)
+            return snapshots.required(root, snapshot=found.id)
     raise SnapshotMissing(
         f"there are no indicators of the prices in snapshot {prices.id}: "
         f"run `bitstorm indicators --snapshot {prices.id}` first"

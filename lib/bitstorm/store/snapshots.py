@@ -47,6 +47,8 @@ SNAPSHOTS = "snapshots"
 LINEAGE = "lineage"
 LEDGER = "ledger.parquet"
 SCHEMA_VERSION = 1
+# The command that makes a data set.
+_MADE_BY = {"prices": "ingest", "indicators": "indicators"}
 _ID = re.compile(r"(\d{8})-[0-9a-f]{12}")
 
 
@@ -136,10 +138,12 @@ def current(root: Path, *, snapshot: str | None = None) -> Snapshot | None:
     return found
 
 
-def required(root: Path, *, snapshot: str | None = None, hint: str) -> Snapshot:
+def required(root: Path, *, snapshot: str | None = None, hint: str | None = None) -> Snapshot:
     """As `current`, but raises SnapshotMissing with what to do where there is none."""
     found = current(root, snapshot=snapshot)
     if found is None:
+        command = _MADE_BY.get(root.name)
+        hint = hint or (f"run `bitstorm {command}` first" if command else "publish one first")
         raise SnapshotMissing(f"there is no {root.name} data set yet in {root.parent}: {hint}")
     return found
 
@@ -153,7 +157,7 @@ def known(root: Path, snapshot: str) -> Snapshot | None:
 
 def resolve(root: Path) -> Path:
     """The folder of the newest snapshot of a data set. Raises SnapshotMissing."""
-    return required(root, hint="publish one first").folder
+    return required(root).folder
 
 
 def check_content(snapshot: Snapshot, *, months: Collection[str] | None = None) -> None:
