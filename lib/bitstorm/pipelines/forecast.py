@@ -13,7 +13,7 @@ import pandas as pd
 from bitstorm import filesystem
 from bitstorm.config import Training
 from bitstorm.errors import DataError, ModelError
-from bitstorm.instants import iso
+from bitstorm.instants import DAY_MS, iso
 from bitstorm.model import blocks, evaluation, framing, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
@@ -208,23 +208,28 @@ def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
 
 
 def _overview(snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
-    """Span, imputed points, cuts, and the latest price with its change over 24 hours."""
-    manifest = snapshot.manifest
-    first, last = map(iso, points.span_of(snapshot))
-    found = points.overview(snapshot)
-    change = None if found.day_before is None else 100 * (found.latest / found.day_before - 1)
+    """Span, imputed points, cuts of the series, and the latest price with its change over 24 hours
+    (None where the series is younger)."""
+    first_ms, last_ms = points.span_of(snapshot)
+    step = points.step_of(snapshot)
+    imputed, cuts, latest, time_before = 0, 0, math.nan, first_ms - step
+    before: float | None = None
+    for table in points.tables(snapshot, ["timestamp", "price", "imputed"]):
+        time, price = table["timestamp"].to_numpy(), table["price"].to_numpy()
+        imputed += int(table["imputed"].to_numpy().sum())
+        cuts += int((np.diff(time, prepend=time_before) != step).sum())
+        earlier = price[time <= last_ms - DAY_MS]
+        before = float(earlier[-1]) if len(earlier) else before
+        latest, time_before = float(price[-1]), int(time[-1])
+    change = None if before is None else 100 * (latest / before - 1)
     return {
         "span": {
-            "first": first,
-            "last": last,
+            "first": iso(first_ms),
+            "last": iso(last_ms),
             "rows": observations,
-            "grid_points": manifest.rows,
-            "imputed": found.imputed,
-            "cuts": found.cuts,
+            "grid_points": snapshot.manifest.rows,
+            "imputed": imputed,
+            "cuts": cuts,
         },
-        "latest": {
-            "time": last,
-            "price": found.latest,
-            "change_24h_percent": change,
-        },
+        "latest": {"time": iso(last_ms), "price": latest, "change_24h_percent": change},
     }

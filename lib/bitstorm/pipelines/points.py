@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitstorm.config import Training
 from bitstorm.errors import DataError, SnapshotDamaged
-from bitstorm.instants import DAY_MS, duration_ms, iso
+from bitstorm.instants import duration_ms, iso
 from bitstorm.model.framing import Frame
 from bitstorm.schema import indicator_table
 from bitstorm.store.snapshots import Snapshot
@@ -121,33 +120,3 @@ def check(snapshot: Snapshot, features: Sequence[str], spans: Spans) -> None:
             f"{', '.join(left)}; expected some in each: collect more, or set a coarser "
             "grid.frequency"
         )
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Imputed points, cuts of the series, the newest price, and that a day before (None where the
-    series is younger)."""
-
-    imputed: int
-    cuts: int
-    latest: float
-    day_before: float | None
-
-
-def overview(snapshot: Snapshot) -> Overview:
-    step = step_of(snapshot)
-    imputed, cuts = 0, 0
-    latest, then = float("nan"), None
-    last: int | None = None
-    day_before = span_of(snapshot)[1] - DAY_MS
-    for table in tables(snapshot, ["timestamp", "price", "imputed"]):
-        time, price = table["timestamp"].to_numpy(), table["price"].to_numpy()
-        if not len(time):
-            continue
-        imputed += int(table["imputed"].to_numpy().sum())
-        cuts += int((np.diff(time, prepend=time[0] - step if last is None else last) != step).sum())
-        earlier = price[time <= day_before]
-        if len(earlier):
-            then = float(earlier[-1])
-        latest, last = float(price[-1]), int(time[-1])
-    return Overview(imputed, cuts, latest, then)
