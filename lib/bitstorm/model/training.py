@@ -74,6 +74,7 @@ def fit(
 
     stop = Stop()
     size, done = rules.batch_size, 0 if since is None else since.epochs
+    goes_on = since is None or since.goes_on(epochs=rules.epochs, patience=rules.patience)
     told = callbacks.Progress(
         Meter(len(train), batch_size=size, epochs=rules.epochs, tell=progress)
     )
@@ -88,7 +89,8 @@ def fit(
                     train.dataset(batch_size=size, seed=rules.seed, epoch=lambda: told.epoch),
                     validation_data=validation.dataset(batch_size=size),
                     initial_epoch=done,
-                    epochs=last_epoch(rules, since),
+                    # None of a run that was stopped between its end and its record.
+                    epochs=rules.epochs if goes_on else done,
                     callbacks=[
                         told,
                         early,
@@ -105,14 +107,6 @@ def fit(
             with suppress(OSError):
                 history.on_train_end()
     return outcome(state.history, early.best_epoch + 1, early.best)
-
-
-def last_epoch(rules: Rules, since: Checkpoint | None) -> int:
-    """The last epoch that may be trained, counted from 1: none of a run that was stopped between
-    its end and its record."""
-    if since is None or since.goes_on(epochs=rules.epochs, patience=rules.patience):
-        return rules.epochs
-    return since.epochs
 
 
 def outcome(history: tuple[Epoch, ...], best_epoch: int, best_loss: float | None) -> Fitted:

@@ -75,15 +75,14 @@ def publish_merged(
             stack.callback(placed.unpersist)
             won, lost = _outcome(placed.where("fresh"), ranking)
         winners = placed.where(F.col("place") == 1)
-        complete: dict[str, dict[str, Any]] = {}
-        for key, tally in tallies.items():
-            told = {name: value for name, value in tally.items() if name != "batch"}
-            batch = tally["batch"]
-            complete[key] = {
-                **told,
-                "accepted": won.get(batch, 0),
-                "duplicate": lost.get(batch, 0),
+        complete = {
+            key: {
+                **{name: value for name, value in tally.items() if name != "batch"},
+                "accepted": won.get(tally["batch"], 0),
+                "duplicate": lost.get(tally["batch"], 0),
             }
+            for key, tally in tallies.items()
+        }
 
         def write(draft: Draft) -> Change:
             if months:
@@ -158,13 +157,10 @@ def _outcome(
     """How many rows of each batch stand at their time, and how many do not."""
     from pyspark.sql import functions as F
 
-    rows = [
-        (ranking[row["rank"]].batch, row["won"], row["lost"])
-        for row in fresh.groupBy("rank")
-        .agg(
-            F.count_if(F.col("place") == 1).alias("won"),
-            F.count_if(F.col("place") > 1).alias("lost"),
-        )
-        .collect()
-    ]
-    return sums((batch, won) for batch, won, _ in rows), sums((b, lost) for b, _, lost in rows)
+    won, lost = F.count_if(F.col("place") == 1), F.count_if(F.col("place") > 1)
+    rows = fresh.groupBy("rank").agg(won.alias("won"), lost.alias("lost")).collect()
+    by_batch = [(ranking[row["rank"]].batch, row) for row in rows]
+    return (
+        sums((batch, row["won"]) for batch, row in by_batch),
+        sums((batch, row["lost"]) for batch, row in by_batch),
+    )

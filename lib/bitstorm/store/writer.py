@@ -12,7 +12,6 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -86,12 +85,7 @@ class BatchWriter:
         self._spool = tempfile.TemporaryDirectory(prefix="bitstorm-writer-")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._spool is not None  # __enter__ has run
         try:
             for stream in self._streams.values():
