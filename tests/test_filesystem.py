@@ -202,10 +202,10 @@ def test_a_folder_that_fails_to_sync_is_a_failure(tmp_path, monkeypatch):
 def test_a_lock_is_held_by_one_where_there_are_locks(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("a") as one, (tmp_path / "lock").open("a") as other:
         assert filesystem.lock(one.fileno())
-        assert not filesystem.lock(other.fileno(), wait=False)
+        assert not filesystem.lock(other.fileno(), wait_seconds=0)
 
         def refused(descriptor, how):
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr("fcntl.flock", refused)
-        assert filesystem.lock(other.fileno(), wait=False)
+        assert filesystem.lock(other.fileno(), wait_seconds=0)

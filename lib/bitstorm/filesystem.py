@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import glob
+import math
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from bitstorm.errors import StoreError
 
 TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 60
+_POLL_SECONDS = 0.05
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 # What `link` answers where there are no hard links, or none across this mount.
@@ -93,20 +95,25 @@ def share(source: Path, target: Path) -> None:
         sync_file(target)
 
 
-def lock(descriptor: int, *, wait: bool = True, shared: bool = False) -> bool:
+def lock(descriptor: int, *, wait_seconds: float = math.inf, shared: bool = False) -> bool:
     """Take an open file's lock, exclusive or shared, which the kernel frees when its holder dies.
 
-    False when another holds it and `wait` is False. On a mount without locks as if it were taken.
+    False when another holds it for so long. On a mount without locks as if it were taken.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind if wait_seconds == math.inf else kind | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return True
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+        if time.monotonic() >= until:
             return False
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True
+        time.sleep(_POLL_SECONDS)
 
 
 def sync_tree(folder: Path, files: Iterable[Path]) -> None:

@@ -57,7 +57,7 @@ def held(
     folder = root / key_of(recipe)
     descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if filesystem.lock(descriptor, wait=False):
+        if filesystem.lock(descriptor, wait_seconds=0):
             _sweep(root, limit_bytes=limit_bytes, keep=folder)
         filesystem.lock(descriptor, shared=True)
         index = _recorded(folder)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,12 +67,8 @@ def holding(folder: Path) -> Iterator[None]:
     with _on_disk(folder):
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        until = time.monotonic() + _LOCK_SECONDS
-        while not filesystem.lock(descriptor, wait=False):
-            # Somebody may only be looking whether it is held.
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
+        # Somebody may only be looking whether it is held.
+        if not filesystem.lock(descriptor, wait_seconds=_LOCK_SECONDS):
             raise ModelError(
                 f"run {folder.name} is being trained by another process: wait for it, or stop it"
             )
@@ -89,7 +84,7 @@ def held(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return not filesystem.lock(descriptor, wait=False)
+        return not filesystem.lock(descriptor, wait_seconds=0)
     finally:
         os.close(descriptor)
 

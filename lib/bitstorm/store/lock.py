@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bitstorm import filesystem
 from bitstorm.errors import StoreError
-
-_POLL_SECONDS = 0.1
 
 
 @contextmanager
@@ -24,15 +21,12 @@ def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        until = time.monotonic() + wait_seconds
-        while not filesystem.lock(descriptor, wait=False):
-            if time.monotonic() >= until:
-                holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                raise StoreError(
-                    f"another run ({holder or 'unknown'}) is writing {root}; waited "
-                    f"{wait_seconds:g} s for it: try again when it has ended"
-                )
-            time.sleep(_POLL_SECONDS)
+        if not filesystem.lock(descriptor, wait_seconds=wait_seconds):
+            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+            raise StoreError(
+                f"another run ({holder or 'unknown'}) is writing {root}; waited "
+                f"{wait_seconds:g} s for it: try again when it has ended"
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
         yield
