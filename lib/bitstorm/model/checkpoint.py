@@ -173,20 +173,17 @@ def _read(path: Path) -> Checkpoint:
             f"{path.with_suffix('.npz').name} has {len(content)} bytes, not the "
             f"{body['arrays']['bytes']} that were written"
         )
+    names = [field.name for field in fields(Epoch)]
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return Checkpoint(
-            tuple(_epoch(epoch) for epoch in body["history"]),
+            # States of older versions have another number in each row.
+            tuple(Epoch(**{name: row[name] for name in names}) for row in body["history"]),
             body["best_epoch"],
             body["best_loss"],
             {k.removeprefix(_STATE): arrays[k] for k in arrays.files if k.startswith(_STATE)},
             {k.removeprefix(_BEST): arrays[k] for k in arrays.files if k.startswith(_BEST)},
             body["record"],
         )
-
-
-def _epoch(row: Mapping[str, Any]) -> Epoch:
-    """States of older versions have another number in each row."""
-    return Epoch(row["epoch"], row["loss"], row["val_loss"], row["seconds"])
 
 
 def _remove(folder: Path, *, keep: set[str]) -> None:

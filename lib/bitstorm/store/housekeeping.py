@@ -106,7 +106,8 @@ def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: floa
             if young and folder.name not in gone:
                 continue
             # A file that another snapshot shares frees nothing.
-            freed += sum(f.stat().st_size for f in folder.rglob("*") if _last_link(f))
+            files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+            freed += sum(file.st_size for file in files if file.st_nlink == 1)
             shutil.rmtree(folder)
             if folder.name not in gone:
                 orphans.append(f"{parent.name}/{folder.name}")
@@ -128,7 +129,3 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _last_link(path: Path) -> bool:
-    return path.is_file() and path.stat().st_nlink == 1

@@ -127,7 +127,8 @@ def survey(
         except BatchError as error:
             refused.append(Refused(path, digest, error.rule, str(error)))
     if cache is not None and seen != remembered:
-        _remember(cache, seen)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.replace(cache, json.dumps(seen).encode())
     return Survey(tuple(ready.values()), tuple(refused), tuple(unsettled), tuple(repeated))
 
 
@@ -165,11 +166,6 @@ def _remembered(cache: Path | None) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _remember(cache: Path, seen: Mapping[str, str]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.replace(cache, json.dumps(seen).encode())
 
 
 def _open_batch(path: Path, digest: str, modified_ms: int) -> Batch:
