@@ -80,10 +80,14 @@ def from_prices(
     if span.last - span.first < size:
         # One task, so nothing is shuffled.
         seen = seen.coalesce(1).select(
-            F.lit(0).cast("bigint").alias("block"), "*", F.lit(span.highest).alias("highest")
+            F.lit(0).cast("bigint").alias("block"),
+            "timestamp",
+            "price",
+            F.lit(span.highest).alias("highest"),
         )
     else:
-        seen = in_blocks(seen, blocks).where(F.col("block") >= 0).repartition("block")
+        seen = in_blocks(seen, blocks).where(F.col("block") >= 0).drop("index")
+        seen = seen.repartition("block")
         seen = seen.join(F.broadcast(_carried(seen, blocks, grid, span)), "block", "left")
     # A bound method would look to Spark like a function of a key and rows.
     kernel = _Kernel(blocks, grid, span, tuple(windows))
@@ -92,7 +96,12 @@ def from_prices(
         .applyInArrow(lambda rows: kernel.indicators(rows), kernel.schema())
         .transform(with_windows, windows=windows)
         .where(blocks.owned())
-        .select("*", "made.*", trend(windows).alias("trend"))
+        .select(
+            "*",
+            "made.*",
+            ((F.col("index") + span.first) * grid.step_ms).alias("timestamp"),
+            trend(windows).alias("trend"),
+        )
         .withColumn(PARTITION, month_of(F.col("timestamp")))
         .select(*indicator_table(windows).names)
     )
@@ -123,8 +132,8 @@ def _carried(seen: DataFrame, blocks: Blocks, grid: Grid, span: Span) -> DataFra
 
 @dataclass(frozen=True)
 class _Kernel:
-    """What is computed of one block; its rows are `index` (from the span's first point on),
-    `timestamp` and `price`, in any order."""
+    """What is computed of one block; its rows are `block`, `timestamp` and `price`, in any order.
+    An `index` counts from the span's first point on."""
 
     blocks: Blocks
     grid: Grid
@@ -150,7 +159,7 @@ class _Kernel:
     def schema(self) -> str:
         """Of the rows that `indicators` returns."""
         names = [*memory_columns(self.windows), "drawdown"]
-        made = ", ".join(["timestamp bigint, imputed boolean", *(f"{n} double" for n in names)])
+        made = ", ".join(["imputed boolean", *(f"{n} double" for n in names)])
         return f"block bigint, index bigint, price float, made struct<{made}>"
 
     def indicators(self, rows: pa.Table) -> pa.Table:
@@ -164,11 +173,7 @@ class _Kernel:
         highest = self._highest(points, begin, rows["highest"][0].as_py())
         # Over the highest price less 1, but a small one keeps its digits.
         columns["drawdown"] = (price - highest) / highest
-        made = {
-            "timestamp": (points.index + self.span.first) * self.grid.step_ms,
-            "imputed": points.imputed,
-            **columns,
-        }
+        made = {"imputed": points.imputed, **columns}
         end = begin + self.blocks.size
         shown = (points.index >= begin - max(self.windows)) & (points.index < end)
         arrays = [pa.array(values[shown], from_pandas=True) for values in made.values()]
