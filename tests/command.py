@@ -7,7 +7,7 @@ import traceback
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
-from bitstorm.cli import main
+from bitstorm.cli import exit_code
 from bitstorm.errors import BitstormError
 
 
@@ -23,9 +23,7 @@ def command(*arguments: object) -> Done:
     code = 1
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+            code = exit_code([str(argument) for argument in arguments])
         except BitstormError:
             # With --debug: as the interpreter would print it, with all that led to it.
             err.write(traceback.format_exc())

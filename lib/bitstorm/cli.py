@@ -617,14 +617,19 @@ def _plain(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point of `bitstorm` and of the jobs; ends the process with the exit code."""
+    _end(exit_code(arguments))
+
+
+def exit_code(arguments: Sequence[str] | None = None) -> int:
+    """Run a command in this process; what the process is to end with."""
     try:
         code = bitstorm.main(args=arguments, prog_name="bitstorm", standalone_mode=False)
     except click.exceptions.Abort:
-        code = INTERRUPTED
+        return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = USAGE
-    _end(code if isinstance(code, int) else DONE)
+        return USAGE
+    return code if isinstance(code, int) else DONE
 
 
 def _end(code: int) -> None:

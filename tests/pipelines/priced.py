@@ -121,12 +121,9 @@ class Impatient(Context):
 
     allowed: tuple[str, ...] = ()
 
-    def spark(self, name):
+    def spark(self, name, *, tensorflow=False):
         assert "spark" in self.allowed, "Spark was started"
         return super().spark(name)
-
-    def spark_beside_tensorflow(self, name):
-        return self.spark(name)
 
     def load_tensorflow(self):
         assert "tensorflow" in self.allowed, "TensorFlow was loaded"
