@@ -47,8 +47,9 @@ RUNS = 7
 EPOCHS = 8
 LONG = 30
 SEED = 42
-# Of a run that takes turns with Keras: the first pass is opened while nothing is computed yet.
-TOGETHER = 3
+# Of a run that takes turns with Keras, as many as `train` takes with its default settings: what a
+# run does once, such as reading the blocks, has its share in each.
+TOGETHER = 8
 
 
 def run(rows: int = ROWS) -> Outcome:

@@ -237,6 +237,16 @@ def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted)
     assert sorted(first) == WHOLE
 
 
+def test_a_short_series_is_read_once_for_all_shuffled_passes(counted):
+    dataset = counted.dataset(batch_size=50, seed=3, epoch=iter(range(9)).__next__)
+    first = targets(dataset)
+    for path in counted.stored.folder.iterdir():
+        path.unlink()
+    second = targets(dataset)
+    assert sorted(first) == sorted(second) == WHOLE
+    assert first != second
+
+
 def test_pytorch_gets_the_same_windows_in_the_same_order(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
     features = ("rsi", "price", "log_return")
@@ -296,6 +306,7 @@ def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
 
 def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "SHUFFLED_BLOCKS", 4)
+    monkeypatch.setattr(feeds, "KEPT_BLOCKS", 4)
     frame = blocked.frame_of(look_back=4, size=64)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 2_053), files=8)
     order = np.array(one_epoch(blocked.feed(folder, frame), batch_size=100, seed=11)) - 4
@@ -321,6 +332,7 @@ def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatc
 
     if backend == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
+    monkeypatch.setattr(feeds, "KEPT_BLOCKS", 0)
     stopped = []
     stop = Reader.stop
     monkeypatch.setattr(Reader, "stop", lambda self: stopped.append(1) or stop(self))

@@ -1,19 +1,20 @@
 """Stored blocks of the series → windows in batches for the network, through petastorm's converter.
 
 A `Feed` is the windows whose target lies in its part of the series; each pass serves each of them
-exactly once, and opens and closes a reader of its own.
+exactly once.
 
-A shuffled pass reads the row groups in an order that (seed, epoch) decides, and the blocks of
-each; a file is a sample of the whole series. Of `SHUFFLED_BLOCKS` blocks at a time the windows are
-put into a random order: a uniform one as long as the series has no more points than these blocks
-(524,288), beyond that one of buffers of so many.
+A series of at most `KEPT_BLOCKS` blocks (524,288 points) is read once for all shuffled passes and
+kept in memory; (seed, epoch) decides a uniformly random order of its windows. Of a longer one each
+pass reads the row groups, and the blocks of each, in an order that (seed, epoch) decides, and puts
+the windows of `SHUFFLED_BLOCKS` blocks at a time into a random order; a file is a sample of the
+whole series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # Blocks whose windows are framed at once: in order, and shuffled.
 GROUPED_BLOCKS = 16
 SHUFFLED_BLOCKS = 128
+# Up to so many are read once for all shuffled passes; one group then holds them all.
+KEPT_BLOCKS = SHUFFLED_BLOCKS
 
 Columns = Mapping[str, np.ndarray]
 
@@ -47,6 +50,7 @@ class Feed:
     last: int | None
     windows: int
     files: tuple[int, ...]
+    _kept: list[Framed] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def frame(self) -> Frame:
@@ -122,16 +126,27 @@ class Feed:
         Raises ModelError where a file is gone or damaged, and where other than the feed's number
         of windows came.
         """
+        if seed is None:
+            yield from self._read(rows, GROUPED_BLOCKS)
+        elif len(self.stored.converter) > KEPT_BLOCKS:
+            with closing(self._read(rows, SHUFFLED_BLOCKS, shuffle=(seed, epoch))) as groups:
+                yield from _shuffled(groups, seed, epoch)
+        else:
+            if not self._kept:
+                self._kept.extend([*self._read(rows, SHUFFLED_BLOCKS)])
+            yield from _shuffled(self._kept, seed, epoch)
+
+    def _read(
+        self, rows: Callable[..., Any], blocks: int, *, shuffle: tuple[int, int] | None = None
+    ) -> Generator[Framed, None, None]:
+        """The windows of so many blocks at a time, from the files."""
         if self.windows == 0:
             return
         served = 0
-        with rows(self._converter(), **_reading(seed, epoch)) as blocks:
-            for place, columns in enumerate(blocks):
+        with rows(self._converter(), **_reading(blocks, shuffle)) as read:
+            for columns in read:
                 which = framing.whole(self.frame, columns, first=self.first, last=self.last)
                 group = framing.framed(self.frame, columns, self.scaler, which)
-                if seed is not None:
-                    chance = np.random.default_rng([seed, epoch, place])
-                    group = group.taken(chance.permutation(len(group)))
                 served += len(group)
                 if served > self.windows:
                     break
@@ -210,22 +225,28 @@ def make_feed(
     return Feed(stored, scaler, first, last, sum(counts), files)
 
 
-def _reading(seed: int | None, epoch: int) -> dict[str, Any]:
+def _shuffled(groups: Iterable[Framed], seed: int, epoch: int) -> Iterator[Framed]:
+    """Each group with its windows in a random order that seed, epoch and its place decide."""
+    for place, group in enumerate(groups):
+        chance = np.random.default_rng([seed, epoch, place])
+        yield group.taken(chance.permutation(len(group)))
+
+
+def _reading(blocks: int, shuffle: tuple[int, int] | None) -> dict[str, Any]:
     """How the converter's `make_tf_dataset` and `make_torch_dataloader` read a pass."""
-    shuffled = seed is not None
     return {
-        "batch_size": SHUFFLED_BLOCKS if shuffled else GROUPED_BLOCKS,
+        "batch_size": blocks,
         "num_epochs": 1,
         "workers_count": 1,
         # It reads in the calling thread, so it cannot hang. petastorm's thread pool can, and can
         # take "not begun" for "done" and lose a pass.
         "reader_pool_type": "dummy",
-        "shuffle_row_groups": shuffled,
-        "shuffle_rows": shuffled,
+        "shuffle_row_groups": shuffle is not None,
+        "shuffle_rows": shuffle is not None,
         # Zero would mean any order to petastorm.
         "seed": None
-        if seed is None
-        else 1 + int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1),
+        if shuffle is None
+        else 1 + int(np.random.SeedSequence(list(shuffle)).generate_state(1)[0] >> 1),
     }
 
 
