@@ -51,6 +51,21 @@ def test_a_return_is_applied_to_the_price_at_the_windows_end():
     assert {str(dtype) for dtype in found.dtypes} == {"int64", "float64"}
 
 
+def test_the_network_is_always_given_as_many_windows_at_once():
+    sizes = []
+
+    def noting(window, training):
+        sizes.append(len(window))
+        return echo(window, training)
+
+    for count in (1, 256, 300):
+        said = [n / 512 for n in range(count)]
+        windows = groups(said)
+        found = forecast.predict(noting, windows, look_back=1, scaler=PRICES, target="price")
+        assert found["forecast"].tolist() == [100 + 50 * value for value in said]
+    assert sizes == [256, 256, 256, 256]
+
+
 def test_a_scaled_price_becomes_a_price_and_never_one_below_zero():
     found = predicted([0.5, 2.0, -3.0], PRICES, "price")
     assert found["forecast"].tolist() == pytest.approx([125.0, 200.0, 0.102])

@@ -13,7 +13,9 @@ from bitstorm.model import framing
 from bitstorm.model.framing import Framed, Target
 from bitstorm.model.scaling import Scaler
 
-BATCH = 1024
+# Always so many windows at once: a library may split a product of matrices by their size, and a
+# window's forecast must not depend, in its last digits, on how many others there are.
+BATCH = 256
 
 
 def predict(
@@ -26,7 +28,7 @@ def predict(
     pieces = []
     for batch in framing.batches(groups, look_back=look_back, batch_size=BATCH):
         origin = batch.price.astype(np.float64)
-        scaled = np.asarray(network(batch.window, training=False))[:, 0]
+        scaled = _predicted(network, batch.window)
         pieces.append(
             pd.DataFrame(
                 {
@@ -40,6 +42,13 @@ def predict(
     if not pieces:
         return pd.DataFrame(columns=["timestamp", "origin", "forecast", "actual"])
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
+
+
+def _predicted(network: Any, window: np.ndarray) -> np.ndarray:
+    """The network's number for each of at most `BATCH` windows, float32 (n,)."""
+    full = np.zeros((BATCH, *window.shape[1:]), window.dtype)
+    full[: len(window)] = window
+    return np.asarray(network(full, training=False))[: len(window), 0]
 
 
 def _prices(scaled: np.ndarray, origin: np.ndarray, scaler: Scaler, target: Target) -> np.ndarray:
