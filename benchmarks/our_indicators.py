@@ -8,6 +8,7 @@ first: with another checkout's `lib` in PYTHONPATH, the code of that one is meas
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,9 @@ def main(memory: str, master: str) -> None:
     conf: dict[str, str | int | float | bool] = {}
     if not master.startswith("local"):
         conf["spark.executor.memory"] = memory
+    if master == "local[1]" and hasattr(os, "sched_setaffinity"):
+        # Else the JVM's own threads and the Python worker would take a second core.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     settings = Spark(master=master, driver_memory=memory, conf=conf)
     with spark_session(app_name="benchmark", spark=settings) as spark:
 
