@@ -309,8 +309,12 @@ def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, 
     monkeypatch.setattr(feeds, "KEPT_BLOCKS", 4)
     frame = blocked.frame_of(look_back=4, size=64)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 2_053), files=8)
-    order = np.array(one_epoch(blocked.feed(folder, frame), batch_size=100, seed=11)) - 4
+    feed = blocked.feed(folder, frame)
+    order = np.array(one_epoch(feed, batch_size=100, seed=11)) - 4
     assert sorted(order.tolist()) == list(range(2_048))
+    # Seed and epoch decide it, whichever reader serves it.
+    assert one_epoch(blocked.feed(folder, frame), batch_size=100, seed=11) == (order + 4).tolist()
+    assert one_epoch(feed, batch_size=100, seed=11, number=1) != (order + 4).tolist()
     # A buffer's four blocks come from anywhere, and its windows in any order.
     firsts = (order[:256] + 3) // 64
     assert 4 <= len(set(firsts)) <= 5

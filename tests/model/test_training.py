@@ -85,9 +85,8 @@ def test_four_times_the_batch_is_twice_the_learning_rate():
     assert auto_learning_rate(256) == pytest.approx(0.001 * 8**0.5)
 
 
-def test_the_same_seed_gives_the_same_losses_in_this_process_and_in_another(folder):
-    first, again, other = (trained(folder, seed=seed)[1] for seed in (7, 7, 8))
-    assert first == again
+def test_the_same_seed_gives_the_same_losses_in_another_process(folder):
+    first, other = (trained(folder, seed=seed)[1] for seed in (7, 8))
     assert first != other
     answer = subprocess.run(
         [sys.executable, small_run.__file__, str(folder)],

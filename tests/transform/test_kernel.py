@@ -96,6 +96,29 @@ def test_a_hole_of_max_gap_is_carried_and_one_more_cuts():
     assert grid_of((0, 1.0), (8 * STEP, 2.0)) == [(0, 1.0, False, 0), (8, 2.0, False, 0)]
 
 
+@settings(max_examples=200, deadline=None)
+@given(steps=OBSERVED, max_gap=st.sampled_from([0, 1, 6]), cut=st.integers(0, 60 * 3 * STEP))
+def test_no_point_changes_with_what_is_observed_after_it(steps, max_gap, cut):
+    times = START + np.cumsum(np.array([1, *steps], dtype=np.int64))
+    prices = np.float32(np.random.default_rng(cut).uniform(1, 2, len(times)))
+    cut_ms = START + 1 + cut % int(times[-1] - START)
+
+    def computed(times, prices):
+        points = to_points(times, prices, grid=Grid(STEP, max_gap), last_ms=int(times[-1]))
+        return {**vars(points), **with_memory(points, windows=[2, 5])}
+
+    def same_up_to(last, some, whole):
+        for name in whole:
+            known, again = (c[name][c["index"] <= last] for c in (whole, some))
+            np.testing.assert_array_equal(again, known, err_msg=name)
+
+    whole, early = computed(times, prices), times <= cut_ms
+    part = computed(times[early], prices[early])
+    same_up_to(part["index"].max(initial=0), part, whole)
+    altered = computed(times, np.where(early, prices, np.float32(1.7) * prices))
+    same_up_to(cut_ms // STEP, altered, whole)
+
+
 def points_of(price: np.ndarray, lengths: list[int]) -> Points:
     """Runs of the given lengths, far from each other."""
     place = np.concatenate([np.arange(n) for n in lengths])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import pairwise
 
 import pytest
 
@@ -26,70 +25,76 @@ STEP = 3_600_000
 START = 1_600_000_000_000 // STEP * STEP
 
 
-def cells(spark, whole, again, *, last=9, tolerance=None, kind="double"):
+def frames(spark, pairs, names="a", kind="double"):
+    """Two outputs of one row a pair, at the times 1, 2, …; a side without a value lacks the row."""
+    schema = f"timestamp bigint, {', '.join(f'{name} {kind}' for name in names.split())}"
+    numbered = list(enumerate(pairs, start=1))
+    sides = [[(n, *pair[side]) for n, pair in numbered if pair[side]] for side in (0, 1)]
+    return tuple(spark.createDataFrame(rows, schema) for rows in sides)
+
+
+def cells(sides, *, last=99, tolerance=None):
     """(timestamp, column, whole, again, changed) without the cells of rows that both sides have."""
-    sides = [spark.createDataFrame(r, f"timestamp bigint, a {kind}") for r in (whole, again)]
     found = compared_cells(*sides, last_ms=last, tolerance=tolerance or Tolerance())
     rows = [tuple(row) for row in found.orderBy("timestamp", "column").collect()]
     return [row for row in rows if row[1] != "timestamp" or row[4]]
 
 
 def test_equal_outputs_have_nothing_but_a_cell_for_each_row(spark_session):
-    rows = [(1, 1.0), (2, None), (3, math.nan), (4, math.inf), (5, -0.0)]
-    assert cells(spark_session, rows, rows) == []
-    frame = spark_session.createDataFrame(rows, "timestamp bigint, a double")
-    found = compared_cells(frame, frame, last_ms=4, tolerance=Tolerance())
+    values = [1.0, None, math.nan, math.inf, -0.0]
+    sides = frames(spark_session, [((value,), (value,)) for value in values])
+    found = compared_cells(*sides, last_ms=4, tolerance=Tolerance())
     assert [tuple(row) for row in counted(found).collect()] == [("timestamp", 4, 0)]
 
 
-def test_a_null_that_turns_into_a_value_is_a_change_and_so_is_the_reverse(spark_session):
-    found = cells(spark_session, [(1, None), (2, 5.0)], [(1, 5.0), (2, None)])
-    assert found == [(1, "a", None, "5.0", True), (2, "a", "5.0", None, True)]
+def test_what_differs_is_a_changed_cell_up_to_the_last_moment(spark_session):
+    nan, inf = math.nan, math.inf
+    pairs = [
+        # A null that turns into a value, and the reverse.
+        ((None,), (5.0,)),
+        ((5.0,), (None,)),
+        # A row that disappears or appears is one change of the row.
+        ((1.0,), ()),
+        ((), (3.0,)),
+        # Within the tolerance, relative and absolute, and beyond it.
+        ((1e6,), (1e6 + 5e-7,)),
+        ((1e-13,), (2e-13,)),
+        ((1.0,), (1.0 + 1e-6,)),
+        # A number that is not finite is near to no other.
+        *(((a,), (b,)) for a, b in [(nan, 1.0), (1.0, nan), (inf, 1.0), (inf, -inf), (nan, inf)]),
+        # After the last moment.
+        ((2.0,), (3.0,)),
+        ((2.0,), ()),
+    ]
+    found = cells(frames(spark_session, pairs), last=12)
+    assert found[:4] == [
+        (1, "a", None, "5.0", True),
+        (2, "a", "5.0", None, True),
+        (3, "timestamp", "3", None, True),
+        (4, "timestamp", None, "4", True),
+    ]
+    changed = [(row[0], row[4]) for row in found[4:]]
+    assert changed == [(5, False), (6, False), *((n, True) for n in range(7, 13))]
 
 
-def test_a_row_that_disappears_or_appears_is_one_change_of_the_row(spark_session):
-    found = cells(spark_session, [(1, 1.0), (2, 2.0)], [(2, 2.0), (3, 3.0)])
-    assert found == [(1, "timestamp", "1", None, True), (3, "timestamp", None, "3", True)]
-
-
-def test_what_lies_after_the_last_moment_is_not_compared(spark_session):
-    assert cells(spark_session, [(1, 1.0), (2, 2.0)], [(1, 1.0), (2, 3.0), (3, 1.0)], last=1) == []
-
-
-def test_the_tolerance_is_the_callers_and_values_within_it_are_told_apart(spark_session):
-    whole, again = [(1, 1e6), (2, 1e-13), (3, 1.0)], [(1, 1e6 + 5e-7), (2, 2e-13), (3, 1.0 + 1e-6)]
-    found = cells(spark_session, whole, again)
-    assert [(row[0], row[4]) for row in found] == [(1, False), (2, False), (3, True)]
-    exact = cells(spark_session, whole, again, tolerance=Tolerance(0, 0))
-    assert [row[4] for row in exact] == [True, True, True]
+def test_without_tolerance_the_last_bit_is_a_change(spark_session):
+    sides = frames(spark_session, [((1e6,), (1e6 + 5e-7,)), ((1e-13,), (2e-13,))])
+    assert [row[4] for row in cells(sides, tolerance=Tolerance(0, 0))] == [True, True]
 
 
 def test_the_last_digits_of_a_difference_of_prices_are_those_of_the_price(spark_session):
-    names = "timestamp bigint, price float, macd double"
-
-    def at(price, macd):
-        return spark_session.createDataFrame([(1, price, macd)], names)
-
-    for price, apart, changed in ((5e4, 1e-9, False), (5e4, 1e-6, True), (1e-6, 1e-12, True)):
-        sides = at(price, price * 1e-3), at(price, price * 1e-3 + apart)
-        found = compared_cells(*sides, last_ms=1, tolerance=Tolerance())
-        assert {row["column"]: row["changed"] for row in found.collect()}["macd"] == changed
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [(math.nan, 1.0), (math.inf, 1.0), (math.inf, -math.inf), (math.inf, math.nan)],
-)
-def test_a_number_that_is_not_finite_is_near_to_no_other(spark_session, one, other):
-    found = cells(spark_session, [(1, one), (2, other)], [(1, other), (2, one)])
-    assert [row[4] for row in found] == [True, True]
+    cases = [(5e4, 1e-9, False), (5e4, 1e-6, True), (1e-6, 1e-12, True)]
+    pairs = [((p, p * 1e-3), (p, p * 1e-3 + apart)) for p, apart, _ in cases]
+    found = cells(frames(spark_session, pairs, names="price macd"))
+    assert [row[4] for row in found] == [changed for _, _, changed in cases]
 
 
 def test_whole_numbers_and_flags_have_no_tolerance(spark_session):
-    wide = Tolerance(relative=1, absolute=1)
-    for kind, one, other in (("int", 1, 0), ("boolean", True, False), ("string", "x", "y")):
-        (found,) = cells(spark_session, [(1, one)], [(1, other)], kind=kind, tolerance=wide)
-        assert found[4], kind
+    schema = "timestamp bigint, i int, b boolean, s string"
+    rows = [(1, 1, True, "x"), (1, 0, False, "y")]
+    sides = [spark_session.createDataFrame([row], schema) for row in rows]
+    found = cells(sides, tolerance=Tolerance(relative=1, absolute=1))
+    assert [(row[1], row[4]) for row in found] == [("b", True), ("i", True), ("s", True)]
 
 
 def test_other_columns_are_refused_by_name(spark_session):
@@ -146,10 +151,6 @@ def indicators(prices):
     return from_prices(prices, grid=grid, windows=(2, 3), span=span)
 
 
-def grid(prices):
-    return indicators(prices).select("timestamp", "price", "imputed")
-
-
 def changed_at(compute, prices, cut):
     """Changed cells by column: without what comes after the cut, and with other prices there."""
     whole, found = compute(prices).persist(), []
@@ -166,58 +167,28 @@ def test_the_indicators_look_at_nothing_later_on_irregular_data(spark_session):
     assert changed_at(indicators, prices, times[40] + 1) == [set(), set()]
 
 
-def test_the_grid_looks_at_nothing_later_around_holes_and_inside_buckets(spark_session):
-    prices, times = irregular(spark_session, 1)
-    carried = next(b for a, b in pairwise(times) if b - a == 4 * STEP)
-    cutting = next(b for a, b in pairwise(times) if b - a == 9 * STEP)
-    inside = next(a for a, b in pairwise(times) if -(-a // STEP) == -(-b // STEP))
-    for cut in (carried, carried - 1, cutting, cutting - 1, inside):
-        assert changed_at(grid, prices, cut) == [set(), set()]
-
-
-def test_a_value_of_one_step_ahead_is_found(spark_session):
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    ordered = Window.partitionBy(F.lit(0)).orderBy("timestamp")
-
-    def ahead(prices):
-        return grid(prices).withColumn("next", F.lead("price").over(ordered))
-
-    prices, times = irregular(spark_session, 2)
-    assert changed_at(ahead, prices, times[40] // STEP * STEP) == [{"next"}, {"next"}]
-
-
-def test_an_indicator_of_one_step_ahead_is_found_at_a_millionth_of_a_dollar(spark_session):
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    ordered = Window.partitionBy(F.lit(0)).orderBy("timestamp")
-    small = F.lit(1e-8).cast("float")
-
-    def with_plant(prices):
-        cheap = prices.withColumn("price", F.col("price") * small)
-        return indicators(cheap).drop("month").withColumn("ahead", F.lead("macd").over(ordered))
-
-    chance = random.Random(5)
-    rows = [(START + n * STEP, 100.0 + chance.random()) for n in range(120)]
-    prices = spark_session.createDataFrame(rows, "timestamp bigint, price float")
-    cut = START + 60 * STEP
-    # A MACD of some 1e-9; nothing else changes.
-    assert changed_at(with_plant, prices, cut) == [{"ahead"}, {"ahead"}]
-
-
-def test_the_mean_of_the_whole_series_is_found(spark_session):
+def test_planted_columns_of_one_step_ahead_and_of_the_whole_series_are_found(spark_session):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     whole = Window.partitionBy(F.lit(0))
+    ordered = whole.orderBy("timestamp")
 
-    def centred(prices):
-        return grid(prices).withColumn("centred", F.col("price") - F.avg("price").over(whole))
+    def with_plants(prices):
+        # Of a millionth of a dollar: a MACD of some 1e-9.
+        cheap = prices.withColumn("price", F.col("price") * F.lit(1e-8).cast("float"))
+        return indicators(cheap).select(
+            "*",
+            F.lead("price").over(ordered).alias("next"),
+            F.lead("macd").over(ordered).alias("ahead"),
+            (F.col("price") - F.avg("price").over(whole)).alias("centred"),
+        )
 
-    prices, times = irregular(spark_session, 3)
-    assert changed_at(centred, prices, times[40] // STEP * STEP) == [{"centred"}, {"centred"}]
+    chance = random.Random(5)
+    rows = [(START + n * STEP, 100.0 + chance.random()) for n in range(120)]
+    prices = spark_session.createDataFrame(rows, "timestamp bigint, price float")
+    planted = {"next", "ahead", "centred"}
+    assert changed_at(with_plants, prices, START + 60 * STEP) == [planted, planted]
 
 
 def test_a_hole_that_is_filled_backwards_is_found_though_no_row_is_missing(spark_session):
@@ -230,12 +201,10 @@ def test_a_hole_that_is_filled_backwards_is_found_though_no_row_is_missing(spark
     observed = F.when(~F.col("imputed"), F.col("price"))
 
     def backwards(prices):
-        filled = F.first(observed, ignorenulls=True).over(onwards)
-        return grid(prices).withColumn("price", filled)
+        grid = indicators(prices).select("timestamp", "price", "imputed")
+        return grid.withColumn("price", F.first(observed, ignorenulls=True).over(onwards))
 
-    times = [START + n * STEP for n in (0, 1, 2, 6, 7, 8)]
-    rows = [(time, float(n + 1)) for n, time in enumerate(times)]
+    rows = [(START + n * STEP, float(n + 1)) for n in (0, 1, 2, 6, 7, 8)]
     prices = spark_session.createDataFrame(rows, "timestamp bigint, price float")
     # Cut inside the hole its rows are gone altogether: only other prices show whence theirs came.
     assert changed_at(backwards, prices, START + 4 * STEP) == [set(), {"price"}]
-    assert changed_at(backwards, prices, times[3]) == [set(), set()]
