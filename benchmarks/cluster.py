@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bitstorm import java
-from bitstorm.errors import EnvironmentProblem
+from bitstorm.core.errors import EnvironmentProblem
 
 START_SECONDS = 60.0
 

@@ -29,12 +29,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import Outcome
 from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
-from bitstorm.config import Spark
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.config import Spark
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.workspace import file_url
 from bitstorm.session import spark_session
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

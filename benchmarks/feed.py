@@ -34,13 +34,13 @@ import pyarrow.parquet as pq
 from benchmarks import landing
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.workspace import file_url
 from bitstorm.model import blocks, dataset, framing
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
 from bitstorm.transform.blocks import Blocks, in_blocks
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -25,7 +25,7 @@ from benchmarks.our_indicators import WIDTHS
 from benchmarks.peers import HOW_TO_INSTALL, missing
 from benchmarks.process import Capped, Failed, Served, served
 from benchmarks.windows import CAP_SECONDS, EXECUTOR, SCALES, slope, write_walk
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 
 ROWS = 5_000_000
 HOURS, HOUR_MS = 8_760, 3_600_000

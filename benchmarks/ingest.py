@@ -23,11 +23,11 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import DAY, MEMORY, MINUTE_MS, START_MS, land
 from benchmarks.landing import context as context_of
 from benchmarks.process import served
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.workspace import file_url
 from bitstorm.pipelines.ingest import ingest
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
 from bitstorm.store import snapshots
 from bitstorm.store.petastorm_io import read_batches
-from bitstorm.workspace import file_url
 
 ROWS = 5_000_000
 

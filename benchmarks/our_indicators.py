@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from benchmarks.process import serve
-from bitstorm.config import Spark
+from bitstorm.core.config import Spark
+from bitstorm.core.workspace import file_url
 from bitstorm.session import spark_session
 from bitstorm.transform import indicators
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.landing import MINUTE_MS
 from benchmarks.process import serve
-from bitstorm.config import Spark
+from bitstorm.core.config import Spark
+from bitstorm.core.workspace import file_url
 from bitstorm.session import spark_session
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

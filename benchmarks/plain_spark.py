@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.process import serve
-from bitstorm.workspace import file_url
+from bitstorm.core.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

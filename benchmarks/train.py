@@ -28,7 +28,8 @@ import pandas as pd
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MEMORY, START_MS, land
 from benchmarks.landing import context as context_of
-from bitstorm.errors import BitstormError
+from bitstorm.core.errors import BitstormError
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.model import network, torch_network, torch_training, training
 from bitstorm.model.progress import Progress
 from bitstorm.model.training import Rules
@@ -36,7 +37,6 @@ from bitstorm.pipelines.fitting import attempt, rates
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.train import Prepared, prepared, train
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.context import Context

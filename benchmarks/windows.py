@@ -30,8 +30,8 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import DAY, MEMORY, MINUTE_MS, START_MS
 from benchmarks.peers import HOW_TO_INSTALL, WAYS, missing
 from benchmarks.process import Capped, Failed, Served, served
-from bitstorm.errors import BitstormError
-from bitstorm.quiet import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.errors import BitstormError
+from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.context import Context

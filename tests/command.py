@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 from bitstorm.cli import exit_code
-from bitstorm.errors import BitstormError
+from bitstorm.core.errors import BitstormError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import prepared
-from bitstorm import quiet
+from bitstorm.core import third_party_noise
 
 # The package makes its own warnings errors in tests; third parties' are filtered as in commands.
 from bitstorm.testing import shared_session, spark_session  # noqa: F401
@@ -19,7 +19,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    quiet.hush_loggers()
+    third_party_noise.hush_loggers()
     # As `torch_network` does it, for the tests that load PyTorch before it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def hushed_third_parties() -> object:
-    with quiet.third_party_warnings_hushed():
+    with third_party_noise.third_party_warnings_hushed():
         yield
 
 
@@ -60,7 +60,7 @@ def ingested_workspace(
     root = tmp_path_factory.mktemp("ingested")
     shared_session(pytestconfig)
     prepared.drop_batches(root / "landing")
-    with quiet.third_party_warnings_hushed():
+    with third_party_noise.third_party_warnings_hushed():
         ingest(prepared.context(root))
     return root
 
@@ -73,7 +73,7 @@ def indicators_workspace(
     from bitstorm.pipelines.indicators import indicators
 
     root = _copied(ingested_workspace, tmp_path_factory.mktemp("indicators"))
-    with quiet.third_party_warnings_hushed():
+    with third_party_noise.third_party_warnings_hushed():
         indicators(prepared.context(root))
     return root
 
@@ -89,7 +89,7 @@ def prepared_workspace(
 
     root = _copied(indicators_workspace, tmp_path_factory.mktemp("prepared"))
     context = prepared.context(root)
-    with quiet.third_party_warnings_hushed():
+    with third_party_noise.third_party_warnings_hushed():
         train(context)
         forecast(context)
         report(context)

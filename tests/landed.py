@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bitstorm.config import load
-from bitstorm.console import Console
+from bitstorm.core.config import load
+from bitstorm.core.console import Console
+from bitstorm.core.workspace import open_workspace
 from bitstorm.pipelines.context import Context
-from bitstorm.workspace import open_workspace
 
 HOUR = 3_600_000
 

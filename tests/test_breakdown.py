@@ -12,14 +12,14 @@ import sys
 import pytest
 
 from bitstorm import breakdown
-from bitstorm.errors import SparkFailure
+from bitstorm.core.errors import SparkFailure
 
 # Sessions of a process of its own, whose JVM or disk breaks: what is said of each.
 SCRIPT = """
 import json, os, resource, signal
 from pathlib import Path
-from bitstorm.errors import BrokenOff, SparkFailure
-from bitstorm.quiet import hush_loggers
+from bitstorm.core.errors import BrokenOff, SparkFailure
+from bitstorm.core.third_party_noise import hush_loggers
 from bitstorm.session import spark_session
 from bitstorm.testing import SETTINGS
 
@@ -104,7 +104,7 @@ def test_a_file_that_spark_cannot_write_is_named_by_its_cause(said):
 
 @pytest.mark.slow
 def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
-    from bitstorm.config import Spark
+    from bitstorm.core.config import Spark
     from bitstorm.session import spark_session as opened
 
     with (
@@ -119,7 +119,7 @@ def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
 def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     from pyspark.errors import AnalysisException
 
-    from bitstorm.config import Spark
+    from bitstorm.core.config import Spark
     from bitstorm.session import spark_session as opened
 
     with pytest.raises(AnalysisException), opened(app_name="another", spark=Spark()) as spark:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from bitstorm.core.workspace import file_url
 from bitstorm.store.snapshots import resolve
-from bitstorm.workspace import file_url
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
-from bitstorm.config import Settings
-from bitstorm.schema import PRICES, Table, indicator_table
+from bitstorm.core.config import Settings
+from bitstorm.core.schema import PRICES, Table, indicator_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bitstorm.cli import bitstorm
-from bitstorm.config import load
+from bitstorm.core.config import load
 
 SERVICE = Path(__file__).resolve().parents[1] / "conf" / "service"
 UNITS = ("bitstorm-collect.service", "bitstorm-collect.timer")

@@ -11,7 +11,7 @@ import pytest
 
 from bitstorm import utils
 from bitstorm.collect.current import fetch_current_price
-from bitstorm.errors import SourceError, UsageError
+from bitstorm.core.errors import SourceError, UsageError
 
 NAMES = [
     "BitcoinSchema",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bitstorm.errors import SparkFailure
+from bitstorm.core.errors import SparkFailure
 
 _DEPTH = 20
 _NO_PLACE = "No space left on device"

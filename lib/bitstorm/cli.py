@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bitstorm import __version__, breakdown
-from bitstorm.errors import BitstormError, NothingToDo, UsageError, first_line
+from bitstorm.core.errors import BitstormError, NothingToDo, UsageError, first_line
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.context import Context
@@ -102,21 +102,21 @@ class Invocation:
     workspace: str | None
     overrides: tuple[str, ...]
     as_json: bool
-    quiet: bool
+    third_party_noise: bool
     log_file: Path | None
     snapshot: str | None
 
     def context(self) -> Context:
         """Settings, workspace and console; third parties are silenced from here on."""
-        from bitstorm import quiet
-        from bitstorm.config import load
-        from bitstorm.console import Console
+        from bitstorm.core import third_party_noise
+        from bitstorm.core.config import load
+        from bitstorm.core.console import Console
+        from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
         from bitstorm.pipelines.context import Context
         from bitstorm.session import under_spark_submit
-        from bitstorm.workspace import DEFAULT_WORKSPACE, open_workspace
 
-        quiet.install_filters()
-        quiet.hush_loggers()
+        third_party_noise.install_filters()
+        third_party_noise.hush_loggers()
         loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
         # spark-submit sends a job's standard error to its standard output, into the JSON.
         hushed = self.quiet or (self.as_json and under_spark_submit())
@@ -186,7 +186,7 @@ _snapshot_option = click.option("--snapshot", metavar="ID", help="Read this one,
 @_options
 def collect(invocation: Invocation, every: str | None) -> Any:
     """One live observation into one CSV batch."""
-    from bitstorm.instants import duration_ms, iso
+    from bitstorm.core.time import duration_ms, iso
     from bitstorm.pipelines.collect import collect as pipeline
 
     if every is not None:
@@ -222,7 +222,7 @@ def backfill(
     invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
 ) -> Any:
     """History up to now, in slices, only what is missing."""
-    from bitstorm.instants import parse_instant
+    from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import collect as pipeline
     from bitstorm.terminal import backfilled_lines, planned_lines
 
@@ -306,7 +306,7 @@ def indicators(invocation: Invocation) -> Any:
 @_options
 def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Path | None) -> Any:
     """Statistics of the returns, and bars of any period."""
-    from bitstorm.instants import duration_ms
+    from bitstorm.core.time import duration_ms
     from bitstorm.pipelines.stats import stats as pipeline
     from bitstorm.terminal import stats_lines
 
@@ -436,7 +436,7 @@ def gaps(invocation: Invocation) -> Any:
 @_options
 def history(invocation: Invocation, row: str | None) -> Any:
     """The snapshots, newest first."""
-    from bitstorm.instants import parse_instant
+    from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import history as pipeline
     from bitstorm.terminal import history_lines, trace_lines
 
@@ -483,7 +483,7 @@ def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
 @_options
 def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: bool) -> Any:
     """Show that no indicator depends on later prices."""
-    from bitstorm.errors import LookAhead
+    from bitstorm.core.errors import LookAhead
     from bitstorm.pipelines.lookahead import check_lookahead as pipeline
     from bitstorm.terminal import lookahead_failure, lookahead_lines
 
@@ -569,7 +569,7 @@ def config() -> None:
 @_options
 def config_show(invocation: Invocation) -> Any:
     """Every setting, its value and where it came from."""
-    from bitstorm.config import load
+    from bitstorm.core.config import load
 
     loaded = load(files=invocation.config_files, environ=os.environ, overrides=invocation.overrides)
     rows = loaded.rows()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from bitstorm import java
 from bitstorm.breakdown import spark_failures_told
-from bitstorm.config import Spark
-from bitstorm.errors import EnvironmentProblem
-from bitstorm.quiet import hush_accumulators, native_stderr_to
+from bitstorm.core.config import Spark
+from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

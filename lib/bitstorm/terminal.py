@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.instants import duration_ms, duration_text, iso
+from bitstorm.core.time import duration_ms, duration_text, iso
 from bitstorm.report import numbers
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bitstorm import session
-from bitstorm.config import Spark
+from bitstorm.core.config import Spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

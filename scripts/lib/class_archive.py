@@ -9,19 +9,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bitstorm import java, quiet, session
-from bitstorm.config import Settings
-from bitstorm.console import Console
+from bitstorm import java, session
+from bitstorm.core import third_party_noise
+from bitstorm.core.config import Settings
+from bitstorm.core.console import Console
+from bitstorm.core.workspace import open_workspace
 from bitstorm.pipelines.collect import backfill
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
-from bitstorm.workspace import open_workspace
 
 
 def main() -> None:
-    quiet.install_filters()
-    quiet.hush_loggers()
+    third_party_noise.install_filters()
+    third_party_noise.hush_loggers()
     home = java.find_java_home(os.environ, project=java.project_root())
     if home is None:
         return

@@ -9,7 +9,7 @@ from benchmarks.landing import MINUTE_MS
 from benchmarks.windows import write_walk
 
 from benchmarks import indicator_peers, our_indicators, peers
-from bitstorm.schema import indicator_table
+from bitstorm.core.schema import indicator_table
 
 
 @pytest.mark.slow

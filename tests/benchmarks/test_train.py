@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import train
-from bitstorm.errors import BitstormError
+from bitstorm.core.errors import BitstormError
 from model.small_run import feeds, made, new_network
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from benchmarks.windows import WIDTHS, draw, slope, write_walk
 from click.testing import CliRunner
 
 from benchmarks import our_windows, peers, plain_spark
-from bitstorm.workspace import file_url
+from bitstorm.core.workspace import file_url
 
 ROWS = 10_000
 

@@ -19,9 +19,9 @@ from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.spans import Span, cut, minus
-from bitstorm.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS
+from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
+from bitstorm.core.intervals import Span, cut, minus
+from bitstorm.core.time import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 

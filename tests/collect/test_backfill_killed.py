@@ -13,7 +13,7 @@ import pytest
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.instants import DAY_MS, iso, now_ms
+from bitstorm.core.time import DAY_MS, iso, now_ms
 from collect.gate import Gate, gate_before
 from collect.watched import Simulator
 from command import command

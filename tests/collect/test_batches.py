@@ -29,7 +29,7 @@ from bitstorm.collect.batches import (
     write_batch,
 )
 from bitstorm.collect.observation import Observation
-from bitstorm.sidecar import Origin
+from bitstorm.core.sidecar import Origin
 from collect.faulty_server import NOW_MS
 
 NAME = "bitcoin_prices_20260101_000000.csv"
@@ -196,7 +196,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from bitstorm.collect.batches import observation_rows, write_batch
-from bitstorm.sidecar import Origin
+from bitstorm.core.sidecar import Origin
 from bitstorm.collect.observation import Observation
 
 number = 0

@@ -18,8 +18,8 @@ from bitstorm.collect.refusals import said
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.source import opened
 from bitstorm.collect.transport import wait_asked
-from bitstorm.config import Settings, Source
-from bitstorm.errors import (
+from bitstorm.core.config import Settings, Source
+from bitstorm.core.errors import (
     BadAnswer,
     HistoryTooOld,
     KeyProblem,
@@ -31,7 +31,7 @@ from bitstorm.errors import (
     UsageError,
     WrongHostForKey,
 )
-from bitstorm.instants import DAY_MS, MINUTE_MS
+from bitstorm.core.time import DAY_MS, MINUTE_MS
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 

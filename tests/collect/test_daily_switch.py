@@ -9,7 +9,7 @@ import pytest
 
 from bitstorm.collect.daily_switch import SWITCH_MS, Action, switch_of
 from bitstorm.collect.foreign import Imported, import_file
-from bitstorm.instants import DAY_MS, parse_instant
+from bitstorm.core.time import DAY_MS, parse_instant
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of
 from collect.recordings import recording

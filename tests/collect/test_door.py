@@ -15,8 +15,8 @@ from bitstorm.collect.live import collect_once
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
-from bitstorm.errors import BadAnswer
-from bitstorm.instants import HOUR_MS, MINUTE_MS
+from bitstorm.core.errors import BadAnswer
+from bitstorm.core.time import HOUR_MS, MINUTE_MS
 from collect.faulty_server import NOW_MS, answering, http
 
 HOUR_AGO_MS = NOW_MS - HOUR_MS

@@ -19,8 +19,8 @@ from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.limits import LIMITS, Limits
 from bitstorm.collect.simulator.market import Market
-from bitstorm.errors import HistoryTooOld, KeyProblem, RateLimited, UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
+from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited, UsageError
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from collect.faulty_server import NOW_MS, Waits
 from collect.test_simulator import FULL, between, chart, get
 from collect.watched import Simulator

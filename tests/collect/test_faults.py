@@ -12,7 +12,7 @@ import pytest
 
 from bitstorm.collect.door import FOLDER
 from bitstorm.collect.simulator.market import Market
-from bitstorm.instants import DAY_MS
+from bitstorm.core.time import DAY_MS
 from collect.commands import CANARY, Desk, desk_for
 from collect.watched import Simulator
 

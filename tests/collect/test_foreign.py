@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.collect.foreign import Imported, import_file, preview
-from bitstorm.errors import BatchError, UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS
+from bitstorm.core.errors import BatchError, UsageError
+from bitstorm.core.time import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of
 from collect.recordings import recording

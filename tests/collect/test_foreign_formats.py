@@ -9,8 +9,8 @@ import pytest
 
 from bitstorm.collect.foreign import Imported, import_file, preview
 from bitstorm.collect.foreign_numbers import guessed_decimal, plain
-from bitstorm.errors import UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS, parse_instant
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import DAY_MS, HOUR_MS, parse_instant
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of
 

@@ -12,9 +12,9 @@ from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.source import opened
-from bitstorm.config import Settings, Source
-from bitstorm.errors import UsageError
-from bitstorm.instants import MINUTE_MS
+from bitstorm.core.config import Settings, Source
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import MINUTE_MS
 from collect.faulty_server import NOW_MS, answering, http
 from collect.watched import Simulator
 
@@ -97,7 +97,7 @@ def test_a_look_takes_a_second_and_no_heavy_package(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from bitstorm.collect.live import collect_once\n"
         "from bitstorm.collect.source import opened\n"
-        "from bitstorm.config import Settings\n"
+        "from bitstorm.core.config import Settings\n"
         "with opened(Settings(), {}) as client:\n"
         "    collect_once(client, Path(sys.argv[1]), coin='bitcoin', vs_currency='usd')\n"
         "heavy = {'pandas', 'pyspark', 'tensorflow', 'petastorm'} & set(sys.modules)\n"

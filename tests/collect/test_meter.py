@@ -29,9 +29,9 @@ from bitstorm.collect.meter import (
     worth_a_warning,
 )
 from bitstorm.collect.source import opened
-from bitstorm.config import Settings, Source
-from bitstorm.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from bitstorm.core.config import Settings, Source
+from bitstorm.core.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 

@@ -14,7 +14,7 @@ import pytest
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.simulator.market import Market
-from bitstorm.instants import DAY_MS
+from bitstorm.core.time import DAY_MS
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
 from collect.watched import Simulator

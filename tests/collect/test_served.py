@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bitstorm.collect.served import note_served, read_served
-from bitstorm.collect.spans import Span
-from bitstorm.instants import HOUR_MS
-from bitstorm.sidecar import Origin
+from bitstorm.core.intervals import Span
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.time import HOUR_MS
 
 ORIGIN = Origin("simulated:7", "bitcoin", "usd")
 
@@ -50,8 +50,8 @@ def test_two_runs_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from bitstorm.collect.served import note_served\n"
-        "from bitstorm.collect.spans import Span\n"
-        "from bitstorm.sidecar import Origin\n"
+        "from bitstorm.core.intervals import Span\n"
+        "from bitstorm.core.sidecar import Origin\n"
         "for n in range(int(sys.argv[2]), 60, 2):\n"
         "    note_served(Path(sys.argv[1]), Origin('simulated:7', 'bitcoin', 'usd'),\n"
         "                spans=[Span(n * 10, n * 10 + 10)], filled=[])\n"

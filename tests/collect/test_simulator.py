@@ -15,8 +15,8 @@ import pytest
 
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.errors import UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from collect.faulty_server import NOW_MS
 from collect.watched import Simulator
 

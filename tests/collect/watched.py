@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from bitstorm.collect.simulator import server
 from bitstorm.collect.simulator.answers import Ask
 from bitstorm.collect.simulator.faults import Reply
-from bitstorm.instants import DAY_MS, HOUR_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS
 
 Point = tuple[int, float, float | None, float | None]
 

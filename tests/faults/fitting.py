@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from bitstorm import quiet
-from bitstorm.errors import BrokenOff, NothingToDo
+from bitstorm.core import third_party_noise
+from bitstorm.core.errors import BrokenOff, NothingToDo
 from bitstorm.model import checkpoint, keras_file, network, runs
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.model.split import Split
@@ -130,8 +130,8 @@ def unbroken(context: Context, expected: Path) -> None:
 
 
 def main(kind: str, folder: Path, step: int) -> None:
-    quiet.install_filters()
-    quiet.hush_loggers()
+    third_party_noise.install_filters()
+    third_party_noise.hush_loggers()
     # Each fork traces TensorFlow's graphs anew.
     sweeping.DEADLINE = 120.0
     import tensorflow  # noqa: F401

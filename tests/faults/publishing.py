@@ -19,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitstorm.errors import Overtaken
-from bitstorm.schema import LINEAGE, PRICES, Table
+from bitstorm.core.errors import Overtaken
+from bitstorm.core.schema import LINEAGE, PRICES, Table
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot

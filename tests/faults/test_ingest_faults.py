@@ -17,13 +17,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from bitstorm import hashing
-from bitstorm.errors import BitstormError, NothingToDo, SnapshotDamaged
+from bitstorm.core import hashing
+from bitstorm.core.errors import BitstormError, NothingToDo, SnapshotDamaged
+from bitstorm.core.schema import PRICES
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.retract import retract
-from bitstorm.schema import PRICES
 from bitstorm.store import housekeeping, snapshots
 from bitstorm.store.summary import UNISCHEMA_KEY, arrow_schema
 from bitstorm.utils import load_petastorm_batches_to_df

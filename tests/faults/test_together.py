@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm.filesystem import TEMPORARY
+from bitstorm.core.durable_io import TEMPORARY
 from bitstorm.store import housekeeping, snapshots
 from faults.publishing import Batch, commit, rows_of, unbroken
 from faults.together import own_rows

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import quiet
+from bitstorm.core import third_party_noise
 
 LOOK_BACK = 4
 SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "dropout": 0.2, "learning_rate": 0.02}
@@ -109,6 +109,6 @@ def trained(folder, *, seed, **rules):
 
 
 if __name__ == "__main__":
-    quiet.install_filters()
-    quiet.hush_loggers()
+    third_party_noise.install_filters()
+    third_party_noise.hush_loggers()
     print(json.dumps(trained(Path(sys.argv[1]), seed=7)[1]))

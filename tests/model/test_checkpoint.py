@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from bitstorm import hashing
-from bitstorm.errors import ModelError
+from bitstorm.core import hashing
+from bitstorm.core.errors import ModelError
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Checkpoint, Epoch
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model import blocks, dataset
 from bitstorm.model import feed as feeds
 from bitstorm.model.framing import Frame

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model import forecast
 from bitstorm.model.framing import Framed
 from bitstorm.model.scaling import Scale, Scaler

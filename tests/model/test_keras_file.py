@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model import runs
 
 SETTINGS = {"look_back": 3, "units": 4, "dropout": 0.1, "learning_rate": 0.01}

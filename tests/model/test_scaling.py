@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.model import blocks, scaling
 from bitstorm.model.scaling import Scale, Scaler, Spread
 from model import blocked

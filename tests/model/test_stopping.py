@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from bitstorm.errors import BrokenOff
+from bitstorm.core.errors import BrokenOff
 from bitstorm.model.stopping import SIGNALS, Stop
 
 

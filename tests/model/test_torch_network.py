@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model.torch_network import from_torch, to_torch
 
 torch = pytest.importorskip(

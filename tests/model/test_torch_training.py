@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.model import checkpoint, torch_network
 from bitstorm.model.scaling import Scale, Scaler
 from model import blocked

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.model import checkpoint
 from model import small_run
 from model.small_run import InMemory, feeds, fitted, losses, made, new_network, trained

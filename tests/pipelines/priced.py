@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm.core.schema import indicator_table
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
-from bitstorm.schema import indicator_table
 from bitstorm.store import snapshots
 from bitstorm.store.petastorm_io import unischema
 from bitstorm.store.snapshots import Change, Draft

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitstorm.errors import DataError, ModelError
-from bitstorm.instants import iso
+from bitstorm.core.errors import DataError, ModelError
+from bitstorm.core.time import iso
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.train import train
 from landed import HOUR

@@ -13,7 +13,7 @@ import pytest
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.market import Market
-from bitstorm.instants import DAY_MS, HOUR_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS
 from bitstorm.pipelines import collect as pipeline
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import find_gaps, stored_slots
@@ -193,7 +193,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from bitstorm import hashing
+    from bitstorm.core import hashing
     from bitstorm.store import manifest as manifests
 
     snapshot = snapshots.current(context.workspace.prices)

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from bitstorm.errors import NothingToDo, SnapshotDamaged, SnapshotMissing, UsageError
+from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.pipelines import history
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bitstorm.core.schema import PRICES
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import Computed, indicators
-from bitstorm.schema import PRICES
 from bitstorm.store import housekeeping, snapshots
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.snapshots import Change, Draft

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from petastorm import make_batch_reader, make_reader
 
-from bitstorm.errors import WorkspaceBound
+from bitstorm.core.errors import WorkspaceBound
+from bitstorm.core.sidecar import Origin
 from bitstorm.pipelines import judging
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.ingest import ingest
-from bitstorm.sidecar import Origin
 from bitstorm.store import snapshots
 from bitstorm.store.landing import staged, survey
 from bitstorm.transform.merge import ranked

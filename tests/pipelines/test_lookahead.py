@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
-from bitstorm.collect.spans import Span
-from bitstorm.errors import DataError, SnapshotMissing
+from bitstorm.core.errors import DataError, SnapshotMissing
+from bitstorm.core.intervals import Span
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from bitstorm.errors import DataError, SettingsError
+from bitstorm.core.errors import DataError, SettingsError
 from bitstorm.pipelines import history
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay

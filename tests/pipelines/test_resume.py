@@ -16,9 +16,9 @@ import time
 import numpy as np
 import pytest
 
-from bitstorm import filesystem
-from bitstorm.console import Console
-from bitstorm.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
+from bitstorm.core import durable_io
+from bitstorm.core.console import Console
+from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
 from bitstorm.model import feed, runs
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.runs import compare, overviews, show
@@ -202,14 +202,14 @@ def test_a_disk_that_is_full_before_the_first_record_asks_to_train_again(
     spark_session, tmp_path, monkeypatch
 ):
     context = published(small(tmp_path, *SETTINGS), points_of(random_walk(5)))
-    replaced = filesystem.replace
+    replaced = durable_io.replace
 
     def full(path, content):
         if path.name == "run.json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replaced(path, content)
 
-    monkeypatch.setattr(filesystem, "replace", full)
+    monkeypatch.setattr(durable_io, "replace", full)
     with pytest.raises(
         BrokenOff, match=r"No space left on device\): make room.*, then train again$"
     ):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bitstorm.core.workspace import open_workspace
 from bitstorm.store import snapshots
-from bitstorm.workspace import open_workspace
 
 pytestmark = pytest.mark.slow
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from bitstorm import hashing
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.simulator.answers import Ask
 from bitstorm.collect.simulator.faults import Reply
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
+from bitstorm.core import hashing
 from collect.faulty_server import NOW_MS, answering, http
 
 pytestmark = pytest.mark.slow  # they wait for a real clock

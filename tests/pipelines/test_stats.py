@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing, UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS, iso
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
+from bitstorm.core.time import DAY_MS, HOUR_MS, iso
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest

@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bitstorm.errors import DataError, SnapshotMissing
-from bitstorm.instants import iso
+from bitstorm.core.errors import DataError, SnapshotMissing
+from bitstorm.core.time import iso
 from bitstorm.pipelines.train import train
 from pipelines.priced import (
     TRAIN_UNTIL,

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.train import train
 from pipelines.priced import points_of, published, random_walk, small, wave, with_prices

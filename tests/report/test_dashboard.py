@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.report.dashboard import dashboard_html, template
 from bitstorm.report.mark import Mark
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.report.canvas import save_png
 from bitstorm.report.mark import Mark
 from bitstorm.report.plots import (

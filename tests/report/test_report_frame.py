@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.report.frame import generate_report, plot_price_trend, plot_volatility
 from bitstorm.transform.frame import (
     calculate_moving_average,

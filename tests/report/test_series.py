@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.report.series import (
     require,
     returns_reach,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.schema import PRICES, Field, Table
+from bitstorm.core.schema import PRICES, Field, Table
 from bitstorm.store.digest import dataset_digest, month_digest
 from bitstorm.store.summary import arrow_schema
 from faults.publishing import FEBRUARY, HOUR, JANUARY, prices_digest

@@ -8,7 +8,7 @@ import os
 import pytest
 from py4j.protocol import Py4JJavaError
 
-from bitstorm.errors import StoreError, UsageError
+from bitstorm.core.errors import StoreError, UsageError
 from bitstorm.store.export import check_target, write_csv
 
 pytestmark = pytest.mark.slow

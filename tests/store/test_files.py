@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError
-from bitstorm.quiet import third_party_warnings_hushed
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.store.files import (
     get_parquet_columns,
     load_all_csvs_from_folder,

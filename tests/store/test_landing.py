@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from bitstorm.errors import BatchError
+from bitstorm.core.errors import BatchError
 from bitstorm.store.landing import contract_columns, survey
 from landed import collected, drop
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from bitstorm.errors import StoreError
+from bitstorm.core.errors import StoreError
 from bitstorm.store.lock import writer_lock
 
 HOLD = """

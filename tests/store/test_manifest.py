@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing
-from bitstorm.schema import PRICES
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.core.schema import PRICES
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
 from faults.publishing import (

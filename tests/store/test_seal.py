@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitstorm.errors import BitstormError, SealBroken, SnapshotDamaged
-from bitstorm.schema import PRICES, Field, Table
+from bitstorm.core.errors import BitstormError, SealBroken, SnapshotDamaged
+from bitstorm.core.schema import PRICES, Field, Table
 from bitstorm.store import snapshots, summary
 from bitstorm.store.seal import seal
 from bitstorm.store.snapshots import Change

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitstorm import filesystem
-from bitstorm.errors import Overtaken, SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.core import durable_io
+from bitstorm.core.errors import Overtaken, SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
 from faults.publishing import (
@@ -167,14 +167,14 @@ def test_a_commit_that_fails_after_its_manifest_is_there_keeps_its_files(
     tmp_path, monkeypatch, stop
 ):
     """The last sync, or an interrupt right after the link: the snapshot is already visible."""
-    sync = filesystem.sync_folder
+    sync = durable_io.sync_folder
 
     def failing(path):
         if path.name == "manifests":
             raise stop
         sync(path)
 
-    monkeypatch.setattr(filesystem, "sync_folder", failing)
+    monkeypatch.setattr(durable_io, "sync_folder", failing)
     with pytest.raises((KeyboardInterrupt, StoreError), match=r"^$|may be published"):
         job(tmp_path, [batch("a", JANUARY, 3)])
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from petastorm.codecs import ScalarCodec
 from petastorm.unischema import Unischema, UnischemaField
 from pyspark.sql.types import LongType, StringType
 
-from bitstorm.errors import DataError, StoreError, UsageError
+from bitstorm.core.errors import DataError, StoreError, UsageError
 from bitstorm.store import snapshots
 from bitstorm.store.housekeeping import verify
 from bitstorm.utils import BitcoinSchema, load_petastorm_batches_to_df, make_batch_writer

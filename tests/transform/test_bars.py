@@ -10,7 +10,7 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from bitstorm.transform.bars import WEEK_MS, to_summaries, with_complete
 
 pytestmark = pytest.mark.slow

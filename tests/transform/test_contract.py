@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from bitstorm.schema import CSV_COLUMNS
+from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.transform.contract import reason, to_prices, with_fields, with_rule, with_values
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.transform.frame import (
     calculate_moving_average,
     calculate_volatility,

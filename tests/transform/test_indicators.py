@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import talib
 
-from bitstorm.schema import indicator_table
+from bitstorm.core.schema import indicator_table
 from bitstorm.transform.indicators import Span, from_prices, observed_after_ms, span_of
 from bitstorm.transform.kernel import Grid
 

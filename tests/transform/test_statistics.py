@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitstorm.errors import DataError
-from bitstorm.instants import HOUR_MS
+from bitstorm.core.errors import DataError
+from bitstorm.core.time import HOUR_MS
 from bitstorm.transform.statistics import autocorrelations, statistics
 
 pytestmark = pytest.mark.slow

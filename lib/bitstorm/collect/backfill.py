@@ -30,12 +30,12 @@ from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.gaps import count, occupied
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.served import note_served, read_served
-from bitstorm.collect.spans import Span, cut, hull, length, merged, minus, overlap, whole
 from bitstorm.collect.table import lines_of, records
-from bitstorm.errors import BadAnswer, HistoryTooOld, UsageError
-from bitstorm.instants import DAY_MS, HOUR_MS, duration_text, iso, now_ms
-from bitstorm.schema import GENESIS_MS
-from bitstorm.sidecar import Origin, Sidecar
+from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
+from bitstorm.core.intervals import Span, cut, hull, length, merged, minus, overlap, whole
+from bitstorm.core.schema import GENESIS_MS
+from bitstorm.core.sidecar import Origin, Sidecar
+from bitstorm.core.time import DAY_MS, HOUR_MS, duration_text, iso, now_ms
 
 ENDPOINT = "/coins/{id}/market_chart/range"
 # Free plans reach 365 days back; the exact second is not known, so a day is left.

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from bitstorm import filesystem, hashing
 from bitstorm.collect.observation import Observation
-from bitstorm.errors import BatchError
-from bitstorm.schema import CSV_COLUMNS
-from bitstorm.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
+from bitstorm.core import durable_io, hashing
+from bitstorm.core.errors import BatchError
+from bitstorm.core.schema import CSV_COLUMNS
+from bitstorm.core.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
 
 _TEMPORARY = ".tmp"
 _ENDINGS = (".csv", ".csv.gz")
@@ -162,7 +162,7 @@ def swept(landing: Path, *, older_than_seconds: float = _LEFTOVER_SECONDS) -> li
     """
     removed = []
     for path in sorted(landing.iterdir()) if landing.is_dir() else ():
-        hidden = path.name.startswith(filesystem.TEMPORARY) or (
+        hidden = path.name.startswith(durable_io.TEMPORARY) or (
             path.name.startswith(".") and path.name.endswith(_TEMPORARY)
         )
         described = path.name.removesuffix(SUFFIX)
@@ -195,7 +195,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
         if stated is None or stated.sha256 != draft.sha256:
             return _same(target, draft, sidecar) if target.exists() else None
         sidecar = stated
-    filesystem.sync_folder(target.parent)
+    durable_io.sync_folder(target.parent)
     try:
         os.link(draft.path, target)
     except FileExistsError:
@@ -206,7 +206,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
     if not beside.exists():
         # A sweep took it for a leftover: this run was stopped between the links for long.
         os.link(described, beside)
-    filesystem.sync_folder(target.parent)
+    durable_io.sync_folder(target.parent)
     return Batch(target, sidecar, new=True)
 
 

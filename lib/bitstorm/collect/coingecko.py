@@ -17,9 +17,9 @@ from bitstorm.collect.meter import Meter
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import KEY_VARIABLE, is_error_body, refusal, said
 from bitstorm.collect.transport import Reply, Transport, is_loopback
-from bitstorm.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
-from bitstorm.instants import DAY_MS, iso, now_ms
-from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
+from bitstorm.core.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
+from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW
+from bitstorm.core.time import DAY_MS, iso, now_ms
 
 Plan = Literal["keyless", "demo", "pro"]
 _T = TypeVar("_T")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from bitstorm.collect.coingecko import ROOTS, CoinGecko, Plan
 from bitstorm.collect.refusals import KEY_VARIABLE
 from bitstorm.collect.transport import is_loopback
-from bitstorm.errors import UsageError
+from bitstorm.core.errors import UsageError
 
 _COIN, _CURRENCY = "bitcoin", "usd"
 _API = "/api/v3"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bitstorm.instants import DAY_MS
+from bitstorm.core.time import DAY_MS
 
 Action = Literal["move", "refuse", "keep"]
 

@@ -24,11 +24,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bitstorm import filesystem
 from bitstorm.collect.transport import Reply
-from bitstorm.errors import BadAnswer, SourceError
-from bitstorm.instants import HOUR_MS, iso
-from bitstorm.schema import GENESIS_MS, SECONDS_BELOW
+from bitstorm.core import durable_io
+from bitstorm.core.errors import BadAnswer, SourceError
+from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW
+from bitstorm.core.time import HOUR_MS, iso
 
 FOLDER = "answers"
 MOST_BYTES = 1 << 20
@@ -208,8 +208,8 @@ class Door:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stem = sha256[:_SHORT]
-            filesystem.replace(folder / f"{stem}.txt", body[:MOST_BYTES])
-            filesystem.replace(folder / f"{stem}.json", text)
+            durable_io.replace(folder / f"{stem}.txt", body[:MOST_BYTES])
+            durable_io.replace(folder / f"{stem}.json", text)
             _thinned(folder)
         except OSError as error:
             # The refusal is the news; that it could not be kept must not hide it.

@@ -36,10 +36,10 @@ from bitstorm.collect.foreign_stamps import (
     written,
 )
 from bitstorm.collect.table import Head, head_of, lines_of, records
-from bitstorm.errors import BatchError, UsageError
-from bitstorm.instants import DAY_MS, duration_ms, duration_text, iso, now_ms
-from bitstorm.schema import CSV_COLUMNS
-from bitstorm.sidecar import Origin
+from bitstorm.core.errors import BatchError, UsageError
+from bitstorm.core.schema import CSV_COLUMNS
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.time import DAY_MS, duration_ms, duration_text, iso, now_ms
 
 SOURCE = "csv"
 

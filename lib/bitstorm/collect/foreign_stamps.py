@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from bitstorm.instants import DAY_MS, iso
-from bitstorm.schema import SECONDS_BELOW
+from bitstorm.core.schema import SECONDS_BELOW
+from bitstorm.core.time import DAY_MS, iso
 
 # `ampm` is CryptoDataDownload's: 2017-07-01 11-AM.
 Unit = Literal["s", "ms", "us", "iso", "ampm"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept, write_batch
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
-from bitstorm.instants import now_ms
-from bitstorm.sidecar import Origin
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.time import now_ms
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from bitstorm import filesystem
-from bitstorm.config import Source
-from bitstorm.errors import CreditsSpent, RateLimited, WorkspaceError
-from bitstorm.instants import iso, now_ms
+from bitstorm.core import durable_io
+from bitstorm.core.config import Source
+from bitstorm.core.errors import CreditsSpent, RateLimited, WorkspaceError
+from bitstorm.core.time import iso, now_ms
 
 # A second over the minute: calls take unequal time to arrive, and the server counts arrivals.
 TOKEN_MS = 61_000
@@ -146,9 +146,9 @@ class Meter:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._file.with_name(f".{self._file.name}.lock"), os.O_RDWR | os.O_CREAT)
             try:
-                filesystem.lock(lock)
+                durable_io.lock(lock)
                 if not self._swept:
-                    filesystem.sweep(self._file)
+                    durable_io.sweep(self._file)
                     self._swept = True
                 yield self._read()
             finally:
@@ -177,7 +177,7 @@ class Meter:
 
     def _write(self, ledger: _Ledger) -> None:
         text = json.dumps({"calls": ledger.uses, "credits": ledger.spent}) + "\n"
-        filesystem.replace(self._file, text.encode())
+        durable_io.replace(self._file, text.encode())
 
 
 def booked(uses: Sequence[int], *, now_ms: int, per_minute: int) -> tuple[int, list[int]]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitstorm.errors import (
+from bitstorm.core.errors import (
     BadAnswer,
     HistoryTooOld,
     KeyProblem,

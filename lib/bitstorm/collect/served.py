@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem
-from bitstorm.collect.spans import Span, merged, minus, overlap
-from bitstorm.sidecar import Origin
+from bitstorm.core import durable_io
+from bitstorm.core.intervals import Span, merged, minus, overlap
+from bitstorm.core.sidecar import Origin
 
 _NAME = ".served.json"
 _FORMAT = 1
@@ -57,7 +57,7 @@ def note_served(
             "filled": merged([*before.filled, *filled]),
         }
         text = json.dumps({"format": _FORMAT, "origins": content}, separators=(",", ":"))
-        filesystem.replace(path, text.encode())
+        durable_io.replace(path, text.encode())
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -88,5 +88,5 @@ def _served(content: dict[str, Any], origin: Origin) -> Served:
 def _alone(landing: Path) -> Iterator[None]:
     """The lock goes with the process that holds it, however that ends."""
     with (landing / f"{_NAME}.lock").open("a") as stream:
-        filesystem.lock(stream.fileno())
+        durable_io.lock(stream.fileno())
         yield

@@ -11,9 +11,9 @@ from bitstorm.collect.door import Door
 from bitstorm.collect.meter import Limits, Meter, limits_of
 from bitstorm.collect.refusals import KEY_VARIABLE
 from bitstorm.collect.transport import is_loopback
-from bitstorm.config import Settings
-from bitstorm.errors import UsageError
-from bitstorm.instants import now_ms
+from bitstorm.core.config import Settings
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import now_ms
 
 
 @contextmanager

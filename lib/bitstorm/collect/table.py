@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bitstorm.errors import BatchError
+from bitstorm.core.errors import BatchError
 
 _DELIMITERS = (",", ";", "\t", "|")
 # How far down a header may stand, and how many rows are looked at to tell it from a banner.

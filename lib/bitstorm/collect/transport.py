@@ -20,8 +20,8 @@ import urllib3
 
 from bitstorm.collect.meter import Meter
 from bitstorm.collect.refusals import said
-from bitstorm.errors import BadAnswer, RateLimited, Unreachable, UsageError
-from bitstorm.instants import now_ms
+from bitstorm.core.errors import BadAnswer, RateLimited, Unreachable, UsageError
+from bitstorm.core.time import now_ms
 
 MAX_BODY_BYTES = 64 * 2**20
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})

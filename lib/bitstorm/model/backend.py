@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 
 if TYPE_CHECKING:
     from bitstorm.model.training import Fitted

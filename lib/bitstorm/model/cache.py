@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem, hashing
+from bitstorm.core import durable_io, hashing
 
 # Beside the part files; Spark and petastorm pass over what begins with an underscore.
 INDEX = "_index.json"
@@ -57,9 +57,9 @@ def held(
     folder = root / key_of(recipe)
     descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if filesystem.lock(descriptor, wait_seconds=0):
+        if durable_io.lock(descriptor, wait_seconds=0):
             _sweep(root, limit_bytes=limit_bytes, keep=folder)
-        filesystem.lock(descriptor, shared=True)
+        durable_io.lock(descriptor, shared=True)
         index = _recorded(folder)
         reused = index is not None
         if index is None:
@@ -80,7 +80,7 @@ def _sweep(root: Path, *, limit_bytes: int, keep: Path) -> None:
     for path in sorted(used, key=lambda path: used[path]):
         if path.is_file():  # a lock of an older version
             path.unlink()
-        elif path.name.startswith(filesystem.TEMPORARY) or (total > limit_bytes and path != keep):
+        elif path.name.startswith(durable_io.TEMPORARY) or (total > limit_bytes and path != keep):
             # The index first: half a folder must not look like a whole one.
             (path / INDEX).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)
@@ -99,14 +99,14 @@ def _used(folder: Path) -> tuple[int, int]:
 def _make(folder: Path, recipe: Mapping[str, Any], write: Callable[[Path], dict[str, Any]]) -> None:
     """Write the folder under a temporary name, record its files' hashes, sync, and rename it; of
     two that make the same one at once, the first one's stays."""
-    temporary = folder.with_name(f"{filesystem.TEMPORARY}{folder.name}-{secrets.token_hex(4)}")
+    temporary = folder.with_name(f"{durable_io.TEMPORARY}{folder.name}-{secrets.token_hex(4)}")
     try:
         index = write(temporary)
         files = sorted(path for path in temporary.iterdir() if path.suffix == ".parquet")
         hashes = {path.name: hashing.of_file(path) for path in files}
         record = {"recipe": dict(recipe), "files": hashes, **index}
         (temporary / INDEX).write_text(json.dumps(record), encoding="utf-8")
-        filesystem.sync_tree(temporary, [*files, temporary / INDEX])
+        durable_io.sync_tree(temporary, [*files, temporary / INDEX])
         if _recorded(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -114,7 +114,7 @@ def _make(folder: Path, recipe: Mapping[str, Any], write: Callable[[Path], dict[
             except OSError:
                 if _recorded(folder) is None:
                     raise
-            filesystem.sync_folder(folder.parent)
+            durable_io.sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import filesystem, hashing
-from bitstorm.errors import ModelError, first_line
+from bitstorm.core import durable_io, hashing
+from bitstorm.core.errors import ModelError, first_line
 
 VERSION = 1
 KEPT = 2
@@ -118,9 +118,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         },
         "record": checkpoint.record,
     }
-    filesystem.replace(folder / f"{name}.npz", content)
+    durable_io.replace(folder / f"{name}.npz", content)
     text = json.dumps({**body, "sha256": hashing.of_json(body)}, indent=2) + "\n"
-    filesystem.replace(folder / f"{name}.json", text.encode())
+    durable_io.replace(folder / f"{name}.json", text.encode())
     _remove(folder, keep={path.stem for path in sorted(folder.glob(_NAMES))[-KEPT:]})
 
 
@@ -147,7 +147,7 @@ def write_history(folder: Path, history: tuple[Epoch, ...]) -> None:
     names = ["epoch", *sorted(field.name for field in fields(Epoch) if field.name != "epoch")]
     writer.writerow(names)
     writer.writerows([getattr(epoch, name) for name in names] for epoch in history)
-    filesystem.replace(folder / HISTORY, text.getvalue().encode())
+    durable_io.replace(folder / HISTORY, text.getvalue().encode())
 
 
 def written(folder: Path) -> bool:
@@ -187,6 +187,6 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _remove(folder: Path, *, keep: set[str]) -> None:
-    for path in [*folder.glob("state-*"), *folder.glob(f"{filesystem.TEMPORARY}*")]:
+    for path in [*folder.glob("state-*"), *folder.glob(f"{durable_io.TEMPORARY}*")]:
         if path.stem not in keep:
             path.unlink(missing_ok=True)

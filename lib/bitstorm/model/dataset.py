@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.workspace import file_url
 from bitstorm.model import cache as caches
 from bitstorm.model.framing import Frame
-from bitstorm.quiet import third_party_warnings_hushed
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model import framing
 from bitstorm.model.dataset import Stored
 from bitstorm.model.framing import Batch, Frame, Framed
 from bitstorm.model.scaling import Scaler
-from bitstorm.quiet import third_party_warnings_hushed
 
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model import framing
 from bitstorm.model.framing import Framed, Target
 from bitstorm.model.scaling import Scaler

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from bitstorm.errors import ModelError, first_line
+from bitstorm.core.errors import ModelError, first_line
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 # Far above any network of ours: what unpacks to more is not one.

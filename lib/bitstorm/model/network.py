@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import filesystem
+from bitstorm.core import durable_io
 from bitstorm.model.checkpoint import Arrays, check_shapes
 
 BEST = "best.keras"
 # Keras writes in place: what a kill leaves half written must not count.
-SCRATCH = f"{filesystem.TEMPORARY}{BEST}"
+SCRATCH = f"{durable_io.TEMPORARY}{BEST}"
 
 
 def build(
@@ -89,9 +89,9 @@ def save(network: Any, folder: Path) -> None:
 
 def publish(folder: Path) -> None:
     """Make what was saved under the scratch name `best.keras`, at one moment, durably."""
-    filesystem.sync_file(folder / SCRATCH)
+    durable_io.sync_file(folder / SCRATCH)
     (folder / SCRATCH).replace(folder / BEST)
-    filesystem.sync_folder(folder)
+    durable_io.sync_folder(folder)
 
 
 def _weights(network: Any) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem, hashing
-from bitstorm.config import Training
-from bitstorm.errors import BrokenOff, ModelError
+from bitstorm.core import durable_io, hashing
+from bitstorm.core.config import Training
+from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
 
 RECORD = "run.json"
@@ -68,7 +68,7 @@ def holding(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         # Somebody may only be looking whether it is held.
-        if not filesystem.lock(descriptor, wait_seconds=_LOCK_SECONDS):
+        if not durable_io.lock(descriptor, wait_seconds=_LOCK_SECONDS):
             raise ModelError(
                 f"run {folder.name} is being trained by another process: wait for it, or stop it"
             )
@@ -84,7 +84,7 @@ def held(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return not filesystem.lock(descriptor, wait_seconds=0)
+        return not durable_io.lock(descriptor, wait_seconds=0)
     finally:
         os.close(descriptor)
 
@@ -95,7 +95,7 @@ def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
     record = {**record, "state": state}
     text = json.dumps(record, indent=2) + "\n"
     with _on_disk(folder):
-        filesystem.replace(folder / RECORD, text.encode())
+        durable_io.replace(folder / RECORD, text.encode())
     return Run(folder, record)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.model import framing
 from bitstorm.model.framing import Frame
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from bitstorm.errors import BrokenOff
+from bitstorm.core.errors import BrokenOff
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from bitstorm.errors import ModelError, first_line
+from bitstorm.core.errors import ModelError, first_line
 from bitstorm.model.checkpoint import Arrays, check_shapes
 
 if TYPE_CHECKING:

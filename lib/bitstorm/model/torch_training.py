@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import filesystem
-from bitstorm.errors import ModelError
+from bitstorm.core import durable_io
+from bitstorm.core.errors import ModelError
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch
 from bitstorm.model.feed import Feed
@@ -23,7 +24,6 @@ from bitstorm.model.progress import Meter, Progress
 from bitstorm.model.stopping import Stop
 from bitstorm.model.torch_network import BEST, TorchNetwork
 from bitstorm.model.training import Fitted, Rules, breaking_off, outcome
-from bitstorm.quiet import third_party_warnings_hushed
 
 
 def fit(
@@ -116,4 +116,4 @@ def _epoch(
 def _save_best(folder: Path, weights: Arrays) -> None:
     stream = io.BytesIO()
     np.savez(stream, **weights)
-    filesystem.replace(folder / BEST, stream.getvalue())
+    durable_io.replace(folder / BEST, stream.getvalue())

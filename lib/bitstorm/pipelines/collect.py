@@ -12,8 +12,8 @@ from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.door import FOLDER, Door, newest_landed
 from bitstorm.collect.live import Collected, collect_once
-from bitstorm.errors import WorkspaceError
-from bitstorm.instants import DAY_MS, iso, now_ms
+from bitstorm.core.errors import WorkspaceError
+from bitstorm.core.time import DAY_MS, iso, now_ms
 from bitstorm.pipelines.context import Context
 
 _BAR = 20

@@ -9,14 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm.config import Settings
-from bitstorm.console import Console
-from bitstorm.errors import SnapshotDamaged
-from bitstorm.quiet import native_stderr_to
+from bitstorm.core.config import Settings
+from bitstorm.core.console import Console
+from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.third_party_noise import native_stderr_to
+from bitstorm.core.workspace import Workspace
 from bitstorm.session import spark_session
-from bitstorm.sidecar import Origin
 from bitstorm.store import manifest
-from bitstorm.workspace import Workspace
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

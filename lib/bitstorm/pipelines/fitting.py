@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitstorm.config import Training
-from bitstorm.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
+from bitstorm.core.config import Training
+from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
 from bitstorm.model import backend, checkpoint, runs, training
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bitstorm import filesystem
-from bitstorm.config import Training
-from bitstorm.errors import DataError, ModelError
-from bitstorm.instants import DAY_MS, iso
+from bitstorm.core import durable_io
+from bitstorm.core.config import Training
+from bitstorm.core.errors import DataError, ModelError
+from bitstorm.core.time import DAY_MS, iso
 from bitstorm.model import blocks, evaluation, framing, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
@@ -131,7 +131,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     reports = context.workspace.reports
     reports.mkdir(parents=True, exist_ok=True)
     path = reports / "forecast.csv"
-    with filesystem.replacing(path) as stream:
+    with durable_io.replacing(path) as stream:
         table.to_csv(stream, index=False, mode="wb")
     write_metrics(reports / "metrics.json", metrics)
     return Forecast(metrics, str(path), str(reports / "metrics.json"))

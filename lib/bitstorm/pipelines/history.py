@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bitstorm.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
-from bitstorm.instants import iso
+from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.time import iso
 from bitstorm.pipelines.context import Context
 from bitstorm.store import housekeeping, snapshots
 from bitstorm.store import manifest as manifests

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bitstorm.collect import foreign
 from bitstorm.collect.foreign import Foreign, Imported, Preview, Reading
+from bitstorm.core.sidecar import Origin
 from bitstorm.pipelines.context import Context
-from bitstorm.sidecar import Origin
 
 
 def import_file(context: Context, wanted: Foreign) -> Imported:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import DataError
-from bitstorm.instants import duration_ms, iso
+from bitstorm.core.errors import DataError
+from bitstorm.core.schema import PRICES, indicator_table
+from bitstorm.core.time import duration_ms, iso
 from bitstorm.pipelines.context import Context
-from bitstorm.schema import PRICES, indicator_table
 from bitstorm.store import manifest as manifests
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-    from bitstorm.config import Settings
-    from bitstorm.workspace import Workspace
+    from bitstorm.core.config import Settings
+    from bitstorm.core.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.instants import now_ms
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.time import now_ms
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import (
     checked_lines,
@@ -20,7 +21,6 @@ from bitstorm.pipelines.judging import (
     to_judged,
 )
 from bitstorm.pipelines.merging import as_only_writer, publish_merged
-from bitstorm.sidecar import Origin
 from bitstorm.store import landing, rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.snapshots import Snapshot

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
+from bitstorm.core.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.pipelines.context import Context
-from bitstorm.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
 from bitstorm.transform.contract import (

@@ -9,12 +9,12 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
-from bitstorm.collect.spans import Span
-from bitstorm.errors import DataError
-from bitstorm.instants import duration_ms, iso
+from bitstorm.core.errors import DataError
+from bitstorm.core.intervals import Span
+from bitstorm.core.schema import PRICES
+from bitstorm.core.time import duration_ms, iso
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import stored_slots
-from bitstorm.schema import PRICES
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bitstorm.errors import Overtaken
+from bitstorm.core.errors import Overtaken
+from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import Counted, sums
-from bitstorm.schema import LINEAGE, PRICES
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot

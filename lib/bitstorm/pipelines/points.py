@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm.config import Training
-from bitstorm.errors import DataError, SnapshotDamaged
-from bitstorm.instants import duration_ms, iso
+from bitstorm.core.config import Training
+from bitstorm.core.errors import DataError, SnapshotDamaged
+from bitstorm.core.schema import indicator_table
+from bitstorm.core.time import duration_ms, iso
 from bitstorm.model.framing import Frame
-from bitstorm.schema import indicator_table
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm import hashing
+from bitstorm.core import hashing
+from bitstorm.core.schema import CSV_COLUMNS
+from bitstorm.core.workspace import file_url
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.pipelines.judging import (
@@ -20,10 +22,8 @@ from bitstorm.pipelines.judging import (
     to_judged,
 )
 from bitstorm.pipelines.merging import as_only_writer, publish_merged
-from bitstorm.schema import CSV_COLUMNS
 from bitstorm.store import rejects, snapshots
 from bitstorm.transform.merge import SOURCE_COLUMNS, Provenance, ranked, with_rank
-from bitstorm.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.model import runs
 from bitstorm.pipelines import points
 from bitstorm.pipelines.context import Context

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bitstorm.errors import DataError, NothingToDo
-from bitstorm.instants import iso
+from bitstorm.core.errors import DataError, NothingToDo
+from bitstorm.core.time import iso
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.forecast import Forecast, forecast
 from bitstorm.pipelines.imports import Foreign, import_file

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bitstorm.errors import ModelError
+from bitstorm.core.errors import ModelError
 from bitstorm.model import checkpoint, runs
 from bitstorm.model.runs import Run
 from bitstorm.pipelines.context import Context

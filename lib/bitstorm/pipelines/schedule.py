@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from bitstorm.collect.live import Collected
-from bitstorm.errors import (
+from bitstorm.core.errors import (
     BitstormError,
     KeyProblem,
     UnknownCoin,
@@ -19,7 +19,7 @@ from bitstorm.errors import (
     WorkspaceBound,
     WrongHostForKey,
 )
-from bitstorm.instants import SECOND_MS, duration_text, iso, now_ms
+from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
 from bitstorm.model.stopping import Stop
 from bitstorm.pipelines.collect import collect
 from bitstorm.pipelines.context import Context

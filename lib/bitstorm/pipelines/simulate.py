@@ -12,7 +12,7 @@ from bitstorm.collect.simulator.faults import rules_from
 from bitstorm.collect.simulator.limits import LIMITS, UNLIMITED, Plan
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.server import Simulator
-from bitstorm.errors import UsageError
+from bitstorm.core.errors import UsageError
 from bitstorm.pipelines.context import Context
 
 

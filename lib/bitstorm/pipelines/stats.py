@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.errors import DataError, SnapshotDamaged, SnapshotMissing
-from bitstorm.instants import duration_ms, duration_text
+from bitstorm.core.errors import DataError, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.schema import PRICES, indicator_table
+from bitstorm.core.time import duration_ms, duration_text
 from bitstorm.pipelines.context import Context
-from bitstorm.schema import PRICES, indicator_table
 from bitstorm.store import export, petastorm_io, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.snapshots import Snapshot

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.collect.gaps import Gap
-from bitstorm.errors import ModelError
-from bitstorm.instants import iso, now_ms
+from bitstorm.core.errors import ModelError
+from bitstorm.core.time import iso, now_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import find_gaps

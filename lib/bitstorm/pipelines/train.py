@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bitstorm.config import Training
-from bitstorm.errors import DataError
-from bitstorm.instants import iso
+from bitstorm.core.config import Training
+from bitstorm.core.errors import DataError
+from bitstorm.core.schema import indicator_table, rows_before
+from bitstorm.core.time import iso
 from bitstorm.model import backend, blocks, dataset, scaling
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
@@ -20,7 +21,6 @@ from bitstorm.model.split import Split, split_by_time
 from bitstorm.pipelines import fitting, points
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
-from bitstorm.schema import indicator_table, rows_before
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 from bitstorm.transform.blocks import Blocks, in_blocks

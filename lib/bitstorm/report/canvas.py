@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
-from bitstorm import filesystem
+from bitstorm.core import durable_io
 from bitstorm.report.mark import Mark
 from bitstorm.report.palette import INK, QUIET, WARNING
 
@@ -158,5 +158,5 @@ def _notebook() -> Any:
 def save_png(figure: Figure, path: Path) -> None:
     """Write the picture; a reader of `path` sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filesystem.replacing(path) as stream:
+    with durable_io.replacing(path) as stream:
         figure.savefig(stream, format="png", dpi=DPI)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from bitstorm.errors import DataError
-from bitstorm.instants import HOUR_MS, iso
+from bitstorm.core.errors import DataError
+from bitstorm.core.time import HOUR_MS, iso
 from bitstorm.report.mark import Mark
 from bitstorm.report.numbers import money, percent
 from bitstorm.report.series import typical_step

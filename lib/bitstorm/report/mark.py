@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bitstorm.sidecar import Origin
+from bitstorm.core.sidecar import Origin
 
 COINGECKO = "coingecko"
 COINGECKO_URL = "https://www.coingecko.com"

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 from bitstorm.report import palette
 from bitstorm.report.canvas import dress, legend, money_axis, percent_axis, picture, time_axis
 from bitstorm.report.mark import Mark

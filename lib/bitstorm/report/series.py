@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bitstorm.errors import DataError
+from bitstorm.core.errors import DataError
 
 FORECAST_COLUMNS = (
     "timestamp",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm import filesystem
+from bitstorm.core import durable_io
 from bitstorm.report.mark import COINGECKO_URL, Mark
 from bitstorm.report.numbers import NONE, count, moment, money, percent, score, share, small
 
@@ -148,7 +148,7 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8; a reader of `path` sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    filesystem.replace(path, text.encode())
+    durable_io.replace(path, text.encode())
 
 
 def _plain(value: Any) -> Any:

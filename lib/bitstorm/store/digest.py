@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm.schema import Table
+from bitstorm.core.schema import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm import filesystem
-from bitstorm.errors import StoreError, UsageError
+from bitstorm.core import durable_io
+from bitstorm.core.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -36,7 +36,7 @@ def write_csv(rows: DataFrame, path: Path) -> int:
     """
     count = 0
     try:
-        with filesystem.replacing(path) as stream:
+        with durable_io.replacing(path) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(rows.columns)

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitstorm import filesystem
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing, StoreError, first_line
+from bitstorm.core import durable_io
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError, first_line
+from bitstorm.core.workspace import local_path
 from bitstorm.store.petastorm_io import read_batches
 from bitstorm.store.snapshots import current, part_files
-from bitstorm.workspace import local_path
 
 PARQUET_NAME = "data.parquet"
 _CSV_ENDINGS = (".csv", ".csv.gz")
@@ -185,7 +185,7 @@ def _with_index(df: pd.DataFrame) -> pd.DataFrame:
 
 def _written(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
-        with filesystem.replacing(path) as stream:
+        with durable_io.replacing(path) as stream:
             write(stream)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bitstorm import hashing
-from bitstorm.errors import SnapshotDamaged
-from bitstorm.filesystem import TEMPORARY, sync_folder
+from bitstorm.core import hashing
+from bitstorm.core.durable_io import TEMPORARY, sync_folder
+from bitstorm.core.errors import SnapshotDamaged
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import Manifest
 from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm import filesystem
-from bitstorm.errors import BatchError
-from bitstorm.schema import CSV_ALIASES, CSV_COLUMNS, CSV_REQUIRED
-from bitstorm.sidecar import Sidecar, read_sidecar, sidecar_path
-from bitstorm.workspace import file_url
+from bitstorm.core import durable_io
+from bitstorm.core.errors import BatchError
+from bitstorm.core.schema import CSV_ALIASES, CSV_COLUMNS, CSV_REQUIRED
+from bitstorm.core.sidecar import Sidecar, read_sidecar, sidecar_path
+from bitstorm.core.workspace import file_url
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -128,7 +128,7 @@ def survey(
             refused.append(Refused(path, digest, error.rule, str(error)))
     if cache is not None and seen != remembered:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.replace(cache, json.dumps(seen).encode())
+        durable_io.replace(cache, json.dumps(seen).encode())
     return Survey(tuple(ready.values()), tuple(refused), tuple(unsettled), tuple(repeated))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitstorm import filesystem
-from bitstorm.errors import StoreError
+from bitstorm.core import durable_io
+from bitstorm.core.errors import StoreError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not filesystem.lock(descriptor, wait_seconds=wait_seconds):
+        if not durable_io.lock(descriptor, wait_seconds=wait_seconds):
             holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
             raise StoreError(
                 f"another run ({holder or 'unknown'}) is writing {root}; waited "

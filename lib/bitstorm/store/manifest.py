@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bitstorm import hashing
-from bitstorm.errors import SnapshotDamaged, first_line
-from bitstorm.schema import Table
+from bitstorm.core import hashing
+from bitstorm.core.errors import SnapshotDamaged, first_line
+from bitstorm.core.schema import Table
 
 MANIFESTS = "manifests"
 FORMAT = 1

@@ -16,11 +16,11 @@ from urllib.parse import unquote
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bitstorm.errors import SnapshotDamaged, SnapshotMissing
-from bitstorm.quiet import third_party_warnings_hushed
-from bitstorm.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.workspace import file_url
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.workspace import file_url
 
 with third_party_warnings_hushed():
     from petastorm import make_batch_reader

@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bitstorm import filesystem
+from bitstorm.core import durable_io
 from bitstorm.store.landing import Batch, Refused
 
 _SHORT = 12
@@ -28,7 +28,7 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
     if note.exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    with refused.path.open("rb") as source, filesystem.replacing(target) as stream:
+    with refused.path.open("rb") as source, durable_io.replacing(target) as stream:
         shutil.copyfileobj(source, stream)
     record = {
         "file": refused.path.name,
@@ -37,7 +37,7 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
         "reason": refused.reason,
     }
     # The note is last: a batch counts as kept only when both are whole.
-    filesystem.replace(note, (json.dumps(record, indent=2) + "\n").encode())
+    durable_io.replace(note, (json.dumps(record, indent=2) + "\n").encode())
     return True
 
 
@@ -54,7 +54,7 @@ def keep_rows(
     for batch, group in groupby(rows, key=lambda row: str(row["batch"])):
         target = rows_path(rejects, batch, str(facts[batch]["file"]))
         target.parent.mkdir(parents=True, exist_ok=True)
-        with filesystem.replacing(target) as stream:
+        with durable_io.replacing(target) as stream:
             for line in _lines(group, facts[batch]):
                 stream.write(line.encode())
         written[batch] = target

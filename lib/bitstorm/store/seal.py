@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bitstorm import hashing
-from bitstorm.errors import SealBroken, first_line
-from bitstorm.schema import PARTITION, Table
+from bitstorm.core import hashing
+from bitstorm.core.errors import SealBroken, first_line
+from bitstorm.core.schema import PARTITION, Table
 from bitstorm.store.digest import month_digest
 from bitstorm.store.manifest import File
 from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema

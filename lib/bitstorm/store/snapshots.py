@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitstorm import __version__, filesystem, hashing
-from bitstorm.errors import (
+from bitstorm import __version__
+from bitstorm.core import durable_io, hashing
+from bitstorm.core.errors import (
     Overtaken,
     SealBroken,
     SnapshotDamaged,
@@ -31,8 +32,8 @@ from bitstorm.errors import (
     StoreError,
     first_line,
 )
-from bitstorm.schema import LINEAGE as LINEAGE_TABLE
-from bitstorm.schema import Table
+from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
+from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
 from bitstorm.store import summary
 from bitstorm.store.digest import dataset_digest
@@ -203,8 +204,8 @@ def publish(
     for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
         folder.mkdir(parents=True, exist_ok=True)
     if parent is None:
-        filesystem.sync_folder(root)
-        filesystem.sync_folder(root.parent)
+        durable_io.sync_folder(root)
+        durable_io.sync_folder(root.parent)
     try:
         change = write(draft)
         made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
@@ -373,7 +374,7 @@ def _completed(
     for folder, files in ((draft.folder, data.files), (draft.lineage, lineage)):
         if folder.exists():
             new = [folder / file.path for file in files if file.month in change.months]
-            filesystem.sync_tree(folder, new)
+            durable_io.sync_tree(folder, new)
     return Manifest(
         sequence=sequence,
         id=identity,
@@ -447,7 +448,7 @@ def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[s
     path = lineage / LEDGER
     lineage.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-    filesystem.sync_file(path)
+    durable_io.sync_file(path)
     return {"sha256": hashing.of_file(path), "size": path.stat().st_size, "batches": len(rows)}
 
 
@@ -455,7 +456,7 @@ def _share(source: Path, files: tuple[File, ...], folder: Path, change: Change) 
     """The parent's files of untouched months, linked into the folder; their records by path."""
     shared = {file.path: file for file in files if file.month not in change.months}
     for path in shared:
-        filesystem.share(source / path, folder / path)
+        durable_io.share(source / path, folder / path)
     return shared
 
 
@@ -471,7 +472,7 @@ def _commit(root: Path, made: Manifest) -> None:
         if manifests.sequences(root)[-1:] > [made.sequence]:
             # Its number may be free again: `gc` took what others have published meanwhile.
             raise FileExistsError
-        filesystem.create(manifests.path_of(root, made.sequence), made.to_bytes())
+        durable_io.create(manifests.path_of(root, made.sequence), made.to_bytes())
     except FileExistsError:
         raise Overtaken(
             f"another run has published snapshot {made.sequence} of {root.name} first: "
@@ -483,7 +484,7 @@ def _point(root: Path) -> None:
     """Rebuild CURRENT from the newest manifest; a hint, so a failure to write it is no failure."""
     with contextlib.suppress(OSError, StoreError):
         newest = manifests.read(root, manifests.sequences(root)[-1])
-        filesystem.replace(root / CURRENT, f"{newest.id}\n".encode())
+        durable_io.replace(root / CURRENT, f"{newest.id}\n".encode())
 
 
 def _versions() -> dict[str, str]:

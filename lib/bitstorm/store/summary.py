@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bitstorm import filesystem
-from bitstorm.errors import SealBroken, first_line
-from bitstorm.schema import Table
+from bitstorm.core import durable_io
+from bitstorm.core.errors import SealBroken, first_line
+from bitstorm.core.schema import Table
 
 if TYPE_CHECKING:
     from petastorm.unischema import Unischema
@@ -52,8 +52,8 @@ def write(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -
                 f"{path} does not go with the other files ({first_line(error)})"
             ) from None
     if collected is not None:
-        with filesystem.replacing(folder / METADATA) as out:
+        with durable_io.replacing(folder / METADATA) as out:
             collected.write_metadata_file(out)
     common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
-    with filesystem.replacing(folder / COMMON_METADATA) as out:
+    with durable_io.replacing(folder / COMMON_METADATA) as out:
         pq.write_metadata(common, out)

@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bitstorm.errors import DataError, Overtaken, StoreError, UsageError, first_line
-from bitstorm.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
+from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, first_line
+from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
+from bitstorm.core.workspace import local_path
 from bitstorm.store import snapshots
 from bitstorm.store.digest import month_digest
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.snapshots import Change, Draft, Snapshot
 from bitstorm.store.summary import arrow_schema
-from bitstorm.workspace import local_path
 
 if TYPE_CHECKING:
     import pandas as pd

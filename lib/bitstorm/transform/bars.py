@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bitstorm.instants import DAY_MS
+from bitstorm.core.time import DAY_MS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

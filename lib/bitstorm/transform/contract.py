@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.instants import iso
-from bitstorm.schema import (
+from bitstorm.core.schema import (
     CSV_COLUMNS,
     CSV_OPTIONAL,
     CSV_RULES,
@@ -18,6 +17,7 @@ from bitstorm.schema import (
     PARTITION,
     SECONDS_BELOW,
 )
+from bitstorm.core.time import iso
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

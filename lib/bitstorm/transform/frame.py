@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bitstorm.errors import DataError
-from bitstorm.schema import SECONDS_BELOW
+from bitstorm.core.errors import DataError
+from bitstorm.core.schema import SECONDS_BELOW
 from bitstorm.transform.moments import rolling_moments
 
 TIME = "timestamp"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm.schema import PARTITION, indicator_table
+from bitstorm.core.schema import PARTITION, indicator_table
 from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
 from bitstorm.transform.contract import month_of
 from bitstorm.transform.kernel import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from bitstorm.schema import PARTITION
+from bitstorm.core.schema import PARTITION
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitstorm.errors import DataError
-from bitstorm.instants import DAY_MS
+from bitstorm.core.errors import DataError
+from bitstorm.core.time import DAY_MS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

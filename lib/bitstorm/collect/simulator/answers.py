@@ -17,7 +17,7 @@ from bitstorm.collect.simulator import stamps
 from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Plan
 from bitstorm.collect.simulator.market import MARKET_START_MS, Floats, Ints, Market
 from bitstorm.collect.simulator.shapes import Answer, as_json, refusal
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 
 PREFIX = "/api/v3"
 COIN = "bitcoin"

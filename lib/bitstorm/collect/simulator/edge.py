@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bitstorm.collect.simulator.limits import Plan
 from bitstorm.collect.simulator.shapes import Answer
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 
 _MOST = 256
 

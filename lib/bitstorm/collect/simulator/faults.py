@@ -22,8 +22,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from bitstorm.collect.simulator.shapes import REFUSALS, Answer, html_page, refusal
-from bitstorm.errors import UsageError
-from bitstorm.instants import DAY_MS
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import DAY_MS
 
 _VALUES: Mapping[str, str] = {
     "price": "prices",

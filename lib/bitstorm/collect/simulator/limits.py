@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from bitstorm.collect.simulator.shapes import Answer, refusal
-from bitstorm.instants import MINUTE_MS
+from bitstorm.core.time import MINUTE_MS
 
 Plan = Literal["keyless", "demo", "pro"]
 

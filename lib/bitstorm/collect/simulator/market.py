@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -20,8 +20,8 @@ from bitstorm.collect.simulator.faults import Reply, Rule, Script
 from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Meter, Plan
 from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.simulator.shapes import Answer
-from bitstorm.errors import UsageError
-from bitstorm.instants import now_ms
+from bitstorm.core.errors import UsageError
+from bitstorm.core.time import now_ms
 
 HEADER = "X-Bitstorm-Simulated"
 LOOPBACK = "127.0.0.1"

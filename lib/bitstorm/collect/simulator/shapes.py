@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from bitstorm.instants import iso
+from bitstorm.core.time import iso
 
 PRICING = "https://www.coingecko.com/en/api/pricing"
 

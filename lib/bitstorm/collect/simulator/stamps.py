@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bitstorm.collect.simulator.market import Floats, Ints, uniform
-from bitstorm.instants import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 
 FIVE_MINUTES_MS = 5 * MINUTE_MS
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bitstorm.errors import WorkspaceBound, WorkspaceError
-from bitstorm.sidecar import Origin
-from bitstorm.workspace import open_workspace
+from bitstorm.core.errors import WorkspaceBound, WorkspaceError
+from bitstorm.core.sidecar import Origin
+from bitstorm.core.workspace import open_workspace
 
 SIMULATED = Origin("simulated:7", "bitcoin", "usd")
 

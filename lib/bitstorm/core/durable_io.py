@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bitstorm.errors import StoreError
+from bitstorm.core.errors import StoreError
 
 TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 60

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bitstorm.errors import Problem, SettingsError, first_line
-from bitstorm.instants import DAY_MS, duration_ms
-from bitstorm.schema import CSV_RULES, CSV_RULES_TO_WARN_OF
+from bitstorm.core.errors import Problem, SettingsError, first_line
+from bitstorm.core.schema import CSV_RULES, CSV_RULES_TO_WARN_OF
+from bitstorm.core.time import DAY_MS, duration_ms
 
 ENV_PREFIX = "BITSTORM__"
 DEFAULT = "default"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bitstorm.config import Settings, load
-from bitstorm.errors import SettingsError
+from bitstorm.core.config import Settings, load
+from bitstorm.core.errors import SettingsError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def problems(**layers) -> dict[str, str]:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bitstorm import filesystem
-from bitstorm.errors import WorkspaceBound, WorkspaceError
-from bitstorm.sidecar import Origin
+from bitstorm.core import durable_io
+from bitstorm.core.errors import WorkspaceBound, WorkspaceError
+from bitstorm.core.sidecar import Origin
 
 DEFAULT_WORKSPACE = "workspace"
 # petastorm and Spark take URLs without unquoting them, and Spark reads globs in every path.
@@ -104,7 +104,7 @@ class Workspace:
         content = json.dumps(asdict(origin), indent=2) + "\n"
         try:
             # Fails where the name exists: of two first ingests, one binds.
-            filesystem.create(self.binding, content.encode())
+            durable_io.create(self.binding, content.encode())
         except FileExistsError:
             self.check(origin)
 

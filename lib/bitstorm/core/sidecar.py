@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bitstorm.errors import BatchError, first_line
+from bitstorm.core.errors import BatchError, first_line
 
 SUFFIX = ".json"
 SIMULATED = "simulated"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.instants import duration_ms, duration_text, iso, parse_instant
+from bitstorm.core.time import duration_ms, duration_text, iso, parse_instant
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from bitstorm.console import Console
+from bitstorm.core.console import Console
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyspark.sql import types as t
 
-from bitstorm.schema import PRICES, indicator_table, rows_before, spark_type
+from bitstorm.core.schema import PRICES, indicator_table, rows_before, spark_type
 from bitstorm.store.petastorm_io import BitcoinSchema, unischema
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid

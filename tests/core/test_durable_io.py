@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm import filesystem
-from bitstorm.errors import StoreError
+from bitstorm.core import durable_io
+from bitstorm.core.errors import StoreError
 
 
 @pytest.fixture
@@ -45,21 +45,21 @@ def failing_link(code):
 
 
 def test_a_created_file_leaves_nothing_beside_it(tmp_path):
-    filesystem.create(tmp_path / "a", b"content")
+    durable_io.create(tmp_path / "a", b"content")
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"content"
 
 
 def test_a_name_that_is_there_is_never_overwritten(tmp_path):
-    filesystem.create(tmp_path / "a", b"first")
+    durable_io.create(tmp_path / "a", b"first")
     with pytest.raises(FileExistsError):
-        filesystem.create(tmp_path / "a", b"second")
+        durable_io.create(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_content_is_synced_before_its_name_the_folder_after(tmp_path, events):
-    filesystem.create(tmp_path / "a", b"content")
+    durable_io.create(tmp_path / "a", b"content")
     (kind, temporary), link, folder = events
     assert kind == "sync" and Path(temporary).name.startswith(".tmp-a-")
     assert link == ("link", str(tmp_path / "a"))
@@ -69,9 +69,9 @@ def test_content_is_synced_before_its_name_the_folder_after(tmp_path, events):
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])
 def test_without_hard_links_an_exclusive_rename_commits(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "link", failing_link(code))
-    filesystem.create(tmp_path / "a", b"first")
+    durable_io.create(tmp_path / "a", b"first")
     with pytest.raises(FileExistsError):
-        filesystem.create(tmp_path / "a", b"second")
+        durable_io.create(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
@@ -92,7 +92,7 @@ def test_a_file_system_with_neither_is_refused(tmp_path, monkeypatch, library):
     monkeypatch.setattr(os, "link", failing_link(errno.EPERM))
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
     with pytest.raises(StoreError, match=r"neither hard links nor a rename.*choose a workspace"):
-        filesystem.create(tmp_path / "a", b"content")
+        durable_io.create(tmp_path / "a", b"content")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_a_file_system_with_neither_is_refused(tmp_path, monkeypatch, library):
 def test_another_failure_of_a_link_is_no_missing_feature(tmp_path, monkeypatch, code):
     monkeypatch.setattr(os, "link", failing_link(code))
     with pytest.raises(OSError) as caught:
-        filesystem.create(tmp_path / "a", b"content")
+        durable_io.create(tmp_path / "a", b"content")
     assert caught.value.errno == code
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    for act in (filesystem.create, filesystem.replace):
+    for act in (durable_io.create, durable_io.replace):
         with pytest.raises(OSError, match="No space"):
             act(tmp_path / "a", b"content")
         assert list(tmp_path.iterdir()) == []
@@ -118,8 +118,8 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path, monkeypatch):
 
 def test_replacing_shows_the_old_content_or_the_new_one(tmp_path, events):
     path = tmp_path / "a"
-    filesystem.replace(path, b"first")
-    filesystem.replace(path, b"second")
+    durable_io.replace(path, b"first")
+    durable_io.replace(path, b"second")
     assert path.read_bytes() == b"second"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert [kind for kind, _ in events] == ["sync", "replace", "sync"] * 2
@@ -127,13 +127,13 @@ def test_replacing_shows_the_old_content_or_the_new_one(tmp_path, events):
 
 def test_a_shared_file_is_the_same_file_where_links_are_possible(tmp_path):
     (tmp_path / "a").write_bytes(b"content")
-    filesystem.share(tmp_path / "a", tmp_path / "deep" / "b")
+    durable_io.share(tmp_path / "a", tmp_path / "deep" / "b")
     assert (tmp_path / "deep" / "b").samefile(tmp_path / "a")
 
 
 def test_content_in_pieces_replaces_a_file_at_one_moment(tmp_path, events):
     (tmp_path / "a").write_bytes(b"old")
-    with filesystem.replacing(tmp_path / "a") as stream:
+    with durable_io.replacing(tmp_path / "a") as stream:
         stream.write(b"new, ")
         stream.flush()
         assert (tmp_path / "a").read_bytes() == b"old"
@@ -146,7 +146,7 @@ def test_content_in_pieces_replaces_a_file_at_one_moment(tmp_path, events):
 
 def test_pieces_that_end_in_a_failure_leave_what_was_there(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
-    with pytest.raises(RuntimeError), filesystem.replacing(tmp_path / "a") as stream:
+    with pytest.raises(RuntimeError), durable_io.replacing(tmp_path / "a") as stream:
         stream.write(b"half")
         raise RuntimeError
     assert (tmp_path / "a").read_bytes() == b"old"
@@ -157,7 +157,7 @@ def test_pieces_that_end_in_a_failure_leave_what_was_there(tmp_path):
 def test_a_shared_file_is_a_durable_copy_where_they_are_not(tmp_path, monkeypatch, events, code):
     (tmp_path / "a").write_bytes(b"content")
     monkeypatch.setattr(os, "link", failing_link(code))
-    filesystem.share(tmp_path / "a", tmp_path / "b")
+    durable_io.share(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"content"
     assert not (tmp_path / "b").samefile(tmp_path / "a")
     assert ("sync", str(tmp_path / "b")) in events
@@ -167,7 +167,7 @@ def test_a_full_disk_does_not_turn_a_link_into_a_copy(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"content")
     monkeypatch.setattr(os, "link", failing_link(errno.ENOSPC))
     with pytest.raises(OSError, match="No space"):
-        filesystem.share(tmp_path / "a", tmp_path / "b")
+        durable_io.share(tmp_path / "a", tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
@@ -176,7 +176,7 @@ def test_a_tree_is_synced_with_every_folder_above_its_files(tmp_path, events):
     file = folder / "month=2021-01" / "part-0.parquet"
     file.parent.mkdir(parents=True)
     file.touch()
-    filesystem.sync_tree(folder, [file])
+    durable_io.sync_tree(folder, [file])
     assert {path for _, path in events} == {
         str(path) for path in (file, file.parent, folder, tmp_path)
     }
@@ -187,7 +187,7 @@ def test_a_mount_that_cannot_sync_folders_is_used_all_the_same(tmp_path, monkeyp
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", refused)
-    filesystem.sync_folder(tmp_path)
+    durable_io.sync_folder(tmp_path)
 
 
 def test_a_folder_that_fails_to_sync_is_a_failure(tmp_path, monkeypatch):
@@ -196,16 +196,16 @@ def test_a_folder_that_fails_to_sync_is_a_failure(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
-        filesystem.sync_folder(tmp_path)
+        durable_io.sync_folder(tmp_path)
 
 
 def test_a_lock_is_held_by_one_where_there_are_locks(tmp_path, monkeypatch):
     with (tmp_path / "lock").open("a") as one, (tmp_path / "lock").open("a") as other:
-        assert filesystem.lock(one.fileno())
-        assert not filesystem.lock(other.fileno(), wait_seconds=0)
+        assert durable_io.lock(one.fileno())
+        assert not durable_io.lock(other.fileno(), wait_seconds=0)
 
         def refused(descriptor, how):
             raise OSError(errno.ENOLCK, "No locks available")
 
         monkeypatch.setattr("fcntl.flock", refused)
-        assert filesystem.lock(other.fileno(), wait_seconds=0)
+        assert durable_io.lock(other.fileno(), wait_seconds=0)
