@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bitstorm import java
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.spark import java
 
 START_SECONDS = 60.0
 

@@ -32,7 +32,7 @@ from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
 from bitstorm.core.config import Spark
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
-from bitstorm.session import spark_session
+from bitstorm.spark.session import spark_session
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid
 

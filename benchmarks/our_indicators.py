@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from benchmarks.process import serve
 from bitstorm.core.config import Spark
 from bitstorm.core.workspace import file_url
-from bitstorm.session import spark_session
+from bitstorm.spark.session import spark_session
 from bitstorm.transform import indicators
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from benchmarks.landing import MINUTE_MS
 from benchmarks.process import serve
 from bitstorm.core.config import Spark
 from bitstorm.core.workspace import file_url
-from bitstorm.session import spark_session
+from bitstorm.spark.session import spark_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

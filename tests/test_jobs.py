@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from bitstorm import java
 from bitstorm.cli import bitstorm
+from bitstorm.spark import java
 from bitstorm.utils import load_petastorm_batches_to_df
 
 CHECKOUT = Path(__file__).resolve().parent.parent

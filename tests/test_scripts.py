@@ -84,8 +84,10 @@ class Tree:
         self.calls = base / "calls"
         self.calls.touch()
         shutil.copytree(CHECKOUT / "scripts", self.root / "scripts")
-        (self.root / "lib" / "bitstorm").mkdir(parents=True)
-        shutil.copy(CHECKOUT / "lib" / "bitstorm" / "java.py", self.root / "lib" / "bitstorm")
+        spark = Path("lib", "bitstorm", "spark")
+        (self.root / spark).mkdir(parents=True)
+        for name in ("__init__.py", "java.py"):
+            shutil.copy(CHECKOUT / spark / name, self.root / spark)
         for name in ("pyproject.toml", "setup.py", "requirements.in", "requirements-dev.in"):
             shutil.copy(CHECKOUT / name, self.root)
         (self.root / "requirements.txt").write_text("one==1\n")
@@ -454,7 +456,7 @@ def test_without_root_a_private_java_is_fetched(tree: Tree) -> None:
 
 
 def test_where_no_java_can_be_had_one_sentence_says_what_to_type(tree: Tree) -> None:
-    (tree.root / "lib" / "bitstorm" / "java.py").write_text(
+    (tree.root / "lib" / "bitstorm" / "spark" / "java.py").write_text(
         "import sys\nsys.exit('Bitstorm needs Java')\n"
     )
     done = tree.bash(
@@ -628,7 +630,8 @@ def test_package_builds_a_wheel_and_a_zip_that_import_by_themselves(tree: Tree) 
     wheel, archive = map(Path, done.stdout.splitlines())
     assert wheel.suffix == ".whl" and wheel.parent == archive.parent == tree.root / "dist"
     with zipfile.ZipFile(archive) as file:
-        assert file.namelist() == ["bitstorm/__init__.py", "bitstorm/java.py"]
+        names = ("__init__.py", "spark/__init__.py", "spark/java.py")
+        assert file.namelist() == [f"bitstorm/{name}" for name in names]
     assert not (tree.root / "build").exists() and not list(tree.root.glob("lib/*.egg-info"))
     first = wheel.read_bytes(), archive.read_bytes()
     tree.call("scripts/package")

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitstorm import __version__, breakdown
+from bitstorm import __version__
 from bitstorm.core.errors import BitstormError, NothingToDo, UsageError, first_line
+from bitstorm.spark import failures
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.context import Context
@@ -80,7 +81,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if debug:
                 raise
-            told = breakdown.refused(error) if isinstance(error, OSError) else None
+            told = failures.refused(error) if isinstance(error, OSError) else None
             if told is not None:
                 click.echo(f"bitstorm: {told}", err=True)
                 return FAILED
@@ -113,7 +114,7 @@ class Invocation:
         from bitstorm.core.console import Console
         from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
         from bitstorm.pipelines.context import Context
-        from bitstorm.session import under_spark_submit
+        from bitstorm.spark.session import under_spark_submit
 
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bitstorm import session
 from bitstorm.core.config import Spark
+from bitstorm.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -1,4 +1,4 @@
-"""Makes the archive of Spark's classes that `bitstorm.session` starts a local JVM with.
+"""Makes the archive of Spark's classes that `bitstorm.spark.session` starts a local JVM with.
 
 A JVM writes at its end which classes it had loaded, as it keeps them in memory. So a few hours of
 the simulated market go through a JVM of their own, in a temporary workspace.
@@ -9,7 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bitstorm import java, session
 from bitstorm.core import third_party_noise
 from bitstorm.core.config import Settings
 from bitstorm.core.console import Console
@@ -18,6 +17,7 @@ from bitstorm.pipelines.collect import backfill
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
+from bitstorm.spark import java, session
 
 
 def main() -> None:

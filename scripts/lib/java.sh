@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced: makes sure that there is a Java for Spark.
 
-# java_home PYTHON: the home that lib/bitstorm/java.py chooses, or nothing.
+# java_home PYTHON: the home that lib/bitstorm/spark/java.py chooses, or nothing.
 java_home() {
-    "$1" -I -S "$ROOT/lib/bitstorm/java.py" 2>/dev/null || true
+    "$1" -I -S "$ROOT/lib/bitstorm/spark/java.py" 2>/dev/null || true
 }
 
 is_root() { [ "$(id -u)" -eq 0 ]; }
@@ -55,7 +55,7 @@ need_java() {
         home=$(java_home "$1")
     fi
     if [ -z "$home" ]; then
-        "$1" -I -S "$ROOT/lib/bitstorm/java.py" 2>&1 >/dev/null | sed "s/^/$NAME: error: /" >&2
+        "$1" -I -S "$ROOT/lib/bitstorm/spark/java.py" 2>&1 >/dev/null | sed "s/^/$NAME: error: /" >&2
         exit 1
     fi
     printf '%s\n' "$home"

@@ -15,7 +15,7 @@ from bitstorm.core.errors import SnapshotDamaged
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.third_party_noise import native_stderr_to
 from bitstorm.core.workspace import Workspace
-from bitstorm.session import spark_session
+from bitstorm.spark.session import spark_session
 from bitstorm.store import manifest
 
 if TYPE_CHECKING:

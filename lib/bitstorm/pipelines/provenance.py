@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bitstorm import __version__
-from bitstorm.java import project_root
+from bitstorm.spark.java import project_root
 
 _GIT_SECONDS = 5.0
 

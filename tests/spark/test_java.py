@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm import java
-from bitstorm.java import candidates, explain, find_java_home
+from bitstorm.spark import java
+from bitstorm.spark.java import candidates, explain, find_java_home
 
 
 def make_home(home: Path, release: str | None = None, script: str = "exit 1") -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from bitstorm import session
+from bitstorm.spark import session
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from bitstorm import breakdown
 from bitstorm.core.errors import SparkFailure
+from bitstorm.spark import failures
 
 # Sessions of a process of its own, whose JVM or disk breaks: what is said of each.
 SCRIPT = """
@@ -20,7 +20,7 @@ import json, os, resource, signal
 from pathlib import Path
 from bitstorm.core.errors import BrokenOff, SparkFailure
 from bitstorm.core.third_party_noise import hush_loggers
-from bitstorm.session import spark_session
+from bitstorm.spark.session import spark_session
 from bitstorm.testing import SETTINGS
 
 hush_loggers()
@@ -105,7 +105,7 @@ def test_a_file_that_spark_cannot_write_is_named_by_its_cause(said):
 @pytest.mark.slow
 def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
     from bitstorm.core.config import Spark
-    from bitstorm.session import spark_session as opened
+    from bitstorm.spark.session import spark_session as opened
 
     with (
         pytest.raises(SparkFailure, match=r"Spark gave up: java\.io\.IOException: Mkdirs failed"),
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     from pyspark.errors import AnalysisException
 
     from bitstorm.core.config import Spark
-    from bitstorm.session import spark_session as opened
+    from bitstorm.spark.session import spark_session as opened
 
     with pytest.raises(AnalysisException), opened(app_name="another", spark=Spark()) as spark:
         spark.range(3).select("nothing")
@@ -136,14 +136,14 @@ def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     ],
 )
 def test_what_the_system_refuses_has_its_place_and_the_way_on(code, said):
-    told = breakdown.refused(OSError(code, os.strerror(code), "/data/prices"))
+    told = failures.refused(OSError(code, os.strerror(code), "/data/prices"))
     assert told is not None
     assert os.strerror(code) in told and "(/data/prices)" in told and said in told
 
 
 def test_an_error_of_our_own_is_not_taken_for_the_systems():
-    assert breakdown.refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
-    assert breakdown.refused(OSError("no number at all")) is None
+    assert failures.refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert failures.refused(OSError("no number at all")) is None
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def explain(
 
 def project_root() -> Path | None:
     """The checkout that this file lies in (its `.java/` may hold a Java), None once installed."""
-    root = Path(__file__).resolve().parent.parent.parent
+    root = Path(__file__).resolve().parents[3]
     return root if os.access(root / "scripts" / "setup", os.F_OK) else None
 
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm import java
-from bitstorm.breakdown import spark_failures_told
 from bitstorm.core.config import Spark
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
+from bitstorm.spark import java
+from bitstorm.spark.failures import spark_failures_told
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
