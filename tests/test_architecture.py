@@ -14,7 +14,7 @@ ROOMS = ("collect", "store", "transform", "model", "report")
 # Each layer may import those before it; the rooms of one layer don't import each other.
 LAYERS = (
     ("core",),
-    ("spark",),
+    ("spark", "simulator"),
     ROOMS,
     ("pipelines",),
     ("terminal",),

@@ -17,11 +17,11 @@ from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.collect.simulator import stamps
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
 from bitstorm.core.intervals import Span, cut, minus
 from bitstorm.core.time import DAY_MS, HOUR_MS
+from bitstorm.simulator import timeline
+from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 
@@ -100,7 +100,7 @@ def landed(landing: Path) -> pd.DataFrame:
 
 
 def expected(start: int, end: int) -> list[int]:
-    return [int(s) for s in stamps.hourly(7, start, end) if start <= s < end]
+    return [int(s) for s in timeline.hourly(7, start, end) if start <= s < end]
 
 
 def test_a_year_lands_every_hourly_point_once_with_its_price(

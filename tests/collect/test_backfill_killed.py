@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from bitstorm.collect.batches import known_batches
-from bitstorm.collect.simulator import stamps
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core.time import DAY_MS, iso, now_ms
+from bitstorm.simulator import timeline
+from bitstorm.simulator.market import Market
 from collect.gate import Gate, gate_before
 from collect.watched import Simulator
 from command import command
@@ -92,7 +92,7 @@ def test_after_a_kill_only_what_had_not_landed_is_asked_for(
     second = asked(simulator)
     assert len(second) == SLICES - batches
     assert not set(first[:batches]) & set(second)
-    wanted = stamps.hourly(7, UNTIL - DAYS * DAY_MS, UNTIL)
+    wanted = timeline.hourly(7, UNTIL - DAYS * DAY_MS, UNTIL)
     assert landed(tmp_path) == wanted.tolist()
 
 

@@ -15,7 +15,6 @@ from bitstorm import __version__
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.refusals import said
-from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.source import opened
 from bitstorm.collect.transport import wait_asked
 from bitstorm.core.config import Settings, Source
@@ -32,6 +31,7 @@ from bitstorm.core.errors import (
     WrongHostForKey,
 )
 from bitstorm.core.time import DAY_MS, MINUTE_MS
+from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 

@@ -13,10 +13,10 @@ from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.door import FOLDER, MOST_BYTES, Door, newest_landed
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.observation import Observation
-from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.core.errors import BadAnswer
 from bitstorm.core.time import HOUR_MS, MINUTE_MS
+from bitstorm.simulator.market import Market
+from bitstorm.simulator.server import Simulator
 from collect.faulty_server import NOW_MS, answering, http
 
 HOUR_AGO_MS = NOW_MS - HOUR_MS

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from bitstorm.collect.coingecko import CoinGecko
-from bitstorm.collect.simulator import stamps
-from bitstorm.collect.simulator.limits import LIMITS, Limits
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
+from bitstorm.simulator import timeline
+from bitstorm.simulator.limits import LIMITS, Limits
+from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits
 from collect.test_simulator import FULL, between, chart, get
 from collect.watched import Simulator
@@ -176,7 +176,7 @@ def test_a_month_of_hours_has_a_few_holes_and_doubles() -> None:
     first = NOW_MS // (720 * HOUR_MS) * 720 * HOUR_MS
     for month in range(1, 61):
         start = first - month * 720 * HOUR_MS
-        found = stamps.hourly(7, start, start + 720 * HOUR_MS - 1).tolist()
+        found = timeline.hourly(7, start, start + 720 * HOUR_MS - 1).tolist()
         hours = [stamp // HOUR_MS for stamp in found]
         holes.append(720 - len(set(hours)))
         doubles.append(len(hours) - len(set(hours)))
@@ -344,7 +344,7 @@ def test_an_endless_answer_does_not_keep_the_server_from_ending() -> None:
     ],
 )
 def test_a_wrong_script_is_refused_with_its_place(rules: Any, words: str) -> None:
-    from bitstorm.collect.simulator.faults import rules_from
+    from bitstorm.simulator.faults import rules_from
 
     with pytest.raises(UsageError, match=words):
         rules_from(rules)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.door import FOLDER
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core.time import DAY_MS
+from bitstorm.simulator.market import Market
 from collect.commands import CANARY, Desk, desk_for
 from collect.watched import Simulator
 

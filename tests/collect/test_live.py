@@ -10,11 +10,11 @@ import pytest
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.collect.simulator.market import Market
 from bitstorm.collect.source import opened
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import MINUTE_MS
+from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
 from collect.watched import Simulator
 

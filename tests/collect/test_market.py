@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.collect.simulator.market import MARKET_END_MS, MARKET_START_MS, Market
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.simulator.market import MARKET_END_MS, MARKET_START_MS, Market
 
 YEAR_HOURS = 8766
 TODAY_MS = 1_795_400_123_456

@@ -13,8 +13,8 @@ import pytest
 
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.observation import Observation
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core.time import DAY_MS
+from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
 from collect.watched import Simulator

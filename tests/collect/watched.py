@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from bitstorm.collect.simulator import server
-from bitstorm.collect.simulator.answers import Ask
-from bitstorm.collect.simulator.faults import Reply
 from bitstorm.core.time import DAY_MS, HOUR_MS
+from bitstorm.simulator import server
+from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.faults import Reply
 
 Point = tuple[int, float, float | None, float | None]
 

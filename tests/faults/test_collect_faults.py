@@ -19,12 +19,12 @@ import pytest
 from bitstorm.collect.batches import known_batches, swept
 from bitstorm.collect.coingecko import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.collect.simulator.answers import Ask
-from bitstorm.collect.simulator.faults import Reply
-from bitstorm.collect.simulator.market import Market
 from bitstorm.core import hashing
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
+from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.faults import Reply
+from bitstorm.simulator.market import Market
 from collect.faulty_server import Waits, answering, http
 from collect.watched import Simulator
 

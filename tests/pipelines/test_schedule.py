@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.batches import known_batches
-from bitstorm.collect.simulator.answers import Ask
-from bitstorm.collect.simulator.faults import Reply
-from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.core import hashing
+from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.faults import Reply
+from bitstorm.simulator.market import Market
+from bitstorm.simulator.server import Simulator
 from collect.faulty_server import NOW_MS, answering, http
 
 pytestmark = pytest.mark.slow  # they wait for a real clock

@@ -44,8 +44,8 @@ def opened(
         )
     with ExitStack() as running:
         if source.mode == "simulated" and root is None:
-            from bitstorm.collect.simulator.market import Market
-            from bitstorm.collect.simulator.server import Simulator
+            from bitstorm.simulator.market import Market
+            from bitstorm.simulator.server import Simulator
 
             market = Market(settings.simulator.seed)
             root = running.enter_context(Simulator(market, clock=clock)).base_url

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from bitstorm.collect.simulator.faults import rules_from
-from bitstorm.collect.simulator.limits import LIMITS, UNLIMITED, Plan
-from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.server import Simulator
 from bitstorm.core.errors import UsageError
 from bitstorm.pipelines.context import Context
+from bitstorm.simulator.faults import rules_from
+from bitstorm.simulator.limits import LIMITS, UNLIMITED, Plan
+from bitstorm.simulator.market import Market
+from bitstorm.simulator.server import Simulator
 
 
 def simulate(
@@ -28,7 +28,7 @@ def simulate(
 ) -> None:
     """Serve on loopback until interrupted; `announce` gets the address.
 
-    `faults` is a script as `collect.simulator.faults` describes it; `limited` refuses what is more
+    `faults` is a script as `simulator.faults` describes it; `limited` refuses what is more
     than the plan allows. Raises UsageError for files that cannot be used, or a port that is taken.
     """
     settings = context.settings.simulator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bitstorm.collect.simulator.limits import Plan
-from bitstorm.collect.simulator.shapes import Answer
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.simulator.error_bodies import Answer
+from bitstorm.simulator.limits import Plan
 
 _MOST = 256
 

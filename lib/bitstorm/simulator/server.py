@@ -14,14 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from bitstorm.collect.simulator import edge, faults
-from bitstorm.collect.simulator.answers import PREFIX, Ask, Service, admitted, answer
-from bitstorm.collect.simulator.faults import Reply, Rule, Script
-from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Meter, Plan
-from bitstorm.collect.simulator.market import Market
-from bitstorm.collect.simulator.shapes import Answer
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import now_ms
+from bitstorm.simulator import faults, response_cache
+from bitstorm.simulator.answers import PREFIX, Ask, Service, admitted, answer
+from bitstorm.simulator.error_bodies import Answer
+from bitstorm.simulator.faults import Reply, Rule, Script
+from bitstorm.simulator.limits import UNLIMITED, Limits, Meter, Plan
+from bitstorm.simulator.market import Market
 
 HEADER = "X-Bitstorm-Simulated"
 LOOPBACK = "127.0.0.1"
@@ -58,7 +58,7 @@ class Simulator:
         self._plan: Plan = plan
         self._keys = keys
         self._meter = Meter(limits)
-        self._edge = edge.Edge()
+        self._edge = response_cache.Edge()
         self._script = Script(faults.rules_from(list(script)))
         self._ended = threading.Event()
         self._guard = threading.Lock()
@@ -109,10 +109,10 @@ class Simulator:
         refused = admitted(ask, now_ms=moment, service=service)
         if refused is not None:
             return refused, False
-        window = edge.window_ms(ask.path.removeprefix(PREFIX), ask.query, self._plan)
+        window = response_cache.window_ms(ask.path.removeprefix(PREFIX), ask.query, self._plan)
         if not window or moment != now:
             return self._made(ask, moment, service), False
-        question = edge.question(ask.path, ask.query)
+        question = response_cache.question(ask.path, ask.query)
         kept = self._edge.find(question, now)
         if kept is not None:
             found, made_ms = kept

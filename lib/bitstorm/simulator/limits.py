@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
-from bitstorm.collect.simulator.shapes import Answer, refusal
 from bitstorm.core.time import MINUTE_MS
+from bitstorm.simulator.error_bodies import Answer, refusal
 
 Plan = Literal["keyless", "demo", "pro"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bitstorm.collect.simulator.market import Floats, Ints, uniform
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.simulator.market import Floats, Ints, uniform
 
 FIVE_MINUTES_MS = 5 * MINUTE_MS
 

@@ -21,9 +21,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from bitstorm.collect.simulator.shapes import REFUSALS, Answer, html_page, refusal
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS
+from bitstorm.simulator.error_bodies import REFUSALS, Answer, html_page, refusal
 
 _VALUES: Mapping[str, str] = {
     "price": "prices",

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm.collect.simulator import stamps
-from bitstorm.collect.simulator.limits import UNLIMITED, Limits, Plan
-from bitstorm.collect.simulator.market import MARKET_START_MS, Floats, Ints, Market
-from bitstorm.collect.simulator.shapes import Answer, as_json, refusal
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
+from bitstorm.simulator import timeline
+from bitstorm.simulator.error_bodies import Answer, as_json, refusal
+from bitstorm.simulator.limits import UNLIMITED, Limits, Plan
+from bitstorm.simulator.market import MARKET_START_MS, Floats, Ints, Market
 
 PREFIX = "/api/v3"
 COIN = "bitcoin"
@@ -179,11 +179,11 @@ def _market_chart(ask: Ask, market: Market, now_ms: int, service: Service) -> An
     first = now_ms - days * DAY_MS
     interval = ask.query.get("interval")
     if interval == "daily" or (days > 90 and interval != "hourly"):
-        points = stamps.daily(first, now_ms)
+        points = timeline.daily(first, now_ms)
     elif days == 1 and interval != "hourly":
-        points = stamps.five_minutely(market.seed, first, now_ms)
+        points = timeline.five_minutely(market.seed, first, now_ms)
     else:
-        points = stamps.hourly(market.seed, first, now_ms)
+        points = timeline.hourly(market.seed, first, now_ms)
     return _chart(market, points, rate, ask, current_ms=now_ms)
 
 
@@ -201,11 +201,11 @@ def _market_chart_range(ask: Ask, market: Market, now_ms: int, service: Service)
     span = asked_last - asked_first
     touches_now = asked_last >= now_ms // MINUTE_MS * MINUTE_MS
     if span > 90 * DAY_MS:
-        points = stamps.daily(first, last)
-    elif span <= DAY_MS and asked_last >= now_ms - stamps.FIVE_MINUTES_MS:
-        points = stamps.five_minutely(market.seed, first, last)
+        points = timeline.daily(first, last)
+    elif span <= DAY_MS and asked_last >= now_ms - timeline.FIVE_MINUTES_MS:
+        points = timeline.five_minutely(market.seed, first, last)
     else:
-        points = stamps.hourly(market.seed, first, last)
+        points = timeline.hourly(market.seed, first, last)
     return _chart(market, points, rate, ask, current_ms=last if touches_now else None)
 
 
