@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm.collect.refusals import KEY_VARIABLE
+from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
 from collect.watched import Point
 from command import Done
 from command import command as run_command

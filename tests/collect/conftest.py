@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits
 from collect.recordings import recording

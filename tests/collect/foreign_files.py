@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bitstorm.collect.foreign import Foreign, Reading, read_options
+from bitstorm.collect.csv_import.importer import Foreign, Reading, read_options
 
 
 def reading_of(

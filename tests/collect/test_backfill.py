@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bitstorm.collect import backfill as history
 from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted
 from bitstorm.collect.batches import known_batches
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
 from bitstorm.core.intervals import Span, cut, minus

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator import timeline

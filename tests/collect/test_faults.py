@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.door import FOLDER
+from bitstorm.collect.coingecko.answer_checks import FOLDER
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.commands import CANARY, Desk, desk_for

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitstorm.collect.batches import known_batches
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.source import opened
 from bitstorm.core.config import Settings, Source

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.batches import known_batches, swept
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.core import hashing
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited

@@ -26,11 +26,11 @@ from bitstorm.collect.batches import (
     swept,
     write_batch,
 )
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.csv_import.table import lines_of, records
 from bitstorm.collect.gaps import count, occupied
 from bitstorm.collect.observation import Observation
-from bitstorm.collect.served import note_served, read_served
-from bitstorm.collect.table import lines_of, records
+from bitstorm.collect.request_log import note_served, read_served
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
 from bitstorm.core.intervals import Span, cut, hull, length, merged, minus, overlap, whole
 from bitstorm.core.schema import GENESIS_MS

@@ -6,9 +6,9 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from bitstorm.collect.coingecko import ROOTS, CoinGecko, Plan
-from bitstorm.collect.refusals import KEY_VARIABLE
-from bitstorm.collect.transport import is_loopback
+from bitstorm.collect.coingecko.client import ROOTS, CoinGecko, Plan
+from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
+from bitstorm.collect.coingecko.transport import is_loopback
 from bitstorm.core.errors import UsageError
 
 _COIN, _CURRENCY = "bitcoin", "usd"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept, write_batch
-from bitstorm.collect.coingecko import CoinGecko
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.observation import Observation
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bitstorm.collect.coingecko import CoinGecko
-from bitstorm.collect.door import Door
-from bitstorm.collect.meter import Limits, Meter, limits_of
-from bitstorm.collect.refusals import KEY_VARIABLE
-from bitstorm.collect.transport import is_loopback
+from bitstorm.collect.coingecko.answer_checks import Door
+from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
+from bitstorm.collect.coingecko.rate_limit import Limits, Meter, limits_of
+from bitstorm.collect.coingecko.transport import is_loopback
 from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import now_ms

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from bitstorm.collect import source
 from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted, planned
 from bitstorm.collect.backfill import backfill as fetch_history
-from bitstorm.collect.coingecko import CoinGecko
-from bitstorm.collect.door import FOLDER, Door, newest_landed
+from bitstorm.collect.coingecko.answer_checks import FOLDER, Door, newest_landed
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import Collected, collect_once
 from bitstorm.core.errors import WorkspaceError
 from bitstorm.core.time import DAY_MS, iso, now_ms

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bitstorm.collect import foreign
-from bitstorm.collect.foreign import Foreign, Imported, Preview, Reading
+from bitstorm.collect.csv_import import importer
+from bitstorm.collect.csv_import.importer import Foreign, Imported, Preview, Reading
 from bitstorm.core.sidecar import Origin
 from bitstorm.pipelines.context import Context
 
@@ -11,8 +11,8 @@ from bitstorm.pipelines.context import Context
 def import_file(context: Context, wanted: Foreign) -> Imported:
     """Land the file's rows, every one of them, for `ingest` to judge."""
     settings = context.settings.source
-    context.workspace.check(Origin(foreign.SOURCE, settings.coin, settings.vs_currency))
-    return foreign.import_file(
+    context.workspace.check(Origin(importer.SOURCE, settings.coin, settings.vs_currency))
+    return importer.import_file(
         wanted.file,
         context.workspace.landing,
         _reading(context, wanted),
@@ -23,11 +23,11 @@ def import_file(context: Context, wanted: Foreign) -> Imported:
 
 def preview(context: Context, wanted: Foreign) -> Preview:
     """What the first rows would be taken as; nothing is written."""
-    return foreign.preview(wanted.file, _reading(context, wanted))
+    return importer.preview(wanted.file, _reading(context, wanted))
 
 
 def _reading(context: Context, wanted: Foreign) -> Reading:
-    return foreign.read_options(
+    return importer.read_options(
         wanted,
         daily_switch=context.settings.import_.daily_switch,
         vs_currency=context.settings.source.vs_currency,

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.collect.coingecko import CoinGecko
-from bitstorm.collect.meter import (
+from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.rate_limit import (
     LONGEST_QUEUE_MS,
     TOKEN_MS,
     Limits,
@@ -35,7 +35,7 @@ from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from collect.watched import Simulator
 
-LIBRARY = str(Path(__file__).resolve().parents[2] / "lib")
+LIBRARY = str(Path(__file__).resolve().parents[3] / "lib")
 GOOD = http("200 OK", b'{"bitcoin":{"usd":5.5,"last_updated_at":1779092258}}')
 MONTH = "2026-11"
 
@@ -177,7 +177,7 @@ def test_a_count_that_cannot_be_written_is_a_clear_refusal(tmp_path: Path) -> No
 TAKER = """
 import sys
 from pathlib import Path
-from bitstorm.collect.meter import Limits, Meter
+from bitstorm.collect.coingecko.rate_limit import Limits, Meter
 
 meter = Meter(Path(sys.argv[1]), Limits(None, 10_000), warn=print)
 for _ in range(int(sys.argv[2])):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.collect.foreign import Imported, import_file, preview
+from bitstorm.collect.csv_import.importer import Imported, import_file, preview
 from bitstorm.core.errors import BatchError, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS
 from collect.faulty_server import NOW_MS

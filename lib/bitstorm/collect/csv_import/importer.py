@@ -16,8 +16,8 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bitstorm.collect.batches import Batch, Draft, Row, batch_name, swept, write_batch
-from bitstorm.collect.daily_switch import Action, Switch, switch_of
-from bitstorm.collect.foreign_formats import (
+from bitstorm.collect.csv_import.daily_switch import Action, Switch, switch_of
+from bitstorm.collect.csv_import.formats import (
     BINANCE_COLUMNS,
     Form,
     Stamp,
@@ -25,8 +25,9 @@ from bitstorm.collect.foreign_formats import (
     first_named,
     recognised,
 )
-from bitstorm.collect.foreign_numbers import Decimal, guessed_decimal, plain
-from bitstorm.collect.foreign_stamps import (
+from bitstorm.collect.csv_import.numbers import Decimal, guessed_decimal, plain
+from bitstorm.collect.csv_import.table import Head, head_of, lines_of, records
+from bitstorm.collect.csv_import.times import (
     UNIT_WORDS,
     Unit,
     guessed_unit,
@@ -35,7 +36,6 @@ from bitstorm.collect.foreign_stamps import (
     unread,
     written,
 )
-from bitstorm.collect.table import Head, head_of, lines_of, records
 from bitstorm.core.errors import BatchError, UsageError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import Origin

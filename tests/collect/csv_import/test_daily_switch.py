@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.daily_switch import SWITCH_MS, Action, switch_of
-from bitstorm.collect.foreign import Imported, import_file
+from bitstorm.collect.csv_import.daily_switch import SWITCH_MS, Action, switch_of
+from bitstorm.collect.csv_import.importer import Imported, import_file
 from bitstorm.core.time import DAY_MS, parse_instant
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of

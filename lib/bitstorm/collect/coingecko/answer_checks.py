@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bitstorm.collect.transport import Reply
+from bitstorm.collect.coingecko.transport import Reply
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BadAnswer, SourceError
 from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect import door as doors
-from bitstorm.collect.coingecko import CoinGecko
-from bitstorm.collect.door import FOLDER, MOST_BYTES, Door, newest_landed
+from bitstorm.collect.coingecko import answer_checks as doors
+from bitstorm.collect.coingecko.answer_checks import FOLDER, MOST_BYTES, Door, newest_landed
+from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.observation import Observation
 from bitstorm.core.errors import BadAnswer

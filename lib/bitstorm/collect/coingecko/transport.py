@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
-from bitstorm.collect.meter import Meter
-from bitstorm.collect.refusals import said
+from bitstorm.collect.coingecko.error_responses import said
+from bitstorm.collect.coingecko.rate_limit import Meter
 from bitstorm.core.errors import BadAnswer, RateLimited, Unreachable, UsageError
 from bitstorm.core.time import now_ms
 

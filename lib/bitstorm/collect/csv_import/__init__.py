@@ -1,0 +1,1 @@
+"""Price histories from CSV files of any dialect, into batches."""
