@@ -177,8 +177,8 @@ def _updates(scratch: Path, files: Sequence[Path], rows: int) -> dict[str, float
     """Seconds of all indicators of `rows` minutes, and of those after one more day of minutes."""
     from bitstorm.pipelines.indicators import indicators
     from bitstorm.pipelines.ingest import ingest
+    from bitstorm.store.batch_writer import make_batch_writer
     from bitstorm.store.petastorm_io import BitcoinSchema
-    from bitstorm.store.writer import make_batch_writer
 
     base, workspace = scratch / "base", scratch / "workspace"
     with make_batch_writer(_minutes(base).workspace.prices, BitcoinSchema) as writer:

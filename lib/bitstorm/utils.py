@@ -2,6 +2,7 @@
 
 from bitstorm.collect.current import fetch_current_price
 from bitstorm.report.frame import generate_report, plot_price_trend, plot_volatility
+from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.files import (
     get_parquet_columns,
     load_all_csvs_from_folder,
@@ -11,7 +12,6 @@ from bitstorm.store.files import (
     save_to_parquet_arrow,
 )
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.store.writer import make_batch_writer
 from bitstorm.transform.frame import (
     calculate_moving_average,
     calculate_volatility,

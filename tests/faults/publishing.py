@@ -23,8 +23,8 @@ from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES, Table
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
+from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.store.summary import arrow_schema
 
 HOUR = 3_600_000
 JANUARY = 1_609_459_200_000  # 2021-01-01T00:00:00Z

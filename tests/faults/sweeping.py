@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
-from bitstorm.store import housekeeping, snapshots
+from bitstorm.store import maintenance, snapshots
+from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.store.writer import make_batch_writer
 from faults.publishing import FEBRUARY, HOUR, JANUARY, MARCH, Batch, batch, job, rows_of, verified
 from faults.striking import Strike
 
@@ -103,7 +103,7 @@ class Garbage(Scenario):
         (root / "snapshots" / "00000009-orphan" / "x").touch()
 
     def act(self, root: Path) -> None:
-        housekeeping.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 5)
+        maintenance.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 5)
 
 
 class Writer(Scenario):
@@ -235,7 +235,7 @@ def _afterwards(root: Path, scenario: Scenario) -> None:
     found = verified_after_gc(root, final) if isinstance(scenario, Garbage) else None
     if found is None:
         held(root, final)
-    assert not housekeeping.verify(root).problems
+    assert not maintenance.verify(root).problems
     now = snapshots.current(root)
     assert now is not None
     if isinstance(scenario, First | Next):
@@ -250,7 +250,7 @@ def _after_writer(root: Path, scenario: Writer) -> None:
     def rows() -> list[tuple[int, float]]:
         found = snapshots.current(root)
         assert found is not None and snapshots.damaged_files(found) == []
-        assert not housekeeping.verify(root).problems
+        assert not maintenance.verify(root).problems
         return rows_of(found)
 
     old = sorted(row for b in scenario.old for row in b.rows)

@@ -24,8 +24,8 @@ from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.retract import retract
-from bitstorm.store import housekeeping, snapshots
-from bitstorm.store.summary import UNISCHEMA_KEY, arrow_schema
+from bitstorm.store import maintenance, snapshots
+from bitstorm.store.parquet_metadata import UNISCHEMA_KEY, arrow_schema
 from bitstorm.utils import load_petastorm_batches_to_df
 from faults.broken_batches import KINDS, Broken, drop
 from faults.publishing import HOUR, JANUARY, prices_digest, rows_of
@@ -57,7 +57,7 @@ def check(context, made: dict[str, Broken]) -> None:
         assert found.manifest.digest == prices_digest(
             (stamp, price, None, None, None) for stamp, price in wanted.items()
         )
-        assert housekeeping.verify(workspace.prices).problems == ()
+        assert maintenance.verify(workspace.prices).problems == ()
         ledger = {tally["name"]: tally for tally in snapshots.read_ledger(found).values()}
         taken = {name: one for name, one in made.items() if one.rule is None and not one.waits}
         assert set(ledger) == set(taken)
@@ -173,7 +173,7 @@ def undone_under_a_strike(tmp_path: Path, seed: int) -> None:
         found = snapshots.current(context.workspace.prices)
         assert [t for t, _ in rows_of(found)] == sorted(new)
         assert dict(rows_of(found)) == pytest.approx(new)
-        assert housekeeping.verify(context.workspace.prices).problems == ()
+        assert maintenance.verify(context.workspace.prices).problems == ()
     assert replay(late).idle
     assert list((context.workspace.rejects / "rows").glob("*.jsonl")) == []
 
@@ -399,7 +399,7 @@ def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_i
     with pytest.raises(SnapshotDamaged, match=name):
         ingest(filled)
     assert snapshots.current(filled.workspace.prices) == found
-    (problem,) = housekeeping.verify(filled.workspace.prices).problems
+    (problem,) = maintenance.verify(filled.workspace.prices).problems
     assert name in problem and found.id in problem
 
 
@@ -411,7 +411,7 @@ def test_a_flipped_byte_in_indicators_stops_train(filled):
     flip(found.files[0])
     with pytest.raises(SnapshotDamaged, match=found.manifest.files[0].path):
         train(filled)
-    (problem,) = housekeeping.verify(filled.workspace.indicators).problems
+    (problem,) = maintenance.verify(filled.workspace.indicators).problems
     assert found.manifest.files[0].path in problem
 
 
@@ -436,5 +436,5 @@ def test_a_poisoned_common_metadata_is_never_unpickled(filled, tmp_path):
     assert len(load_petastorm_batches_to_df(str(found.folder))) == 960
     indicators(filled)
     ingest(filled)
-    housekeeping.verify(filled.workspace.prices)
+    maintenance.verify(filled.workspace.prices)
     assert not marker.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bitstorm.core.durable_io import TEMPORARY
-from bitstorm.store import housekeeping, snapshots
+from bitstorm.store import maintenance, snapshots
 from faults.publishing import Batch, commit, rows_of, unbroken
 from faults.together import own_rows
 
@@ -47,7 +47,7 @@ def check(root: Path, names: list[str], commits: int) -> None:
     assert len(unbroken(root)) == len(names) * commits
     assert len(list((root / "manifests").iterdir())) == len(names) * commits
     assert len(snapshots.read_ledger(found)) == len(names) * commits
-    assert housekeeping.verify(root).problems == ()
+    assert maintenance.verify(root).problems == ()
 
 
 @pytest.mark.parametrize("role", ["writer", "unlocked"])
@@ -93,7 +93,7 @@ def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
     ]
     found = snapshots.current(root)
     assert rows_of(found) == sorted(wanted)
-    assert housekeeping.verify(root).problems == ()
+    assert maintenance.verify(root).problems == ()
 
 
 def test_gc_passes_over_what_its_writer_has_renamed_before_it_is_looked_at(tmp_path):
@@ -102,6 +102,6 @@ def test_gc_passes_over_what_its_writer_has_renamed_before_it_is_looked_at(tmp_p
     # A name that is listed and has nothing behind it when it is asked for.
     for place in (root, root / "manifests", root / "snapshots"):
         (place / f"{TEMPORARY}gone").symlink_to("nothing")
-    found = housekeeping.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 9)
+    found = maintenance.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 9)
     assert found.snapshots == () and found.orphans == ()
     assert rows_of(snapshots.current(root)) == sorted(own_rows("one", 1))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bitstorm.store import housekeeping, snapshots
+from bitstorm.store import maintenance, snapshots
 from faults.publishing import HOUR, JANUARY, Batch, commit, prices_digest, rows_of
 
 
@@ -30,8 +30,8 @@ def own_rows(name: str, number: int) -> tuple[tuple[int, float], ...]:
 def writer(root: Path, name: str, commits: int) -> None:
     import pandas as pd
 
+    from bitstorm.store.batch_writer import make_batch_writer
     from bitstorm.store.petastorm_io import BitcoinSchema
-    from bitstorm.store.writer import make_batch_writer
 
     for number in range(commits):
         rows = pd.DataFrame(own_rows(name, number), columns=["timestamp", "price"])
@@ -67,7 +67,7 @@ def cleaner(root: Path, stop: Path) -> None:
     gone = 0
     while not stop.exists():
         # A pass of a reader takes a tenth of the two seconds that a snapshot is left for it.
-        found = housekeeping.collect_garbage(root, keep=1, younger_than_s=2, now_s=time.time())
+        found = maintenance.collect_garbage(root, keep=1, younger_than_s=2, now_s=time.time())
         gone += len(found.snapshots)
         time.sleep(0.05)
     print(gone)

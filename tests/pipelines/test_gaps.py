@@ -18,8 +18,8 @@ from bitstorm.pipelines.gaps import find_gaps, stored_slots
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market
 from bitstorm.store import snapshots
+from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.store.writer import make_batch_writer
 from bitstorm.terminal import gaps_lines
 from collect.watched import Simulator
 from landed import context_of

@@ -15,10 +15,10 @@ import pytest
 from bitstorm.core.schema import PRICES
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import Computed, indicators
-from bitstorm.store import housekeeping, snapshots
+from bitstorm.store import maintenance, snapshots
+from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.snapshots import Change, Draft
-from bitstorm.store.summary import arrow_schema
 from bitstorm.terminal import computed_lines
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid
@@ -199,7 +199,7 @@ def test_what_cannot_be_built_upon_is_computed_anew(spark_session, tmp_path, obs
     assert again("grid.max_gap=7").linked == 0
     # Without the manifest of the prices that it was made from, nobody knows what has changed.
     put(context, observations[:1_520])
-    housekeeping.collect_garbage(
+    maintenance.collect_garbage(
         context.workspace.prices, keep=1, younger_than_s=0, now_s=time.time()
     )
     assert again("grid.max_gap=7", rows=observations[:1_530]).linked == 0

@@ -17,8 +17,8 @@ from bitstorm.core.intervals import Span
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look
+from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.store.writer import make_batch_writer
 from bitstorm.terminal import lookahead_failure, lookahead_lines
 from bitstorm.transform.indicators import from_prices, span_of
 from bitstorm.transform.kernel import Grid

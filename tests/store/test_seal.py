@@ -12,7 +12,7 @@ import pytest
 
 from bitstorm.core.errors import BitstormError, SealBroken, SnapshotDamaged
 from bitstorm.core.schema import PRICES, Field, Table
-from bitstorm.store import snapshots, summary
+from bitstorm.store import parquet_metadata, snapshots
 from bitstorm.store.seal import seal
 from bitstorm.store.snapshots import Change
 from faults.publishing import (
@@ -237,7 +237,7 @@ def folder(tmp_path):
 
 
 def summarize(folder, paths=("month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet")):
-    summary.write(folder, paths, PRICES, SCHEMA)
+    parquet_metadata.write(folder, paths, PRICES, SCHEMA)
 
 
 def sealed(folder, **options):
@@ -291,7 +291,7 @@ def test_common_metadata_with_another_schema_or_a_strange_pickle(folder):
     import pickle
 
     other = Table(PRICES.name, (*PRICES.stored[:-1], Field("x", "int64", "", True)))
-    summary.write(
+    parquet_metadata.write(
         folder, ["month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet"], other, SCHEMA
     )
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
@@ -299,7 +299,7 @@ def test_common_metadata_with_another_schema_or_a_strange_pickle(folder):
     summarize(folder)
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
         sealed(folder, unischema=pickle.dumps("another", protocol=4))
-    pq.write_metadata(summary.arrow_schema(PRICES), folder / "_common_metadata")
+    pq.write_metadata(parquet_metadata.arrow_schema(PRICES), folder / "_common_metadata")
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
         sealed(folder)
 

@@ -10,10 +10,10 @@ from typing import Any
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
 from bitstorm.core.time import iso
 from bitstorm.pipelines.context import Context
-from bitstorm.store import housekeeping, snapshots
+from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
-from bitstorm.store.housekeeping import Collected, Verified
 from bitstorm.store.lock import writer_lock
+from bitstorm.store.maintenance import Collected, Verified
 
 DATA_SETS = ("prices", "indicators")
 
@@ -113,7 +113,7 @@ def trace(context: Context, timestamp_ms: int) -> Trace:
 def verify(context: Context) -> dict[str, Verified]:
     """Re-hash both data sets. Raises SnapshotDamaged with every problem found."""
     found = {
-        name: housekeeping.verify(context.workspace.root / name)
+        name: maintenance.verify(context.workspace.root / name)
         for name in DATA_SETS
         if (context.workspace.root / name).is_dir()
     }
@@ -156,7 +156,7 @@ def collect_garbage(context: Context, *, keep: int, hours: float) -> dict[str, C
         if not root.is_dir():
             continue
         with writer_lock_of(context, root):
-            found[name] = housekeeping.collect_garbage(
+            found[name] = maintenance.collect_garbage(
                 root, keep=keep, younger_than_s=hours * 3600, now_s=time.time()
             )
     return found

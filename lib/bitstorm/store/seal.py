@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from bitstorm.core import hashing
 from bitstorm.core.errors import SealBroken, first_line
 from bitstorm.core.schema import PARTITION, Table
-from bitstorm.store.digest import month_digest
+from bitstorm.store.content_hash import month_digest
 from bitstorm.store.manifest import File
-from bitstorm.store.summary import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
+from bitstorm.store.parquet_metadata import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
 
 _MONTH = re.compile(r"month=\d{4}-(?:0[1-9]|1[0-2])")
 _PART = re.compile(_MONTH.pattern + r"/part-[0-9A-Za-z._-]+\.parquet")

@@ -35,8 +35,8 @@ from bitstorm.core.errors import (
 from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
-from bitstorm.store import summary
-from bitstorm.store.digest import dataset_digest
+from bitstorm.store import parquet_metadata
+from bitstorm.store.content_hash import dataset_digest
 from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.seal import Sealed, require_subset, seal
 
@@ -353,7 +353,7 @@ def _completed(
         {} if draft.parent is None else _share(*draft.parent._folders()[0], draft.folder, change)
     )
     paths = [path.relative_to(draft.folder).as_posix() for path in part_files(draft.folder)]
-    summary.write(draft.folder, paths, table, schema)
+    parquet_metadata.write(draft.folder, paths, table, schema)
     data = seal(draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4))
     where = f"{operation} {identity}"
     if parent is not None and draft.parent is not None and not change.may_lose_keys:
@@ -410,7 +410,7 @@ def _lineage(
     draft.lineage.mkdir(exist_ok=True)
     _drop_checksums(draft.lineage)
     # petastorm leaves Spark writing them after a write that failed in the same session.
-    for name in (summary.METADATA, summary.COMMON_METADATA):
+    for name in (parquet_metadata.METADATA, parquet_metadata.COMMON_METADATA):
         (draft.lineage / name).unlink(missing_ok=True)
     parent = draft.parent
     shared = {} if parent is None else _share(*parent._folders()[1], draft.lineage, change)

@@ -23,11 +23,11 @@ from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, f
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.core.workspace import local_path
 from bitstorm.store import snapshots
-from bitstorm.store.digest import month_digest
+from bitstorm.store.content_hash import month_digest
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.manifest import schema_hash
+from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.store.summary import arrow_schema
 
 if TYPE_CHECKING:
     import pandas as pd

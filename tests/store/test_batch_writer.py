@@ -15,7 +15,7 @@ from pyspark.sql.types import LongType, StringType
 
 from bitstorm.core.errors import DataError, StoreError, UsageError
 from bitstorm.store import snapshots
-from bitstorm.store.housekeeping import verify
+from bitstorm.store.maintenance import verify
 from bitstorm.utils import BitcoinSchema, load_petastorm_batches_to_df, make_batch_writer
 
 START = 1_609_459_200_000
