@@ -2,7 +2,7 @@
 
 From Parquet to a sink, all columns of IndicatorSchema, on the same files: ours in two processes
 (`local[2]`, and `local[1]` bound to one core, its JVM and Python worker with it); with
-`--before FOLDER`, a checkout of an earlier commit, its code in a process of its own. Rates of ours
+`--before FOLDER`, the same of a checkout of an earlier commit that has this benchmark. Rates of ours
 over theirs, greater is better: `vs_before` and `vs_before_8760_hours`, `vs_pandas`, `vs_polars`,
 `two_cores_vs_one`. With `--scale` also four and ten times the rows, the latter on a worker with a
 2 GB executor, too: `linear_exponent`, smaller is better.
@@ -93,17 +93,8 @@ def _run(scratch: Path, rows: int, before: Path | None, *, scale: bool) -> Outco
 def _program(
     master: str, log: Path, *, before: Path | None = None, memory: str = MEMORY
 ) -> Iterator[Served]:
-    module = "benchmarks.our_indicators"
-    if before is None:
-        with served(module, memory, master, log=log) as program:
-            yield program
-        return
-    here = Path(__file__).resolve().parents[1]
-    python = before.resolve() / ".venv" / "bin" / "python"
-    path = os.pathsep.join([str(before.resolve() / "lib"), str(here)])
-    with served(
-        module, memory, master, log=log, python=python, environ={"PYTHONPATH": path}
-    ) as program:
+    checkout = None if before is None else before.resolve()
+    with served("benchmarks.our_indicators", memory, master, log=log, checkout=checkout) as program:
         yield program
 
 

@@ -1,13 +1,11 @@
 """All of Bitstorm's indicators in a process of its own, with the settings of its session.
 
 `python -m benchmarks.our_indicators MEMORY MASTER` keeps one session; each request names Parquet
-`files` of minutes or hours and their distance `step_ms`. The library is the one that Python finds
-first: with another checkout's `lib` in PYTHONPATH, the code of that one is measured.
+`files` of minutes or hours and their distance `step_ms`.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from bitstorm.core.config import Spark
 from bitstorm.core.workspace import file_url
 from bitstorm.spark.session import spark_session
 from bitstorm.transform import indicators
+from bitstorm.transform.kernel import Grid
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -31,11 +30,6 @@ MAX_GAP = 6
 def table(spark: SparkSession, files: list[Path], step_ms: int) -> DataFrame:
     """The points of IndicatorSchema."""
     prices = spark.read.parquet(*map(file_url, files))
-    if "span" not in inspect.signature(indicators.from_prices).parameters:
-        # The code before the kernel.
-        return indicators.from_prices(prices, step_ms=step_ms, max_gap=MAX_GAP, windows=WIDTHS)
-    from bitstorm.transform.kernel import Grid
-
     grid = Grid(step_ms, MAX_GAP)
     # As the pipeline knows it from a snapshot's manifest.
     span = indicators.span_of(*_first_and_last_ms(files), grid=grid)

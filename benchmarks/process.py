@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +64,15 @@ def served(
     module: str,
     *arguments: str | Path,
     log: Path | None = None,
-    python: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    checkout: Path | None = None,
 ) -> Iterator[Served]:
     """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`.
-    Another `python` and further variables in `environ` run another checkout's code."""
-    command = [str(python or sys.executable), "-m", module, *map(str, arguments)]
+    Of another `checkout` it is that one's module, library and environment."""
+    python, environ = Path(sys.executable), dict(os.environ)
+    if checkout is not None:
+        python = checkout / ".venv" / "bin" / "python"
+        environ["PYTHONPATH"] = str(checkout / "lib")
+    command = [str(python), "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
@@ -77,7 +80,8 @@ def served(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, **(environ or {})},
+            env=environ,
+            cwd=checkout,
             text=True,
             start_new_session=True,
         )
