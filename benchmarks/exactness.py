@@ -32,9 +32,9 @@ from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
 from bitstorm.core.config import Spark
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
 from bitstorm.spark.session import spark_session
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

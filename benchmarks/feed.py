@@ -36,11 +36,11 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
+from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import blocks, dataset, framing
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.transform.blocks import Blocks, in_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -2,10 +2,10 @@
 
 From Parquet to a sink, all columns of IndicatorSchema, on the same files: ours in two processes
 (`local[2]`, and `local[1]` bound to one core, its JVM and Python worker with it); with
-`--before FOLDER`, the same of a checkout of an earlier commit that has this benchmark. Rates of ours
-over theirs, greater is better: `vs_before` and `vs_before_8760_hours`, `vs_pandas`, `vs_polars`,
-`two_cores_vs_one`. With `--scale` also four and ten times the rows, the latter on a worker with a
-2 GB executor, too: `linear_exponent`, smaller is better.
+`--before FOLDER`, the same of a checkout of an earlier commit that has this benchmark. Rates of
+ours over theirs, greater is better: `vs_before`, `vs_before_8760_hours`, `vs_pandas`, `vs_polars`
+and `two_cores_vs_one`. With `--scale` also four and ten times the rows, the latter on a worker
+with a 2 GB executor, too: `linear_exponent`, smaller is better.
 """
 
 from __future__ import annotations

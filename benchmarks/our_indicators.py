@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from benchmarks.process import serve
 from bitstorm.core.config import Spark
 from bitstorm.core.workspace import file_url
+from bitstorm.indicators import compute
+from bitstorm.indicators.kernel import Grid
 from bitstorm.spark.session import spark_session
-from bitstorm.transform import indicators
-from bitstorm.transform.kernel import Grid
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,8 +32,8 @@ def table(spark: SparkSession, files: list[Path], step_ms: int) -> DataFrame:
     prices = spark.read.parquet(*map(file_url, files))
     grid = Grid(step_ms, MAX_GAP)
     # As the pipeline knows it from a snapshot's manifest.
-    span = indicators.span_of(*_first_and_last_ms(files), grid=grid)
-    return indicators.from_prices(prices, grid=grid, windows=WIDTHS, span=span)
+    span = compute.span_of(*_first_and_last_ms(files), grid=grid)
+    return compute.from_prices(prices, grid=grid, windows=WIDTHS, span=span)
 
 
 def _first_and_last_ms(files: list[Path]) -> tuple[int, int]:

@@ -1,6 +1,11 @@
 """What notebooks and small programs need, by one import: re-exports, nothing of its own."""
 
 from bitstorm.collect.current import fetch_current_price
+from bitstorm.indicators.frame import (
+    calculate_moving_average,
+    calculate_volatility,
+    prepare_bitcoin_df,
+)
 from bitstorm.report.frame import generate_report, plot_price_trend, plot_volatility
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.files import (
@@ -12,11 +17,6 @@ from bitstorm.store.files import (
     save_to_parquet_arrow,
 )
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.transform.frame import (
-    calculate_moving_average,
-    calculate_volatility,
-    prepare_bitcoin_df,
-)
 
 __all__ = [
     "BitcoinSchema",

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import exactness
-from bitstorm.transform.blocks import SIZE
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
+from bitstorm.indicators.blocks import SIZE
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import types as t
 
 from bitstorm.core.schema import PRICES, indicator_table, rows_before, spark_type
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
 from bitstorm.store.petastorm_io import BitcoinSchema, unischema
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
 
 HOUR = 3_600_000
 WINDOWS = [3, 40]

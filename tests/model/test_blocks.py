@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import blocks
-from bitstorm.transform.blocks import Blocks, in_blocks
 from model import blocked
 
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.core.errors import ModelError
+from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import blocks, dataset
 from bitstorm.model import feed as feeds
 from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.transform.blocks import Blocks, in_blocks
 from model import blocked
 from model.blocked import STEP
 

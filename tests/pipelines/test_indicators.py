@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.core.schema import PRICES
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import Computed, indicators
 from bitstorm.store import maintenance, snapshots
@@ -20,11 +22,9 @@ from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.snapshots import Change, Draft
 from bitstorm.terminal import computed_lines
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
+from indicators.test_compute import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient
-from transform.test_indicators import assert_equal
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,12 @@ from petastorm import make_batch_reader, make_reader
 
 from bitstorm.core.errors import WorkspaceBound
 from bitstorm.core.sidecar import Origin
+from bitstorm.ingest.deduplicate import ranked
 from bitstorm.pipelines import judging
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
 from bitstorm.store.landing import staged, survey
-from bitstorm.transform.merge import ranked
 from bitstorm.utils import load_petastorm_batches_to_df
 from landed import HOUR, collected, context_of, drop
 

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from bitstorm.cli import bitstorm
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.intervals import Span
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.lookahead import Tolerance
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.terminal import lookahead_failure, lookahead_lines
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
-from bitstorm.transform.lookahead import Tolerance
 from landed import HOUR, context_of
 
 pytestmark = pytest.mark.slow

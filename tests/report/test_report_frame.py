@@ -8,12 +8,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from bitstorm.core.errors import DataError
-from bitstorm.report.frame import generate_report, plot_price_trend, plot_volatility
-from bitstorm.transform.frame import (
+from bitstorm.indicators.frame import (
     calculate_moving_average,
     calculate_volatility,
     prepare_bitcoin_df,
 )
+from bitstorm.report.frame import generate_report, plot_price_trend, plot_volatility
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pandas.testing import assert_frame_equal
 
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.indicators.frame import prepare_bitcoin_df
 from bitstorm.store.files import (
     get_parquet_columns,
     load_all_csvs_from_folder,
@@ -20,7 +21,6 @@ from bitstorm.store.files import (
     save_to_csv,
     save_to_parquet_arrow,
 )
-from bitstorm.transform.frame import prepare_bitcoin_df
 
 # petastorm's readers leave their files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file .*parquet:ResourceWarning")

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, iso
-from bitstorm.pipelines.context import Context
-from bitstorm.store import manifest as manifests
-from bitstorm.store import petastorm_io, snapshots
-from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
-from bitstorm.transform.indicators import (
+from bitstorm.indicators.compute import (
     FORMULAS,
     from_prices,
     observed_after_ms,
     span_of,
 )
-from bitstorm.transform.kernel import Grid, highest_of_open_run
+from bitstorm.indicators.kernel import Grid, highest_of_open_run
+from bitstorm.pipelines.context import Context
+from bitstorm.store import manifest as manifests
+from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
+from bitstorm.ingest.deduplicate import Provenance, ranked
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import (
     checked_lines,
@@ -24,7 +25,6 @@ from bitstorm.pipelines.merging import as_only_writer, publish_merged
 from bitstorm.store import landing, rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.merge import Provenance, ranked
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import CSV_COLUMNS, CSV_RULES, PARTITION
-from bitstorm.pipelines.context import Context
-from bitstorm.store import landing, rejects
-from bitstorm.store.landing import Batch
-from bitstorm.transform.contract import (
+from bitstorm.ingest.deduplicate import Provenance, with_place
+from bitstorm.ingest.parse import (
     BATCH_COLUMNS,
     reason,
     to_prices,
@@ -21,7 +19,9 @@ from bitstorm.transform.contract import (
     with_rule,
     with_values,
 )
-from bitstorm.transform.merge import Provenance, with_place
+from bitstorm.pipelines.context import Context
+from bitstorm.store import landing, rejects
+from bitstorm.store.landing import Batch
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -13,12 +13,9 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.intervals import Span
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import duration_ms, iso
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.gaps import stored_slots
-from bitstorm.store import petastorm_io, snapshots
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
-from bitstorm.transform.lookahead import (
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.lookahead import (
     KEY,
     PLANTED,
     Tolerance,
@@ -30,6 +27,9 @@ from bitstorm.transform.lookahead import (
     newest_known,
     with_next_price,
 )
+from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.gaps import stored_slots
+from bitstorm.store import petastorm_io, snapshots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

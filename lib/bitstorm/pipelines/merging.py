@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import Counted, sums
-from bitstorm.store import snapshots
-from bitstorm.store.lock import writer_lock
-from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.transform.merge import (
+from bitstorm.ingest.deduplicate import (
     LINEAGE_COLUMNS,
     SOURCE_COLUMNS,
     Provenance,
@@ -23,6 +18,11 @@ from bitstorm.transform.merge import (
     with_place,
     with_rank,
 )
+from bitstorm.pipelines.context import Context
+from bitstorm.pipelines.judging import Counted, sums
+from bitstorm.store import snapshots
+from bitstorm.store.lock import writer_lock
+from bitstorm.store.snapshots import Change, Draft, Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.core import hashing
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.workspace import file_url
+from bitstorm.ingest.deduplicate import SOURCE_COLUMNS, Provenance, ranked, with_rank
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.pipelines.judging import (
@@ -23,7 +24,6 @@ from bitstorm.pipelines.judging import (
 )
 from bitstorm.pipelines.merging import as_only_writer, publish_merged
 from bitstorm.store import rejects, snapshots
-from bitstorm.transform.merge import SOURCE_COLUMNS, Provenance, ranked, with_rank
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

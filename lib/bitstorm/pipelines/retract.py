@@ -10,13 +10,13 @@ from typing import Any
 from bitstorm.core.errors import NothingToDo, UsageError
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import now_ms
+from bitstorm.ingest.deduplicate import ranked, with_place
 from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.judging import checked_lines, only_good, provenance, to_judged
 from bitstorm.pipelines.merging import as_only_writer, stored_rows, write_rows
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.landing import Batch
 from bitstorm.store.snapshots import Change, Draft, Snapshot
-from bitstorm.transform.merge import ranked, with_place
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.core.errors import DataError, SnapshotDamaged, SnapshotMissing
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
+from bitstorm.indicators.bars import to_summaries, with_complete
+from bitstorm.indicators.statistics import statistics
 from bitstorm.pipelines.context import Context
 from bitstorm.store import export, petastorm_io, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.bars import to_summaries, with_complete
-from bitstorm.transform.statistics import statistics
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stats:
-    """`statistics` are the columns of `transform.statistics`, `bars` the newest rows, in order, of
-    `transform.bars.to_summaries` with `complete`.
+    """`statistics` are the columns of `indicators.statistics`, `bars` the newest rows, in order, of
+    `indicators.bars.to_summaries` with `complete`.
 
     `prices` and `indicators` are snapshots; `matching` says that the one was made from the other.
     `rows` counts the bars written to `output`, both None where none were asked for.

@@ -12,6 +12,7 @@ from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import indicator_table, rows_before
 from bitstorm.core.time import iso
+from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import backend, blocks, dataset, scaling
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
@@ -23,7 +24,6 @@ from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.fitting import Attempt
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
-from bitstorm.transform.blocks import Blocks, in_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

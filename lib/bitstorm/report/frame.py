@@ -144,7 +144,7 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:
-    """`ma_7` and `volatility_7` where they are missing, as `transform.frame` defines them."""
+    """`ma_7` and `volatility_7` where they are missing, as `indicators.frame` defines them."""
     prices = frame["price"]
     changes = prices.pct_change(fill_method=None)
     added = {

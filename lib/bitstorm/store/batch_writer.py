@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from petastorm.unischema import Unischema
 
 _KINDS: Mapping[Any, Kind] = {np.dtype(numpy_type(kind)): kind for kind in get_args(Kind)}
-# As transform.merge ranks them; nulls come last in each direction.
+# As ingest.deduplicate ranks them; nulls come last in each direction.
 _RANK = [
     ("timestamp", "ascending"),
     ("granularity_ms", "ascending"),

@@ -11,7 +11,7 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.transform.kernel import (
+from bitstorm.indicators.kernel import (
     Grid,
     Points,
     highest_of_open_run,

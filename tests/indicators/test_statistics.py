@@ -10,7 +10,7 @@ import pytest
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import HOUR_MS
-from bitstorm.transform.statistics import autocorrelations, statistics
+from bitstorm.indicators.statistics import autocorrelations, statistics
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 import talib
 
 from bitstorm.core.schema import indicator_table
-from bitstorm.transform.indicators import Span, from_prices, observed_after_ms, span_of
-from bitstorm.transform.kernel import Grid
+from bitstorm.indicators.compute import Span, from_prices, observed_after_ms, span_of
+from bitstorm.indicators.kernel import Grid
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from bitstorm.transform.indicators import from_prices, span_of
-from bitstorm.transform.kernel import Grid
-from bitstorm.transform.lookahead import (
+from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.lookahead import (
     Tolerance,
     altered_after,
     compared_cells,

@@ -1,6 +1,6 @@
 """Observations to bars: open, high, low, close and what happened inside, a row a period.
 
-Bars have the grid's contract (`transform.kernel`): the bar labelled t holds the observations of
+Bars have the grid's contract (`indicators.kernel`): the bar labelled t holds the observations of
 (t - period, t], so nothing later than t is in it. A period without an observation has no bar.
 Every step works on one bar, or on one and its neighbour by a join: no window spans the series.
 """

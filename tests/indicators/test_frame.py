@@ -7,7 +7,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from bitstorm.core.errors import DataError
-from bitstorm.transform.frame import (
+from bitstorm.indicators.frame import (
     calculate_moving_average,
     calculate_volatility,
     prepare_bitcoin_df,

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitstorm.core.schema import PARTITION, indicator_table
-from bitstorm.transform.blocks import SIZE, Blocks, in_blocks
-from bitstorm.transform.contract import month_of
-from bitstorm.transform.kernel import (
+from bitstorm.indicators.blocks import SIZE, Blocks, in_blocks
+from bitstorm.indicators.kernel import (
     Grid,
     Points,
     highest_of_runs,
@@ -26,7 +25,8 @@ from bitstorm.transform.kernel import (
     to_points,
     with_memory,
 )
-from bitstorm.transform.windows import trend, with_windows
+from bitstorm.indicators.windows import trend, with_windows
+from bitstorm.ingest.parse import month_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

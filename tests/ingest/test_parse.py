@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from bitstorm.core.schema import CSV_COLUMNS
-from bitstorm.transform.contract import reason, to_prices, with_fields, with_rule, with_values
+from bitstorm.ingest.parse import reason, to_prices, with_fields, with_rule, with_values
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitstorm.transform.windows import trend, with_windows
+from bitstorm.indicators.windows import trend, with_windows
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bitstorm.transform.moments import rolling_moments
+from bitstorm.indicators.moments import rolling_moments
 
 MACD_FAST, MACD_SLOW, MACD_SIGNAL = 12, 26, 9
 RSI = 14

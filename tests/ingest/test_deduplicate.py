@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from bitstorm.transform import merge
-from bitstorm.transform.merge import Provenance, ranked, reranked, with_lineage, with_place
+from bitstorm.ingest import deduplicate
+from bitstorm.ingest.deduplicate import Provenance, ranked, reranked, with_lineage, with_place
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +35,13 @@ SOURCES = [Provenance(batch, gran, fetched) for _, _, batch, _, gran, fetched in
 def test_finer_then_later_fetched_then_smaller_hash_then_earlier_line_wins(
     spark_session, monkeypatch, few
 ):
-    monkeypatch.setattr(merge, "_FEW", few)
+    monkeypatch.setattr(deduplicate, "_FEW", few)
     for seed in range(3):
         chance = random.Random(seed)
         shuffled = [(*row, "1970-01") for row in chance.sample(RANKED, len(RANKED))]
         frame = spark_session.createDataFrame(shuffled, SCHEMA).repartition(3)
         ranking = ranked(chance.sample(SOURCES, len(SOURCES)))
-        found = with_place(merge.with_rank(frame, ranking)).orderBy("place").collect()
+        found = with_place(deduplicate.with_rank(frame, ranking)).orderBy("place").collect()
         assert [row["price"] for row in found] == [row[1] for row in RANKED]
         assert [row["place"] for row in found] == list(range(1, len(RANKED) + 1))
 
@@ -49,17 +49,17 @@ def test_finer_then_later_fetched_then_smaller_hash_then_earlier_line_wins(
 def test_different_times_do_not_compete(spark_session):
     rows = [(t, float(t), "a", t, None, None, "1970-01") for t in range(1, 50)]
     frame = spark_session.createDataFrame(rows, SCHEMA)
-    placed = with_place(merge.with_rank(frame, ranked([Provenance("a", None, None)])))
+    placed = with_place(deduplicate.with_rank(frame, ranked([Provenance("a", None, None)])))
     assert {row["place"] for row in placed.collect()} == {1}
 
 
 @pytest.mark.parametrize("few", [64, 0], ids=["by_map", "by_join"])
 def test_a_rank_leads_back_to_its_source_also_in_another_ranking(spark_session, monkeypatch, few):
-    monkeypatch.setattr(merge, "_FEW", few)
+    monkeypatch.setattr(deduplicate, "_FEW", few)
     frame = spark_session.createDataFrame([(*row, "1970-01") for row in RANKED], SCHEMA)
     own = ranked(SOURCES)
     wider = ranked([*SOURCES, Provenance("0", 1, 2), Provenance("z", None, None)])
-    there = reranked(merge.with_rank(frame, own), own, wider)
+    there = reranked(deduplicate.with_rank(frame, own), own, wider)
     back = with_lineage(there, wider).select(frame.columns)
     assert back.schema["granularity_ms"].dataType == frame.schema["granularity_ms"].dataType
     assert sorted(back.collect(), key=str) == sorted(frame.collect(), key=str)

@@ -1,1 +1,0 @@
-"""DataFrame in, DataFrame out: no session, no input or output, no actions."""
