@@ -37,10 +37,10 @@ from benchmarks.landing import MINUTE_MS, START_MS
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators.blocks import Blocks, in_blocks
-from bitstorm.model import blocks, dataset, framing
+from bitstorm.model import blocks, dataset, windowing
 from bitstorm.model.feed import Feed, make_feed
-from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.model.windowing import Frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -328,7 +328,7 @@ def in_memory(series: Series) -> Pass:
     """A numpy array, framed block by block in `tf.data` and batched anew."""
     import tensorflow as tf
 
-    size = framing.SIZE
+    size = windowing.SIZE
     values, targets = series.scaled, series.targets
     wanted = np.zeros(len(values), bool)
     wanted[series.ends] = True

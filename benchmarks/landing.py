@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitstorm.context import Context
 from bitstorm.core.config import load
 from bitstorm.core.console import Console
 from bitstorm.core.workspace import open_workspace
-from bitstorm.pipelines.context import Context
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,13 +33,13 @@ from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_h
 from bitstorm.model import network, torch_network, torch_training, training
 from bitstorm.model.progress import Progress
 from bitstorm.model.training import Rules
-from bitstorm.pipelines.fitting import attempt, rates
+from bitstorm.model.training_run import attempt, rates
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.train import Prepared, prepared, train
 
 if TYPE_CHECKING:
-    from bitstorm.pipelines.context import Context
+    from bitstorm.context import Context
 
 ROWS = 8_760  # a year
 HOUR_MS = 3_600_000

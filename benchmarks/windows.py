@@ -34,7 +34,7 @@ from bitstorm.core.errors import BitstormError
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 
 if TYPE_CHECKING:
-    from bitstorm.pipelines.context import Context
+    from bitstorm.context import Context
 
 ROWS = 5_000_000
 FILES = 8

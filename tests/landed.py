@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.config import load
 from bitstorm.core.console import Console
 from bitstorm.core.workspace import open_workspace
-from bitstorm.pipelines.context import Context
 
 HOUR = 3_600_000
 

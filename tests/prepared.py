@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitstorm.pipelines.context import Context
+from bitstorm.context import Context
 from landed import HOUR, context_of, drop
 
 FIRST_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z

@@ -21,7 +21,7 @@ from bitstorm.core.errors import BitstormError, NothingToDo, UsageError, first_l
 from bitstorm.spark import failures
 
 if TYPE_CHECKING:
-    from bitstorm.pipelines.context import Context
+    from bitstorm.context import Context
     from bitstorm.pipelines.imports import Foreign
 
 DONE, FAILED, USAGE, IDLE = 0, 1, 2, 3
@@ -109,11 +109,11 @@ class Invocation:
 
     def context(self) -> Context:
         """Settings, workspace and console; third parties are silenced from here on."""
+        from bitstorm.context import Context
         from bitstorm.core import third_party_noise
         from bitstorm.core.config import load
         from bitstorm.core.console import Console
         from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
-        from bitstorm.pipelines.context import Context
         from bitstorm.spark.session import under_spark_submit
 
         third_party_noise.install_filters()

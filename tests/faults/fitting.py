@@ -21,13 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from bitstorm.context import Context
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import BrokenOff, NothingToDo
-from bitstorm.model import checkpoint, keras_file, network, runs
+from bitstorm.model import checkpoint, keras_file, network, runs, training_run
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.model.split import Split
-from bitstorm.pipelines import fitting
-from bitstorm.pipelines.context import Context
 from faults import linear, sweeping
 from faults.striking import Strike
 from faults.sweeping import forked
@@ -58,9 +57,9 @@ def act(context: Context) -> None:
     with mock.patch.multiple(network, seeded=linear.seeded):
         name = found[0].name if found else None
         try:
-            with fitting.attempt(context, resume=name, accept_snapshot=False) as attempt:
+            with training_run.attempt(context, resume=name, accept_snapshot=False) as attempt:
                 parts = feeds()
-                fitting.fit(
+                training_run.fit(
                     context,
                     attempt,
                     features=["log_return"],

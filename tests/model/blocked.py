@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from bitstorm.model import feed as feeds
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed
-from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.model.windowing import Frame
 
 STEP = 3_600_000
 UNSCALED = Scale(0.0, 1.0)

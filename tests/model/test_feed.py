@@ -16,8 +16,8 @@ from bitstorm.core.errors import ModelError
 from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import blocks, dataset
 from bitstorm.model import feed as feeds
-from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.model.windowing import Frame
 from model import blocked
 from model.blocked import STEP
 

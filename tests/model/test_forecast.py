@@ -9,8 +9,8 @@ import pytest
 
 from bitstorm.core.errors import ModelError
 from bitstorm.model import forecast
-from bitstorm.model.framing import Framed
 from bitstorm.model.scaling import Scale, Scaler
+from bitstorm.model.windowing import Framed
 
 RETURNS = Scaler({"log_return": Scale(0.0, 0.01)}, Scale(0.0, 0.02))
 PRICES = Scaler({"price": Scale(100.0, 50.0)}, Scale(100.0, 50.0))

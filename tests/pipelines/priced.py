@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm.context import Context
 from bitstorm.core.schema import indicator_table
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots

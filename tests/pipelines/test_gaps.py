@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from bitstorm.collect.batches import known_batches
+from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, HOUR_MS
 from bitstorm.pipelines import collect as pipeline
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import find_gaps, stored_slots
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market

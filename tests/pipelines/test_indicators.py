@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bitstorm.context import Context
 from bitstorm.core.schema import PRICES
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import Computed, indicators
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store.parquet_metadata import arrow_schema

@@ -14,8 +14,8 @@ from petastorm import make_batch_reader, make_reader
 
 from bitstorm.core.errors import WorkspaceBound
 from bitstorm.core.sidecar import Origin
+from bitstorm.ingest import validate
 from bitstorm.ingest.deduplicate import ranked
-from bitstorm.pipelines import judging
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
@@ -114,10 +114,10 @@ def test_a_line_ends_only_at_a_line_break_and_keeps_its_number(spark_session, tm
     ready = survey(
         context.workspace.landing, known={}, settle_seconds=0, now_ms=START + 10**12
     ).ready
-    ranking = ranked(map(judging.provenance, ready))
+    ranking = ranked(map(validate.provenance, ready))
 
     with staged(ready, tmp_path / "staged") as folder:
-        lines = judging.checked_lines(spark_session, context, ready, folder, ranking=ranking)
+        lines = validate.checked_lines(spark_session, context, ready, folder, ranking=ranking)
         rows = lines.orderBy("rank", "line").collect()
     names = dict(enumerate(b.name for source in ranking for b in ready if b.sha256 == source.batch))
     texts: dict[str, list[tuple[int, str]]] = {}

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.intervals import Span
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
 from bitstorm.indicators.lookahead import Tolerance
 from bitstorm.pipelines import lookahead as pipeline
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema

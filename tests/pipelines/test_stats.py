@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
+from bitstorm.context import Context
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, iso
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.stats import stats

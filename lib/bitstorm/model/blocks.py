@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm.model.framing import Frame
+from bitstorm.model.windowing import Frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

@@ -1,6 +1,6 @@
 """The blocks of a series as the rows of the converter's data set, kept in the cache.
 
-A block is one row (see `framing`), so the data set takes about a float a point, whatever the
+A block is one row (see `windowing`), so the data set takes about a float a point, whatever the
 look-back; and one serves every part and any scaler.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
 from bitstorm.model import cache as caches
-from bitstorm.model.framing import Frame
+from bitstorm.model.windowing import Frame
 
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter

@@ -22,10 +22,10 @@ import numpy as np
 
 from bitstorm.core.errors import ModelError
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
-from bitstorm.model import framing
+from bitstorm.model import windowing
 from bitstorm.model.dataset import Stored
-from bitstorm.model.framing import Batch, Frame, Framed
 from bitstorm.model.scaling import Scaler
+from bitstorm.model.windowing import Batch, Frame, Framed
 
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter
@@ -114,7 +114,7 @@ class Feed:
         tensors' memory."""
         groups = self.groups(self._torch_rows, seed=seed, epoch=epoch)
         with closing(groups):
-            yield from framing.batches(
+            yield from windowing.batches(
                 groups, look_back=self.frame.look_back, batch_size=batch_size
             )
 
@@ -145,8 +145,8 @@ class Feed:
         served = 0
         with rows(self._converter(), **_reading(blocks, shuffle)) as read:
             for columns in read:
-                which = framing.whole(self.frame, columns, first=self.first, last=self.last)
-                group = framing.framed(self.frame, columns, self.scaler, which)
+                which = windowing.whole(self.frame, columns, first=self.first, last=self.last)
+                group = windowing.framed(self.frame, columns, self.scaler, which)
                 served += len(group)
                 if served > self.windows:
                     break
@@ -218,7 +218,7 @@ def make_feed(
     first = None if after_ms is None else after_ms // frame.step_ms + 1
     last = None if until_ms is None else until_ms // frame.step_ms
     counts = [
-        int(framing.whole(frame, columns, first=first, last=last).sum())
+        int(windowing.whole(frame, columns, first=first, last=last).sum())
         for columns in stored.columns()
     ]
     files = tuple(number for number, count in enumerate(counts) if count)

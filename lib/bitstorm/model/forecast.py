@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from bitstorm.core.errors import ModelError
-from bitstorm.model import framing
-from bitstorm.model.framing import Framed, Target
+from bitstorm.model import windowing
 from bitstorm.model.scaling import Scaler
+from bitstorm.model.windowing import Framed, Target
 
 # Always so many windows at once: a library may split a product of matrices by their size, and a
 # window's forecast must not depend, in its last digits, on how many others there are.
@@ -26,7 +26,7 @@ def predict(
 
     Raises ModelError where the network gives no finite number."""
     pieces = []
-    for batch in framing.batches(groups, look_back=look_back, batch_size=BATCH):
+    for batch in windowing.batches(groups, look_back=look_back, batch_size=BATCH):
         origin = batch.price.astype(np.float64)
         scaled = _predicted(network, batch.window)
         pieces.append(

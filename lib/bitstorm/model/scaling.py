@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bitstorm.core.errors import DataError
-from bitstorm.model import framing
-from bitstorm.model.framing import Frame
+from bitstorm.model import windowing
+from bitstorm.model.windowing import Frame
 
 Method = Literal["standard", "min_max", "deviation"]
 
@@ -53,7 +53,7 @@ class Scaler:
 
 def fit(frame: Frame, blocks: Iterable[Mapping[str, np.ndarray]], *, last: int) -> Scaler:
     """Of the features over the points up to the grid index `last`, and of the target over those
-    whose target lies up to it. `blocks` are the series' columns (see `framing`), some at a time.
+    whose target lies up to it. `blocks` are the series' columns (see `windowing`), some at a time.
 
     For log returns mean and population sd, of the target the root mean square without a shift, so
     that a return of zero stays zero; for prices minimum and range. Raises DataError, with the
@@ -62,7 +62,7 @@ def fit(frame: Frame, blocks: Iterable[Mapping[str, np.ndarray]], *, last: int) 
     spreads = {name: Spread() for name in (*frame.features, "target")}
     points = 0
     for columns in blocks:
-        count, values = framing.known(frame, columns, last=last)
+        count, values = windowing.known(frame, columns, last=last)
         points += count
         spreads = {name: spread.with_more(values[name]) for name, spread in spreads.items()}
     by_return = frame.target == "log_return"

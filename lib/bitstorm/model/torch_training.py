@@ -19,11 +19,11 @@ from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch
 from bitstorm.model.feed import Feed
-from bitstorm.model.framing import Batch
 from bitstorm.model.progress import Meter, Progress
 from bitstorm.model.stopping import Stop
 from bitstorm.model.torch_network import BEST, TorchNetwork
 from bitstorm.model.training import Fitted, Rules, breaking_off, outcome
+from bitstorm.model.windowing import Batch
 
 
 def fit(

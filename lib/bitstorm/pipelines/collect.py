@@ -12,9 +12,9 @@ from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.collect.coingecko.answer_checks import FOLDER, Door, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import Collected, collect_once
+from bitstorm.context import Context
 from bitstorm.core.errors import WorkspaceError
 from bitstorm.core.time import DAY_MS, iso, now_ms
-from bitstorm.pipelines.context import Context
 
 _BAR = 20
 

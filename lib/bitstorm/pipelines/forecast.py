@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError, ModelError
 from bitstorm.core.time import DAY_MS, iso
-from bitstorm.model import blocks, evaluation, framing, runs
+from bitstorm.model import blocks, evaluation, points, runs, windowing
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
-from bitstorm.model.framing import Frame, Framed
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
-from bitstorm.pipelines import points
-from bitstorm.pipelines.context import Context
+from bitstorm.model.windowing import Frame, Framed
 from bitstorm.report.series import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
@@ -193,9 +192,9 @@ def _windows(
     reach = (frame.look_back + frame.horizon) * frame.step_ms
     read = points.arrays(snapshot, frame, after_ms=after_ms - reach)
     for columns in blocks.from_points(read, frame):
-        which = framing.whole(frame, columns, first=after_ms // frame.step_ms + 1)
+        which = windowing.whole(frame, columns, first=after_ms // frame.step_ms + 1)
         if which.any():
-            yield framing.framed(frame, columns, scaler, which)
+            yield windowing.framed(frame, columns, scaler, which)
 
 
 def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
@@ -204,7 +203,7 @@ def _newest(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
     reach = (frame.look_back + 1) * frame.step_ms
     read = points.arrays(snapshot, frame, after_ms=last - reach)
     *_, columns = blocks.from_points(read, frame)
-    return framing.newest(frame, columns, scaler, index=last // frame.step_ms)
+    return windowing.newest(frame, columns, scaler, index=last // frame.step_ms)
 
 
 def _overview(snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
 from bitstorm.core.time import iso
-from bitstorm.pipelines.context import Context
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.lock import writer_lock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bitstorm.collect.csv_import import importer
 from bitstorm.collect.csv_import.importer import Foreign, Imported, Preview, Reading
+from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
-from bitstorm.pipelines.context import Context
 
 
 def import_file(context: Context, wanted: Foreign) -> Imported:

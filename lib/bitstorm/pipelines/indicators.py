@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, iso
@@ -21,7 +22,6 @@ from bitstorm.indicators.compute import (
     span_of,
 )
 from bitstorm.indicators.kernel import Grid, highest_of_open_run
-from bitstorm.pipelines.context import Context
 from bitstorm.store import manifest as manifests
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files

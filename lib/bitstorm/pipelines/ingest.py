@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import Provenance, ranked
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import (
+from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
+from bitstorm.ingest.validate import (
     checked_lines,
     count_by_rule,
     keep_refused,
@@ -21,7 +22,6 @@ from bitstorm.pipelines.judging import (
     refuse_to_go_on,
     to_judged,
 )
-from bitstorm.pipelines.merging import as_only_writer, publish_merged
 from bitstorm.store import landing, rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.snapshots import Snapshot

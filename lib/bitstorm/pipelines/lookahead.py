@@ -9,6 +9,7 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError
 from bitstorm.core.intervals import Span
 from bitstorm.core.schema import PRICES
@@ -27,7 +28,6 @@ from bitstorm.indicators.lookahead import (
     newest_known,
     with_next_price,
 )
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import stored_slots
 from bitstorm.store import petastorm_io, snapshots
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.context import Context
 from bitstorm.core import hashing
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.workspace import file_url
 from bitstorm.ingest.deduplicate import SOURCE_COLUMNS, Provenance, ranked, with_rank
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.ingest import Ingested, with_outcome
-from bitstorm.pipelines.judging import (
+from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
+from bitstorm.ingest.validate import (
     checked,
     count_by_rule,
     keep_refused,
@@ -22,7 +22,7 @@ from bitstorm.pipelines.judging import (
     refuse_to_go_on,
     to_judged,
 )
-from bitstorm.pipelines.merging import as_only_writer, publish_merged
+from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.store import rejects, snapshots
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError
-from bitstorm.model import runs
-from bitstorm.pipelines import points
-from bitstorm.pipelines.context import Context
+from bitstorm.model import points, runs
 from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.store import snapshots

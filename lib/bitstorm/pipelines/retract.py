@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import NothingToDo, UsageError
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import ranked, with_place
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import checked_lines, only_good, provenance, to_judged
-from bitstorm.pipelines.merging import as_only_writer, stored_rows, write_rows
+from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_rows
+from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_judged
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.landing import Batch
 from bitstorm.store.snapshots import Change, Draft, Snapshot

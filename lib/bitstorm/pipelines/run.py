@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError, NothingToDo
 from bitstorm.core.time import iso
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.forecast import Forecast, forecast
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.indicators import indicators

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
 from bitstorm.model import checkpoint, runs
 from bitstorm.model.runs import Run
-from bitstorm.pipelines.context import Context
 
 # What tells a run from any other says nothing of why it came out as it did.
 _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from bitstorm.collect.live import Collected
+from bitstorm.context import Context
 from bitstorm.core.errors import (
     BitstormError,
     KeyProblem,
@@ -22,7 +23,6 @@ from bitstorm.core.errors import (
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
 from bitstorm.model.stopping import Stop
 from bitstorm.pipelines.collect import collect
-from bitstorm.pipelines.context import Context
 
 # What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.
 FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, WorkspaceBound)

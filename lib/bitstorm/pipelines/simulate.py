@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
-from bitstorm.pipelines.context import Context
 from bitstorm.simulator.faults import rules_from
 from bitstorm.simulator.limits import LIMITS, UNLIMITED, Plan
 from bitstorm.simulator.market import Market

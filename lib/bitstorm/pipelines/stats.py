@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotDamaged, SnapshotMissing
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
 from bitstorm.indicators.bars import to_summaries, with_complete
 from bitstorm.indicators.statistics import statistics
-from bitstorm.pipelines.context import Context
 from bitstorm.store import export, petastorm_io, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.snapshots import Snapshot

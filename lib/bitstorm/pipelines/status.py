@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.collect.gaps import Gap
+from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
 from bitstorm.core.time import iso, now_ms
 from bitstorm.model import runs
-from bitstorm.pipelines.context import Context
 from bitstorm.pipelines.gaps import find_gaps
 from bitstorm.store import landing, snapshots
 

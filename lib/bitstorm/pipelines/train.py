@@ -8,20 +8,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitstorm.context import Context
 from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import indicator_table, rows_before
 from bitstorm.core.time import iso
 from bitstorm.indicators.blocks import Blocks, in_blocks
-from bitstorm.model import backend, blocks, dataset, scaling
+from bitstorm.model import backend, blocks, dataset, points, scaling, training_run
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
-from bitstorm.model.framing import Frame
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.pipelines import fitting, points
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.fitting import Attempt
+from bitstorm.model.training_run import Attempt
+from bitstorm.model.windowing import Frame
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 
@@ -54,10 +53,10 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
     it is accepted, on the context's.
     """
     with (
-        fitting.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
+        training_run.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
         prepared(context, attempt) as ready,
     ):
-        run = fitting.fit(context, attempt, **vars(ready))
+        run = training_run.fit(context, attempt, **vars(ready))
     record = run.record
     return Trained(
         run=run.name,

@@ -12,7 +12,7 @@ from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError, SnapshotDamaged
 from bitstorm.core.schema import indicator_table
 from bitstorm.core.time import duration_ms, iso
-from bitstorm.model.framing import Frame
+from bitstorm.model.windowing import Frame
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.model import framing
-from bitstorm.model.framing import Framed
+from bitstorm.model import windowing
+from bitstorm.model.windowing import Framed
 
 COLUMNS = ("target", "price", "target_timestamp", "target_price")
 
@@ -50,7 +50,7 @@ def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(
 ):
     given_groups, expected = groups(sizes, look_back=look_back, features=features)
     found, lengths = [], []
-    for batch in framing.batches(given_groups, look_back=look_back, batch_size=batch_size):
+    for batch in windowing.batches(given_groups, look_back=look_back, batch_size=batch_size):
         assert batch.window.dtype == np.float32
         assert batch.window.shape == (len(batch), look_back, features)
         assert batch.window.flags.c_contiguous
@@ -69,11 +69,11 @@ def test_no_window_of_fewer_points_than_the_look_back_is_an_empty_batch(points):
     values, starts = np.zeros((points, 2), np.float32), np.empty(0, np.int32)
     group = Framed(values, starts, empty, empty, empty.astype(np.int64), empty)
     assert group.gathered(3).window.shape == (0, 3, 2)
-    assert list(framing.batches([group], look_back=3, batch_size=4)) == []
+    assert list(windowing.batches([group], look_back=3, batch_size=4)) == []
 
 
 def test_a_batch_does_not_keep_the_columns_of_its_group_alive():
     (group,), _ = groups([10], look_back=2, features=1)
-    batch = next(framing.batches([group], look_back=2, batch_size=4))
+    batch = next(windowing.batches([group], look_back=2, batch_size=4))
     assert all(getattr(batch, name).base is None for name in COLUMNS)
     assert not np.shares_memory(batch.window, group.values)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bitstorm.context import Context
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.ingest.deduplicate import (
@@ -18,8 +19,7 @@ from bitstorm.ingest.deduplicate import (
     with_place,
     with_rank,
 )
-from bitstorm.pipelines.context import Context
-from bitstorm.pipelines.judging import Counted, sums
+from bitstorm.ingest.validate import Counted, sums
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.snapshots import Change, Draft, Snapshot

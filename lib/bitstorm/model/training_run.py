@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bitstorm.context import Context
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
-from bitstorm.model import backend, checkpoint, runs, training
+from bitstorm.model import backend, checkpoint, provenance, runs, training
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed
 from bitstorm.model.progress import Progress
@@ -19,8 +20,6 @@ from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split
 from bitstorm.model.training import Rules
-from bitstorm.pipelines import provenance
-from bitstorm.pipelines.context import Context
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 

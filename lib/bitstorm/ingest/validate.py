@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.context import Context
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.ingest.deduplicate import Provenance, with_place
@@ -19,7 +20,6 @@ from bitstorm.ingest.parse import (
     with_rule,
     with_values,
 )
-from bitstorm.pipelines.context import Context
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
 
