@@ -103,7 +103,7 @@ class Invocation:
     workspace: str | None
     overrides: tuple[str, ...]
     as_json: bool
-    third_party_noise: bool
+    quiet: bool
     log_file: Path | None
     snapshot: str | None
 
