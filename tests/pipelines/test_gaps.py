@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bitstorm.cli.render.data_sets import gaps_lines
 from bitstorm.collect.batches import known_batches
 from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, HOUR_MS
@@ -20,7 +21,6 @@ from bitstorm.simulator.market import Market
 from bitstorm.store import snapshots
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.terminal import gaps_lines
 from collect.watched import Simulator
 from landed import context_of
 

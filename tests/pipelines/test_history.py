@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 
+from bitstorm.cli.render.data_sets import history_lines
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.pipelines import history
 from bitstorm.pipelines.indicators import indicators
@@ -16,7 +17,6 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.retract import retract
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
-from bitstorm.terminal import history_lines
 from landed import HOUR, collected, context_of
 
 pytestmark = pytest.mark.slow

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bitstorm.cli.render.analysis import computed_lines
 from bitstorm.context import Context
 from bitstorm.core.schema import PRICES
 from bitstorm.indicators.compute import from_prices, span_of
@@ -21,7 +22,6 @@ from bitstorm.store import maintenance, snapshots
 from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.snapshots import Change, Draft
-from bitstorm.terminal import computed_lines
 from indicators.test_compute import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient

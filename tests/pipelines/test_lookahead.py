@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
+from bitstorm.cli.render.analysis import lookahead_failure, lookahead_lines
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.intervals import Span
@@ -22,7 +23,6 @@ from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.terminal import lookahead_failure, lookahead_lines
 from landed import HOUR, context_of
 
 pytestmark = pytest.mark.slow

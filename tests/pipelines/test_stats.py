@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
+from bitstorm.cli.render.analysis import stats_lines
 from bitstorm.context import Context
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, iso
@@ -18,7 +19,6 @@ from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.stats import stats
 from bitstorm.store import snapshots
-from bitstorm.terminal import stats_lines
 from landed import context_of, drop
 from pipelines.priced import (
     SMALL,

@@ -1,0 +1,147 @@
+"""What every command has: its options, its errors as exit codes, its result shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitstorm.core.errors import BitstormError, NothingToDo, UsageError, first_line
+from bitstorm.spark import failures
+
+if TYPE_CHECKING:
+    from bitstorm.context import Context
+
+DONE, FAILED, USAGE, IDLE = 0, 1, 2, 3
+INTERRUPTED = 130
+
+
+snapshot_option = click.option("--snapshot", metavar="ID", help="Read this one, not the newest.")
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has, and its errors as exit codes."""
+
+    @click.option(
+        "--config",
+        "config_files",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A YAML file over the defaults; may be repeated.",
+    )
+    @click.option("--workspace", help="The folder of all data.  [default: workspace]")
+    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+    @click.option("--quiet", is_flag=True, help="No progress.")
+    @click.option("--log-file", type=click.Path(path_type=Path), help="Keep the progress there.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @click.option("--fail-if-idle", is_flag=True, help="Exit 3 when there was nothing to do.")
+    @functools.wraps(command)
+    def wrapped(*, debug: bool, fail_if_idle: bool, **given: Any) -> int:
+        common = [field.name for field in dataclasses.fields(Invocation)]
+        invocation = Invocation(**{name: given.pop(name, None) for name in common})
+        try:
+            result = command(invocation, **given)
+            if fail_if_idle and getattr(result, "idle", getattr(result, "stale", False)):
+                return IDLE
+            return DONE
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        except NothingToDo as error:
+            click.echo(f"bitstorm: {error}", err=True)
+            return IDLE if fail_if_idle else DONE
+        except BitstormError as error:
+            if debug:
+                raise
+            click.echo(f"bitstorm: {error}", err=True)
+            return error.exit_code
+        except Exception as error:
+            if debug:
+                raise
+            told = failures.refused(error) if isinstance(error, OSError) else None
+            if told is not None:
+                click.echo(f"bitstorm: {told}", err=True)
+                return FAILED
+            click.echo(
+                f"bitstorm: an unexpected {type(error).__name__}: {first_line(error)}; run again "
+                "with --debug to see where, and please report it",
+                err=True,
+            )
+            return FAILED
+
+    return wrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """The common options as given; settings and workspace are opened when a command asks."""
+
+    config_files: tuple[Path, ...]
+    workspace: str | None
+    overrides: tuple[str, ...]
+    as_json: bool
+    quiet: bool
+    log_file: Path | None
+    snapshot: str | None
+
+    def context(self) -> Context:
+        """Settings, workspace and console; third parties are silenced from here on."""
+        from bitstorm.context import Context
+        from bitstorm.core import third_party_noise
+        from bitstorm.core.config import load
+        from bitstorm.core.console import Console
+        from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
+        from bitstorm.spark.session import under_spark_submit
+
+        third_party_noise.install_filters()
+        third_party_noise.hush_loggers()
+        loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
+        # spark-submit sends a job's standard error to its standard output, into the JSON.
+        hushed = self.quiet or (self.as_json and under_spark_submit())
+        return Context(
+            open_workspace(self.workspace or DEFAULT_WORKSPACE),
+            loaded.settings,
+            Console(hushed, self.log_file),
+            self.snapshot,
+        )
+
+    def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:
+        """The result on standard output: as JSON, or as the command's own lines."""
+        if self.as_json:
+            click.echo(json.dumps(plain(result), indent=2))
+        else:
+            for line in lines():
+                click.echo(line)
+        return result
+
+
+def parsed(option: str, parse: Callable[[str], int], text: str) -> int:
+    """The value of an option. Raises UsageError where it cannot be read."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def plain(value: Any) -> Any:
+    """A result as JSON knows it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: plain(item) for name, item in fields.items()}
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,117 @@
+"""Commands of the model: train, forecast, report, runs, and the whole line, run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bitstorm import __version__
+from bitstorm.cli.common import Invocation, common_options, snapshot_option
+from bitstorm.cli.sources import foreign_file, foreign_options
+from bitstorm.core.errors import UsageError
+
+
+@click.command()
+@click.option("--resume", metavar="RUN", help="Go on with a run after its last whole epoch.")
+@click.option("--accept-snapshot", is_flag=True, help="Go on with it on another snapshot.")
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorflow", "torch"]),
+    help="What trains it.  [default: training.backend]",
+)
+@snapshot_option
+@common_options
+def train(
+    invocation: Invocation, resume: str | None, accept_snapshot: bool, backend: str | None
+) -> Any:
+    """Indicators into a model run."""
+    from bitstorm.pipelines.train import train as pipeline
+
+    if backend is not None:
+        # Last, so that it wins over a --set of the same.
+        invocation = dataclasses.replace(
+            invocation, overrides=(*invocation.overrides, f"training.backend={backend}")
+        )
+    if accept_snapshot and resume is None:
+        raise UsageError("--accept-snapshot belongs to --resume RUN: add it")
+    result = pipeline(invocation.context(), resume=resume, accept_snapshot=accept_snapshot)
+    return invocation.show(
+        result,
+        lambda: [
+            f"run {result.run}: best of {result.epochs} epochs is {result.best_epoch}, "
+            f"validation loss {result.best_validation_loss:.4f}"
+        ],
+    )
+
+
+@click.command()
+@click.option("--run", "run_name", metavar="RUN", help="A training run.  [default: the newest]")
+@snapshot_option
+@common_options
+def forecast(invocation: Invocation, run_name: str | None) -> Any:
+    """The newest model on the newest data, held against persistence."""
+    from bitstorm.pipelines.forecast import forecast as pipeline
+    from bitstorm.report.summary import summary_text
+
+    result = pipeline(invocation.context(), run=run_name)
+    return invocation.show(result, lambda: [summary_text(result.metrics)])
+
+
+@click.command()
+@common_options
+def report(invocation: Invocation) -> Any:
+    """Plots, summary and dashboard of the last forecast."""
+    from bitstorm.pipelines.report import report as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(result, lambda: [f"{result.folder}/{name}" for name in result.files])
+
+
+@click.command()
+@click.option("--csv", type=click.Path(path_type=Path), help="A price history of your own.")
+@foreign_options
+@common_options
+def run(invocation: Invocation, csv: Path | None, form: str | None, **options: Any) -> Any:
+    """All of it: collect, ingest, indicators, train, forecast, report."""
+    from bitstorm.cli.render.models import outcome_lines
+    from bitstorm.pipelines.run import run as pipeline
+
+    wanted = None if csv is None else foreign_file(csv, form, **options)
+    if csv is not None:
+        invocation = dataclasses.replace(
+            invocation, overrides=("source.mode=csv", *invocation.overrides)
+        )
+    context = invocation.context()
+    context.console.say(f"bitstorm {__version__}, workspace {context.workspace.root}")
+    result = pipeline(context, csv=wanted)
+    return invocation.show(result, lambda: outcome_lines(result))
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["list", "show", "compare"]), default="list")
+@click.argument("names", nargs=-1, metavar="[RUN]...")
+@common_options
+def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
+    """The training runs: `list`, `show RUN`, `compare RUN RUN...`."""
+    from bitstorm.cli.render.models import comparison_lines, run_lines, runs_lines
+    from bitstorm.pipelines import runs as pipeline
+
+    expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
+    if not expected[0] <= len(names) <= expected[1]:
+        raise UsageError(
+            f"runs {what} was given {len(names)} runs; expected "
+            + {"list": "none", "show": "one", "compare": "2 to 20"}[what]
+            + ": `bitstorm runs` lists them"
+        )
+    context = invocation.context()
+    if what == "show":
+        shown = pipeline.show(context, names[0])
+        return invocation.show(shown, lambda: run_lines(shown))
+    if what == "compare":
+        compared = pipeline.compare(context, names)
+        return invocation.show(compared, lambda: comparison_lines(compared))
+    overviews = pipeline.overviews(context)
+    return invocation.show(overviews, lambda: runs_lines(overviews))

@@ -1,0 +1,136 @@
+"""Results of ingest, status, gaps, history and retract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bitstorm.cli.render.table import table
+from bitstorm.core.time import duration_text, iso
+
+if TYPE_CHECKING:
+    from bitstorm.collect.gaps import Gap
+    from bitstorm.pipelines.gaps import Gaps
+    from bitstorm.pipelines.history import Commit, Trace
+    from bitstorm.pipelines.ingest import Ingested
+    from bitstorm.pipelines.retract import Retracted
+    from bitstorm.pipelines.status import Status
+
+
+def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
+    """What became of the batches and their rows."""
+    if result.idle:
+        lines = ["nothing to ingest: every batch is known"]
+    else:
+        lines = [
+            f"{result.batches} batches: {result.read:,} rows read = {result.accepted:,} accepted "
+            f"+ {result.duplicate:,} duplicate + {result.refused:,} refused"
+        ]
+    if result.replaced:
+        lines.append(f"{result.replaced:,} stored rows gave way to better observations")
+    lines += [f"warning: {n:,} rows break {rule}" for rule, n in result.warned.items()]
+    lines += [
+        f"refused {refused.path.name}: {refused.reason}" for refused in result.refused_batches
+    ]
+    if result.refused or result.refused_batches:
+        lines.append(f"what was refused, and why, is in {rejects}")
+    if result.unsettled_batches:
+        lines.append(f"{result.unsettled_batches} files are still too young to be taken")
+    if result.snapshot is not None:
+        lines.append(f"{result.rows:,} rows in snapshot {result.snapshot}")
+    return lines
+
+
+def status_lines(status: Status, root: Path) -> list[str]:
+    """The state of a workspace."""
+    facts = [("workspace", str(root)), ("holds", status.origin or "nothing yet")]
+    for name, found in (("prices", status.prices), ("indicators", status.indicators)):
+        text = "none yet"
+        if found is not None:
+            text = f"{found['rows']:,} rows, {found['first']} to {found['last']}, "
+            text += f"{found['files']} files, {found['bytes']:,} bytes, {found['snapshot']}"
+        facts.append((name, text))
+    facts.append(("newest run", status.run or "none yet"))
+    waiting = f"{status.waiting_batches} to ingest, {status.unsettled_batches} too young"
+    facts.append(("landing", f"{waiting}, {status.refused_batches} refused"))
+    if status.age_ms is not None:
+        facts.append(("newest price", f"{duration_text(status.age_ms // 60_000 * 60_000)} old"))
+        facts.append(("gaps", _gap_count(status.missing, status.expected, status.unasked)))
+        facts += [("", _gap_line(gap)) for gap in status.gaps]
+        if status.gap_count > len(status.gaps):
+            facts.append(("", f"… and {status.gap_count - len(status.gaps)} more: bitstorm gaps"))
+    return table(facts)
+
+
+def gaps_lines(found: Gaps) -> list[str]:
+    """A line a gap, oldest first, under what they come to."""
+    if found.first_ms is None or found.until_ms is None or found.age_ms is None:
+        return ["there are no prices yet, so nothing is expected: collect, backfill or import"]
+    facts = [
+        ("expected", f"{found.expected:,} slots of {found.frequency}, {iso(found.first_ms)} to "
+         f"{iso(found.until_ms)}"),
+        ("present", f"{found.present:,}"),
+        ("missing", _gap_count(found.missing, found.expected, found.unasked)),
+        ("newest price", f"{duration_text(found.age_ms // 60_000 * 60_000)} old"),
+    ]  # fmt: skip
+    rows = [
+        (iso(gap.start_ms), iso(gap.end_ms), f"{gap.missing:,}", _STATES[gap.state])
+        for gap in found.gaps
+    ]
+    heading = [("after", "up to", "missing", "state")]
+    return table(facts) + (table(heading + rows, heading=True) if rows else [])
+
+
+_STATES = {
+    "open": "to be asked for",
+    "empty": "confirmed empty",
+    "refused": "refused or retracted",
+    "unreachable": "nobody to ask",
+}
+
+
+def _gap_count(missing: int, expected: int, unasked: int) -> str:
+    if not missing:
+        return f"none: all {expected:,} slots have a price"
+    advice = " (bitstorm backfill --gaps)" if unasked else ""
+    return f"{missing:,} of {expected:,} slots, {unasked:,} of them to be asked for{advice}"
+
+
+def _gap_line(gap: Gap) -> str:
+    return f"{iso(gap.start_ms)} to {iso(gap.end_ms)}: {gap.missing:,}, {_STATES[gap.state]}"
+
+
+def history_lines(commits: Sequence[Commit]) -> list[str]:
+    """One line a commit, newest first."""
+    if not commits:
+        return ["nothing has been published yet"]
+    lines = []
+    for c in commits:
+        batches = ", ".join(c.batches[:2]) + (" …" if len(c.batches) > 2 else "")
+        facts = f"{c.data_set:<10}  {c.snapshot}  {c.created_at[:19]}Z  {c.operation:<10}"
+        # Nothing is cut or wrapped: an ID that is shown is there to be copied.
+        lines.append(f"{facts}  {c.rows:>11,} rows  {c.reason or batches}".rstrip())
+    return lines
+
+
+def trace_lines(found: Trace) -> list[str]:
+    """Where a row came from."""
+    return [
+        f"{iso(found.timestamp)} in snapshot {found.snapshot}: line {found.line} of "
+        f"{found.name or 'a batch'}, SHA-256 {found.batch}"
+    ]
+
+
+def retracted_lines(result: Retracted) -> list[str]:
+    """What a retraction changed."""
+    lines = [
+        f"{result.name}: {result.removed:,} rows taken out, at {result.restored:,} of their times "
+        f"another observation stands again; {result.rows:,} rows in snapshot {result.snapshot}"
+    ]
+    if result.absent_batches:
+        lines.append(
+            f"{result.absent_batches} ingested batches are no longer in landing/: what they said "
+            "of these times could not be asked"
+        )
+    return lines

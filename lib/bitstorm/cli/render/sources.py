@@ -1,0 +1,44 @@
+"""Results of backfill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bitstorm.cli.render.table import of, table
+from bitstorm.core.time import iso
+
+if TYPE_CHECKING:
+    from bitstorm.collect.backfill import Backfilled
+    from bitstorm.pipelines.collect import Planned
+
+
+def planned_lines(plan: Planned) -> list[str]:
+    """What a backfill would ask for and cost."""
+    if not plan.slices:
+        return ["nothing is left to ask for: no call would be made"]
+    rows = [("from", "to", "points expected")]
+    rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
+    return [
+        *table(rows, heading=True),
+        f"{of(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
+        f"{plan.points:,} points; nothing was fetched",
+    ]
+
+
+def _cost(calls: int, credits: int) -> str:
+    return f"{of(calls, 'call')}, {of(credits, 'credit')}"
+
+
+def backfilled_lines(result: Backfilled) -> list[str]:
+    """What a backfill brought and cost."""
+    if result.idle:
+        return ["nothing is left to ask for: no call was made"]
+    lines = [
+        f"{of(result.points, 'point')} in {of(result.slices, 'slice')}, "
+        f"{of(result.empty, 'hour')} without one; "
+        f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
+        f"{iso(result.wanted.end)}"
+    ]
+    if result.clamped:
+        lines.append("the plan of the key reaches no further back than that")
+    return lines

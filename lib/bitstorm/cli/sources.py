@@ -1,0 +1,146 @@
+"""Commands that bring prices in: collect, backfill, import, simulate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bitstorm.cli.common import Invocation, common_options, parsed
+
+if TYPE_CHECKING:
+    from bitstorm.pipelines.imports import Foreign
+
+
+def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.option("--timestamp-column", help="The column of the time."),
+            click.option("--price-column", help="The column of the price."),
+            click.option("--unit", type=click.Choice(["s", "ms", "us", "iso"])),
+            click.option(
+                "--stamp",
+                type=click.Choice(["close", "open"]),
+                help="What a bar's stamp is; a close belongs to open + bar.  [default: as it is]",
+            ),
+            click.option("--bar", help="The length of a bar, such as 1h."),
+            click.option("--timezone", metavar="NAME", help="Of times without one.  [UTC]"),
+            click.option("--delimiter", help="Between cells.  [default: by the header]"),
+            click.option("--decimal", type=click.Choice([".", ","]), help="Before a fraction."),
+            click.option(
+                "--format",
+                "form",
+                type=click.Choice(["auto"]),
+                help="Recognise well-known files and columns.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def foreign_file(file: Path, form: str | None, **options: Any) -> Foreign:
+    from bitstorm.pipelines.imports import Foreign
+
+    return Foreign(file, auto=form == "auto", **options)
+
+
+@click.command()
+@click.option("--every", metavar="DURATION", help="Keep going, on the clock: 5m, 1h.")
+@common_options
+def collect(invocation: Invocation, every: str | None) -> Any:
+    """One live observation into one CSV batch."""
+    from bitstorm.core.time import duration_ms, iso
+    from bitstorm.pipelines.collect import collect as pipeline
+
+    if every is not None:
+        from bitstorm.pipelines.schedule import collect_every
+
+        kept = collect_every(invocation.context(), parsed("--every", duration_ms, every))
+        return invocation.show(
+            kept,
+            lambda: [
+                f"stopped after {kept.runs:,} looks: {kept.landed:,} landed, {kept.stale:,} stale, "
+                f"{kept.failed:,} failed"
+            ],
+        )
+    result = pipeline(invocation.context())
+    seen = f"{result.observation.price:,.2f} at {iso(result.observation.timestamp)}"
+    return invocation.show(
+        result,
+        lambda: [
+            f"{seen}: stale, it has landed before"
+            if result.batch is None
+            else f"{seen} → {result.batch.path}"
+        ],
+    )
+
+
+@click.command()
+@click.option("--days", type=click.IntRange(min=1), help="Days of history.  [backfill.days]")
+@click.option("--until", metavar="TIME", help="Its end: ISO-8601 or Unix seconds.  [default: now]")
+@click.option("--gaps", is_flag=True, help="Only what `gaps` says is to be asked for.")
+@click.option("--dry-run", is_flag=True, help="Show the slices and their cost, fetch nothing.")
+@common_options
+def backfill(
+    invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
+) -> Any:
+    """History up to now, in slices, only what is missing."""
+    from bitstorm.cli.render.sources import backfilled_lines, planned_lines
+    from bitstorm.core.time import parse_instant
+    from bitstorm.pipelines import collect as pipeline
+
+    until_ms = None if until is None else parsed("--until", parse_instant, until)
+    context = invocation.context()
+    if dry_run:
+        plan = pipeline.plan(context, days=days, until_ms=until_ms, gaps_only=gaps)
+        return invocation.show(plan, lambda: planned_lines(plan))
+    result = pipeline.backfill(context, days=days, until_ms=until_ms, gaps_only=gaps)
+    return invocation.show(result, lambda: backfilled_lines(result))
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@foreign_options
+@click.option("--preview", is_flag=True, help="Show the first rows as they would be taken.")
+@common_options
+def import_(
+    invocation: Invocation, file: Path, form: str | None, preview: bool, **options: Any
+) -> Any:
+    """A foreign CSV or CSV.gz into a batch."""
+    from bitstorm.pipelines import imports
+
+    wanted = foreign_file(file, form, **options)
+    if preview:
+        shown = imports.preview(invocation.context(), wanted)
+        rows = [", ".join(shown.columns), *[", ".join(row) for row in shown.rows]]
+        return invocation.show(shown, lambda: [*rows, *[f"note: {n}" for n in shown.notes]])
+    result = imports.import_file(invocation.context(), wanted)
+    return invocation.show(
+        result,
+        lambda: [
+            f"{result.rows:,} rows → {result.batch.path}",
+            *[f"note: {note}" for note in result.notes],
+        ],
+    )
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--replay", type=click.Path(path_type=Path), help="A recorded market chart.")
+@click.option("--faults", type=click.Path(path_type=Path), help="A script of wrong answers.")
+@click.option(
+    "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
+)
+@click.option("--limited", is_flag=True, help="Refuse more calls and credits than the plan has.")
+@common_options
+def simulate(invocation: Invocation, **options: Any) -> Any:
+    """The simulated market as a CoinGecko-compatible API on loopback."""
+    from bitstorm.pipelines.simulate import simulate as pipeline
+
+    def announce(address: str) -> None:
+        invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
+
+    return pipeline(invocation.context(), announce=announce, **options)
