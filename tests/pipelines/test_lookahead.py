@@ -17,10 +17,11 @@ from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.intervals import Span
 from bitstorm.indicators.compute import from_prices, span_of
+from bitstorm.indicators.cuts import draw_cuts, look
 from bitstorm.indicators.kernel import Grid
 from bitstorm.indicators.lookahead import Tolerance
 from bitstorm.pipelines import lookahead as pipeline
-from bitstorm.pipelines.lookahead import Looked, check_lookahead, draw_cuts, look
+from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
 from landed import HOUR, context_of
@@ -142,7 +143,7 @@ def test_output_that_waits_for_later_input_is_a_row_that_disappears(spark_sessio
         [(times[20], times[20])],
         last_ms=times[-1],
         tolerance=Tolerance(),
-        context=holed,
+        console=holed.console,
     )
     assert cut.truncated.changed == {"timestamp": 1}
     (change,) = cut.truncated.first

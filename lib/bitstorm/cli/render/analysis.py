@@ -9,8 +9,9 @@ from bitstorm.core.time import duration_ms, duration_text, iso
 from bitstorm.report import numbers
 
 if TYPE_CHECKING:
+    from bitstorm.indicators.cuts import Change
     from bitstorm.pipelines.indicators import Computed
-    from bitstorm.pipelines.lookahead import Change, Looked
+    from bitstorm.pipelines.lookahead import Looked
     from bitstorm.pipelines.stats import Stats
 
 _CHANGES = 10
