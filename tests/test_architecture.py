@@ -101,6 +101,15 @@ def test_no_room_imports_a_later_one():
     assert wrong == []
 
 
+def test_pipelines_hold_no_expressions_of_spark():
+    wrong = [
+        place(path)
+        for path in modules()
+        if place(path).startswith("pipelines/") and "pyspark.sql.functions" in imports(path)
+    ]
+    assert wrong == []
+
+
 def test_third_parties_stay_inside_their_fences():
     wrong = []
     for path in modules():

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
-from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import Provenance, ranked
+from bitstorm.ingest.origin import of_one_origin
 from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
 from bitstorm.ingest.validate import (
     checked_lines,
@@ -85,7 +85,7 @@ def _ingest(context: Context) -> Ingested:
         now_ms=now_ms(),
         cache=workspace.cache / "landing.json",
     )
-    origin, ready, strangers = _of_one_origin(found.ready, workspace.bound_to(), context)
+    origin, ready, strangers = of_one_origin(found.ready, workspace.bound_to(), context)
     newly_refused = tuple(
         refused
         for refused in (*found.refused, *strangers)
@@ -107,39 +107,6 @@ def _ingest(context: Context) -> Ingested:
         return _merge(context, base, rows, ready=ready, ranking=ranking, parent=parent, known=known)
 
 
-def _of_one_origin(
-    ready: Sequence[Batch], bound: Origin | None, context: Context
-) -> tuple[Origin, list[Batch], list[Refused]]:
-    """The batches that belong to the workspace's origin, and those that do not.
-
-    An unbound workspace takes the origin of its first batch that states one. A file without a
-    sidecar states none: whoever dropped it there vouches for it.
-    """
-    stated = [_origin(batch) for batch in ready]
-    origin = bound or next((o for o in stated if o is not None), None)
-    if origin is None:
-        settings = context.settings.source
-        origin = Origin("csv", settings.coin, settings.vs_currency)
-    taken = [b for b, o in zip(ready, stated, strict=True) if o in (None, origin)]
-    strangers = [
-        Refused(
-            batch.path,
-            batch.sha256,
-            "origin",
-            f"its sidecar says ({stranger}), the workspace holds ({origin}); "
-            "ingest it into another workspace",
-        )
-        for batch, stranger in zip(ready, stated, strict=True)
-        if stranger not in (None, origin)
-    ]
-    return origin, taken, strangers
-
-
-def _origin(batch: Batch) -> Origin | None:
-    s = batch.sidecar
-    return None if s is None else Origin(s.source, s.coin, s.vs_currency)
-
-
 def _merge(
     context: Context,
     base: Ingested,
@@ -150,8 +117,6 @@ def _merge(
     parent: Snapshot | None,
     known: dict[str, dict[str, Any]],
 ) -> Ingested:
-    from pyspark.sql import functions as F
-
     with placed(to_judged(checked)) as rows:
         counted = count_by_rule(rows, ranking)
         refuse_to_go_on(counted, context.settings.ingest.rules)
@@ -165,7 +130,7 @@ def _merge(
             facts = {batch.sha256: rejects.batch_facts(batch) for batch in ready}
             # Batches without a refused row are not parsed again.
             ranks = [n for n, source in enumerate(ranking) if counted.refused.get(source.batch)]
-            again = checked.where(F.col("rank").isin(ranks))
+            again = checked.where(checked["rank"].isin(ranks))
             keep_refused(context, again, ranking=ranking, facts=facts)
         if parent is None and not counted.months:
             return total

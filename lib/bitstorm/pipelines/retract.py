@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bitstorm.context import Context
-from bitstorm.core.errors import NothingToDo, UsageError
+from bitstorm.core.errors import UsageError
 from bitstorm.core.schema import PRICES
-from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import ranked, with_place
 from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_rows
+from bitstorm.ingest.retraction import find_batch, months_of, other_batches
 from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_judged
 from bitstorm.store import landing, petastorm_io, snapshots
-from bitstorm.store.landing import Batch
-from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.store.snapshots import Change, Draft
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,20 @@ def retract(context: Context, batch: str, *, reason: str) -> Retracted:
 
 
 def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
-    from pyspark.sql import functions as F
-
     workspace = context.workspace
     parent = snapshots.required(workspace.prices)
     ledger = snapshots.read_ledger(parent)
-    sha256 = _identify(batch, ledger)
+    sha256 = find_batch(batch, ledger)
     name = ledger[sha256]["name"]
-    months = _months_of(parent, sha256)
-    others, absent = _others(context, ledger, sha256)
+    months = months_of(parent, sha256)
+    others, absent = other_batches(context, ledger, sha256)
     entry = {**ledger[sha256], "retracted": reason}
     staging = workspace.cache / f"staging-{os.getpid()}"
     with context.spark("retract") as spark, landing.staged(others, staging) as folder:
         stored, ranking = stored_rows(spark, parent, months, ranked(map(provenance, others)))
         stored = stored.persist()
         ranks = [rank for rank, source in enumerate(ranking) if source.batch == sha256]
-        wrong = F.col("rank").isin(ranks)
+        wrong = stored["rank"].isin(ranks)
         removed = stored.where(wrong).select("timestamp")
         kept = stored.where(~wrong)
         candidates = kept
@@ -67,7 +62,7 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
             lines = checked_lines(spark, context, others, folder, ranking=ranking)
             again = only_good(to_judged(lines))
             candidates = kept.unionByName(again.join(removed, "timestamp", "left_semi"))
-        winners = with_place(candidates).where(F.col("place") == 1).persist()
+        winners = with_place(candidates).where("place = 1").persist()
         rows, held, left = removed.count(), kept.count(), winners.count()
 
         def write(draft: Draft) -> Change:
@@ -93,42 +88,3 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
         stored.unpersist()
         winners.unpersist()
     return Retracted(sha256, name, rows, left - held, absent, made.id, made.manifest.rows)
-
-
-def _identify(batch: str, ledger: Mapping[str, Mapping[str, Any]]) -> str:
-    wanted = batch.lower()
-    found = [sha for sha, t in ledger.items() if t["name"] == batch or sha == wanted]
-    if not found and len(wanted) >= 6:
-        found = [sha for sha in ledger if sha.startswith(wanted)]
-    if len(found) != 1:
-        what = "no ingested batch" if not found else f"{len(found)} ingested batches"
-        raise UsageError(
-            f"{what} called {batch!r}; give the file's name, or the hash that "
-            "`bitstorm history` shows"
-        )
-    if ledger[found[0]].get("retracted"):
-        raise NothingToDo(f"{batch} was retracted before: {ledger[found[0]]['retracted']}")
-    return found[0]
-
-
-def _months_of(parent: Snapshot, sha256: str) -> set[str]:
-    """The months that have rows of the batch, from one column of the lineage."""
-    import pyarrow.parquet as pq
-
-    return {
-        file.month
-        for file in parent.manifest.lineage
-        if pq.read_table(
-            parent.lineage / file.path, columns=["line"], filters=[("batch", "=", sha256)]
-        ).num_rows
-    }
-
-
-def _others(
-    context: Context, ledger: Mapping[str, Mapping[str, Any]], sha256: str
-) -> tuple[list[Batch], int]:
-    """The other ingested batches that still lie in the landing folder, and how many do not."""
-    found = landing.survey(context.workspace.landing, known={}, settle_seconds=0.0, now_ms=now_ms())
-    wanted = {sha for sha, t in ledger.items() if sha != sha256 and not t.get("retracted")}
-    others = [batch for batch in found.ready if batch.sha256 in wanted]
-    return others, len(wanted) - len(others)

@@ -87,9 +87,7 @@ def stats(
 
 
 def _newest(bars: DataFrame, count: int) -> tuple[dict[str, Any], ...]:
-    from pyspark.sql import functions as F
-
-    rows = bars.orderBy(F.col("timestamp").desc()).limit(count).collect()
+    rows = bars.orderBy(bars["timestamp"].desc()).limit(count).collect()
     return tuple(row.asDict() for row in reversed(rows))
 
 
