@@ -1,0 +1,187 @@
+"""The data of a training: an indicators snapshot → its scaler, and its feeds by part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bitstorm.context import Context
+from bitstorm.core.config import Training
+from bitstorm.core.errors import DataError
+from bitstorm.core.schema import indicator_table, rows_before
+from bitstorm.core.time import iso
+from bitstorm.indicators.blocks import Blocks, in_blocks
+from bitstorm.model import backend, blocks, dataset, points, scaling
+from bitstorm.model.dataset import Stored
+from bitstorm.model.feed import Feed, make_feed
+from bitstorm.model.scaling import Scaler
+from bitstorm.model.split import Split, split_by_time
+from bitstorm.model.training_run import Attempt
+from bitstorm.model.windowing import Frame
+from bitstorm.store import petastorm_io
+from bitstorm.store.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+# What `features: []` stands for.
+DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
+PARTS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+
+    features: list[str]
+    split: Split
+    scaler: Scaler
+    warm_up: dict[str, int]
+    feeds: dict[str, Feed]
+    counts: dict[str, int]
+
+
+@contextmanager
+def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
+    """The data of a run; the feeds can be read for as long as the block lasts."""
+    settings, snapshot = attempt.settings, attempt.snapshot
+    backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
+    features = settings.features or DEFAULT_FEATURES[settings.target]
+    _check_features(features, snapshot)
+    _check_length(snapshot, features, settings)
+    split = attempt.split or _split_of(*points.span_of(snapshot), settings)
+    points.check(snapshot, features, spans(split))
+    frame = points.frame_of(snapshot, settings, features)
+    warm_up = {
+        "needed": _needed(snapshot, features, settings),
+        "had": snapshot.manifest.rows,
+    }
+    with ExitStack() as held:
+        # Nothing of Spark's is needed once the blocks are written: a fit has the machine alone.
+        with context.spark("train", tensorflow=settings.backend == "tensorflow") as spark:
+            stored = held.enter_context(stored_blocks(context, spark, snapshot, frame))
+        scaler = attempt.scaler or scaling.fit(
+            frame, stored.columns(), last=split.train_until_ms // frame.step_ms
+        )
+        feeds = {
+            part: make_feed(stored, scaler, after_ms=after, until_ms=until)
+            for part, (after, until) in spans(split).items()
+        }
+        counts = _counts(feeds, features, settings)
+        yield Prepared(features, split, scaler, warm_up, feeds, counts)
+
+
+@contextmanager
+def stored_blocks(
+    context: Context, spark: SparkSession, snapshot: Snapshot, frame: Frame
+) -> Iterator[Stored]:
+    """The snapshot's points as the converter's data set of blocks, for every part of the series.
+
+    Of an earlier run where there is one of this snapshot and frame; the console says which.
+    """
+    cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
+    first, last = points.span_of(snapshot)
+
+    def rows() -> DataFrame:
+        context.console.progress("    writing the windows' blocks")
+        files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
+        table = indicator_table(snapshot.manifest.details["windows"])
+        seen = petastorm_io.read_spark(spark, snapshot, table).selectExpr(
+            f"timestamp div {frame.step_ms} AS index", "price", "imputed", *frame.columns
+        )
+        return blocks.to_rows(in_blocks(seen, cut), frame, files=files)
+
+    with dataset.stored(
+        spark,
+        frame,
+        rows,
+        cache=context.workspace.cache / "blocks",
+        # Another data set may have a snapshot of the same number.
+        source={"snapshot": snapshot.id, "manifest": snapshot.manifest.hash},
+        limit_bytes=context.settings.training.cache_mb * 2**20,
+    ) as stored:
+        if stored.reused:
+            context.console.progress("    the windows' blocks are those of an earlier run")
+        yield stored
+
+
+def spans(split: Split) -> dict[str, tuple[int | None, int | None]]:
+    """The parts by name; a window belongs to the one that its target's time, (after, until], lies
+    in."""
+    return {
+        "training": (None, split.train_until_ms),
+        "validation": (split.train_until_ms, split.validate_until_ms),
+        "test": (split.validate_until_ms, None),
+    }
+
+
+def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> dict[str, int]:
+    """Windows of each part. Raises DataError where one has none."""
+    counts = {part: len(feed) for part, feed in feeds.items()}
+    if 0 in counts.values():
+        raise DataError(
+            f"found {', '.join(f'{n} {part}' for part, n in counts.items())} windows, expected "
+            f"some in each part; a window needs {settings.look_back} consecutive points with "
+            f"{', '.join(features)} and an observed price {settings.horizon} later: collect more, "
+            "lower training.look_back, or raise grid.max_gap"
+        )
+    return counts
+
+
+def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
+    return split_by_time(
+        first_ms=first_ms,
+        last_ms=last_ms,
+        train_share=settings.train_share,
+        validation_share=settings.validation_share,
+    )
+
+
+def _needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
+    """Points before the first one that can be a target."""
+    windows = snapshot.manifest.details["windows"]
+    slowest = max(rows_before(feature, windows=windows) for feature in features)
+    return slowest + settings.look_back - 1 + settings.horizon
+
+
+def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
+    """Refuse what can't work before Spark and TensorFlow take their time.
+
+    What only the points themselves show, such as holes, is left to `_counts`.
+    """
+    manifest = snapshot.manifest
+    first, last = points.span_of(snapshot)
+    step = points.step_of(snapshot)
+    first_target = _needed(snapshot, features, settings)
+    at_least = first_target + len(PARTS)
+
+    def fits(count: int) -> bool:
+        """Whether so many points in a row have a target in each part."""
+        split = _split_of(0, (count - 1) * step, settings)
+        ends = split.train_until_ms // step, split.validate_until_ms // step
+        return first_target <= ends[0] < ends[1] < count - 1
+
+    if manifest.rows >= at_least and fits((last - first) // step + 1):
+        return
+    train, validation = settings.train_share, settings.validation_share
+    most = 2 + math.ceil(max(first_target / train, 1 / validation, 1 / (1 - train - validation)))
+    enough = next(n for n in range(max(manifest.rows + 1, at_least), most + 1) if fits(n))
+    raise DataError(
+        f"found {manifest.rows} points ({iso(first)} to {iso(last)}), expected at least "
+        f"{enough} without a hole for look_back {settings.look_back}, horizon "
+        f"{settings.horizon} and the three parts: collect more, or lower training.look_back"
+    )
+
+
+def _check_features(features: list[str], snapshot: Snapshot) -> None:
+    known = points.numeric_columns(snapshot)
+    unknown = [name for name in features if name not in known]
+    if unknown:
+        raise DataError(
+            f"training.features has {', '.join(unknown)}, which the indicators don't; "
+            f"there are {', '.join(known)}"
+        )
