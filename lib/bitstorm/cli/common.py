@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,11 +116,13 @@ class Invocation:
 
     def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:
         """The result on standard output: as JSON, or as the command's own lines."""
-        if self.as_json:
-            click.echo(json.dumps(plain(result), indent=2))
-        else:
-            for line in lines():
-                click.echo(line)
+        texts = [json.dumps(plain(result), indent=2)] if self.as_json else lines()
+        try:
+            for text in texts:
+                click.echo(text)
+        except BrokenPipeError:
+            # Who read it has gone, as `head` does: the rest is not wanted.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return result
 
 
