@@ -33,8 +33,8 @@ from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_h
 from bitstorm.model import network, torch_network, torch_training, training
 from bitstorm.model.progress import Progress
 from bitstorm.model.training import Rules
-from bitstorm.model.training_data import Prepared, prepared
-from bitstorm.model.training_run import attempt, rates
+from bitstorm.model.training_data import prepared
+from bitstorm.model.training_run import Prepared, attempt, rates
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.train import train

@@ -59,9 +59,7 @@ def act(context: Context) -> None:
         try:
             with training_run.attempt(context, resume=name, accept_snapshot=False) as attempt:
                 parts = feeds()
-                training_run.fit(
-                    context,
-                    attempt,
+                data = training_run.Prepared(
                     features=["log_return"],
                     split=Split(TRAIN_UNTIL, VALIDATE_UNTIL),
                     scaler=Scaler({"log_return": Scale(0.0, 1.0)}, Scale(0.0, 1.0)),
@@ -69,6 +67,7 @@ def act(context: Context) -> None:
                     feeds=parts,
                     counts={part: len(feed) for part, feed in parts.items()},
                 )
+                training_run.fit(context, attempt, data)
         except NothingToDo:
             assert found[0].state == runs.FINISHED
 

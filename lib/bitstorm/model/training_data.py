@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
@@ -17,9 +16,8 @@ from bitstorm.indicators.blocks import Blocks, in_blocks
 from bitstorm.model import backend, blocks, dataset, points, scaling
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
-from bitstorm.model.scaling import Scaler
 from bitstorm.model.split import Split, split_by_time
-from bitstorm.model.training_run import Attempt
+from bitstorm.model.training_run import Attempt, Prepared
 from bitstorm.model.windowing import Frame
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
@@ -31,18 +29,6 @@ if TYPE_CHECKING:
 # What `features: []` stands for.
 DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
 PARTS = ("training", "validation", "test")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
-
-    features: list[str]
-    split: Split
-    scaler: Scaler
-    warm_up: dict[str, int]
-    feeds: dict[str, Feed]
-    counts: dict[str, int]
 
 
 @contextmanager

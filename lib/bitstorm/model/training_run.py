@@ -53,6 +53,18 @@ class Attempt:
         return None if self.record is None else Scaler.from_json(self.record["scaler"])
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+
+    features: list[str]
+    split: Split
+    scaler: Scaler
+    warm_up: Mapping[str, int]
+    feeds: Mapping[str, Feed]
+    counts: Mapping[str, int]
+
+
 @contextlib.contextmanager
 def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> Iterator[Attempt]:
     """What is to be trained on what; a run that is resumed is held for the block.
@@ -79,43 +91,12 @@ def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> I
         yield Attempt(settings, snapshot, run.folder, run.record, since)
 
 
-def fit(
-    context: Context,
-    attempt: Attempt,
-    *,
-    features: list[str],
-    split: Split,
-    scaler: Scaler,
-    warm_up: Mapping[str, int],
-    feeds: Mapping[str, Feed],
-    counts: Mapping[str, int],
-) -> Run:
+def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
     """Train until the rules end it; the finished run."""
     settings, since = attempt.settings, _on_the_data(attempt)
     batch_size, learning_rate = rates(settings)
     folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
-    record = {
-        "run": folder.name,
-        "created_at": _now(),
-        "backend": settings.backend,
-        "indicators": attempt.snapshot.id,
-        "indicators_digest": attempt.snapshot.manifest.digest,
-        "prices": attempt.snapshot.manifest.details["prices"],
-        "frequency": attempt.snapshot.manifest.details["frequency"],
-        "settings": settings.model_dump(),
-        "features": features,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": settings.seed,
-        "scaler": scaler.to_json(),
-        "split": vars(split),
-        "windows": dict(counts),
-        "warm_up": dict(warm_up),
-        "threads": {"cores": provenance.cores(), **backend.threads(settings.backend)},
-        "versions": provenance.versions(*_LIBRARIES[settings.backend]),
-        "code": provenance.code(),
-        "sessions": [],
-    }
+    record = {"run": folder.name, **_record(attempt, data, batch_size, learning_rate)}
     made_with = {part: record[part] for part in ("threads", "versions", "code")}
     if attempt.record is not None:
         _tell_of_changes(context, attempt.record, record)
@@ -140,14 +121,14 @@ def fit(
                 settings.backend,
                 {
                     "look_back": settings.look_back,
-                    "features": len(features),
+                    "features": len(data.features),
                     "units": settings.units,
                     "dropout": settings.dropout,
                     "learning_rate": learning_rate,
                     "seed": settings.seed,
                 },
-                train=feeds["training"],
-                validation=feeds["validation"],
+                train=data.feeds["training"],
+                validation=data.feeds["validation"],
                 rules=Rules(settings.epochs, settings.patience, batch_size, settings.seed),
                 folder=folder,
                 progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
@@ -161,6 +142,34 @@ def fit(
         # Whatever ends the process from here on, the run stays a finished one.
         runs.tidy(folder)
         return run
+
+
+def _record(
+    attempt: Attempt, data: Prepared, batch_size: int, learning_rate: float
+) -> dict[str, Any]:
+    """What is known of a run before its first epoch."""
+    settings, manifest = attempt.settings, attempt.snapshot.manifest
+    return {
+        "created_at": _now(),
+        "backend": settings.backend,
+        "indicators": attempt.snapshot.id,
+        "indicators_digest": manifest.digest,
+        "prices": manifest.details["prices"],
+        "frequency": manifest.details["frequency"],
+        "settings": settings.model_dump(),
+        "features": data.features,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": settings.seed,
+        "scaler": data.scaler.to_json(),
+        "split": vars(data.split),
+        "windows": dict(data.counts),
+        "warm_up": dict(data.warm_up),
+        "threads": {"cores": provenance.cores(), **backend.threads(settings.backend)},
+        "versions": provenance.versions(*_LIBRARIES[settings.backend]),
+        "code": provenance.code(),
+        "sessions": [],
+    }
 
 
 def rates(settings: Training) -> tuple[int, float]:

@@ -33,7 +33,7 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
         training_run.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
         prepared(context, attempt) as ready,
     ):
-        run = training_run.fit(context, attempt, **vars(ready))
+        run = training_run.fit(context, attempt, ready)
     record = run.record
     return Trained(
         run=run.name,
