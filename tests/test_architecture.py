@@ -110,6 +110,44 @@ def test_pipelines_hold_no_expressions_of_spark():
     assert wrong == []
 
 
+LINES, PARAMETERS, MODULE_LINES = 60, 8, 400
+# What is longer, or takes more, and why.
+LONG = {
+    "collect/batches.write_batch": "each argument is a fact of the sidecar",
+    "collect/coingecko/client.__init__": "each argument is one setting of the client",
+    "collect/csv_import/importer.read_options": "one answer for each kind of wrong option",
+    "core/config._contradictions": "one sentence for each pair of settings",
+    "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
+    "report/dashboard.dashboard_html": "one entry for each part of the page",
+    "spark/session.spark_session": "where settings come from, in the order in which they win",
+    "store/snapshots._completed": "one field after the other of a manifest",
+}
+LONG_MODULES = {
+    "collect/csv_import/importer": "the options of a file and their messages",
+    "core/config": "all settings in one place",
+    "store/snapshots": "resolve, share, publish: to be split",
+}
+
+
+def test_functions_and_modules_are_short_or_have_a_reason():
+    long, modules_ = set(), set()
+    for path in modules():
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > MODULE_LINES:
+            modules_.add(place(path))
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            given = [
+                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > LINES or len({*given} - {"self", "cls"}) > PARAMETERS:
+                long.add(f"{place(path)}.{node.name}")
+    assert long == LONG.keys()
+    assert modules_ == LONG_MODULES.keys()
+
+
 def test_third_parties_stay_inside_their_fences():
     wrong = []
     for path in modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
@@ -97,17 +98,30 @@ def check_lookahead(
             tolerance=tolerance,
             console=context.console,
         )
-    changed = sorted(set().union(*(cut.changed for cut in found)) - {PLANTED})
-    caught = sum(PLANTED in cut.changed for cut in found) if plant else None
+    return _summed_up(found, prices.id, seed, rows, columns, tolerance, planted=plant)
+
+
+def _summed_up(
+    cuts: Sequence[Cut],
+    prices: str,
+    seed: int,
+    rows: int,
+    columns: tuple[str, ...],
+    tolerance: Tolerance,
+    *,
+    planted: bool,
+) -> Looked:
+    changed = sorted(set().union(*(cut.changed for cut in cuts)) - {PLANTED})
+    caught = sum(PLANTED in cut.changed for cut in cuts) if planted else None
     return Looked(
         passed=not changed and caught != 0,
-        prices=prices.id,
+        prices=prices,
         seed=seed,
         rows=rows,
         columns=columns,
         relative=tolerance.relative,
         absolute=tolerance.absolute,
-        cuts=tuple(found),
+        cuts=tuple(cuts),
         changed=tuple(changed),
         caught=caught,
     )
