@@ -120,12 +120,11 @@ LONG = {
     "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
     "report/dashboard.dashboard_html": "one entry for each part of the page",
     "spark/session.spark_session": "where settings come from, in the order in which they win",
-    "store/snapshots._completed": "one field after the other of a manifest",
+    "store/publish._completed": "one field after the other of a manifest",
 }
 LONG_MODULES = {
     "collect/csv_import/importer": "the options of a file and their messages",
     "core/config": "all settings in one place",
-    "store/snapshots": "resolve, share, publish: to be split",
 }
 
 

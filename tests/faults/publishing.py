@@ -21,10 +21,12 @@ import pyarrow.parquet as pq
 
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES, Table
+from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.parquet_metadata import arrow_schema
-from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.store.publish import Change, Draft
+from bitstorm.store.snapshots import Snapshot
 
 HOUR = 3_600_000
 JANUARY = 1_609_459_200_000  # 2021-01-01T00:00:00Z
@@ -97,7 +99,7 @@ def publish(
     parent: Snapshot | None = None,
     table: Table = PRICES,
 ) -> Snapshot:
-    return snapshots.publish(
+    return store_publish.publish(
         root, table=table, schema=SCHEMA, parent=parent, operation="test", write=write
     )
 

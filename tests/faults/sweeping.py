@@ -23,6 +23,7 @@ import pandas as pd
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
+from bitstorm.store.publish import republish
 from faults.publishing import FEBRUARY, HOUR, JANUARY, MARCH, Batch, batch, job, rows_of, verified
 from faults.striking import Strike
 
@@ -88,7 +89,7 @@ class Rollback(Scenario):
             target = next(root.glob("snapshots/00000001-*")).name
             old = snapshots.current(root, snapshot=target)
             assert old is not None
-            snapshots.republish(root, old, reason="a mistake")
+            republish(root, old, reason="a mistake")
 
 
 class Garbage(Scenario):

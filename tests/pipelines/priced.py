@@ -17,7 +17,7 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
 from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import unischema
-from bitstorm.store.snapshots import Change, Draft
+from bitstorm.store.publish import Change, Draft, publish
 from landed import HOUR, context_of, drop
 
 START = 1_609_459_200_000  # 2021-01-01T00:00:00Z
@@ -88,7 +88,7 @@ def published(context: Context, points: pd.DataFrame, *, frequency: str = "1h") 
             )
         return Change(frozenset(before | set(months)), may_lose_keys=True, details=details)
 
-    snapshots.publish(
+    publish(
         context.workspace.indicators,
         table=table,
         schema=unischema(table),

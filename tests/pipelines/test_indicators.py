@@ -21,7 +21,7 @@ from bitstorm.pipelines.indicators import Computed, indicators
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import BitcoinSchema
-from bitstorm.store.snapshots import Change, Draft
+from bitstorm.store.publish import Change, Draft, publish
 from indicators.test_compute import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient
@@ -50,7 +50,7 @@ def put(context: Context, observations: pd.DataFrame) -> None:
             pq.write_table(whole, target / "part-0.parquet")
         return Change(frozenset(before | set(months)), may_lose_keys=True)
 
-    snapshots.publish(
+    publish(
         root,
         table=PRICES,
         schema=BitcoinSchema,

@@ -13,8 +13,8 @@ import pytest
 from bitstorm.core.errors import BitstormError, SealBroken, SnapshotDamaged
 from bitstorm.core.schema import PRICES, Field, Table
 from bitstorm.store import parquet_metadata, snapshots
+from bitstorm.store.publish import Change
 from bitstorm.store.seal import seal
-from bitstorm.store.snapshots import Change
 from faults.publishing import (
     FEBRUARY,
     HOUR,

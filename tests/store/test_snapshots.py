@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from bitstorm.core import durable_io
 from bitstorm.core.errors import Overtaken, SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.store import manifest as manifests
+from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
+from bitstorm.store.publish import Change, republish
 from faults.publishing import (
     FEBRUARY,
     HOUR,
@@ -98,10 +100,10 @@ def test_where_links_are_not_possible_untouched_months_are_copies(tmp_path, monk
 def test_a_month_that_is_emptied_is_gone_and_the_last_one_leaves_an_empty_snapshot(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
     empty = frozenset({"2021-01"})
-    second = publish(tmp_path, lambda _: snapshots.Change(empty, may_lose_keys=True), first)
+    second = publish(tmp_path, lambda _: Change(empty, may_lose_keys=True), first)
     assert rows_of(second) == [(FEBRUARY, 2.0)]
     gone = frozenset({"2021-02"})
-    third = publish(tmp_path, lambda _: snapshots.Change(gone, may_lose_keys=True), second)
+    third = publish(tmp_path, lambda _: Change(gone, may_lose_keys=True), second)
     assert (third.manifest.rows, third.manifest.first_ms, third.files) == (0, None, [])
     assert snapshots.current(tmp_path) == third
     assert rows_of(publish(tmp_path, whole({MARCH: 3.0}), third)) == [(MARCH, 3.0)]
@@ -150,14 +152,14 @@ def test_a_writer_whose_number_gc_has_freed_is_overtaken_all_the_same(tmp_path):
 def test_an_overtaken_commit_merged_again_loses_nothing_of_either(tmp_path, monkeypatch):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + HOUR, 3), batch("c", FEBRUARY, 1)]
     job(tmp_path, batches[:1])
-    publish_now = snapshots.publish
+    publish_now = store_publish.publish
 
     def slow(*arguments, **options):
-        monkeypatch.setattr(snapshots, "publish", publish_now)
+        monkeypatch.setattr(store_publish, "publish", publish_now)
         commit(tmp_path, [batches[0], batches[1]])
         return publish_now(*arguments, **options)
 
-    monkeypatch.setattr(snapshots, "publish", slow)
+    monkeypatch.setattr(store_publish, "publish", slow)
     assert commit(tmp_path, [batches[0], batches[2]])
     assert verified(tmp_path, batches).manifest.sequence == 3
 
@@ -312,7 +314,7 @@ def test_a_rollback_is_a_new_commit_and_what_follows_builds_on_it(tmp_path):
     job(tmp_path, batches[:1])
     first = snapshots.current(tmp_path)
     job(tmp_path, batches[:2])
-    snapshots.republish(tmp_path, first, reason="b is wrong")
+    republish(tmp_path, first, reason="b is wrong")
     now = verified(tmp_path, batches[:1])
     assert (now.id, now.manifest.sequence) == (first.id, 3)
     assert (now.manifest.operation, now.manifest.reason) == ("rollback", "b is wrong")
@@ -327,7 +329,7 @@ def test_a_rollback_leaves_a_damaged_newest_manifest_behind(tmp_path):
     first = snapshots.current(tmp_path)
     job(tmp_path, batches)
     (tmp_path / "manifests" / "00000002.json").write_bytes(b"{")
-    snapshots.republish(tmp_path, snapshots.current(tmp_path, snapshot=first.id), reason="cut")
+    republish(tmp_path, snapshots.current(tmp_path, snapshot=first.id), reason="cut")
     assert rows_of(snapshots.current(tmp_path)) == sorted(expected(batches[:1]).items())
     assert job(tmp_path, batches)
     assert rows_of(snapshots.current(tmp_path)) == sorted(expected(batches).items())
@@ -336,7 +338,7 @@ def test_a_rollback_leaves_a_damaged_newest_manifest_behind(tmp_path):
 def test_a_snapshot_is_found_by_name_when_only_its_rollback_is_left(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     publish(tmp_path, whole({FEBRUARY: 1.0}), first)
-    snapshots.republish(tmp_path, first, reason="back")
+    republish(tmp_path, first, reason="back")
     manifests.path_of(tmp_path, 1).unlink()
     assert snapshots.current(tmp_path, snapshot=first.id).folder == first.folder
 

@@ -22,7 +22,8 @@ from bitstorm.ingest.deduplicate import (
 from bitstorm.ingest.validate import Counted, sums
 from bitstorm.store import snapshots
 from bitstorm.store.lock import writer_lock
-from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -94,7 +95,7 @@ def publish_merged(
                 ledger={**known, **complete},
             )
 
-        snapshot = snapshots.publish(
+        snapshot = publish(
             workspace.prices,
             table=PRICES,
             schema=petastorm_io.BitcoinSchema,

@@ -14,6 +14,7 @@ from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.maintenance import Collected, Verified
+from bitstorm.store.publish import republish
 
 DATA_SETS = ("prices", "indicators")
 
@@ -140,7 +141,7 @@ def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
                 newest = snapshots.current(root)
                 if newest is not None and newest.id == old.id:
                     raise NothingToDo(f"{identity} is the current snapshot of {name} already")
-            made = snapshots.republish(root, old, reason=reason)
+            made = republish(root, old, reason=reason)
             return Rolled(name, made.id, made.manifest.sequence, made.manifest.rows)
     raise SnapshotMissing(
         f"there is no snapshot {identity!r} in {context.workspace.root}: "

@@ -12,7 +12,8 @@ from bitstorm.core.time import duration_ms
 from bitstorm.indicators.compute import FORMULAS
 from bitstorm.indicators.update import computed_points, plan_update
 from bitstorm.store import petastorm_io, snapshots
-from bitstorm.store.snapshots import Change, Draft, Snapshot, part_files
+from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.snapshots import Snapshot, part_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -74,7 +75,7 @@ def indicators(context: Context) -> Computed:
                 frozenset((before | written) - plan.kept), may_lose_keys=True, details=recipe
             )
 
-        return snapshots.publish(
+        return publish(
             workspace.indicators,
             table=table,
             schema=petastorm_io.unischema(table),

@@ -13,7 +13,7 @@ from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_ro
 from bitstorm.ingest.retraction import find_batch, months_of, other_batches
 from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_judged
 from bitstorm.store import landing, petastorm_io, snapshots
-from bitstorm.store.snapshots import Change, Draft
+from bitstorm.store.publish import Change, Draft, publish
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
                 details={"retracted": sha256},
             )
 
-        made = snapshots.publish(
+        made = publish(
             workspace.prices,
             table=PRICES,
             schema=petastorm_io.BitcoinSchema,

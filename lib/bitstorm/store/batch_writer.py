@@ -27,7 +27,8 @@ from bitstorm.store.content_hash import month_digest
 from bitstorm.store.lock import writer_lock
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.parquet_metadata import arrow_schema
-from bitstorm.store.snapshots import Change, Draft, Snapshot
+from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +178,7 @@ class BatchWriter:
                 ledger={**ledger, identity: tally},
             )
 
-        return snapshots.publish(
+        return publish(
             self._root,
             table=self._table,
             schema=self._schema,
