@@ -62,7 +62,7 @@ esac
 # A Python that .venv can be made from, whose pip notes what it is to install.
 FAKE_BASE = """#!/bin/bash
 case "$*" in
-    *_base_executable*) exec echo "3.11 3.11.7 venv $0" ;;
+    *_base_executable*) exec echo "VERSION venv $0" ;;
     '-I -m pip --python '*' --version') exit ;;
     '-I -m pip --python '*)
         echo "base pip ${*:5}" >>"$CALLS"
@@ -72,7 +72,11 @@ case "$*" in
         ;;
     *) exec "$PYTHON" "$@" ;;
 esac
-"""
+""".replace(
+    # That of the interpreter behind it.
+    "VERSION",
+    "{0}.{1} {0}.{1}.{2}".format(*sys.version_info),
+)
 
 
 class Tree:
