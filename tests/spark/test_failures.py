@@ -108,7 +108,7 @@ def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
     from bitstorm.spark.session import spark_session as opened
 
     with (
-        pytest.raises(SparkFailure, match=r"Spark gave up: java\.io\.IOException: Mkdirs failed"),
+        pytest.raises(SparkFailure, match=r"Spark failed: java\.io\.IOException: Mkdirs failed"),
         opened(app_name="another", spark=Spark()) as spark,
     ):
         spark.range(10).write.parquet("file:///proc/here")
@@ -131,7 +131,7 @@ def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     [
         (errno.ENOSPC, "free some space"),
         (errno.EROFS, "--workspace"),
-        (errno.EACCES, "rights"),
+        (errno.EACCES, "permissions"),
         (errno.EIO, "disk"),
     ],
 )

@@ -16,7 +16,7 @@ from bitstorm.core.errors import UsageError
 @snapshot_option
 @common_options
 def indicators(invocation: Invocation) -> Any:
-    """Prices into the indicators data set."""
+    """Compute the indicators from the prices."""
     from bitstorm.cli.render.analysis import computed_lines
     from bitstorm.pipelines.indicators import indicators as pipeline
 
@@ -25,22 +25,25 @@ def indicators(invocation: Invocation) -> Any:
 
 
 @click.command()
-@click.option("--period", default="1d", show_default=True, help="Of a bar: 1m, 4h, 1d, 1w.")
+@click.option("--period", default="1d", show_default=True, help="Length of a bar: 1m, 4h, 1d, 1w.")
 @click.option(
     "--bars",
     type=click.IntRange(0, 10_000),
     default=10,
     show_default=True,
-    help="How many of the newest to show.",
+    help="Number of newest bars to show.",
 )
 @click.option(
-    "--lags", default="1,24,168", show_default=True, help="Of the autocorrelation, in grid steps."
+    "--lags",
+    default="1,24,168",
+    show_default=True,
+    help="Lags of the autocorrelation, in steps of the grid.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="All bars, into this CSV file.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write all bars to this CSV file.")
 @snapshot_option
 @common_options
 def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Path | None) -> Any:
-    """Statistics of the returns, and bars of any period."""
+    """Show statistics of the returns, and bars of any period."""
     from bitstorm.cli.render.analysis import stats_lines
     from bitstorm.core.time import duration_ms
     from bitstorm.pipelines.stats import stats as pipeline
@@ -66,12 +69,18 @@ def _lags(text: str) -> list[int]:
 
 @click.command("check-lookahead")
 @click.option("--cuts", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), help="Draws the cuts.  [default: any, told]")
-@click.option("--plant", is_flag=True, help="Plant a look-ahead; pass when it is caught.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Random seed of the cut times.  [default: random, printed]",
+)
+@click.option(
+    "--plant", is_flag=True, help="Add a column that looks ahead; succeed when it is found."
+)
 @snapshot_option
 @common_options
 def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: bool) -> Any:
-    """Show that no indicator depends on later prices."""
+    """Check that no indicator depends on later prices."""
     from bitstorm.cli.render.analysis import lookahead_failure, lookahead_lines
     from bitstorm.core.errors import LookAhead
     from bitstorm.pipelines.lookahead import check_lookahead as pipeline

@@ -24,7 +24,9 @@ DONE, FAILED, USAGE, IDLE = 0, 1, 2, 3
 INTERRUPTED = 130
 
 
-snapshot_option = click.option("--snapshot", metavar="ID", help="Read this one, not the newest.")
+snapshot_option = click.option(
+    "--snapshot", metavar="ID", help="Read this snapshot.  [default: the newest]"
+)
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,15 +37,17 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "config_files",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="A YAML file over the defaults; may be repeated.",
+        help="YAML file with settings; may be repeated.",
     )
-    @click.option("--workspace", help="The folder of all data.  [default: workspace]")
+    @click.option("--workspace", help="Folder of all data.  [default: workspace]")
     @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-    @click.option("--quiet", is_flag=True, help="No progress.")
-    @click.option("--log-file", type=click.Path(path_type=Path), help="Keep the progress there.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+    @click.option("--quiet", is_flag=True, help="Print no progress.")
+    @click.option(
+        "--log-file", type=click.Path(path_type=Path), help="Also write the progress to this file."
+    )
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @click.option("--fail-if-idle", is_flag=True, help="Exit 3 when there was nothing to do.")
+    @click.option("--fail-if-idle", is_flag=True, help="Exit with 3 when there was nothing to do.")
     @functools.wraps(command)
     def wrapped(*, debug: bool, fail_if_idle: bool, **given: Any) -> int:
         common = [field.name for field in dataclasses.fields(Invocation)]

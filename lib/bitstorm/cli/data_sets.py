@@ -10,10 +10,12 @@ from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_opt
 
 
 @click.command()
-@click.option("--replay-rejects", is_flag=True, help="Judge refused rows again, as set now.")
+@click.option(
+    "--replay-rejects", is_flag=True, help="Check the refused rows again, with the settings of now."
+)
 @common_options
 def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
-    """New batches into the prices data set."""
+    """Add the new batches to the prices."""
     from bitstorm.cli.render.data_sets import ingested_lines
     from bitstorm.pipelines.ingest import ingest as take
     from bitstorm.pipelines.replay import replay
@@ -29,7 +31,7 @@ def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
 @snapshot_option
 @common_options
 def status(invocation: Invocation) -> Any:
-    """What is there: rows, span, gaps, freshness."""
+    """Show rows, span, gaps and age of the data."""
     from bitstorm.cli.render.data_sets import status_lines
     from bitstorm.pipelines.status import status as pipeline
 
@@ -42,7 +44,7 @@ def status(invocation: Invocation) -> Any:
 @snapshot_option
 @common_options
 def gaps(invocation: Invocation) -> Any:
-    """Expected slots of the grid against what is there."""
+    """List the gaps: times that should have a price."""
     from bitstorm.cli.render.data_sets import gaps_lines
     from bitstorm.pipelines.gaps import find_gaps
 
@@ -51,11 +53,13 @@ def gaps(invocation: Invocation) -> Any:
 
 
 @click.command()
-@click.option("--row", metavar="TIMESTAMP", help="Which batch and line a row of prices is from.")
+@click.option(
+    "--row", metavar="TIMESTAMP", help="Show the batch and line of the price at this time."
+)
 @snapshot_option
 @common_options
 def history(invocation: Invocation, row: str | None) -> Any:
-    """The snapshots, newest first."""
+    """List the snapshots, newest first."""
     from bitstorm.cli.render.data_sets import history_lines, trace_lines
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import history as pipeline
@@ -71,7 +75,7 @@ def history(invocation: Invocation, row: str | None) -> Any:
 @click.command()
 @common_options
 def verify(invocation: Invocation) -> Any:
-    """Re-check every hash and count."""
+    """Check every hash and count again."""
     from bitstorm.pipelines import history as pipeline
 
     found = pipeline.verify(invocation.context())
@@ -86,10 +90,10 @@ def verify(invocation: Invocation) -> Any:
 
 @click.command()
 @click.argument("batch")
-@click.option("--reason", required=True, help="Why; it stays in the history.")
+@click.option("--reason", required=True, help="Reason; the history keeps it.")
 @common_options
 def retract(invocation: Invocation, batch: str, reason: str) -> Any:
-    """Take a wrong batch out again, as a new snapshot."""
+    """Remove a wrong batch, in a new snapshot."""
     from bitstorm.cli.render.data_sets import retracted_lines
     from bitstorm.pipelines.retract import retract as pipeline
 
@@ -99,10 +103,10 @@ def retract(invocation: Invocation, batch: str, reason: str) -> Any:
 
 @click.command()
 @click.argument("snapshot_id", metavar="ID")
-@click.option("--reason", default="", help="Why; it stays in the history.")
+@click.option("--reason", default="", help="Reason; the history keeps it.")
 @common_options
 def rollback(invocation: Invocation, snapshot_id: str, reason: str) -> Any:
-    """Make an older snapshot current again, as a new commit."""
+    """Make an older snapshot the current one again."""
     from bitstorm.pipelines import history as pipeline
 
     result = pipeline.rollback(invocation.context(), snapshot_id, reason=reason)
@@ -120,7 +124,7 @@ def rollback(invocation: Invocation, snapshot_id: str, reason: str) -> Any:
 @click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True)
 @common_options
 def gc(invocation: Invocation, keep: int, hours: float) -> Any:
-    """Remove old snapshots, and what no snapshot names."""
+    """Delete old snapshots, and files of no snapshot."""
     from bitstorm.pipelines import history as pipeline
 
     found = pipeline.collect_garbage(invocation.context(), keep=keep, hours=hours)

@@ -15,19 +15,19 @@ from bitstorm.core.errors import UsageError
 
 
 @click.command()
-@click.option("--resume", metavar="RUN", help="Go on with a run after its last whole epoch.")
-@click.option("--accept-snapshot", is_flag=True, help="Go on with it on another snapshot.")
+@click.option("--resume", metavar="RUN", help="Continue this run after its last complete epoch.")
+@click.option("--accept-snapshot", is_flag=True, help="Continue it on another snapshot.")
 @click.option(
     "--backend",
     type=click.Choice(["tensorflow", "torch"]),
-    help="What trains it.  [default: training.backend]",
+    help="Library that trains.  [default: training.backend]",
 )
 @snapshot_option
 @common_options
 def train(
     invocation: Invocation, resume: str | None, accept_snapshot: bool, backend: str | None
 ) -> Any:
-    """Indicators into a model run."""
+    """Train a network on the indicators."""
     from bitstorm.pipelines.train import train as pipeline
 
     if backend is not None:
@@ -48,11 +48,13 @@ def train(
 
 
 @click.command()
-@click.option("--run", "run_name", metavar="RUN", help="A training run.  [default: the newest]")
+@click.option(
+    "--run", "run_name", metavar="RUN", help="Training run to use.  [default: the newest]"
+)
 @snapshot_option
 @common_options
 def forecast(invocation: Invocation, run_name: str | None) -> Any:
-    """The newest model on the newest data, held against persistence."""
+    """Forecast the price; compare with 'the price stays as it is'."""
     from bitstorm.pipelines.forecast import forecast as pipeline
     from bitstorm.report.summary import summary_text
 
@@ -63,7 +65,7 @@ def forecast(invocation: Invocation, run_name: str | None) -> Any:
 @click.command()
 @common_options
 def report(invocation: Invocation) -> Any:
-    """Plots, summary and dashboard of the last forecast."""
+    """Write plots, summary and dashboard of the last forecast."""
     from bitstorm.pipelines.report import report as pipeline
 
     result = pipeline(invocation.context())
@@ -71,11 +73,13 @@ def report(invocation: Invocation) -> Any:
 
 
 @click.command()
-@click.option("--csv", type=click.Path(path_type=Path), help="A price history of your own.")
+@click.option(
+    "--csv", type=click.Path(path_type=Path), help="CSV file with a price history of your own."
+)
 @foreign_options
 @common_options
 def run(invocation: Invocation, csv: Path | None, form: str | None, **options: Any) -> Any:
-    """All of it: collect, ingest, indicators, train, forecast, report."""
+    """Run collect, ingest, indicators, train, forecast, report."""
     from bitstorm.cli.render.models import outcome_lines
     from bitstorm.pipelines.run import run as pipeline
 
@@ -95,7 +99,7 @@ def run(invocation: Invocation, csv: Path | None, form: str | None, **options: A
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @common_options
 def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
-    """The training runs: `list`, `show RUN`, `compare RUN RUN...`."""
+    """Show training runs: `list`, `show RUN`, `compare RUN RUN...`."""
     from bitstorm.cli.render.models import comparison_lines, run_lines, runs_lines
     from bitstorm.pipelines import runs as pipeline
 

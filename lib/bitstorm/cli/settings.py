@@ -12,13 +12,13 @@ from bitstorm.cli.common import Invocation, common_options
 
 @click.group()
 def config() -> None:
-    """The settings."""
+    """Show the settings."""
 
 
 @config.command("show")
 @common_options
 def config_show(invocation: Invocation) -> Any:
-    """Every setting, its value and where it came from."""
+    """Show every setting, its value and its origin."""
     from bitstorm.core.config import load
 
     loaded = load(files=invocation.config_files, environ=os.environ, overrides=invocation.overrides)

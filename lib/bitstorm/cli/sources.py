@@ -17,23 +17,29 @@ if TYPE_CHECKING:
 def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
-            click.option("--timestamp-column", help="The column of the time."),
-            click.option("--price-column", help="The column of the price."),
+            click.option("--timestamp-column", help="Column of the time."),
+            click.option("--price-column", help="Column of the price."),
             click.option("--unit", type=click.Choice(["s", "ms", "us", "iso"])),
             click.option(
                 "--stamp",
                 type=click.Choice(["close", "open"]),
-                help="What a bar's stamp is; a close belongs to open + bar.  [default: as it is]",
+                help="Whether the time of a bar is its open or its close.  [default: unchanged]",
             ),
-            click.option("--bar", help="The length of a bar, such as 1h."),
-            click.option("--timezone", metavar="NAME", help="Of times without one.  [UTC]"),
-            click.option("--delimiter", help="Between cells.  [default: by the header]"),
-            click.option("--decimal", type=click.Choice([".", ","]), help="Before a fraction."),
+            click.option("--bar", help="Length of a bar, such as 1h."),
+            click.option(
+                "--timezone", metavar="NAME", help="Time zone of times without one.  [default: UTC]"
+            ),
+            click.option(
+                "--delimiter", help="Character between cells.  [default: found in the header]"
+            ),
+            click.option(
+                "--decimal", type=click.Choice([".", ","]), help="Decimal mark of a price."
+            ),
             click.option(
                 "--format",
                 "form",
                 type=click.Choice(["auto"]),
-                help="Recognise well-known files and columns.",
+                help="Recognize well-known files and columns.",
             ),
         ]
     ):
@@ -48,10 +54,10 @@ def foreign_file(file: Path, form: str | None, **options: Any) -> Foreign:
 
 
 @click.command()
-@click.option("--every", metavar="DURATION", help="Keep going, on the clock: 5m, 1h.")
+@click.option("--every", metavar="DURATION", help="Repeat at this interval: 5m, 1h.")
 @common_options
 def collect(invocation: Invocation, every: str | None) -> Any:
-    """One live observation into one CSV batch."""
+    """Fetch the current price into a new batch."""
     from bitstorm.core.time import duration_ms, iso
     from bitstorm.pipelines.collect import collect as pipeline
 
@@ -79,15 +85,19 @@ def collect(invocation: Invocation, every: str | None) -> Any:
 
 
 @click.command()
-@click.option("--days", type=click.IntRange(min=1), help="Days of history.  [backfill.days]")
-@click.option("--until", metavar="TIME", help="Its end: ISO-8601 or Unix seconds.  [default: now]")
-@click.option("--gaps", is_flag=True, help="Only what `gaps` says is to be asked for.")
-@click.option("--dry-run", is_flag=True, help="Show the slices and their cost, fetch nothing.")
+@click.option(
+    "--days", type=click.IntRange(min=1), help="Days of history.  [default: backfill.days]"
+)
+@click.option(
+    "--until", metavar="TIME", help="End of the history: ISO-8601 or Unix seconds.  [default: now]"
+)
+@click.option("--gaps", is_flag=True, help="Fetch only the missing hours that `gaps` lists.")
+@click.option("--dry-run", is_flag=True, help="Show the requests and their cost; fetch nothing.")
 @common_options
 def backfill(
     invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
 ) -> Any:
-    """History up to now, in slices, only what is missing."""
+    """Fetch the missing history up to now."""
     from bitstorm.cli.render.sources import backfilled_lines, planned_lines
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import collect as pipeline
@@ -104,12 +114,12 @@ def backfill(
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @foreign_options
-@click.option("--preview", is_flag=True, help="Show the first rows as they would be taken.")
+@click.option("--preview", is_flag=True, help="Show the first rows as they would be imported.")
 @common_options
 def import_(
     invocation: Invocation, file: Path, form: str | None, preview: bool, **options: Any
 ) -> Any:
-    """A foreign CSV or CSV.gz into a batch."""
+    """Import a CSV or CSV.gz file as a batch."""
     from bitstorm.pipelines import imports
 
     wanted = foreign_file(file, form, **options)
@@ -128,16 +138,18 @@ def import_(
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free one.")
-@click.option("--replay", type=click.Path(path_type=Path), help="A recorded market chart.")
-@click.option("--faults", type=click.Path(path_type=Path), help="A script of wrong answers.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
+@click.option(
+    "--replay", type=click.Path(path_type=Path), help="File with a recorded market chart to serve."
+)
+@click.option("--faults", type=click.Path(path_type=Path), help="File with faults to simulate.")
 @click.option(
     "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
 )
-@click.option("--limited", is_flag=True, help="Refuse more calls and credits than the plan has.")
+@click.option("--limited", is_flag=True, help="Enforce the limits of the plan.")
 @common_options
 def simulate(invocation: Invocation, **options: Any) -> Any:
-    """The simulated market as a CoinGecko-compatible API on loopback."""
+    """Serve a simulated market as CoinGecko's API, on loopback."""
     from bitstorm.pipelines.simulate import simulate as pipeline
 
     def announce(address: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from bitstorm.core.intervals import Span, length, merged, minus, overlap, whole
 
-# open         still to be asked for
+# open         not fetched yet
 # empty        asked for, and the source has nothing there: never asked again
 # refused      a batch had an observation that the data set does not have: refused or retracted
-# unreachable  nobody to ask: older than the plan of the key reaches, or the source is a file
+# unreachable  no source has it: older than the plan of the key reaches, or the source is a file
 State = Literal["open", "empty", "refused", "unreachable"]
 
 
@@ -59,7 +59,7 @@ def gaps(
 
     `expected` and `present` are of whole slots. `settled` is what the source has answered for good,
     `had` the slots for which a batch had an observation, `reach_ms` from when on the source can be
-    asked (Unix ms), None where there is nobody to ask.
+    asked (Unix ms), None where no source has it.
     """
     missing = minus([expected], present)
     answered = overlap(missing, whole(settled, step=step))

@@ -172,7 +172,7 @@ def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
     if fatal:
         raise DataError(
             f"{' and '.join(fatal)}, which ingest.rules sets to fail the run: nothing was "
-            "published; mend or remove the batch, or set the rule to refuse"
+            "published; correct or remove the batch, or set the rule to refuse"
         )
 
 

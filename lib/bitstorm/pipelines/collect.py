@@ -56,7 +56,7 @@ def backfill(
 ) -> Backfilled:
     """History of `days` up to `until_ms` (ms UTC; now), in slices, only what is missing.
 
-    With `gaps_only` just the slots that `gaps` says are still to be asked for.
+    With `gaps_only` just the slots that `gaps` lists as not fetched yet.
     """
 
     def show(progress: Progress) -> None:

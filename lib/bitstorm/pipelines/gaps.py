@@ -21,7 +21,7 @@ class Gaps:
 
     Of a file nothing is expected after its last row. `first_ms` and `until_ms` bound the expected
     slots, `age_ms` says how old the newest observation is; None before the first one. `unasked` of
-    the `missing` slots are still to be asked for. `gaps` are oldest first; times are Unix ms UTC.
+    the `missing` slots are not fetched yet. `gaps` are oldest first; times are Unix ms UTC.
     """
 
     frequency: str

@@ -21,8 +21,8 @@ _REFUSED = {
     errno.EDQUOT: "free some space, or have the quota raised",
     errno.EFBIG: "raise the limit of a file's size",
     errno.EROFS: "choose a --workspace that can be written to",
-    errno.EACCES: "mend the rights, or choose another --workspace",
-    errno.EPERM: "mend the rights, or choose another --workspace",
+    errno.EACCES: "change the permissions, or choose another --workspace",
+    errno.EPERM: "change the permissions, or choose another --workspace",
     errno.EIO: "look at the disk",
     errno.ESTALE: "look at the disk",
     errno.EMFILE: "raise the limit of open files",
@@ -40,22 +40,22 @@ def spark_failures_told(log: Path | None) -> Iterator[None]:
     """
     from py4j.protocol import Py4JError, Py4JJavaError
 
-    words = f" (its own words are in {log})" if log is not None else ""
+    words = f" (its log is {log})" if log is not None else ""
     try:
         yield
     except Py4JJavaError as error:
         cause = first_cause(error.java_exception)
         raise SparkFailure(
-            f"Spark gave up: {cause}; expected its job to end{words}. What was complete before "
-            f"stays: {_advice(cause)}, and run the command again"
+            f"Spark failed: {cause}{words}. Completed work is kept: "
+            f"{_advice(cause)}, and run the command again"
         ) from error
     except (Py4JError, ConnectionError) as error:
         if not _jvm_is_gone(error):
             raise
         raise SparkFailure(
             f"Spark's Java process ended in the middle of its work: it was killed, or had too "
-            f"little memory{words}. What was complete before stays: run the command again, with a "
-            "greater spark.driver_memory where it was short of it"
+            f"little memory{words}. Completed work is kept: run the command again, with a "
+            "larger spark.driver_memory if memory was short"
         ) from error
 
 
@@ -74,7 +74,7 @@ def first_cause(thrown: Any) -> str:
     except (Py4JError, OSError):
         # The JVM went meanwhile.
         pass
-    return (text.splitlines() or ["for a reason that it did not tell"])[0]
+    return (text.splitlines() or ["no reason given"])[0]
 
 
 def refused(error: OSError) -> str | None:
@@ -84,8 +84,8 @@ def refused(error: OSError) -> str | None:
         return None
     where = f" ({error.filename})" if error.filename else ""
     return (
-        f"{os.strerror(error.errno)}{where}; expected to read and write there. What was complete "
-        f"before stays: {_REFUSED[error.errno]}, and run the command again"
+        f"{os.strerror(error.errno)}{where}; expected to read and write there. Completed work is "
+        f"kept: {_REFUSED[error.errno]}, and run the command again"
     )
 
 
@@ -94,7 +94,7 @@ def _advice(cause: str) -> str:
         return _REFUSED[errno.ENOSPC]
     if _NO_MEMORY in cause:
         return "raise spark.driver_memory (on a cluster the executors' memory)"
-    return "mend that"
+    return "fix the cause"
 
 
 def _jvm_is_gone(error: Exception) -> bool:

@@ -113,7 +113,7 @@ def publish(
             raise StoreError(
                 f"{root.name} cannot be written ({error.strerror or error}): "
                 f"{'it may be published all the same' if named else 'nothing was published'}; "
-                "make room or mend the disk, and run the command again"
+                "free some space or repair the disk, and run the command again"
             ) from error
         raise
     _point(root)

@@ -140,7 +140,7 @@ def lookahead_failure(result: Looked) -> str:
     columns = ", ".join("whole rows" if name == "timestamp" else name for name in result.changed)
     return (
         f"{columns} changed with what comes after {', '.join(iso(cut.time_ms) for cut in cuts)}, "
-        f"first at {iso(oldest)}: nothing may be known before its time; mend how that is made"
+        f"first at {iso(oldest)}: look-ahead found, fix how these columns are computed"
     )
 
 

@@ -83,10 +83,10 @@ def gaps_lines(found: Gaps) -> list[str]:
 
 
 _STATES = {
-    "open": "to be asked for",
+    "open": "not fetched yet",
     "empty": "confirmed empty",
     "refused": "refused or retracted",
-    "unreachable": "nobody to ask",
+    "unreachable": "no source has it",
 }
 
 
@@ -94,7 +94,7 @@ def _gap_count(missing: int, expected: int, unasked: int) -> str:
     if not missing:
         return f"none: all {expected:,} slots have a price"
     advice = " (bitstorm backfill --gaps)" if unasked else ""
-    return f"{missing:,} of {expected:,} slots, {unasked:,} of them to be asked for{advice}"
+    return f"{missing:,} of {expected:,} slots, {unasked:,} of them not fetched yet{advice}"
 
 
 def _gap_line(gap: Gap) -> str:
