@@ -54,7 +54,7 @@ def train(
 @snapshot_option
 @common_options
 def forecast(invocation: Invocation, run_name: str | None) -> Any:
-    """Forecast the price; compare with 'the price stays as it is'."""
+    """Forecast the price with a trained network."""
     from bitstorm.pipelines.forecast import forecast as pipeline
     from bitstorm.report.summary import summary_text
 
@@ -99,7 +99,7 @@ def run(invocation: Invocation, csv: Path | None, form: str | None, **options: A
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @common_options
 def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
-    """Show training runs: `list`, `show RUN`, `compare RUN RUN...`."""
+    """List, show or compare training runs."""
     from bitstorm.cli.render.models import comparison_lines, run_lines, runs_lines
     from bitstorm.pipelines import runs as pipeline
 
