@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bitstorm.collect.coingecko.answer_checks import Door
+from bitstorm.collect.coingecko.answer_checks import AnswerChecks
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
-from bitstorm.collect.coingecko.rate_limit import Limits, Meter, limits_of
+from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
 from bitstorm.collect.coingecko.transport import is_loopback
 from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
@@ -24,7 +24,7 @@ def opened(
     calls: Path | None = None,
     tell: Callable[[str], None] | None = None,
     warn: Callable[[str], None] | None = None,
-    door: Door | None = None,
+    checks: AnswerChecks | None = None,
     clock: Callable[[], int] = now_ms,
 ) -> Iterator[CoinGecko]:
     """A client: of CoinGecko, or of a simulator that runs for as long as the context.
@@ -52,7 +52,7 @@ def opened(
         limits = limits_of(source, local=local)
         meter = None
         if calls is not None and limits != Limits(None, None):
-            meter = Meter(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
+            meter = RateLimit(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
         client = CoinGecko(
             base_url=root,
             plan=source.plan,
@@ -63,7 +63,7 @@ def opened(
             retries=source.retries,
             meter=meter,
             tell=tell,
-            door=door,
+            checks=checks,
             clock=clock,
         )
         yield running.enter_context(client)

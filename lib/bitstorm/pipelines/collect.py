@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from bitstorm.collect import source
 from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted, planned
 from bitstorm.collect.backfill import backfill as fetch_history
-from bitstorm.collect.coingecko.answer_checks import FOLDER, Door, newest_landed
+from bitstorm.collect.coingecko.answer_checks import FOLDER, AnswerChecks, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import Collected, collect_once
 from bitstorm.context import Context
@@ -129,7 +129,7 @@ def _opened(
     """The settings' source, held to its limits by the workspace's count of calls; what it refuses
     is kept in the workspace's `rejects/`."""
     settings, workspace = context.settings, context.workspace
-    door = Door(
+    checks = AnswerChecks(
         rejects=workspace.rejects,
         max_jump=settings.source.max_jump,
         future_seconds=settings.ingest.future_seconds,
@@ -141,7 +141,7 @@ def _opened(
         calls=workspace.calls,
         tell=context.console.say,
         warn=context.console.warn,
-        door=door,
+        checks=checks,
         clock=clock,
     )
 

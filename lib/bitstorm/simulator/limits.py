@@ -33,7 +33,7 @@ LIMITS: Mapping[Plan, Limits] = MappingProxyType(
 UNLIMITED = Limits(None, None)
 
 
-class Meter:
+class RateLimit:
     """Counts what was asked and spent; times are Unix ms."""
 
     def __init__(self, limits: Limits) -> None:

@@ -11,7 +11,7 @@ from bitstorm.simulator.limits import Plan
 _MOST = 256
 
 
-class Edge:
+class ResponseCache:
     """Answers by question; times are Unix ms."""
 
     def __init__(self) -> None:

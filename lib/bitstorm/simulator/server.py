@@ -20,7 +20,7 @@ from bitstorm.simulator import faults, response_cache
 from bitstorm.simulator.answers import PREFIX, Ask, Service, admitted, answer
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.faults import Reply, Rule, Script
-from bitstorm.simulator.limits import UNLIMITED, Limits, Meter, Plan
+from bitstorm.simulator.limits import UNLIMITED, Limits, Plan, RateLimit
 from bitstorm.simulator.market import Market
 
 HEADER = "X-Bitstorm-Simulated"
@@ -57,8 +57,8 @@ class Simulator:
         self._clock = clock
         self._plan: Plan = plan
         self._keys = keys
-        self._meter = Meter(limits)
-        self._edge = response_cache.Edge()
+        self._meter = RateLimit(limits)
+        self._edge = response_cache.ResponseCache()
         self._script = Script(faults.rules_from(list(script)))
         self._ended = threading.Event()
         self._guard = threading.Lock()

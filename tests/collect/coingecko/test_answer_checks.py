@@ -1,4 +1,4 @@
-"""The door: what is believed of an answer, what is left out, and what is kept of the rest."""
+"""The checks: what is believed of an answer, what is left out, and what is kept of the rest."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.coingecko import answer_checks as doors
-from bitstorm.collect.coingecko.answer_checks import FOLDER, MOST_BYTES, Door, newest_landed
+from bitstorm.collect.coingecko.answer_checks import FOLDER, MOST_BYTES, AnswerChecks, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.collect.observation import Observation
@@ -23,12 +23,12 @@ HOUR_AGO_MS = NOW_MS - HOUR_MS
 JSON = "Content-Type: application/json; charset=utf-8"
 
 
-def chart_of(body: bytes, door: Door, *headers: str) -> tuple[list[Observation], int]:
+def chart_of(body: bytes, checks: AnswerChecks, *headers: str) -> tuple[list[Observation], int]:
     """The points of one raw answer, and how many values were left out."""
     raw = http("200 OK", body, *headers)
     with (
         answering([raw]) as url,
-        CoinGecko(base_url=url, retries=0, door=door, clock=lambda: NOW_MS) as client,
+        CoinGecko(base_url=url, retries=0, checks=checks, clock=lambda: NOW_MS) as client,
     ):
         return client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000), client.refused
 
@@ -50,7 +50,7 @@ def kept(rejects: Path) -> list[tuple[bytes, dict[str, Any]]]:
 
 
 def test_good_answers_leave_nothing_behind(tmp_path: Path) -> None:
-    points, refused = chart_of(chart([100.0, 101.0, 99.0]), Door(rejects=tmp_path), JSON)
+    points, refused = chart_of(chart([100.0, 101.0, 99.0]), AnswerChecks(rejects=tmp_path), JSON)
     assert [p.price for p in points] == [100.0, 101.0, 99.0]
     assert refused == 0
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +58,7 @@ def test_good_answers_leave_nothing_behind(tmp_path: Path) -> None:
 
 def test_the_raw_answer_is_kept_with_its_reason(tmp_path: Path) -> None:
     body = chart([100.0, None, 102.0, -1, 101.0])
-    points, refused = chart_of(body, Door(rejects=tmp_path), JSON)
+    points, refused = chart_of(body, AnswerChecks(rejects=tmp_path), JSON)
     assert [p.price for p in points] == [100.0, 102.0, 101.0]
     assert refused == 2
     ((raw, note),) = kept(tmp_path)
@@ -77,14 +77,14 @@ def test_the_raw_answer_is_kept_with_its_reason(tmp_path: Path) -> None:
 
 def test_the_same_answer_again_is_kept_once(tmp_path: Path) -> None:
     for _ in range(3):
-        chart_of(chart([100.0, 0, 101.0]), Door(rejects=tmp_path))
+        chart_of(chart([100.0, 0, 101.0]), AnswerChecks(rejects=tmp_path))
     assert len(kept(tmp_path)) == 1
 
 
 def test_of_a_huge_answer_the_beginning_is_kept(tmp_path: Path) -> None:
     body = b"<html>" + b"x" * (2 * MOST_BYTES)
     with pytest.raises(BadAnswer, match="kept in"):
-        chart_of(gzip.compress(body), Door(rejects=tmp_path), "Content-Encoding: gzip")
+        chart_of(gzip.compress(body), AnswerChecks(rejects=tmp_path), "Content-Encoding: gzip")
     ((raw, note),) = kept(tmp_path)
     assert raw == body[:MOST_BYTES]
     assert (note["bytes"], note["kept_bytes"]) == (len(body), MOST_BYTES)
@@ -94,7 +94,7 @@ def test_only_the_newest_answers_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(doors, "MOST_ANSWERS", 3)
     folder = tmp_path / FOLDER
     for number in range(5):
-        chart_of(chart([100.0, 0, 101.0 + number]), Door(rejects=tmp_path))
+        chart_of(chart([100.0, 0, 101.0 + number]), AnswerChecks(rejects=tmp_path))
         for path in folder.iterdir():
             # One second older each time: file systems differ in how finely they tell times.
             status = path.stat()
@@ -107,8 +107,8 @@ def test_only_the_newest_answers_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_unwritable_folder_does_not_hide_the_refusal(tmp_path: Path) -> None:
     (tmp_path / "rejects").write_text("a file where the folder belongs")
     with pytest.raises(BadAnswer, match=r"not JSON.*could not be kept"):
-        chart_of(b"<html>", Door(rejects=tmp_path / "rejects"))
-    points, refused = chart_of(chart([100.0, 0, 101.0]), Door(rejects=tmp_path / "rejects"))
+        chart_of(b"<html>", AnswerChecks(rejects=tmp_path / "rejects"))
+    points, refused = chart_of(chart([100.0, 0, 101.0]), AnswerChecks(rejects=tmp_path / "rejects"))
     assert (len(points), refused) == (2, 1)
 
 
@@ -122,31 +122,31 @@ def test_an_unwritable_folder_does_not_hide_the_refusal(tmp_path: Path) -> None:
     ],
 )
 def test_every_way_of_saying_json_is_taken(header: str) -> None:
-    points, _ = chart_of(chart([100.0]), Door(), f"Content-Type: {header}")
+    points, _ = chart_of(chart([100.0]), AnswerChecks(), f"Content-Type: {header}")
     assert len(points) == 1
 
 
 @pytest.mark.parametrize("header", ["text/html", "text/plain; charset=utf-8", "image/png"])
 def test_another_content_type_is_refused_whatever_the_body(header: str) -> None:
     with pytest.raises(BadAnswer, match=r"instead of application/json.*source\.base_url"):
-        chart_of(chart([100.0]), Door(), f"Content-Type: {header}")
+        chart_of(chart([100.0]), AnswerChecks(), f"Content-Type: {header}")
 
 
 def test_a_spike_is_left_out_and_a_lasting_change_is_not() -> None:
     spike = [100.0, 101.0, 5000.0, 99.0, 100.0]
-    points, refused = chart_of(chart(spike), Door())
+    points, refused = chart_of(chart(spike), AnswerChecks())
     assert [p.price for p in points] == [100.0, 101.0, 99.0, 100.0]
     assert refused == 1
     lasting = [100.0, 101.0, 99.0, 5000.0, 5100.0, 4900.0]
-    points, refused = chart_of(chart(lasting), Door())
+    points, refused = chart_of(chart(lasting), AnswerChecks())
     assert ([p.price for p in points], refused) == (lasting, 0)
-    points, refused = chart_of(chart(spike), Door(max_jump=None))
+    points, refused = chart_of(chart(spike), AnswerChecks(max_jump=None))
     assert ([p.price for p in points], refused) == (spike, 0)
 
 
 def test_spikes_at_the_ends_and_two_in_a_row_are_left_out() -> None:
     for spoilt in ([9e9, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 9e9], [1, 1, 9e9, 9e9, 1, 1, 1]):
-        points, refused = chart_of(chart(spoilt), Door())
+        points, refused = chart_of(chart(spoilt), AnswerChecks())
         assert all(p.price == 1 for p in points)
         assert refused == sum(price > 1 for price in spoilt)
 
@@ -154,7 +154,7 @@ def test_spikes_at_the_ends_and_two_in_a_row_are_left_out() -> None:
 def test_a_cap_or_volume_that_is_none_costs_no_price(tmp_path: Path) -> None:
     stamp = HOUR_AGO_MS - HOUR_MS + 7
     body = chart([100.0], market_caps=[[stamp, "Infinity"]], total_volumes=[[stamp, None]])
-    points, refused = chart_of(body, Door(rejects=tmp_path))
+    points, refused = chart_of(body, AnswerChecks(rejects=tmp_path))
     assert points == [Observation(stamp, 100.0, None, None)]
     assert refused == 1
     assert kept(tmp_path)[0][1]["refused"] == {"market_cap_readable": 1}
@@ -181,11 +181,11 @@ def test_strange_prices_are_doubtful_and_nulls_are_not(price: Any, doubtful: boo
         assert client.doubtful is doubtful
 
 
-def live(market: Market, *, clock_ms: int, door: Door, landing: Path) -> Any:
+def live(market: Market, *, clock_ms: int, checks: AnswerChecks, landing: Path) -> Any:
     """One collect with this machine's clock, from a server whose own is right."""
     with (
         Simulator(market, clock=lambda: NOW_MS) as simulator,
-        CoinGecko(base_url=simulator.base_url, clock=lambda: clock_ms, door=door) as client,
+        CoinGecko(base_url=simulator.base_url, clock=lambda: clock_ms, checks=checks) as client,
     ):
         return collect_once(
             client, landing, coin="bitcoin", vs_currency="usd", clock=lambda: clock_ms
@@ -196,7 +196,7 @@ def live(market: Market, *, clock_ms: int, door: Door, landing: Path) -> Any:
 def test_a_wrong_clock_still_lands_the_sources_time(
     market: Market, tmp_path: Path, behind_ms: int
 ) -> None:
-    found = live(market, clock_ms=NOW_MS - behind_ms, door=Door(), landing=tmp_path)
+    found = live(market, clock_ms=NOW_MS - behind_ms, checks=AnswerChecks(), landing=tmp_path)
     stamp = NOW_MS // MINUTE_MS * MINUTE_MS
     assert found.batch.sidecar.first_ms == stamp
     # Ingest refuses rows that lie after their batch was fetched.
@@ -210,19 +210,19 @@ def test_a_wrong_clock_still_lands_the_sources_time(
 def test_a_live_price_is_compared_with_a_fresh_last_one(
     market: Market, tmp_path: Path, price: float, age_ms: int, taken: bool
 ) -> None:
-    door = Door(rejects=tmp_path / "rejects", previous=lambda: (NOW_MS - age_ms, price))
+    checks = AnswerChecks(rejects=tmp_path / "rejects", previous=lambda: (NOW_MS - age_ms, price))
     if taken:
-        assert live(market, clock_ms=NOW_MS, door=door, landing=tmp_path).batch is not None
+        assert live(market, clock_ms=NOW_MS, checks=checks, landing=tmp_path).batch is not None
     else:
         with pytest.raises(BadAnswer, match=r"10 times apart.*source\.max_jump"):
-            live(market, clock_ms=NOW_MS, door=door, landing=tmp_path)
+            live(market, clock_ms=NOW_MS, checks=checks, landing=tmp_path)
         assert len(kept(tmp_path / "rejects")) == 1
 
 
 def test_the_last_price_is_read_from_the_newest_batch(market: Market, tmp_path: Path) -> None:
     assert newest_landed(tmp_path / "nowhere") is None
     assert newest_landed(tmp_path) is None
-    found = live(market, clock_ms=NOW_MS, door=Door(), landing=tmp_path)
+    found = live(market, clock_ms=NOW_MS, checks=AnswerChecks(), landing=tmp_path)
     older = "timestamp,price\n1,2\n"
     (tmp_path / "bitcoin_prices_20200101_000000_hourly.csv").write_text(older)
     o = found.observation

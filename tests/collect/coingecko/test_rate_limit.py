@@ -20,7 +20,7 @@ from bitstorm.collect.coingecko.rate_limit import (
     LONGEST_QUEUE_MS,
     TOKEN_MS,
     Limits,
-    Meter,
+    RateLimit,
     booked,
     changed,
     limits_of,
@@ -129,7 +129,7 @@ def test_a_budget_warns_then_refuses_until_the_next_month(tmp_path: Path) -> Non
 
     def take() -> float:
         # A new meter each time: a restart.
-        return Meter(file, Limits(None, 10), warn=told, clock=lambda: now_ms).take()
+        return RateLimit(file, Limits(None, 10), warn=told, clock=lambda: now_ms).take()
 
     assert [take() for _ in range(7)] == [0.0] * 7
     assert told == []
@@ -147,7 +147,7 @@ def test_a_budget_warns_then_refuses_until_the_next_month(tmp_path: Path) -> Non
 
 
 def test_a_queue_that_is_too_long_is_refused_and_books_nothing(tmp_path: Path) -> None:
-    meter = Meter(tmp_path / "calls.json", Limits(1, None), warn=Told(), clock=lambda: NOW_MS)
+    meter = RateLimit(tmp_path / "calls.json", Limits(1, None), warn=Told(), clock=lambda: NOW_MS)
     waits = [meter.take() for _ in range(LONGEST_QUEUE_MS // TOKEN_MS + 1)]
     assert waits == [number * TOKEN_MS / 1000 for number in range(len(waits))]
     before = (tmp_path / "calls.json").read_bytes()
@@ -164,22 +164,22 @@ def test_a_damaged_count_is_an_error_and_never_a_new_budget(tmp_path: Path, cont
     file = tmp_path / "calls.json"
     file.write_bytes(content)
     with pytest.raises(WorkspaceError, match=r"calls\.json is not a count.*remove it"):
-        Meter(file, Limits(5, 5), warn=Told()).take()
+        RateLimit(file, Limits(5, 5), warn=Told()).take()
     assert file.read_bytes() == content
 
 
 def test_a_count_that_cannot_be_written_is_a_clear_refusal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match="cannot be counted"):
-        Meter(tmp_path / "file" / "calls.json", Limits(5, 5), warn=Told()).take()
+        RateLimit(tmp_path / "file" / "calls.json", Limits(5, 5), warn=Told()).take()
 
 
 TAKER = """
 import sys
 from pathlib import Path
-from bitstorm.collect.coingecko.rate_limit import Limits, Meter
+from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit
 
-meter = Meter(Path(sys.argv[1]), Limits(None, 10_000), warn=print)
+meter = RateLimit(Path(sys.argv[1]), Limits(None, 10_000), warn=print)
 for _ in range(int(sys.argv[2])):
     meter.take()
     if len(sys.argv) > 3:
@@ -201,7 +201,7 @@ def test_processes_and_threads_at_once_count_every_call(tmp_path: Path) -> None:
     with taker(file, "40") as one, taker(file, "40") as other:
 
         def take() -> None:
-            meter = Meter(file, Limits(None, 10_000), warn=Told())
+            meter = RateLimit(file, Limits(None, 10_000), warn=Told())
             for _ in range(20):
                 meter.take()
 
@@ -228,7 +228,7 @@ def test_a_killed_run_leaves_a_whole_count_and_no_lock(tmp_path: Path) -> None:
     (tmp_path / ".tmp-calls.json-0a1b2c3d").write_text("{")
     for left in tmp_path.glob(".tmp-*"):
         os.utime(left, (0, 0))
-    Meter(file, Limits(None, 100_000), warn=Told()).take()
+    RateLimit(file, Limits(None, 100_000), warn=Told()).take()
     assert sum(spent(file).values()) == counted + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [".calls.json.lock", "calls.json"]
 
@@ -266,7 +266,7 @@ def metered(url: str, file: Path, limits: Limits, waits: Waits, **more: Any) -> 
 
     return CoinGecko(
         base_url=url,
-        meter=Meter(file, limits, warn=Told(), clock=clock),
+        meter=RateLimit(file, limits, warn=Told(), clock=clock),
         clock=clock,
         sleep=waits.sleep,
         monotonic=waits.monotonic,
@@ -345,7 +345,7 @@ def test_a_wait_that_is_interrupted_costs_no_credit(tmp_path: Path, simulator: S
         raise KeyboardInterrupt
 
     file = tmp_path / "calls.json"
-    meter = Meter(file, Limits(1, 10), warn=Told(), clock=lambda: NOW_MS)
+    meter = RateLimit(file, Limits(1, 10), warn=Told(), clock=lambda: NOW_MS)
     with CoinGecko(base_url=simulator.base_url, meter=meter, sleep=interrupted) as client:
         client.ping()
         with pytest.raises(KeyboardInterrupt):

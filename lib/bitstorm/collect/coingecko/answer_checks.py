@@ -73,7 +73,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Door:
+class AnswerChecks:
     """The rules of one source, and where refused answers are kept (None: nowhere).
 
     `max_jump` is how many times above or below its neighbours a price may lie, `future_seconds`

@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
-from bitstorm.collect.coingecko.answer_checks import Door, Seen
+from bitstorm.collect.coingecko.answer_checks import AnswerChecks, Seen
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE, is_error_body, refusal, said
-from bitstorm.collect.coingecko.rate_limit import Meter
+from bitstorm.collect.coingecko.rate_limit import RateLimit
 from bitstorm.collect.coingecko.transport import Reply, Transport, is_loopback
 from bitstorm.collect.observation import Observation
 from bitstorm.core.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
@@ -51,7 +51,7 @@ class CoinGecko:
 
     Time-outs and `deadline` are in seconds, the latter for one call with all its retries. The key
     travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made,
-    `refused` the values that the door left out of good answers. `doubtful` says whether the last
+    `refused` the values that the checks left out of good answers. `doubtful` says whether the last
     answer had prices among them that are not simply null: where it has no point one may yet come.
     Raises KeyProblem when the plan needs a key and there is none, UsageError when the key would
     travel unencrypted.
@@ -67,9 +67,9 @@ class CoinGecko:
         read_timeout: float = 60.0,
         deadline: float = 300.0,
         retries: int = 5,
-        meter: Meter | None = None,
+        meter: RateLimit | None = None,
         tell: Callable[[str], None] | None = None,
-        door: Door | None = None,
+        checks: AnswerChecks | None = None,
         clock: Callable[[], int] = now_ms,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
@@ -91,7 +91,7 @@ class CoinGecko:
         self.plan = plan
         self._official = root in ROOTS.values()
         self._clock = clock
-        self._door = Door() if door is None else door
+        self._checks = AnswerChecks() if checks is None else checks
         self.refused = 0
         self.doubtful = False
         self._mark: str | None = None
@@ -179,7 +179,7 @@ class CoinGecko:
 
         def optional(name: str, key: str) -> float | None:
             stamp = fields.get("last_updated_at")
-            return self._door.optional(stamp, name, fields.get(key), seen)
+            return self._checks.optional(stamp, name, fields.get(key), seen)
 
         try:
             price = _number(fields[vs_currency])
@@ -200,7 +200,7 @@ class CoinGecko:
             )
         if updated is None or not GENESIS_MS <= observation.timestamp < SECONDS_BELOW * 1000:
             raise self._bad("/simple/price", "has no last_updated_at in Unix seconds")
-        self._door.check_live(
+        self._checks.check_live(
             seen,
             timestamp=observation.timestamp,
             price=observation.price,
@@ -259,16 +259,16 @@ class CoinGecko:
         host = self._transport.host
         if reply.status != 200:
             raise refusal(reply.status, reply.body, host=host, coin=coin, currency=currency)
-        with self._door.watching(path, params, reply, now_ms=self._clock()) as seen:
+        with self._checks.watching(path, params, reply, now_ms=self._clock()) as seen:
             read_out = read(self._content(path, reply), seen)
         self.refused += len(seen.refused)
         self.doubtful = seen.doubtful
         return read_out
 
     def _content(self, path: str, reply: Reply) -> Any:
-        """The JSON of an answer; NaN and Infinity are floats, for the door to judge them."""
+        """The JSON of an answer; NaN and Infinity are floats, for the checks to judge them."""
         host = self._transport.host
-        self._door.check_type(reply, host)
+        self._checks.check_type(reply, host)
         try:
             content = json.loads(reply.body, parse_int=float, parse_float=float)
         except (ValueError, RecursionError):
@@ -320,11 +320,11 @@ class CoinGecko:
             raise self._bad("a chart", str(shape)) from None
         if touches_now and pairs and _is_current(pairs[-1][0]):
             pairs = pairs[:-1]
-        prices = self._door.prices(pairs, seen, now_ms=self._clock())
+        prices = self._checks.prices(pairs, seen, now_ms=self._clock())
         if pairs and not prices:
             first = seen.refused[0].reason
             raise self._bad("a chart", f"has no point that can be used ({first}, and so on)")
-        optional = self._door.optional
+        optional = self._checks.optional
         return [
             Observation(
                 stamp,

@@ -71,7 +71,7 @@ def limits_of(source: Source, *, local: bool) -> Limits:
     )
 
 
-class Meter:
+class RateLimit:
     """Takes a call's token and credit before it leaves.
 
     `file` is made when first needed, its folder too. `warn` is told when the credits run low.

@@ -19,7 +19,7 @@ import requests
 import urllib3
 
 from bitstorm.collect.coingecko.error_responses import said
-from bitstorm.collect.coingecko.rate_limit import Meter
+from bitstorm.collect.coingecko.rate_limit import RateLimit
 from bitstorm.core.errors import BadAnswer, RateLimited, Unreachable, UsageError
 from bitstorm.core.time import now_ms
 
@@ -71,7 +71,7 @@ class Transport:
     read_timeout: float
     deadline: float
     retries: int
-    meter: Meter | None = None
+    meter: RateLimit | None = None
     tell: Callable[[str], None] | None = None
     secret: str | None = None
     clock: Callable[[], int] = now_ms
