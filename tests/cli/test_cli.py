@@ -51,10 +51,13 @@ def test_the_installed_program_tells_its_version_and_no_noise():
 
 
 def test_a_reader_that_stops_early_is_no_error():
-    command = f"'{BITSTORM}' config show | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as gone:
+        done = subprocess.run(
+            [BITSTORM, "config", "show"], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60
+        )
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 1
 
 
 def test_wrong_settings_are_told_at_once_with_exit_code_2():
