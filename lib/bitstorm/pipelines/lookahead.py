@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,11 +12,12 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import duration_ms
 from bitstorm.indicators.compute import from_prices, span_of
-from bitstorm.indicators.cuts import Cut, draw_cuts, ends_of, look
+from bitstorm.indicators.cuts import Cut, End, Place, draw_cuts, ends_of, look
 from bitstorm.indicators.kernel import Grid
 from bitstorm.indicators.lookahead import KEY, PLANTED, Tolerance, with_next_price
 from bitstorm.pipelines.gaps import stored_slots
 from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -72,23 +72,7 @@ def check_lookahead(
 
     with context.spark("check-lookahead") as spark:
         observations = petastorm_io.read_spark(spark, prices, PRICES).select(KEY, "price")
-        with context.console.stage("cuts") as say:
-            places = draw_cuts(
-                observations,
-                slots=stored_slots(prices, step),
-                step_ms=step,
-                max_gap=settings.grid.max_gap,
-                count=cuts,
-                random=Random(seed),
-            )
-            say(f"{len(places)} drawn with seed {seed}")
-        ends = ends_of(observations, places, step)
-        if all(complete_ms is None for _, complete_ms in ends):
-            raise DataError(
-                f"no cut leaves a whole step of {settings.grid.frequency} before it, so there is "
-                "nothing to compare: take more cuts (--cuts), more prices, or a finer "
-                "grid.frequency"
-            )
+        places, ends = _drawn(context, observations, prices, count=cuts, seed=seed)
         rows, columns, found = look(
             observations,
             compute,
@@ -98,30 +82,42 @@ def check_lookahead(
             tolerance=tolerance,
             console=context.console,
         )
-    return _summed_up(found, prices.id, seed, rows, columns, tolerance, planted=plant)
-
-
-def _summed_up(
-    cuts: Sequence[Cut],
-    prices: str,
-    seed: int,
-    rows: int,
-    columns: tuple[str, ...],
-    tolerance: Tolerance,
-    *,
-    planted: bool,
-) -> Looked:
-    changed = sorted(set().union(*(cut.changed for cut in cuts)) - {PLANTED})
-    caught = sum(PLANTED in cut.changed for cut in cuts) if planted else None
+    changed = sorted(set().union(*(cut.changed for cut in found)) - {PLANTED})
+    caught = sum(PLANTED in cut.changed for cut in found) if plant else None
     return Looked(
         passed=not changed and caught != 0,
-        prices=prices,
+        prices=prices.id,
         seed=seed,
         rows=rows,
         columns=columns,
         relative=tolerance.relative,
         absolute=tolerance.absolute,
-        cuts=tuple(cuts),
+        cuts=tuple(found),
         changed=tuple(changed),
         caught=caught,
     )
+
+
+def _drawn(
+    context: Context, observations: DataFrame, prices: Snapshot, *, count: int, seed: int
+) -> tuple[list[tuple[int, Place]], list[End]]:
+    """The times to cut at, and the end of the input up to each."""
+    grid = context.settings.grid
+    step = duration_ms(grid.frequency)
+    with context.console.stage("cuts") as say:
+        places = draw_cuts(
+            observations,
+            slots=stored_slots(prices, step),
+            step_ms=step,
+            max_gap=grid.max_gap,
+            count=count,
+            random=Random(seed),
+        )
+        say(f"{len(places)} drawn with seed {seed}")
+    ends = ends_of(observations, places, step)
+    if all(complete_ms is None for _, complete_ms in ends):
+        raise DataError(
+            f"no cut leaves a whole step of {grid.frequency} before it, so there is nothing to "
+            "compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
+        )
+    return places, ends
