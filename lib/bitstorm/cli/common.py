@@ -71,9 +71,9 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if debug:
                 raise
-            told = failures.refused(error) if isinstance(error, OSError) else None
-            if told is not None:
-                click.echo(f"bitstorm: {told}", err=True)
+            sentence = failures.refused(error) if isinstance(error, OSError) else None
+            if sentence is not None:
+                click.echo(f"bitstorm: {sentence}", err=True)
                 return FAILED
             click.echo(
                 f"bitstorm: an unexpected {type(error).__name__}: {first_line(error)}; run again "
@@ -98,7 +98,7 @@ class Invocation:
     snapshot: str | None
 
     def context(self) -> Context:
-        """Settings, workspace and console; third parties are silenced from here on."""
+        """Load settings, open workspace and console; silence the warnings of libraries."""
         from bitstorm.context import Context
         from bitstorm.core import third_party_noise
         from bitstorm.core.config import load
@@ -110,11 +110,11 @@ class Invocation:
         third_party_noise.hush_loggers()
         loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
         # spark-submit sends a job's standard error to its standard output, into the JSON.
-        hushed = self.quiet or (self.as_json and under_spark_submit())
+        quiet = self.quiet or (self.as_json and under_spark_submit())
         return Context(
             open_workspace(self.workspace or DEFAULT_WORKSPACE),
             loaded.settings,
-            Console(hushed, self.log_file),
+            Console(quiet, self.log_file),
             self.snapshot,
         )
 
@@ -125,7 +125,7 @@ class Invocation:
             for text in texts:
                 click.echo(text)
         except BrokenPipeError:
-            # Who read it has gone, as `head` does: the rest is not wanted.
+            # The reader has closed the pipe, as `head` does: drop the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return result
 
@@ -139,7 +139,7 @@ def parsed(option: str, parse: Callable[[str], int], text: str) -> int:
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON knows it."""
+    """A result as dicts, lists and plain values, for JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return {name: plain(item) for name, item in fields.items()}

@@ -35,8 +35,8 @@ _REFUSED = {
 def spark_failures_told(log: Path | None) -> Iterator[None]:
     """For the block: SparkFailure, with the first cause, where a job failed or the JVM is gone.
 
-    The cause has to be asked for at once: with its JVM an exception loses even its text. `log` is
-    where the JVM's own words are, if anywhere.
+    The cause is read at once: when its JVM ends, an exception loses its text. `log` is the JVM's
+    log, if there is one.
     """
     from py4j.protocol import Py4JError, Py4JJavaError
 

@@ -123,7 +123,7 @@ def spark_session(
         with elsewhere, _done_meanwhile(meanwhile):
             session = SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkRuntimeError, Py4JError, OSError) as error:
-        where = f"; its own words are in {log}" if log is not None and not launched else ""
+        where = f"; its log is {log}" if log is not None and not launched else ""
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
         ) from error

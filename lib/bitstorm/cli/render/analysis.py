@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.cli.render.table import of, source_text, table
+from bitstorm.cli.render.table import count_text, source_text, table
 from bitstorm.core.time import duration_ms, duration_text, iso
 from bitstorm.report import numbers
 
@@ -32,8 +32,8 @@ def stats_lines(result: Stats) -> list[str]:
         ("source", source_text(result.source)),
         ("snapshot", f"prices {result.prices}"),
         ("", f"indicators {result.indicators}"),
-        ("points", f"{of(found['count'], 'point')} of {result.frequency}, {found['imputed']:,} "
-         f"imputed, {_span(found)}"),
+        ("points", f"{count_text(found['count'], 'point')} of {result.frequency}, "
+         f"{found['imputed']:,} imputed, {_span(found)}"),
         ("log return", f"mean {numbers.small(found['mean'])}, sd {numbers.small(found['sd'])}, "
          f"{numbers.small(found['minimum'])} to {numbers.small(found['maximum'])}, "
          f"{numbers.share(found['positive_share'])} above 0"),
@@ -60,7 +60,7 @@ def stats_lines(result: Stats) -> list[str]:
     if result.bars and not result.bars[-1]["complete"]:
         lines.append("the newest bar is not complete: its values may still change")
     if result.rows is not None:
-        lines.append(f"{of(result.rows, 'bar')} → {result.output}")
+        lines.append(f"{count_text(result.rows, 'bar')} → {result.output}")
     return lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bitstorm.cli.render.table import of, table
+from bitstorm.cli.render.table import count_text, table
 from bitstorm.core.time import iso
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ def planned_lines(plan: Planned) -> list[str]:
     rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
     return [
         *table(rows, heading=True),
-        f"{of(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
+        f"{count_text(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
         f"{plan.points:,} points; nothing was fetched",
     ]
 
 
 def _cost(calls: int, credits: int) -> str:
-    return f"{of(calls, 'call')}, {of(credits, 'credit')}"
+    return f"{count_text(calls, 'call')}, {count_text(credits, 'credit')}"
 
 
 def backfilled_lines(result: Backfilled) -> list[str]:
@@ -34,8 +34,8 @@ def backfilled_lines(result: Backfilled) -> list[str]:
     if result.idle:
         return ["nothing is left to ask for: no call was made"]
     lines = [
-        f"{of(result.points, 'point')} in {of(result.slices, 'slice')}, "
-        f"{of(result.empty, 'hour')} without one; "
+        f"{count_text(result.points, 'point')} in {count_text(result.slices, 'slice')}, "
+        f"{count_text(result.empty, 'hour')} without one; "
         f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
         f"{iso(result.wanted.end)}"
     ]
