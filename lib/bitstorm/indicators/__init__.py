@@ -1,1 +1,1 @@
-"""What prices come to: the grid, its indicators, bars, statistics. No files, no settings."""
+"""The grid, its indicators, bars and statistics, from prices. Only `update` reads files."""

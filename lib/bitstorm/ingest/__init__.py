@@ -1,1 +1,1 @@
-"""Lines of a batch → typed rows, and which observation of a time stands."""
+"""Batches → rows that keep the rules, one observation for each time, and the next prices."""
