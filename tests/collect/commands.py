@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
-from collect.watched import Point
 from command import Done
 from command import command as run_command
+from simulator.watched import Point
 
 CANARY = "CG-canary0123456789abcdef"
 

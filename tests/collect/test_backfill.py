@@ -23,7 +23,7 @@ from bitstorm.core.time import DAY_MS, HOUR_MS
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 BITCOIN: dict[str, Any] = {"coin": "bitcoin", "vs_currency": "usd"}
 

@@ -15,8 +15,8 @@ from bitstorm.core.time import DAY_MS, iso, now_ms
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market
 from collect.gate import Gate, gate_before
-from collect.watched import Simulator
 from command import command
+from simulator.watched import Simulator
 
 pytestmark = pytest.mark.slow  # a process for each kill
 

@@ -14,7 +14,7 @@ from bitstorm.collect.coingecko.answer_checks import FOLDER
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.commands import CANARY, Desk, desk_for
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 # An answer without a fault comes within this on a busy machine, too.
 QUICK = ("source.read_timeout_seconds=1.5", "source.deadline_seconds=3")

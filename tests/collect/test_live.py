@@ -16,7 +16,7 @@ from bitstorm.core.errors import UsageError
 from bitstorm.core.time import MINUTE_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"

@@ -17,7 +17,7 @@ from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 KEY = "CG-abcDEF0123456789"
 FIRST_S, LAST_S = (NOW_MS - 40 * DAY_MS) // 1000, (NOW_MS - DAY_MS) // 1000
@@ -192,7 +192,7 @@ def test_pycoingecko_knows_our_refusals(community: Any) -> None:
 def test_the_simulator_answers_a_recorded_exchange_as_the_api(
     simulator: Simulator,
 ) -> None:
-    from collect.test_simulator import get
+    from simulator.test_simulator import get
 
     path = recording("recorded_http_exchanges_2021.json.gz")
     compared = 0
@@ -217,7 +217,7 @@ def test_the_simulator_answers_a_recorded_exchange_as_the_api(
 
 
 def test_recorded_candles_are_of_the_simulators_shape(simulator: Simulator) -> None:
-    from collect.test_simulator import get
+    from simulator.test_simulator import get
 
     path = recording("recorded_ohlc_bitcoin_usd_days-7_2021-05-15.json.gz")
     recorded = json.loads(gzip.decompress(path.read_bytes()))

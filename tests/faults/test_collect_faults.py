@@ -23,10 +23,10 @@ from bitstorm.core import hashing
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator.answers import Ask
-from bitstorm.simulator.faults import Reply
 from bitstorm.simulator.market import Market
 from collect.faulty_server import Waits, answering, http
-from collect.watched import Simulator
+from simulator.faults import Reply
+from simulator.watched import Simulator
 
 pytestmark = pytest.mark.slow  # processes that are killed or run full
 
@@ -44,8 +44,8 @@ class Ledger(Simulator):
         self.served: list[int] = []
         super().__init__(Market(7), clock=lambda: self.now, plan="demo")
 
-    def respond(self, ask: Ask) -> Reply:
-        reply = super().respond(ask)
+    def reply(self, ask: Ask) -> Reply:
+        reply = super().reply(ask)
         if reply.answer.status == 200 and ask.path.endswith("/simple/price"):
             told = json.loads(reply.answer.body)
             self.served.append(told["bitcoin"]["last_updated_at"] * 1000)

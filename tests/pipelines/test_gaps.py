@@ -21,8 +21,8 @@ from bitstorm.simulator.market import Market
 from bitstorm.store import snapshots
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
-from collect.watched import Simulator
 from landed import context_of
+from simulator.watched import Simulator
 
 NOW = 1_795_400_123_456  # 2026-11-23T02:15:23.456Z
 FIRST = NOW // HOUR_MS * HOUR_MS - 10 * DAY_MS

@@ -142,11 +142,9 @@ def import_(
 @click.option(
     "--replay", type=click.Path(path_type=Path), help="File with a recorded market chart to serve."
 )
-@click.option("--faults", type=click.Path(path_type=Path), help="File with faults to simulate.")
 @click.option(
     "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
 )
-@click.option("--limited", is_flag=True, help="Enforce the limits of the plan.")
 @common_options
 def simulate(invocation: Invocation, **options: Any) -> Any:
     """Serve a simulated market as CoinGecko's API, on loopback."""

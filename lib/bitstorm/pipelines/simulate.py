@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
-from bitstorm.simulator.faults import rules_from
-from bitstorm.simulator.limits import LIMITS, UNLIMITED, Plan
+from bitstorm.simulator.answers import Plan
 from bitstorm.simulator.market import Market
 from bitstorm.simulator.server import Simulator
 
@@ -22,22 +18,17 @@ def simulate(
     port: int | None,
     replay: Path | None,
     announce: Callable[[str], None],
-    faults: Path | None = None,
     plan: Plan = "keyless",
-    limited: bool = False,
 ) -> None:
     """Serve on loopback until interrupted; `announce` gets the address.
 
-    `faults` is a script as `simulator.faults` describes it; `limited` refuses what is more
-    than the plan allows. Raises UsageError for files that cannot be used, or a port that is taken.
+    Raises UsageError for a recording that cannot be read, or a port that is taken.
     """
     settings = context.settings.simulator
     simulator = Simulator(
         Market(settings.seed) if replay is None else None,
         replay=None if replay is None else _recording(replay),
         plan=plan,
-        limits=LIMITS[plan] if limited else UNLIMITED,
-        script=() if faults is None else rules_from(_script(faults), origin=str(faults)),
         port=settings.port if port is None else port,
     )
     announce(simulator.base_url)
@@ -54,17 +45,4 @@ def _recording(path: Path) -> bytes:
         raise UsageError(
             f"the recording {path} cannot be read ({error}); expected a market chart's JSON, "
             "gzipped or not"
-        ) from None
-
-
-def _script(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the script of faults {path} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(
-            f"the script of faults {path} is neither YAML nor JSON ({first}); expected a list of "
-            "rules such as - {endpoint: /simple/price, requests: 1-2, refuse: 429}"
         ) from None

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from bitstorm.simulator import timeline
 from bitstorm.simulator.error_bodies import Answer, as_json, refusal
-from bitstorm.simulator.limits import UNLIMITED, Limits, Plan
 from bitstorm.simulator.market import MARKET_START_MS, Floats, Ints, Market
+
+Plan = Literal["keyless", "demo", "pro"]
 
 PREFIX = "/api/v3"
 COIN = "bitcoin"
@@ -38,12 +39,13 @@ OHLC_DAYS = (1, 7, 14, 30, 90, 180, 365)
 class Service:
     """Which host this is and for whom: with `keys` any other key is refused.
 
-    `limits` and `spent` (credits of the month) are what `/key` tells.
+    `/key` shows the calls a minute, and the month's credits with those spent.
     """
 
     plan: Plan
     keys: Collection[str] | None = None
-    limits: Limits = UNLIMITED
+    per_minute: int = 1000
+    per_month: int = 1_000_000
     spent: int = 0
 
 
@@ -122,7 +124,7 @@ def _ping(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
 def _key(ask: Ask, market: Market, now_ms: int, service: Service) -> Any:
     if service.plan != "pro":
         raise _Refused(refusal(10005, now_ms))
-    minute, month = service.limits.per_minute or 1000, service.limits.per_month or 1_000_000
+    minute, month = service.per_minute, service.per_month
     return {
         "plan": "Other",
         "rate_limit_request_per_minute": minute,

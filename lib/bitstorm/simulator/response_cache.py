@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from bitstorm.simulator.answers import Plan
 from bitstorm.simulator.error_bodies import Answer
-from bitstorm.simulator.limits import Plan
 
 _MOST = 256
 

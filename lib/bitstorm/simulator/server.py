@@ -7,20 +7,18 @@ import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import now_ms
-from bitstorm.simulator import faults, response_cache
-from bitstorm.simulator.answers import PREFIX, Ask, Service, admitted, answer
+from bitstorm.simulator import response_cache
+from bitstorm.simulator.answers import PREFIX, Ask, Plan, Service, admitted, answer
 from bitstorm.simulator.error_bodies import Answer
-from bitstorm.simulator.faults import Reply, Rule, Script
-from bitstorm.simulator.limits import UNLIMITED, Limits, Plan, RateLimit
 from bitstorm.simulator.market import Market
 
 HEADER = "X-Bitstorm-Simulated"
@@ -30,15 +28,15 @@ LOOPBACK = "127.0.0.1"
 class Simulator:
     """A CoinGecko-compatible server, to be used as a context manager or with `serve_until_stopped`.
 
-    `clock` gives the moment of an answer in Unix ms; `plan` says which host it is, `keys` whose
-    keys are good (None: any), `limits` how much they may ask (without bound; `limits.LIMITS` has
-    the plans'). `script` holds the faults, rules of `faults.Rule` or as a file has them. The same
-    question within the vendor's cache times gets the same answer. With `replay` the charts are the
-    bytes of a recorded `market_chart` answer, unchanged, and the live price is that of its newest
-    point. Every answer names its seed, or `replay-` and the recording's digest, in the header
-    `X-Bitstorm-Simulated`. Raises UsageError for a recording or a script that is none, or when the
-    port is taken.
+    `clock` gives the moment of an answer in Unix ms; `plan` says which host it is, `keys` which
+    keys are good (None: any). The same question within the vendor's cache times gets the same
+    answer. With `replay` the charts are the bytes of a recorded `market_chart` answer, unchanged,
+    and the live price is that of its newest point. Every answer names its seed, or `replay-` and
+    the recording's digest, in the header `X-Bitstorm-Simulated`. Raises UsageError when the
+    recording is not one, or when the port is taken.
     """
+
+    handler: ClassVar[type[Handler]]
 
     def __init__(
         self,
@@ -48,30 +46,25 @@ class Simulator:
         clock: Callable[[], int] = now_ms,
         plan: Plan = "keyless",
         keys: Collection[str] | None = None,
-        limits: Limits = UNLIMITED,
-        script: Sequence[Rule | Mapping[str, Any]] = (),
         port: int = 0,
     ) -> None:
         if (market is None) == (replay is None):
             raise ValueError("a simulator serves either a market or a replay")
-        self._clock = clock
-        self._plan: Plan = plan
-        self._keys = keys
-        self._meter = RateLimit(limits)
-        self._edge = response_cache.ResponseCache()
-        self._script = Script(faults.rules_from(list(script)))
+        self.now_ms = clock
+        self.service = Service(plan, keys)
+        self._cache = response_cache.ResponseCache()
         self._ended = threading.Event()
         self._guard = threading.Lock()
-        self._made: Callable[[Ask, int, Service], Answer]
+        self._made: Callable[[Ask, int], Answer]
         if market is not None:
             self.mark = str(market.seed)
-            self._made = lambda ask, now, service: answer(
-                ask, market=market, now_ms=now, service=service
+            self._made = lambda ask, now: answer(
+                ask, market=market, now_ms=now, service=self.service
             )
         elif replay is not None:
             self.mark = f"replay-{hashlib.sha256(replay).hexdigest()[:8]}"
             recording = _Recording(replay)
-            self._made = lambda ask, now, service: (
+            self._made = lambda ask, now: (
                 recording.answer(ask) or Answer(404, b'{"error":"not in the recording"}')
             )
         try:
@@ -87,49 +80,35 @@ class Simulator:
     def base_url(self) -> str:
         return f"http://{LOOPBACK}:{self._server.server_address[1]}{PREFIX}"
 
-    def respond(self, ask: Ask) -> Reply:
-        """What goes out for one request, counted, limited, cached and spoilt, one at a time."""
+    def respond(self, ask: Ask) -> Answer:
+        """The answer to one request. Requests are answered one at a time."""
         with self._guard:
-            now = self._clock()
-            rule = self._script.next(ask.path.removeprefix(PREFIX))
-            limited = self._meter.refused(now)
-            invented = None if rule is None else faults.replaced(rule, ask.query, now)
-            taken, cached = invented or limited, False
-            if taken is None:
-                taken, cached = self._good(ask, rule, now)
-            reply = Reply(taken) if rule is None else faults.struck(rule, taken)
-            if reply.answer.status == 200 and not (cached and self._plan == "pro"):
-                self._meter.spend(now)
-            return reply if invented else replace(reply, truth=taken.body)
+            return self.answer(ask, self.now_ms())
 
-    def _good(self, ask: Ask, rule: Rule | None, now: int) -> tuple[Answer, bool]:
-        """The answer without limits and faults but for the clock's, and whether it was kept."""
-        moment = now if rule is None else now + round(rule.clock_skew_seconds * 1000)
-        service = Service(self._plan, self._keys, self._meter.limits, self._meter.spent(now))
-        refused = admitted(ask, now_ms=moment, service=service)
+    def answer(self, ask: Ask, now_ms: int) -> Answer:
+        """The answer at `now_ms` (Unix ms), a kept one within the cache times."""
+        refused = admitted(ask, now_ms=now_ms, service=self.service)
         if refused is not None:
-            return refused, False
-        window = response_cache.window_ms(ask.path.removeprefix(PREFIX), ask.query, self._plan)
-        if not window or moment != now:
-            return self._made(ask, moment, service), False
+            return refused
+        endpoint = ask.path.removeprefix(PREFIX)
+        window = response_cache.window_ms(endpoint, ask.query, self.service.plan)
+        if not window:
+            return self._made(ask, now_ms)
         question = response_cache.question(ask.path, ask.query)
-        kept = self._edge.find(question, now)
+        kept = self._cache.find(question, now_ms)
         if kept is not None:
             found, made_ms = kept
-            age = {"Age": str((now - made_ms) // 1000), "Cf-Cache-Status": "HIT"}
-            return replace(found, headers={**found.headers, **age}), True
-        made = self._made(ask, now, service)
+            age = {"Age": str((now_ms - made_ms) // 1000), "Cf-Cache-Status": "HIT"}
+            return replace(found, headers={**found.headers, **age})
+        made = self._made(ask, now_ms)
         if made.status == 200:
-            self._edge.keep(question, made, now_ms=now, window_ms=window)
+            self._cache.keep(question, made, now_ms=now_ms, window_ms=window)
             made = replace(made, headers={**made.headers, "Cf-Cache-Status": "MISS"})
-        return made, False
+        return made
 
     def pause(self, seconds: float) -> bool:
         """Wait, unless serving ends before; whether it goes on."""
-        return not self._ended.wait(seconds) if seconds > 0 else not self._ended.is_set()
-
-    def now_ms(self) -> int:
-        return self._clock()
+        return not self._ended.wait(seconds)
 
     def serve_until_stopped(self) -> None:
         """Serve in this thread until `stop` is called from another, or KeyboardInterrupt."""
@@ -139,7 +118,7 @@ class Simulator:
             self._server.server_close()
 
     def stop(self) -> None:
-        """End serving; who asks on an open connection afterwards gets no answer."""
+        """End serving; a later request on an open connection gets no answer."""
         self._ended.set()
         self._server.shutdown()
 
@@ -197,7 +176,7 @@ class _Recording:
 class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], simulator: Simulator) -> None:
         self.simulator = simulator
-        super().__init__(address, _Handler)
+        super().__init__(address, simulator.handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that goes away in the middle is no matter for stderr; a fault in here is.
@@ -205,7 +184,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Headers and body leave in one piece: two small ones would wait for each other's receipt.
     wbufsize = 1 << 16
@@ -214,57 +193,40 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        simulator = self.server.simulator
-        if not simulator.pause(0):
+        if not self.server.simulator.pause(0):
             self.close_connection = True
             return
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         ask = Ask(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
-        reply = simulator.respond(ask)
-        answered = reply.answer
-        if not simulator.pause(reply.delay_s) or reply.dropped:
-            self.close_connection = True
-            return
-        self.send_response(answered.status)
-        named = {
-            "Content-Type": "application/json; charset=utf-8",
-            "Cache-Control": "public, max-age=30" if answered.status == 200 else "no-cache",
-            "Vary": "Accept-Encoding, Origin",
-            HEADER: simulator.mark,
-            **answered.headers,
-        }
-        body = answered.body
-        if reply.whole and len(body) > 1000 and "gzip" in headers.get("accept-encoding", ""):
+        self.answer(ask)
+
+    def answer(self, ask: Ask) -> None:
+        self.send(self.server.simulator.respond(ask))
+
+    def send(self, answer: Answer) -> None:
+        """Send the whole answer, compressed where the client takes that."""
+        body, form = answer.body, {}
+        if len(body) > 1000 and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, compresslevel=1, mtime=0)
-            named["Content-Encoding"] = "gzip"
-        if reply.endless:
-            named["Transfer-Encoding"] = "chunked"
-        else:
-            named["Content-Length"] = str(len(body))
-        for name, value in named.items():
+            form["Content-Encoding"] = "gzip"
+        self.send_head(answer, {**form, "Content-Length": str(len(body))})
+        self.wfile.write(body)
+
+    def send_head(self, answer: Answer, form: Mapping[str, str]) -> None:
+        """Send status and headers; `form` says how the body comes."""
+        self.send_response(answer.status)
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "Cache-Control": "public, max-age=30" if answer.status == 200 else "no-cache",
+            "Vary": "Accept-Encoding, Origin",
+            HEADER: self.server.simulator.mark,
+            **answer.headers,
+            **form,
+        }
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        if reply.endless:
-            self._without_end()
-        elif reply.trickle_s > 0:
-            self._drop_by_drop(body[: reply.sent], reply.trickle_s)
-        else:
-            self.wfile.write(body[: reply.sent])
-        if not reply.whole:
-            self.close_connection = True
-
-    def _without_end(self) -> None:
-        piece = b"%x\r\n%s\r\n" % (1 << 20, b" " * (1 << 20))
-        while self.server.simulator.pause(0):
-            self.wfile.write(piece)
-
-    def _drop_by_drop(self, body: bytes, seconds: float) -> None:
-        for place in range(len(body)):
-            self.wfile.write(body[place : place + 1])
-            self.wfile.flush()
-            if not self.server.simulator.pause(seconds):
-                return
 
     def version_string(self) -> str:
         return "bitstorm-simulator"
@@ -275,3 +237,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not written to stderr."""
+
+
+Simulator.handler = Handler

@@ -33,7 +33,7 @@ from bitstorm.core.errors import (
 from bitstorm.core.time import DAY_MS, MINUTE_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 SECRET = "CG-abcDEF0123456789"
 NOW_S = NOW_MS // 1000

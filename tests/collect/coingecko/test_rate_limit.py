@@ -33,7 +33,7 @@ from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 LIBRARY = str(Path(__file__).resolve().parents[3] / "lib")
 GOOD = http("200 OK", b'{"bitcoin":{"usd":5.5,"last_updated_at":1779092258}}')

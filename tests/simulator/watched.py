@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bitstorm.core.time import DAY_MS, HOUR_MS
-from bitstorm.simulator import server
 from bitstorm.simulator.answers import Ask
-from bitstorm.simulator.faults import Reply
+from simulator.faults import Reply
+from simulator.faulty import FaultySimulator
 
 Point = tuple[int, float, float | None, float | None]
 
@@ -93,7 +93,7 @@ class Ledger:
         return [found[stamp] for stamp in sorted(found)]
 
 
-class Simulator(server.Simulator):
+class Simulator(FaultySimulator):
     """`requests` holds what came in, `ledger` what went out."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -101,8 +101,8 @@ class Simulator(server.Simulator):
         self.ledger = Ledger()
         super().__init__(*arguments, **options)
 
-    def respond(self, ask: Ask) -> Reply:
-        reply = super().respond(ask)
+    def reply(self, ask: Ask) -> Reply:
+        reply = super().reply(ask)
         query = urlencode(ask.query, safe=",")
         self.requests.append(Request(ask.path, query, ask.headers, reply.answer.status))
         self.ledger.note(Served(self.now_ms(), ask, reply))

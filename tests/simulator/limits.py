@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Literal
 
 from bitstorm.core.time import MINUTE_MS
+from bitstorm.simulator.answers import Plan
 from bitstorm.simulator.error_bodies import Answer, refusal
-
-Plan = Literal["keyless", "demo", "pro"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +66,8 @@ class RateLimit:
         if month != self._month:
             self._month, self._spent = month, 0
         return self._spent
+
+    def shown(self, now_ms: int) -> dict[str, int]:
+        """What `/key` shows of them."""
+        bounds = {"per_minute": self.limits.per_minute, "per_month": self.limits.per_month}
+        return {k: v for k, v in bounds.items() if v} | {"spent": self.spent(now_ms)}

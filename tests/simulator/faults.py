@@ -1,11 +1,11 @@
 """Faults by script: which requests are answered wrongly, and how.
 
-A script is a list of rules, in Python or as YAML or JSON:
+A script is a list of rules:
 
-    - endpoint: /simple/price           # *, ? and [] as in file names; all when left out
-      requests: 2-3                     # of that endpoint: 2, "2-3", "4-" or [1, 5]; all
-      refuse: 429                       # the API's own words for 401, 403, 429, 10002 … 10012
-      headers: {Retry-After: "7"}
+    {"endpoint": "/simple/price",       # *, ? and [] as in file names; all when left out
+     "requests": "2-3",                 # of that endpoint: 2, "2-3", "4-" or [1, 5]; all
+     "refuse": 429,                     # the API's own words for 401, 403, 429, 10002 … 10012
+     "headers": {"Retry-After": "7"}}
 
 The first rule that fits strikes; every rule counts for itself what it could have struck. A rule
 has one thing that it does or several that go together, see `Rule`.
@@ -19,9 +19,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.error_bodies import REFUSALS, Answer, html_page, refusal
 
@@ -119,25 +118,6 @@ class Script:
                 if struck is None and _numbers(rule.requests)(self._asked[place]):
                     struck = rule
         return struck
-
-
-def rules_from(content: Any, *, origin: str = "the script of faults") -> list[Rule]:
-    """The rules of a parsed script. Raises UsageError with the place of what is wrong."""
-    if not isinstance(content, list):
-        raise UsageError(f"{origin} is no list; expected rules such as - {{refuse: 429}}")
-    rules = []
-    for number, item in enumerate(content, start=1):
-        try:
-            rules.append(item if isinstance(item, Rule) else Rule.model_validate(item))
-        except ValidationError as error:
-            detail = error.errors()[0]
-            place = ".".join(map(str, detail["loc"][:1]))
-            words = str(detail["msg"]).removeprefix("Value error, ")
-            raise UsageError(
-                f"{origin}, rule {number}{', ' + place if place else ''}: found "
-                f"{detail['input']!r}; {words[0].lower()}{words[1:]}"
-            ) from None
-    return rules
 
 
 def replaced(rule: Rule, query: Mapping[str, str], now_ms: int) -> Answer | None:

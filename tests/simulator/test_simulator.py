@@ -18,7 +18,7 @@ from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS
-from collect.watched import Simulator
+from simulator.watched import Simulator
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
 FULL = "ids=bitcoin&vs_currencies=usd&include_market_cap=true&include_24hr_vol=true"

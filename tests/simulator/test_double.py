@@ -8,22 +8,20 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited, UsageError
+from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator import timeline
-from bitstorm.simulator.limits import LIMITS, Limits
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits
-from collect.test_simulator import FULL, between, chart, get
-from collect.watched import Simulator
+from simulator.limits import LIMITS, Limits
+from simulator.test_simulator import FULL, between, chart, get
+from simulator.watched import Simulator
 
 LIVE = f"/simple/price?{FULL}&include_last_updated_at=true&precision=full"
 LIBRARY = Path(__file__).resolve().parents[2] / "lib"
@@ -332,24 +330,6 @@ def test_an_endless_answer_does_not_keep_the_server_from_ending() -> None:
     assert not [t for t in threading.enumerate() if t.name == "bitstorm-simulator"]
 
 
-@pytest.mark.parametrize(
-    ("rules", "words"),
-    [
-        ("x", "no list"),
-        ([{"refuse": 7}], r"rule 1, refuse: found 7; expected one of 401"),
-        ([{}, {"requests": "a few"}], r"rule 2, requests: found 'a few'; expected a number"),
-        ([{"prize": 1}], r"rule 1, prize: found 1; extra"),
-        ([{"delay_seconds": -1}], r"rule 1, delay_seconds"),
-        ([7], "rule 1"),
-    ],
-)
-def test_a_wrong_script_is_refused_with_its_place(rules: Any, words: str) -> None:
-    from bitstorm.simulator.faults import rules_from
-
-    with pytest.raises(UsageError, match=words):
-        rules_from(rules)
-
-
 def announced(process: subprocess.Popen[str]) -> str:
     """The address that the process says it serves."""
     assert process.stdout is not None
@@ -374,28 +354,6 @@ def simulated(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("written", [yaml.safe_dump, json.dumps])
-def test_the_command_takes_a_script_as_yaml_or_json(
-    tmp_path: Path, written: Callable[[Any], str]
-) -> None:
-    rules = [{"endpoint": "/ping", "requests": 1, "refuse": 10002}, {"price": None}]
-    (tmp_path / "faults").write_text(written(rules))
-    options = ("--faults", "faults", "--plan", "demo", "--limited")
-    with simulated(tmp_path, *options) as process:
-        try:
-            url = announced(process)
-            with (
-                CoinGecko(base_url=url, retries=0) as client,
-                pytest.raises(KeyProblem, match="10002"),
-            ):
-                client.ping()
-            request = urllib.request.Request(url + LIVE, headers={"User-Agent": "a test"})
-            with urllib.request.urlopen(request) as answer:
-                assert b'"usd":null' in answer.read()
-        finally:
-            process.terminate()
-
-
 def test_the_command_replays_a_file_value_for_value(tmp_path: Path) -> None:
     # Numbers as the API mixes them: integers, floats, digits up to the last that a double has.
     prices = [[1621151013017, 49253], [1621151347955, 49253.1234567890123], [1621151348000, 0.1]]
@@ -413,16 +371,6 @@ def test_the_command_replays_a_file_value_for_value(tmp_path: Path) -> None:
     assert [[o.timestamp, o.price] for o in points] == recorded["prices"][:2]
     assert [o.market_cap for o in points] == [cap for _, cap in recorded["market_caps"][:2]]
     assert [o.volume_24h for o in points] == [49253.0, None]
-
-
-def test_the_command_refuses_a_script_that_is_none(tmp_path: Path) -> None:
-    for text, words in (("- {refuse: 8}", "rule 1, refuse"), ("[", "neither YAML nor JSON")):
-        (tmp_path / "faults.yaml").write_text(text)
-        with simulated(tmp_path, "--faults", "faults.yaml") as process:
-            _, told = process.communicate(timeout=30)
-        assert process.returncode == 2
-        assert words in told
-        assert told.count("\n") == 1
 
 
 # The ledger
