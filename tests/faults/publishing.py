@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES, Table
 from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.publish import Change, Draft
 from bitstorm.store.snapshots import Snapshot

@@ -19,7 +19,7 @@ import pytest
 from bitstorm.collect.batches import known_batches, swept
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator.answers import Ask
@@ -90,7 +90,7 @@ def landed(workspace: Path) -> list[int]:
     swept(landing, older_than_seconds=-1)
     known = dict(known_batches(landing))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == hashing.of_file(path)
+        assert sidecar.sha256 == durable_io.of_file(path)
         assert path.read_bytes().count(b"\n") == sidecar.rows + 1 == 2
     names = {path.name for path in landing.iterdir()}
     assert names == {name for path in known for name in (path.name, f"{path.name}.json")}

@@ -193,7 +193,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, object]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from bitstorm.core import hashing
+    from bitstorm.core import durable_io
     from bitstorm.store import manifest as manifests
 
     snapshot = snapshots.current(context.workspace.prices)
@@ -204,7 +204,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, object]]) -> None:
     rows += [{"batch": sha, **tally} for sha, tally in batches.items()]
     pq.write_table(pa.Table.from_pylist(rows), path)
     record = json.loads(manifests.path_of(context.workspace.prices, 1).read_bytes())
-    record["ledger"] = {**(record["ledger"] or {}), "sha256": hashing.of_file(path)}
+    record["ledger"] = {**(record["ledger"] or {}), "sha256": durable_io.of_file(path)}
     files = {
         name: tuple(manifests.File(**f) for f in record[name]) for name in ("files", "lineage")
     }

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.batches import known_batches
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.simulator.answers import Ask
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.market import Market
@@ -145,7 +145,7 @@ def landed(workspace: Path) -> list[int]:
     """The stamps in landing, each batch held to its sidecar and nothing else lying there."""
     known = dict(known_batches(workspace / "landing"))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == hashing.of_file(path)
+        assert sidecar.sha256 == durable_io.of_file(path)
     files = {path.name for path in (workspace / "landing").iterdir()}
     assert files == {n for p in known for n in (p.name, p.name + ".json")}
     return sorted(s.first_ms for s in known.values() if s.first_ms is not None)

@@ -13,13 +13,13 @@ import time
 
 import pytest
 
+from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import StoreError
-from bitstorm.store.lock import writer_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bitstorm.store.lock import writer_lock
+from bitstorm.core.durable_io import writer_lock
 with writer_lock(Path(sys.argv[1]), wait_seconds=0):
     print("held", flush=True)
     time.sleep(60)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bitstorm.collect.observation import Observation
-from bitstorm.core import durable_io, hashing
+from bitstorm.core import durable_io
 from bitstorm.core.errors import BatchError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
@@ -211,7 +211,7 @@ def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) ->
 
 
 def _same(target: Path, draft: Draft, sidecar: Sidecar) -> Batch | None:
-    if hashing.of_file(target) != draft.sha256:
+    if durable_io.of_file(target) != draft.sha256:
         return None
     return Batch(target, _stated(target) or sidecar, new=False)
 

@@ -1,9 +1,9 @@
-"""What a commit needs of a file system, and nothing else: durable files, exclusive names.
+"""What a commit needs of a file system: durable files, exclusive names, hashes, one lock.
 
 A name appears whole or not at all: bytes go to a temporary file, which is synced, then linked to
 the name (a link fails where the name exists), then the folder is synced. Where there are no hard
 links, a rename that refuses to replace does the same; a file system that offers neither is refused.
-For HDFS and S3A see "The same store elsewhere" in ARCHITECTURE.md.
+The lock is an agreement among writers; where it fails, the exclusive names still decide.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import ctypes
 import errno
 import fcntl
 import glob
+import hashlib
+import json
 import math
 import os
 import secrets
@@ -21,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from bitstorm.core.errors import StoreError
 
@@ -180,3 +182,41 @@ def _rename_new(source: Path, target: Path) -> None:
         "replace, so two runs could overwrite each other: choose a workspace on a local disk or "
         "an NFS mount"
     )
+
+
+def of_file(path: Path) -> str:
+    """Of a file's bytes, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def of_json(value: Any) -> str:
+    """Of the canonical text: sorted keys, no spaces, ASCII."""
+    return of_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+@contextmanager
+def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
+    """Hold the data set's lock; the kernel frees it when its holder dies.
+
+    Raises StoreError when another holds it for longer than `wait_seconds`. On a mount without
+    locks the block runs without one.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not lock(descriptor, wait_seconds=wait_seconds):
+            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+            raise StoreError(
+                f"another run ({holder or 'unknown'}) is writing {root}; waited "
+                f"{wait_seconds:g} s for it: try again when it has ended"
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

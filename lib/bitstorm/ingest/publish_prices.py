@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitstorm.context import Context
+from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.ingest.deduplicate import (
@@ -21,7 +22,6 @@ from bitstorm.ingest.deduplicate import (
 )
 from bitstorm.ingest.validate import Counted, sums
 from bitstorm.store import snapshots
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.snapshots import Snapshot
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.workspace import file_url
 from bitstorm.ingest.deduplicate import Provenance
@@ -62,7 +62,7 @@ def tally_taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dic
     found = {}
     for row in rows:
         batch = ranking[row["rank"]].batch
-        key = hashing.of_bytes(f"{batch}:{row['lines']}".encode())
+        key = durable_io.of_bytes(f"{batch}:{row['lines']}".encode())
         found[key] = {
             "batch": batch,
             "name": f"{row['file']} (replayed)",

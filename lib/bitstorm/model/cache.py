@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitstorm.core import durable_io, hashing
+from bitstorm.core import durable_io
 
 # Beside the part files; Spark and petastorm pass over what begins with an underscore.
 INDEX = "_index.json"
@@ -26,7 +26,7 @@ _LOCK = ".lock"
 
 def key_of(recipe: Mapping[str, Any]) -> str:
     """The folder's name: a hash of all that its content depends on."""
-    return hashing.of_bytes(json.dumps(recipe, sort_keys=True).encode())[:32]
+    return durable_io.of_bytes(json.dumps(recipe, sort_keys=True).encode())[:32]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _make(folder: Path, recipe: Mapping[str, Any], write: Callable[[Path], dict[
     try:
         index = write(temporary)
         files = sorted(path for path in temporary.iterdir() if path.suffix == ".parquet")
-        hashes = {path.name: hashing.of_file(path) for path in files}
+        hashes = {path.name: durable_io.of_file(path) for path in files}
         record = {"recipe": dict(recipe), "files": hashes, **index}
         (temporary / INDEX).write_text(json.dumps(record), encoding="utf-8")
         durable_io.sync_tree(temporary, [*files, temporary / INDEX])
@@ -124,7 +124,7 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads((folder / INDEX).read_bytes())
         if all(
-            hashing.of_file(folder / name) == digest for name, digest in record["files"].items()
+            durable_io.of_file(folder / name) == digest for name, digest in record["files"].items()
         ):
             return record
     except (OSError, ValueError, KeyError, AttributeError):

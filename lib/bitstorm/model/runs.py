@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bitstorm.core import durable_io, hashing
+from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
@@ -102,7 +102,7 @@ def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
     """Write the record with the hashes of `files`; `tidy` is what is left to do."""
     with _on_disk(folder):
-        hashes = {name: hashing.of_file(folder / name) for name in files}
+        hashes = {name: durable_io.of_file(folder / name) for name in files}
     return write(folder, {**record, "files": hashes}, state=FINISHED)
 
 
@@ -238,7 +238,7 @@ def checked(run: Run, name: str) -> bytes:
         content = (run.folder / name).read_bytes()
     except OSError as error:
         raise ModelError(f"{name}: {error.strerror}") from None
-    if hashing.of_bytes(content) != run.record["files"].get(name):
+    if durable_io.of_bytes(content) != run.record["files"].get(name):
         raise ModelError(f"{name} is not the file whose hash the record has")
     return content
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitstorm.context import Context
+from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
 from bitstorm.core.time import iso
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.maintenance import Collected, Verified
 from bitstorm.store.publish import republish
 

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, first_line
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.core.workspace import local_path
 from bitstorm.store import snapshots
 from bitstorm.store.content_hash import month_digest
-from bitstorm.store.lock import writer_lock
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.publish import Change, Draft, publish

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.core.durable_io import TEMPORARY, sync_folder
 from bitstorm.core.errors import SnapshotDamaged
 from bitstorm.store import manifest as manifests
@@ -63,7 +63,7 @@ def verify(root: Path) -> Verified:
                 continue
             inode = (status.st_dev, status.st_ino)
             if inode not in hashes:
-                hashes[inode] = hashing.of_file(path)
+                hashes[inode] = durable_io.of_file(path)
                 size += status.st_size
             if hashes[inode] != expected:
                 place = path.relative_to(path.parents[2]).as_posix()

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.core.errors import SnapshotDamaged, first_line
 from bitstorm.core.schema import Table
 
@@ -141,8 +141,8 @@ def schema_record(table: Table) -> list[dict[str, Any]]:
 
 
 def schema_hash(table: Table) -> str:
-    return hashing.of_json(schema_record(table))
+    return durable_io.of_json(schema_record(table))
 
 
 def _hash_of(record: dict[str, Any]) -> str:
-    return hashing.of_json({key: value for key, value in record.items() if key != "hash"})
+    return durable_io.of_json({key: value for key, value in record.items() if key != "hash"})

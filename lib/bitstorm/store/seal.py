@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bitstorm.core import hashing
+from bitstorm.core import durable_io
 from bitstorm.core.errors import SealBroken, first_line
 from bitstorm.core.schema import PARTITION, Table
 from bitstorm.store.content_hash import month_digest
@@ -167,7 +167,7 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
             File(
                 path=path,
                 size=file.stat().st_size,
-                sha256=hashing.of_file(file),
+                sha256=durable_io.of_file(file),
                 rows=rows.num_rows,
                 row_groups=footer.num_row_groups,
                 first_ms=span["min"].as_py() or 0,
