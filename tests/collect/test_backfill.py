@@ -18,8 +18,7 @@ from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
-from bitstorm.core.intervals import Span, cut, minus
-from bitstorm.core.time import DAY_MS, HOUR_MS
+from bitstorm.core.time import DAY_MS, HOUR_MS, Span, cut, minus
 from bitstorm.simulator import timeline
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitstorm.collect.gaps import gaps, occupied
-from bitstorm.core.intervals import Span, hull, length, merged, minus, overlap, whole
+from bitstorm.core.time import Span, hull, length, merged, minus, overlap, whole
 
 STEP = 10
 

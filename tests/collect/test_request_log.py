@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from bitstorm.collect.request_log import note_served, read_served
-from bitstorm.core.intervals import Span
 from bitstorm.core.sidecar import Origin
-from bitstorm.core.time import HOUR_MS
+from bitstorm.core.time import HOUR_MS, Span
 
 ORIGIN = Origin("simulated:7", "bitcoin", "usd")
 
@@ -50,7 +49,7 @@ def test_two_runs_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from bitstorm.collect.request_log import note_served\n"
-        "from bitstorm.core.intervals import Span\n"
+        "from bitstorm.core.time import Span\n"
         "from bitstorm.core.sidecar import Origin\n"
         "for n in range(int(sys.argv[2]), 60, 2):\n"
         "    note_served(Path(sys.argv[1]), Origin('simulated:7', 'bitcoin', 'usd'),\n"

@@ -15,7 +15,7 @@ from bitstorm.cli import bitstorm
 from bitstorm.cli.render.analysis import lookahead_failure, lookahead_lines
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
-from bitstorm.core.intervals import Span
+from bitstorm.core.time import Span
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.cuts import draw_cuts, look
 from bitstorm.indicators.kernel import Grid

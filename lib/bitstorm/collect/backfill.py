@@ -32,10 +32,23 @@ from bitstorm.collect.gaps import count, occupied
 from bitstorm.collect.observation import Observation
 from bitstorm.collect.request_log import note_served, read_served
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
-from bitstorm.core.intervals import Span, cut, hull, length, merged, minus, overlap, whole
 from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.sidecar import Origin, Sidecar
-from bitstorm.core.time import DAY_MS, HOUR_MS, duration_text, iso, now_ms
+from bitstorm.core.time import (
+    DAY_MS,
+    HOUR_MS,
+    Span,
+    cut,
+    duration_text,
+    hull,
+    iso,
+    length,
+    merged,
+    minus,
+    now_ms,
+    overlap,
+    whole,
+)
 
 ENDPOINT = "/coins/{id}/market_chart/range"
 # Free plans reach 365 days back; the exact second is not known, so a day is left.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bitstorm.core.intervals import Span, length, merged, minus, overlap, whole
+from bitstorm.core.time import Span, length, merged, minus, overlap, whole
 
 # open         not fetched yet
 # empty        asked for, and the source has nothing there: never asked again

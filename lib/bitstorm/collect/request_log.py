@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.core import durable_io
-from bitstorm.core.intervals import Span, merged, minus, overlap
 from bitstorm.core.sidecar import Origin
+from bitstorm.core.time import Span, merged, minus, overlap
 
 _NAME = ".served.json"
 _FORMAT = 1

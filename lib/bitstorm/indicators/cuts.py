@@ -9,8 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from bitstorm.core.console import Console
-from bitstorm.core.intervals import Span
-from bitstorm.core.time import iso
+from bitstorm.core.time import Span, iso
 from bitstorm.indicators.lookahead import (
     KEY,
     Tolerance,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from bitstorm.collect import backfill as history
 from bitstorm.collect.gaps import Gap, count, gaps, occupied
 from bitstorm.context import Context
-from bitstorm.core.intervals import Span, hull, merged, overlap
 from bitstorm.core.sidecar import Origin
-from bitstorm.core.time import HOUR_MS, duration_ms, now_ms
+from bitstorm.core.time import HOUR_MS, Span, duration_ms, hull, merged, now_ms, overlap
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
