@@ -19,8 +19,7 @@ from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, Span, cut, minus
-from bitstorm.simulator import timeline
-from bitstorm.simulator.market import Market
+from bitstorm.simulator.market import Market, hourly
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from simulator.watched import Simulator
 
@@ -99,7 +98,7 @@ def landed(landing: Path) -> pd.DataFrame:
 
 
 def expected(start: int, end: int) -> list[int]:
-    return [int(s) for s in timeline.hourly(7, start, end) if start <= s < end]
+    return [int(s) for s in hourly(7, start, end) if start <= s < end]
 
 
 def test_a_year_lands_every_hourly_point_once_with_its_price(

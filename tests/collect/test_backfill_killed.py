@@ -12,8 +12,7 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.core.time import DAY_MS, iso, now_ms
-from bitstorm.simulator import timeline
-from bitstorm.simulator.market import Market
+from bitstorm.simulator.market import Market, hourly
 from collect.gate import Gate, gate_before
 from command import command
 from simulator.watched import Simulator
@@ -92,7 +91,7 @@ def test_after_a_kill_only_what_had_not_landed_is_asked_for(
     second = asked(simulator)
     assert len(second) == SLICES - batches
     assert not set(first[:batches]) & set(second)
-    wanted = timeline.hourly(7, UNTIL - DAYS * DAY_MS, UNTIL)
+    wanted = hourly(7, UNTIL - DAYS * DAY_MS, UNTIL)
     assert landed(tmp_path) == wanted.tolist()
 
 

@@ -16,8 +16,7 @@ from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, HOUR_MS
 from bitstorm.pipelines import collect as pipeline
 from bitstorm.pipelines.gaps import find_gaps, stored_slots
-from bitstorm.simulator import timeline
-from bitstorm.simulator.market import Market
+from bitstorm.simulator.market import Market, hourly
 from bitstorm.store import snapshots
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
@@ -83,7 +82,7 @@ def test_an_outage_of_six_hours_is_reported_then_filled(
 
     result = pipeline.backfill(context, gaps_only=True, clock=clock)
     assert ranges(simulator) == result.calls == result.credits == 1
-    wanted = timeline.hourly(7, hour(100), hour(106))
+    wanted = hourly(7, hour(100), hour(106))
     assert landed(context) == wanted.tolist()
     assert result.points == len(wanted)
 
@@ -96,7 +95,7 @@ def test_an_outage_of_six_hours_is_reported_then_filled(
 
 def empty_hour() -> int:
     """An hour of the ten days for which the simulated source has no point."""
-    hours = {int(s) // HOUR_MS for s in timeline.hourly(7, FIRST, NOW)}
+    hours = {int(s) // HOUR_MS for s in hourly(7, FIRST, NOW)}
     return next(n for n in range(2, 235) if hour(n) // HOUR_MS not in hours)
 
 
@@ -125,8 +124,8 @@ def test_stored_hours_are_not_asked_for_without_their_batches(
     # Two days before the stored ones, and the minutes after them.
     assert sum(one.points for one in plan.slices) == 48
     pipeline.backfill(context, days=12, clock=clock)
-    wanted = timeline.hourly(7, FIRST - 2 * DAY_MS, FIRST).tolist()
-    wanted += timeline.hourly(7, hour(240), NOW - 15_000).tolist()
+    wanted = hourly(7, FIRST - 2 * DAY_MS, FIRST).tolist()
+    wanted += hourly(7, hour(240), NOW - 15_000).tolist()
     assert landed(context) == wanted
 
 

@@ -16,8 +16,7 @@ import pytest
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.simulator import timeline
-from bitstorm.simulator.market import Market
+from bitstorm.simulator.market import Market, hourly
 from collect.faulty_server import NOW_MS, Waits
 from simulator.limits import LIMITS, Limits
 from simulator.test_simulator import FULL, between, chart, get
@@ -174,7 +173,7 @@ def test_a_month_of_hours_has_a_few_holes_and_doubles() -> None:
     first = NOW_MS // (720 * HOUR_MS) * 720 * HOUR_MS
     for month in range(1, 61):
         start = first - month * 720 * HOUR_MS
-        found = timeline.hourly(7, start, start + 720 * HOUR_MS - 1).tolist()
+        found = hourly(7, start, start + 720 * HOUR_MS - 1).tolist()
         hours = [stamp // HOUR_MS for stamp in found]
         holes.append(720 - len(set(hours)))
         doubles.append(len(hours) - len(set(hours)))

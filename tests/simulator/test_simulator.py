@@ -15,8 +15,7 @@ import pytest
 
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
-from bitstorm.simulator import timeline
-from bitstorm.simulator.market import Market
+from bitstorm.simulator.market import Market, hourly
 from collect.faulty_server import NOW_MS
 from simulator.watched import Simulator
 
@@ -159,7 +158,7 @@ def test_a_month_is_hourly_off_the_grid_with_holes_and_doubles() -> None:
     # Against the shape of the recorded 720 hours, over enough hours to be sure.
     hours = 40_000
     first = NOW_MS // HOUR_MS * HOUR_MS - hours * HOUR_MS
-    found = timeline.hourly(7, first, first + hours * HOUR_MS - 1)
+    found = hourly(7, first, first + hours * HOUR_MS - 1)
     counts: dict[int, int] = {}
     for stamp in found.tolist():
         counts[stamp // HOUR_MS] = counts.get(stamp // HOUR_MS, 0) + 1
@@ -184,7 +183,7 @@ def test_a_year_is_daily_and_ends_with_the_newest_price(simulator: Simulator) ->
 
 def test_the_newest_point_can_be_older_than_the_one_before_it(market: Market) -> None:
     # As in a recording: a regular point of the running minute, then "now" in whole seconds.
-    stamp = int(timeline.hourly(7, NOW_MS - DAY_MS, NOW_MS)[-1])
+    stamp = int(hourly(7, NOW_MS - DAY_MS, NOW_MS)[-1])
     with Simulator(market, clock=lambda: stamp) as simulator:
         last, current = chart(simulator, 7)["prices"][-2:]
     assert last[0] == stamp

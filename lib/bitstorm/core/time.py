@@ -1,4 +1,4 @@
-"""Instants and durations: int64 Unix milliseconds UTC inside, text at the edges."""
+"""Instants, durations and half-open intervals: int64 Unix milliseconds UTC, text at the edges."""
 
 from __future__ import annotations
 

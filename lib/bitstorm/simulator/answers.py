@@ -14,9 +14,17 @@ from typing import Any, Literal
 import numpy as np
 
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
-from bitstorm.simulator import timeline
 from bitstorm.simulator.error_bodies import Answer, as_json, refusal
-from bitstorm.simulator.market import MARKET_START_MS, Floats, Ints, Market
+from bitstorm.simulator.market import (
+    FIVE_MINUTES_MS,
+    MARKET_START_MS,
+    Floats,
+    Ints,
+    Market,
+    daily,
+    five_minutely,
+    hourly,
+)
 
 Plan = Literal["keyless", "demo", "pro"]
 
@@ -181,11 +189,11 @@ def _market_chart(ask: Ask, market: Market, now_ms: int, service: Service) -> An
     first = now_ms - days * DAY_MS
     interval = ask.query.get("interval")
     if interval == "daily" or (days > 90 and interval != "hourly"):
-        points = timeline.daily(first, now_ms)
+        points = daily(first, now_ms)
     elif days == 1 and interval != "hourly":
-        points = timeline.five_minutely(market.seed, first, now_ms)
+        points = five_minutely(market.seed, first, now_ms)
     else:
-        points = timeline.hourly(market.seed, first, now_ms)
+        points = hourly(market.seed, first, now_ms)
     return _chart(market, points, rate, ask, current_ms=now_ms)
 
 
@@ -203,11 +211,11 @@ def _market_chart_range(ask: Ask, market: Market, now_ms: int, service: Service)
     span = asked_last - asked_first
     touches_now = asked_last >= now_ms // MINUTE_MS * MINUTE_MS
     if span > 90 * DAY_MS:
-        points = timeline.daily(first, last)
-    elif span <= DAY_MS and asked_last >= now_ms - timeline.FIVE_MINUTES_MS:
-        points = timeline.five_minutely(market.seed, first, last)
+        points = daily(first, last)
+    elif span <= DAY_MS and asked_last >= now_ms - FIVE_MINUTES_MS:
+        points = five_minutely(market.seed, first, last)
     else:
-        points = timeline.hourly(market.seed, first, last)
+        points = hourly(market.seed, first, last)
     return _chart(market, points, rate, ask, current_ms=last if touches_now else None)
 
 

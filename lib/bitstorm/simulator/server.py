@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from bitstorm.core.errors import UsageError
-from bitstorm.core.time import now_ms
-from bitstorm.simulator import response_cache
+from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator.answers import PREFIX, Ask, Plan, Service, admitted, answer
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.market import Market
@@ -52,7 +51,7 @@ class Simulator:
             raise ValueError("a simulator serves either a market or a replay")
         self.now_ms = clock
         self.service = Service(plan, keys)
-        self._cache = response_cache.ResponseCache()
+        self._cache = ResponseCache()
         self._ended = threading.Event()
         self._guard = threading.Lock()
         self._made: Callable[[Ask, int], Answer]
@@ -91,18 +90,18 @@ class Simulator:
         if refused is not None:
             return refused
         endpoint = ask.path.removeprefix(PREFIX)
-        window = response_cache.window_ms(endpoint, ask.query, self.service.plan)
+        window = window_ms(endpoint, ask.query, self.service.plan)
         if not window:
             return self._made(ask, now_ms)
-        question = response_cache.question(ask.path, ask.query)
-        kept = self._cache.find(question, now_ms)
+        asked = question(ask.path, ask.query)
+        kept = self._cache.find(asked, now_ms)
         if kept is not None:
             found, made_ms = kept
             age = {"Age": str((now_ms - made_ms) // 1000), "Cf-Cache-Status": "HIT"}
             return replace(found, headers={**found.headers, **age})
         made = self._made(ask, now_ms)
         if made.status == 200:
-            self._cache.keep(question, made, now_ms=now_ms, window_ms=window)
+            self._cache.keep(asked, made, now_ms=now_ms, window_ms=window)
             made = replace(made, headers={**made.headers, "Cf-Cache-Status": "MISS"})
         return made
 
@@ -240,3 +239,51 @@ class Handler(BaseHTTPRequestHandler):
 
 
 Simulator.handler = Handler
+
+
+_MOST = 256
+
+
+class ResponseCache:
+    """Answers by question; times are Unix ms."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Answer, int, int]] = {}
+
+    def find(self, question: str, now_ms: int) -> tuple[Answer, int] | None:
+        """The kept answer and the moment that it was made; None where there is none."""
+        kept = self._kept.get(question)
+        return kept[:2] if kept is not None and kept[1] <= now_ms < kept[2] else None
+
+    def keep(self, question: str, answer: Answer, *, now_ms: int, window_ms: int) -> None:
+        while len(self._kept) >= _MOST:
+            del self._kept[next(iter(self._kept))]
+        self._kept[question] = (answer, now_ms, now_ms + window_ms)
+
+
+def question(path: str, query: Mapping[str, str]) -> str:
+    """What makes two requests the same: path and parameters in any order, whoever asks."""
+    asked = sorted((name, value) for name, value in query.items() if not name.endswith("api_key"))
+    return f"{path}?{asked}"
+
+
+def window_ms(endpoint: str, query: Mapping[str, str], plan: Plan) -> int:
+    """How long an answer is repeated, as the vendor's pages say; `endpoint` is without the root.
+
+    Where they say nothing (`/coins/markets`), or two things (`market_chart`), the shorter one.
+    """
+    if endpoint == "/simple/price":
+        return 20_000 if plan == "pro" else MINUTE_MS
+    if endpoint.endswith("/range"):
+        first, last = query.get("from", ""), query.get("to", "")
+        if not (first.isdecimal() and last.isdecimal()):
+            return 0
+        length = (int(last) - int(first)) * 1000
+        if length <= DAY_MS:
+            return 30_000
+        return 30 * MINUTE_MS if length <= 90 * DAY_MS else 12 * HOUR_MS
+    if endpoint.endswith("/market_chart"):
+        return 30_000
+    if endpoint.endswith("/ohlc"):
+        return 15 * MINUTE_MS
+    return 45_000 if endpoint == "/coins/markets" else 0
