@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bitstorm import utils
-from bitstorm.collect.current import fetch_current_price
+from bitstorm.collect.live import fetch_current_price
 from bitstorm.core.errors import SourceError, UsageError
 
 NAMES = [

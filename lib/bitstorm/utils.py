@@ -1,6 +1,6 @@
 """What notebooks and small programs need, by one import: re-exports, nothing of its own."""
 
-from bitstorm.collect.current import fetch_current_price
+from bitstorm.collect.live import fetch_current_price
 from bitstorm.indicators.frame import (
     calculate_moving_average,
     calculate_volatility,

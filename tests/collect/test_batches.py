@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from bitstorm.collect.batches import (
     Batch,
+    Observation,
     Row,
     batch_name,
     known_batches,
@@ -28,7 +29,6 @@ from bitstorm.collect.batches import (
     swept,
     write_batch,
 )
-from bitstorm.collect.observation import Observation
 from bitstorm.core.sidecar import Origin
 from collect.faulty_server import NOW_MS
 
@@ -197,7 +197,7 @@ import sys
 from pathlib import Path
 from bitstorm.collect.batches import observation_rows, write_batch
 from bitstorm.core.sidecar import Origin
-from bitstorm.collect.observation import Observation
+from bitstorm.collect.batches import Observation
 
 number = 0
 while True:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.observation import Observation
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http

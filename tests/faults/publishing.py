@@ -24,8 +24,8 @@ from bitstorm.core.errors import Overtaken
 from bitstorm.core.schema import LINEAGE, PRICES, Table
 from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
-from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.publish import Change, Draft
+from bitstorm.store.seal import arrow_schema
 from bitstorm.store.snapshots import Snapshot
 
 HOUR = 3_600_000

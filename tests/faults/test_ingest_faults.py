@@ -25,7 +25,7 @@ from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.retract import retract
 from bitstorm.store import maintenance, snapshots
-from bitstorm.store.parquet_metadata import UNISCHEMA_KEY, arrow_schema
+from bitstorm.store.seal import UNISCHEMA_KEY, arrow_schema
 from bitstorm.utils import load_petastorm_batches_to_df
 from faults.broken_batches import KINDS, Broken, drop
 from faults.publishing import HOUR, JANUARY, prices_digest, rows_of

@@ -15,9 +15,9 @@ from bitstorm.core.schema import indicator_table
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
-from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import unischema
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal import arrow_schema
 from landed import HOUR, context_of, drop
 
 START = 1_609_459_200_000  # 2021-01-01T00:00:00Z

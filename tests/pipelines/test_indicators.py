@@ -19,9 +19,9 @@ from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
 from bitstorm.pipelines.indicators import Computed, indicators
 from bitstorm.store import maintenance, snapshots
-from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal import arrow_schema
 from indicators.test_compute import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient

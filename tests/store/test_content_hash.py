@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.core.schema import PRICES, Field, Table
-from bitstorm.store.content_hash import dataset_digest, month_digest
-from bitstorm.store.parquet_metadata import arrow_schema
+from bitstorm.store.seal import arrow_schema, dataset_digest, month_digest
 from faults.publishing import FEBRUARY, HOUR, JANUARY, prices_digest
 
 NOW_AND_THEN = st.one_of(st.none(), st.floats(width=64))

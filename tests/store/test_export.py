@@ -9,7 +9,7 @@ import pytest
 from py4j.protocol import Py4JJavaError
 
 from bitstorm.core.errors import StoreError, UsageError
-from bitstorm.store.export import check_target, write_csv
+from bitstorm.store.files import check_target, write_csv
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import pytest
 
 from bitstorm.core.errors import BitstormError, SealBroken, SnapshotDamaged
 from bitstorm.core.schema import PRICES, Field, Table
-from bitstorm.store import parquet_metadata, snapshots
+from bitstorm.store import seal, snapshots
 from bitstorm.store.publish import Change
-from bitstorm.store.seal import seal
+from bitstorm.store.seal import seal_folder
 from faults.publishing import (
     FEBRUARY,
     HOUR,
@@ -237,14 +237,14 @@ def folder(tmp_path):
 
 
 def summarize(folder, paths=("month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet")):
-    parquet_metadata.write(folder, paths, PRICES, SCHEMA)
+    seal.write_metadata(folder, paths, PRICES, SCHEMA)
 
 
 def sealed(folder, **options):
     import pickle
 
     given = {"inherited": {}, "unischema": pickle.dumps(SCHEMA, protocol=4), **options}
-    return seal(folder, PRICES, **given)
+    return seal_folder(folder, PRICES, **given)
 
 
 def test_a_good_folder_is_sealed_with_its_files_and_keys(folder):
@@ -291,7 +291,7 @@ def test_common_metadata_with_another_schema_or_a_strange_pickle(folder):
     import pickle
 
     other = Table(PRICES.name, (*PRICES.stored[:-1], Field("x", "int64", "", True)))
-    parquet_metadata.write(
+    seal.write_metadata(
         folder, ["month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet"], other, SCHEMA
     )
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
@@ -299,7 +299,7 @@ def test_common_metadata_with_another_schema_or_a_strange_pickle(folder):
     summarize(folder)
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
         sealed(folder, unischema=pickle.dumps("another", protocol=4))
-    pq.write_metadata(parquet_metadata.arrow_schema(PRICES), folder / "_common_metadata")
+    pq.write_metadata(seal.arrow_schema(PRICES), folder / "_common_metadata")
     with pytest.raises(SealBroken, match=r"_common_metadata .*another schema"):
         sealed(folder)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from bitstorm.collect.batches import (
     Batch,
+    Observation,
     batch_name,
     known_batches,
     observation_rows,
@@ -29,7 +30,6 @@ from bitstorm.collect.batches import (
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.csv_import.table import lines_of, records
 from bitstorm.collect.gaps import count, occupied
-from bitstorm.collect.observation import Observation
 from bitstorm.collect.request_log import note_served, read_served
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
 from bitstorm.core.schema import GENESIS_MS

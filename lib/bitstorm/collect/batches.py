@@ -17,11 +17,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from bitstorm.collect.observation import Observation
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BatchError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the source stated for one moment.
+
+    `timestamp` is the observation's own time, Unix milliseconds UTC. Price, cap and volume are in
+    the quote currency, the volume is that of the 24 hours before, the change over them in percent.
+    """
+
+    timestamp: int
+    price: float
+    market_cap: float | None = None
+    volume_24h: float | None = None
+    price_change_24h: float | None = None
+
 
 _TEMPORARY = ".tmp"
 _ENDINGS = (".csv", ".csv.gz")

@@ -1,15 +1,27 @@
-"""One live observation, one batch."""
+"""The newest price: as a batch in the landing folder, or as a dict for a notebook."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept, write_batch
-from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.observation import Observation
+from bitstorm.collect.batches import (
+    Batch,
+    Observation,
+    batch_name,
+    observation_rows,
+    swept,
+    write_batch,
+)
+from bitstorm.collect.coingecko.client import ROOTS, CoinGecko, Plan
+from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
+from bitstorm.collect.coingecko.transport import is_loopback
+from bitstorm.core.errors import UsageError
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 
@@ -65,3 +77,54 @@ def collect_once(
             request={"endpoint": "/simple/price", "ids": coin, "vs_currencies": vs_currency},
         )
     return Collected(observation, client.source, batch, fetched_at - observation.timestamp)
+
+
+_COIN, _CURRENCY = "bitcoin", "usd"
+_API = "/api/v3"
+_ENDPOINT = "/simple/price"
+# In a notebook nobody waits longer, retries included.
+_DEADLINE_SECONDS = 60.0
+
+
+def fetch_current_price(base_url: str = ROOTS["keyless"]) -> dict[str, Any]:
+    """Bitcoin's newest price: `timestamp`, `price_usd`, `market_cap`, `price_change_24h`.
+
+    `timestamp` is Unix milliseconds UTC as the source states it, not the clock; price and cap are
+    in USD, the change over 24 hours in percent; cap and change may be None. `base_url` is the
+    API's root, with or without `/api/v3`; a key in the environment is sent to CoinGecko's own
+    hosts only. Raises UsageError for an address that is none, SourceError for what the source
+    answers instead of a price.
+    """
+    root = _api_root(base_url)
+    key = os.environ.get(KEY_VARIABLE)
+    with CoinGecko(
+        base_url=root, plan=_plan(root, key), api_key=key, deadline=_DEADLINE_SECONDS
+    ) as source:
+        observation = source.simple_price(_COIN, _CURRENCY)
+    return {
+        "timestamp": observation.timestamp,
+        "price_usd": observation.price,
+        "market_cap": observation.market_cap,
+        "price_change_24h": observation.price_change_24h,
+    }
+
+
+def _api_root(base_url: str) -> str:
+    """The root that the client asks for: with a scheme and `/api/v3`, without an endpoint."""
+    text = base_url.strip()
+    if "://" not in text:
+        text = f"{'http' if is_loopback(f'http://{text}') else 'https'}://{text}"
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise UsageError(
+            f"{base_url!r} is no address of a price source; expected one such as {ROOTS['keyless']}"
+        )
+    path = url.path.rstrip("/").removesuffix(_ENDPOINT)
+    return f"{url.scheme}://{url.netloc}{path or _API}"
+
+
+def _plan(root: str, key: str | None) -> Plan:
+    """The plan goes by the host: a key must reach no other one, and each host has its own keys."""
+    if root == ROOTS["pro"]:
+        return "pro"
+    return "demo" if key and root == ROOTS["demo"] else "keyless"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.context import Context
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import Provenance, ranked
-from bitstorm.ingest.origin import of_one_origin
 from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
+from bitstorm.ingest.select_batches import of_one_origin
 from bitstorm.ingest.validate import (
     checked_lines,
     count_by_rule,

@@ -10,7 +10,7 @@ from bitstorm.core.errors import UsageError
 from bitstorm.core.schema import PRICES
 from bitstorm.ingest.deduplicate import ranked, with_place
 from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_rows
-from bitstorm.ingest.retraction import find_batch, months_of, other_batches
+from bitstorm.ingest.select_batches import find_batch, months_of, other_batches
 from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_judged
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.publish import Change, Draft, publish

@@ -13,7 +13,7 @@ from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
 from bitstorm.indicators.bars import to_summaries, with_complete
 from bitstorm.indicators.statistics import statistics
-from bitstorm.store import export, petastorm_io, snapshots
+from bitstorm.store import files, petastorm_io, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.snapshots import Snapshot
 
@@ -52,7 +52,7 @@ def stats(
     belongs to it. Raises SnapshotMissing where either is not there, DataError without prices.
     """
     if output is not None:
-        export.check_target(output)
+        files.check_target(output)
     prices, indicators = _read_from(context)
     last_ms = prices.manifest.last_ms
     if last_ms is None:
@@ -69,7 +69,7 @@ def stats(
             .transform(with_complete, last_ms=last_ms)
         )
         newest = _newest(summaries, bars)
-        rows = None if output is None else export.write_csv(summaries.orderBy("timestamp"), output)
+        rows = None if output is None else files.write_csv(summaries.orderBy("timestamp"), output)
     bound = context.workspace.bound_to() or context.origin()
     return Stats(
         source=bound.source,

@@ -24,10 +24,9 @@ from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, f
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.core.workspace import local_path
 from bitstorm.store import snapshots
-from bitstorm.store.content_hash import month_digest
 from bitstorm.store.manifest import schema_hash
-from bitstorm.store.parquet_metadata import arrow_schema
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal import arrow_schema, month_digest
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:

@@ -1,22 +1,35 @@
-"""Plain CSV and Parquet files, without Spark: for notebooks and small programs."""
+"""Plain CSV and Parquet files, for notebooks and small programs; a Spark frame as one CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm.core import durable_io
-from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError, first_line
+from bitstorm.core.errors import (
+    SnapshotDamaged,
+    SnapshotMissing,
+    StoreError,
+    UsageError,
+    first_line,
+)
 from bitstorm.core.workspace import local_path
 from bitstorm.store.petastorm_io import read_batches
 from bitstorm.store.snapshots import current, part_files
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
 
 PARQUET_NAME = "data.parquet"
 _CSV_ENDINGS = (".csv", ".csv.gz")
@@ -189,3 +202,40 @@ def _written(path: Path, write: Callable[[BinaryIO], None]) -> None:
             write(stream)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def check_target(path: Path) -> None:
+    """Raise UsageError where no CSV file can be put: to be told before any work is done."""
+    if path.suffix != ".csv":
+        raise UsageError(f"the file {path} is no plain CSV by its name; expected one with .csv")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder of {path} is not there: make it, or choose another one")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"nothing can be written to the folder of {path}: choose another one")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is there and is no file: choose another name")
+
+
+def write_csv(rows: DataFrame, path: Path) -> int:
+    """Write the rows, in their order, as UTF-8 CSV with a header; return how many there are.
+
+    Times stay int64, doubles are written to the last digit, null is empty. Only one partition of
+    the rows is on the driver at a time. A file that is there is replaced at one moment, when all
+    is written. Raises StoreError when nothing can be written there.
+    """
+    count = 0
+    try:
+        with durable_io.replacing(path) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(rows.columns)
+            for row in rows.toLocalIterator():
+                writer.writerow(row)
+                count += 1
+            text.detach()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): make room, or choose a folder "
+            "that you may write to"
+        ) from None
+    return count

@@ -31,10 +31,9 @@ from bitstorm.core.errors import (
 from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
-from bitstorm.store import parquet_metadata
-from bitstorm.store.content_hash import dataset_digest
+from bitstorm.store import seal
 from bitstorm.store.manifest import File, Manifest
-from bitstorm.store.seal import Sealed, require_subset, seal
+from bitstorm.store.seal import Sealed, dataset_digest, require_subset, seal_folder
 from bitstorm.store.snapshots import (
     CURRENT,
     LEDGER,
@@ -158,8 +157,10 @@ def _completed(
         {} if draft.parent is None else _share(*draft.parent._folders()[0], draft.folder, change)
     )
     paths = [path.relative_to(draft.folder).as_posix() for path in part_files(draft.folder)]
-    parquet_metadata.write(draft.folder, paths, table, schema)
-    data = seal(draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4))
+    seal.write_metadata(draft.folder, paths, table, schema)
+    data = seal_folder(
+        draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4)
+    )
     where = f"{operation} {identity}"
     if parent is not None and draft.parent is not None and not change.may_lose_keys:
         # What was merged came from these: damage must not be sealed anew.
@@ -215,11 +216,11 @@ def _lineage(
     draft.lineage.mkdir(exist_ok=True)
     _drop_checksums(draft.lineage)
     # petastorm leaves Spark writing them after a write that failed in the same session.
-    for name in (parquet_metadata.METADATA, parquet_metadata.COMMON_METADATA):
+    for name in (seal.METADATA, seal.COMMON_METADATA):
         (draft.lineage / name).unlink(missing_ok=True)
     parent = draft.parent
     shared = {} if parent is None else _share(*parent._folders()[1], draft.lineage, change)
-    sealed = seal(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
+    sealed = seal_folder(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
     for month in data.keys.keys() | sealed.keys.keys():
         ours, theirs = data.keys.get(month), sealed.keys.get(month)
         if ours is None or theirs is None or not np.array_equal(ours, theirs):

@@ -2,16 +2,24 @@
 
 Files that the commit wrote are read whole, month by month; files that it shares with its parent
 are checked by size and footer and inherit the rest, so the cost follows what was rewritten.
+
+A month's digest is the SHA-256 over its rows by time: all values of one column after another, each
+in little-endian bytes, after one byte a row that says whether it is null (a null's value is zero,
+NaN has one bit pattern). The data set's digest is the SHA-256 over `YYYY-MM` and digest of each
+month that has rows, so a commit only hashes the months that it rewrites.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +29,12 @@ import pyarrow.parquet as pq
 from bitstorm.core import durable_io
 from bitstorm.core.errors import SealBroken, first_line
 from bitstorm.core.schema import PARTITION, Table
-from bitstorm.store.content_hash import month_digest
 from bitstorm.store.manifest import File
-from bitstorm.store.parquet_metadata import COMMON_METADATA, METADATA, UNISCHEMA_KEY, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from petastorm.unischema import Unischema
+
 
 _MONTH = re.compile(r"month=\d{4}-(?:0[1-9]|1[0-2])")
 _PART = re.compile(_MONTH.pattern + r"/part-[0-9A-Za-z._-]+\.parquet")
@@ -39,7 +50,7 @@ class Sealed:
     keys: Mapping[str, np.ndarray]
 
 
-def seal(
+def seal_folder(
     folder: Path,
     table: Table,
     *,
@@ -226,3 +237,79 @@ def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischem
     kept = (common.metadata or {}).get(UNISCHEMA_KEY)
     if kept != unischema or common.remove_metadata() != arrow_schema(table):
         raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")
+
+
+METADATA = "_metadata"
+COMMON_METADATA = "_common_metadata"
+# Where petastorm looks for the pickled Unischema (petastorm.etl.dataset_metadata).
+UNISCHEMA_KEY = b"dataset-toolkit.unischema.v1"
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The stored columns (without the partition), all nullable as in any file of Spark's."""
+    return pa.schema([pa.field(f.name, pa.type_for_alias(f.kind)) for f in table.stored])
+
+
+def write_metadata(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -> None:
+    """Write `_metadata` and `_common_metadata` for the Parquet files at these paths in the folder.
+
+    Spark writes both inside `materialize_dataset`, but lists only what it wrote itself, and deletes
+    both where footers' key-values differ (another Spark, a file of pyarrow's). petastorm then skips
+    unlisted files without a word. Made from every footer, they are right for any mix.
+
+    Raises SealBroken for a file without a readable footer, or with other columns than the rest.
+    """
+    collected: pq.FileMetaData | None = None
+    for path in files:
+        try:
+            footer = pq.read_metadata(folder / path)
+            footer.set_file_path(path)
+            if collected is None:
+                collected = footer
+            else:
+                collected.append_row_groups(footer)
+        except (pa.ArrowException, RuntimeError) as error:
+            raise SealBroken(
+                f"{path} does not go with the other files ({first_line(error)})"
+            ) from None
+    if collected is not None:
+        with durable_io.replacing(folder / METADATA) as out:
+            collected.write_metadata_file(out)
+    common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
+    with durable_io.replacing(folder / COMMON_METADATA) as out:
+        pq.write_metadata(common, out)
+
+
+def month_digest(rows: pa.Table, table: Table) -> str:
+    """Of one month's rows, already in the order of time. Columns go by the table's order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    digest = hashlib.sha256(f"{table.name}:{rows.num_rows}\n".encode())
+    for field in table.stored:
+        column = rows.column(field.name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else column.chunk(0)
+        nulls = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.uint8)
+        digest.update(f"{field.name}:{field.kind}\n".encode())
+        digest.update(nulls.tobytes())
+        if field.kind == "string":
+            for text in column.to_pylist():
+                raw = b"" if text is None else text.encode()
+                digest.update(len(raw).to_bytes(8, "little") + raw)
+            continue
+        if field.kind == "bool":
+            column = column.cast(pa.uint8())
+        filled = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+        if field.kind in ("float32", "float64"):
+            filled = np.where(np.isnan(filled), np.array(np.nan, filled.dtype), filled)
+        digest.update(filled.astype(filled.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def dataset_digest(months: Mapping[str, str]) -> str:
+    """Of a data set, from the digests of its months."""
+    digest = hashlib.sha256()
+    for month in sorted(months):
+        digest.update(f"{month}:{months[month]}\n".encode())
+    return digest.hexdigest()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko import answer_checks as doors
 from bitstorm.collect.coingecko.answer_checks import FOLDER, MOST_BYTES, AnswerChecks, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import collect_once
-from bitstorm.collect.observation import Observation
 from bitstorm.core.errors import BadAnswer
 from bitstorm.core.time import HOUR_MS, MINUTE_MS
 from bitstorm.simulator.market import Market

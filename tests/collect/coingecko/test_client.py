@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm import __version__
+from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.coingecko.error_responses import said
 from bitstorm.collect.coingecko.transport import wait_asked
-from bitstorm.collect.observation import Observation
 from bitstorm.collect.source import opened
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.csv_import.daily_switch import SWITCH_MS, Action, switch_of
+from bitstorm.collect.csv_import.formats import SWITCH_MS, Action, switch_of
 from bitstorm.collect.csv_import.importer import Imported, import_file
 from bitstorm.core.time import DAY_MS, parse_instant
 from collect.faulty_server import NOW_MS

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bitstorm.collect.csv_import.cells import guessed_decimal, plain
 from bitstorm.collect.csv_import.importer import Imported, import_file, preview
-from bitstorm.collect.csv_import.numbers import guessed_decimal, plain
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, parse_instant
 from collect.faulty_server import NOW_MS

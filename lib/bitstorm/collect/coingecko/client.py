@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
+from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.answer_checks import AnswerChecks, Seen
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE, is_error_body, refusal, said
 from bitstorm.collect.coingecko.rate_limit import RateLimit
 from bitstorm.collect.coingecko.transport import Reply, Transport, is_loopback
-from bitstorm.collect.observation import Observation
 from bitstorm.core.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
 from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW
 from bitstorm.core.time import DAY_MS, iso, now_ms

@@ -16,26 +16,30 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bitstorm.collect.batches import Batch, Draft, Row, batch_name, swept, write_batch
-from bitstorm.collect.csv_import.daily_switch import Action, Switch, switch_of
-from bitstorm.collect.csv_import.formats import (
-    BINANCE_COLUMNS,
-    Form,
-    Stamp,
-    binance_without_header,
-    first_named,
-    recognised,
-)
-from bitstorm.collect.csv_import.numbers import Decimal, guessed_decimal, plain
-from bitstorm.collect.csv_import.table import Head, head_of, lines_of, records
-from bitstorm.collect.csv_import.times import (
+from bitstorm.collect.csv_import.cells import (
     UNIT_WORDS,
+    Decimal,
     Unit,
+    guessed_decimal,
     guessed_unit,
     milliseconds,
+    plain,
     unit_by_size,
     unread,
     written,
 )
+from bitstorm.collect.csv_import.formats import (
+    BINANCE_COLUMNS,
+    Action,
+    Form,
+    Stamp,
+    Switch,
+    binance_without_header,
+    first_named,
+    recognised,
+    switch_of,
+)
+from bitstorm.collect.csv_import.table import Head, head_of, lines_of, records
 from bitstorm.core.errors import BatchError, UsageError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import Origin

@@ -1,15 +1,16 @@
-"""A batch that is to be taken out again: which one is meant, its months, and the other batches."""
+"""Which batches count: those of the workspace's origin, the one to retract, and the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import NothingToDo, UsageError
+from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 from bitstorm.store import landing
-from bitstorm.store.landing import Batch
+from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.snapshots import Snapshot
 
 
@@ -51,3 +52,36 @@ def other_batches(
     wanted = {sha for sha, t in ledger.items() if sha != sha256 and not t.get("retracted")}
     others = [batch for batch in found.ready if batch.sha256 in wanted]
     return others, len(wanted) - len(others)
+
+
+def of_one_origin(
+    ready: Sequence[Batch], bound: Origin | None, context: Context
+) -> tuple[Origin, list[Batch], list[Refused]]:
+    """The batches that belong to the workspace's origin, and those that do not.
+
+    An unbound workspace takes the origin of its first batch that states one. A file without a
+    sidecar states none: whoever dropped it there vouches for it.
+    """
+    stated = [_origin(batch) for batch in ready]
+    origin = bound or next((o for o in stated if o is not None), None)
+    if origin is None:
+        settings = context.settings.source
+        origin = Origin("csv", settings.coin, settings.vs_currency)
+    taken = [b for b, o in zip(ready, stated, strict=True) if o in (None, origin)]
+    strangers = [
+        Refused(
+            batch.path,
+            batch.sha256,
+            "origin",
+            f"its sidecar says ({stranger}), the workspace holds ({origin}); "
+            "ingest it into another workspace",
+        )
+        for batch, stranger in zip(ready, stated, strict=True)
+        if stranger not in (None, origin)
+    ]
+    return origin, taken, strangers
+
+
+def _origin(batch: Batch) -> Origin | None:
+    s = batch.sidecar
+    return None if s is None else Origin(s.source, s.coin, s.vs_currency)
