@@ -36,7 +36,7 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
-from bitstorm.indicators.blocks import Blocks, in_blocks
+from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks, dataset, windowing
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.scaling import Scale, Scaler

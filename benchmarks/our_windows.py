@@ -25,8 +25,7 @@ def windows(points: DataFrame, *, widths: Sequence[int]) -> DataFrame:
     """Moving average and volatility of each width, as the library computes them over a grid."""
     from pyspark.sql import functions as F
 
-    from bitstorm.indicators.blocks import Blocks, in_blocks
-    from bitstorm.indicators.windows import with_windows
+    from bitstorm.indicators.windows import Blocks, in_blocks, with_windows
 
     blocks = Blocks(before=max(widths))
     rows = points.select(F.expr(f"timestamp div {MINUTE_MS}").alias("index"), "price")

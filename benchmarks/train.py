@@ -30,7 +30,7 @@ from benchmarks.landing import MEMORY, START_MS, land
 from benchmarks.landing import context as context_of
 from bitstorm.core.errors import BitstormError
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
-from bitstorm.model import network, torch_network, torch_training, training
+from bitstorm.model import network, torch_backend, training
 from bitstorm.model.progress import Progress
 from bitstorm.model.training import Rules
 from bitstorm.model.training_data import prepared
@@ -121,7 +121,7 @@ def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole
     )
     if importlib.util.find_spec("torch") is not None:
         # Last: in the process's memory it would be seen.
-        other = made(rate, torch_network.seeded)
+        other = made(rate, torch_backend.seeded)
         seconds["epoch_torch"] = [
             _fit(other, ready, scratch, batch_size, epochs=TOGETHER)[0] for _ in range(RUNS)
         ]
@@ -181,7 +181,7 @@ def _fit(
         if at.val_loss is not None:
             each()
 
-    by = torch_training if isinstance(built, torch_network.TorchNetwork) else training
+    by = torch_backend if isinstance(built, torch_backend.TorchNetwork) else training
     began = time.perf_counter()
     fitted = by.fit(
         built,

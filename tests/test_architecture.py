@@ -130,7 +130,6 @@ LONG = {
     "collect/csv_import/importer.read_options": "one answer for each kind of wrong option",
     "core/config._contradictions": "one sentence for each pair of settings",
     "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
-    "report/dashboard.dashboard_html": "one entry for each part of the page",
     "spark/session.spark_session": "where settings come from, in the order in which they win",
     "store/publish._completed": "one field after the other of a manifest",
 }

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from benchmarks import exactness
-from bitstorm.indicators.blocks import SIZE
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.windows import SIZE
 
 pytestmark = pytest.mark.slow
 

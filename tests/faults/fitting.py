@@ -24,9 +24,9 @@ import numpy as np
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import BrokenOff, NothingToDo
-from bitstorm.model import checkpoint, keras_file, network, runs, training_run
+from bitstorm.model import checkpoint, network, runs, training_run
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.split import Split
+from bitstorm.model.windowing import Split
 from faults import linear, sweeping
 from faults.striking import Strike
 from faults.sweeping import forked
@@ -90,7 +90,7 @@ def result(context: Context) -> tuple[object, ...]:
     assert files == ["best.keras", "history.csv", "run.json"], files
     assert run.record["fitted"]["epochs"] == 3
     built = linear.seeded(seed=0, look_back=6)
-    keras_file.load_weights(built, runs.checked(run, "best.keras"))
+    network.load_weights(built, runs.checked(run, "best.keras"))
     return losses(run.folder), [weight.tolist() for weight in built.get_weights()]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bitstorm.indicators.blocks import Blocks, in_blocks
+from bitstorm.indicators.windows import Blocks, in_blocks
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.indicators.moments import rolling_moments
+from bitstorm.indicators.kernel import rolling_moments
 
 
 def one_by_one(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

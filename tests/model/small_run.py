@@ -78,10 +78,10 @@ def new_network(*, seed, **wanted):
 
 
 def fitted(out, train, validation, network, *, seed, told=None, since=None, **rules):
-    from bitstorm.model import torch_network, torch_training, training
+    from bitstorm.model import torch_backend, training
 
     usual = {"epochs": 4, "patience": 9, "batch_size": 16}
-    by = torch_training if isinstance(network, torch_network.TorchNetwork) else training
+    by = torch_backend if isinstance(network, torch_backend.TorchNetwork) else training
     return by.fit(
         network,
         train=train,

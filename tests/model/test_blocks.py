@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitstorm.indicators.blocks import Blocks, in_blocks
+from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks
 from model import blocked
 

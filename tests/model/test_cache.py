@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm.model import cache
+from bitstorm.model import dataset
 
 MB = 2**20
 
@@ -30,13 +30,13 @@ def writer(content: str, written: list | None = None):
 def keep(root: Path, name: str, *, content: str | None = None, limit: int = MB, written=None):
     """One use of the folder of that name; what it held then."""
     write = writer(name if content is None else content, written)
-    with cache.held(root, {"name": name}, write, limit_bytes=limit) as held:
+    with dataset.held(root, {"name": name}, write, limit_bytes=limit) as held:
         return (held.folder / "part-0.parquet").read_text(), held.index["said"], held.reused
 
 
 def folders(root: Path) -> set[str]:
     found = {path.name for path in root.iterdir() if path.is_dir()}
-    return {n for n in ("a", "b", "c") if cache.key_of({"name": n}) in found}
+    return {n for n in ("a", "b", "c") if dataset.key_of({"name": n}) in found}
 
 
 def test_a_folder_is_written_once_and_each_recipe_has_its_own(tmp_path):
@@ -49,15 +49,17 @@ def test_a_folder_is_written_once_and_each_recipe_has_its_own(tmp_path):
 
 def test_the_folders_name_is_of_all_that_the_content_depends_on():
     one = {"snapshot": "1", "look_back": 60}
-    assert cache.key_of(one) == cache.key_of(dict(reversed(one.items())))
-    assert len({cache.key_of(r) for r in (one, {**one, "snapshot": "2"}, {**one, "size": 1})}) == 3
+    assert dataset.key_of(one) == dataset.key_of(dict(reversed(one.items())))
+    assert (
+        len({dataset.key_of(r) for r in (one, {**one, "snapshot": "2"}, {**one, "size": 1})}) == 3
+    )
 
 
 @pytest.mark.parametrize("damage", ["edited", "cut", "gone", "index"])
 def test_a_damaged_folder_is_made_anew(tmp_path, damage):
     keep(tmp_path, "a")
-    folder = tmp_path / cache.key_of({"name": "a"})
-    part, index = folder / "part-0.parquet", folder / cache.INDEX
+    folder = tmp_path / dataset.key_of({"name": "a"})
+    part, index = folder / "part-0.parquet", folder / dataset.INDEX
     if damage == "edited":
         part.write_text("b")
     elif damage == "cut":
@@ -77,7 +79,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
 
     with (
         pytest.raises(OSError, match="disk full"),
-        cache.held(tmp_path, {"name": "a"}, write, limit_bytes=MB),
+        dataset.held(tmp_path, {"name": "a"}, write, limit_bytes=MB),
     ):
         raise AssertionError("there is nothing to hold")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
@@ -88,7 +90,7 @@ def test_beyond_the_limit_the_least_recently_used_go_but_not_what_is_asked_for(t
     for second, name in enumerate(("a", "b", "c")):
         keep(tmp_path, name, content=name * 1_000)
         # Used in this order, long ago.
-        os.utime(tmp_path / cache.key_of({"name": name}) / cache.INDEX, (second, second))
+        os.utime(tmp_path / dataset.key_of({"name": name}) / dataset.INDEX, (second, second))
     keep(tmp_path, "a")
     assert folders(tmp_path) == {"a", "b", "c"}
     # Room for two: b was used longest ago.
@@ -102,14 +104,14 @@ def test_beyond_the_limit_the_least_recently_used_go_but_not_what_is_asked_for(t
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bitstorm.model import cache
+from bitstorm.model import dataset
 def write(folder):
     folder.mkdir()
     (folder / "part-0.parquet").write_text("theirs")
     if sys.argv[2] == "write":
         print("ready", flush=True); time.sleep(60)
     return {"said": "theirs"}
-with cache.held(Path(sys.argv[1]), {"name": "b"}, write, limit_bytes=2**20):
+with dataset.held(Path(sys.argv[1]), {"name": "b"}, write, limit_bytes=2**20):
     print("ready", flush=True); time.sleep(60)
 """
 
@@ -159,13 +161,13 @@ def test_of_several_that_write_the_same_folder_at_once_one_wins(tmp_path):
     program = """
 import sys, time
 from pathlib import Path
-from bitstorm.model import cache
+from bitstorm.model import dataset
 def write(folder):
     folder.mkdir()
     time.sleep(0.3)
     (folder / "part-0.parquet").write_text(sys.argv[2])
     return {"said": sys.argv[2]}
-with cache.held(Path(sys.argv[1]), {"name": "a"}, write, limit_bytes=2**20) as held:
+with dataset.held(Path(sys.argv[1]), {"name": "a"}, write, limit_bytes=2**20) as held:
     print(held.reused, (held.folder / "part-0.parquet").read_text())
 """
     running = [
@@ -184,16 +186,16 @@ with cache.held(Path(sys.argv[1]), {"name": "a"}, write, limit_bytes=2**20) as h
 
 
 def test_the_locks_of_an_older_version_are_removed(tmp_path):
-    (tmp_path / f"{cache.key_of({'name': 'a'})}.lock").touch()
+    (tmp_path / f"{dataset.key_of({'name': 'a'})}.lock").touch()
     keep(tmp_path, "a")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock",
-        cache.key_of({"name": "a"}),
+        dataset.key_of({"name": "a"}),
     ]
 
 
 def test_the_index_names_what_the_folder_was_made_from(tmp_path):
     keep(tmp_path, "a")
-    record = json.loads((tmp_path / cache.key_of({"name": "a"}) / cache.INDEX).read_text())
+    record = json.loads((tmp_path / dataset.key_of({"name": "a"}) / dataset.INDEX).read_text())
     assert record["recipe"] == {"name": "a"}
     assert list(record["files"]) == ["part-0.parquet"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.core.errors import ModelError
-from bitstorm.indicators.blocks import Blocks, in_blocks
+from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks, dataset
 from bitstorm.model import feed as feeds
 from bitstorm.model.scaling import Scale, Scaler

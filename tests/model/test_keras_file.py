@@ -48,20 +48,20 @@ def rewritten(content: bytes, **changes) -> bytes:
 
 
 def test_the_weights_come_back_into_a_network_of_our_own(saved):
-    from bitstorm.model import keras_file
+    from bitstorm.model import network
 
-    network, content = saved
+    trained, content = saved
     other = fresh()
     window = np.random.default_rng(1).normal(size=(5, 3, 2)).astype(np.float32)
-    assert not np.array_equal(np.asarray(other(window)), np.asarray(network(window)))
-    keras_file.load_weights(other, content)
-    assert np.array_equal(np.asarray(other(window)), np.asarray(network(window)))
+    assert not np.array_equal(np.asarray(other(window)), np.asarray(trained(window)))
+    network.load_weights(other, content)
+    assert np.array_equal(np.asarray(other(window)), np.asarray(trained(window)))
 
 
 def test_a_file_with_a_lambda_layer_is_refused_and_its_code_not_run(saved, tmp_path):
     import keras
 
-    from bitstorm.model import keras_file
+    from bitstorm.model import network
 
     ran = []
     evil = keras.Sequential(
@@ -71,7 +71,7 @@ def test_a_file_with_a_lambda_layer_is_refused_and_its_code_not_run(saved, tmp_p
     evil.save(tmp_path / "evil.keras")
     ran.clear()
     with pytest.raises(ModelError, match=r"it describes .*Lambda, expected .*Dense$"):
-        keras_file.load_weights(fresh(), (tmp_path / "evil.keras").read_bytes())
+        network.load_weights(fresh(), (tmp_path / "evil.keras").read_bytes())
     assert ran == []
 
 
@@ -108,11 +108,11 @@ def edited(change):
     ],
 )
 def test_an_edited_description_is_refused(saved, change, reason):
-    from bitstorm.model import keras_file
+    from bitstorm.model import network
 
     content = rewritten(saved[1], **{"config.json": edited(change)})
     with pytest.raises(ModelError, match=reason):
-        keras_file.load_weights(fresh(), content)
+        network.load_weights(fresh(), content)
 
 
 @pytest.mark.parametrize(
@@ -127,28 +127,28 @@ def test_an_edited_description_is_refused(saved, change, reason):
     ],
 )
 def test_other_members_than_the_three_are_refused(saved, changes, reason):
-    from bitstorm.model import keras_file
+    from bitstorm.model import network
 
     other = fresh()
     before = [np.array(weight) for weight in other.get_weights()]
     with pytest.raises(ModelError, match=reason):
-        keras_file.load_weights(other, rewritten(saved[1], **changes))
+        network.load_weights(other, rewritten(saved[1], **changes))
     assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
 
 
 def test_a_member_that_comes_twice_is_refused(saved):
-    from bitstorm.model import keras_file
+    from bitstorm.model import network
 
     target = io.BytesIO(saved[1])
     with zipfile.ZipFile(target, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("config.json", "{}")
     with pytest.raises(ModelError, match="expected just"):
-        keras_file.load_weights(fresh(), target.getvalue())
+        network.load_weights(fresh(), target.getvalue())
 
 
 def test_the_weights_of_another_network_are_refused(saved):
-    from bitstorm.model import keras_file, network
+    from bitstorm.model import network
 
     smaller = network.build(**{**SHAPE, "units": 3})
     with pytest.raises(ModelError, match="its layer lstm has another units"):
-        keras_file.load_weights(smaller, saved[1])
+        network.load_weights(smaller, saved[1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.model.split import split_by_time
+from bitstorm.model.windowing import split_by_time
 
 HOUR = 3_600_000
 

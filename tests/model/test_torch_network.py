@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bitstorm.core.errors import ModelError
-from bitstorm.model.torch_network import from_torch, to_torch
+from bitstorm.model.torch_backend import from_torch, to_torch
 
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (scripts/setup --torch): its backend is not tested"
@@ -20,10 +20,10 @@ LOOK_BACK, FEATURES, UNITS = 12, 2, 8
 
 
 def learner(**wanted):
-    from bitstorm.model import torch_network
+    from bitstorm.model import torch_backend
 
     usual = {"look_back": LOOK_BACK, "features": FEATURES, "units": UNITS, "dropout": 0.0}
-    return torch_network.seeded(**{**usual, "learning_rate": 0.01, "seed": 3, **wanted})
+    return torch_backend.seeded(**{**usual, "learning_rate": 0.01, "seed": 3, **wanted})
 
 
 def stepped(network, given) -> list[float]:

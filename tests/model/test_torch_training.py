@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bitstorm.core.errors import BrokenOff, ModelError
-from bitstorm.model import checkpoint, torch_network
+from bitstorm.model import checkpoint, torch_backend
 from bitstorm.model.scaling import Scale, Scaler
 from model import blocked
 from model.small_run import fitted, losses
@@ -45,7 +45,7 @@ SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "learning_rate": 0.0
 
 
 def network_of(*, seed=1, dropout=0.0):
-    return torch_network.seeded(**SHAPE, dropout=dropout, seed=seed)
+    return torch_backend.seeded(**SHAPE, dropout=dropout, seed=seed)
 
 
 def trained(out, given, network, **rules):

@@ -43,7 +43,7 @@ def same(ours, theirs) -> bool:
 
 
 def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
-    from bitstorm.model import keras_file, network
+    from bitstorm.model import network
 
     told = []
     train, validation = feeds(folder)
@@ -71,7 +71,7 @@ def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
 
     # The mean squared error of the network on disk, over the validation part itself.
     model = network.build(**small_run.SHAPE)
-    keras_file.load_weights(model, (out / "best.keras").read_bytes())
+    network.load_weights(model, (out / "best.keras").read_bytes())
     said = np.asarray(model(validation.window))[:, 0]
     error = np.mean((said - validation.target) ** 2)
     assert error == pytest.approx(outcome.best_validation_loss, rel=1e-5)

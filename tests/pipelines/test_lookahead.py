@@ -17,9 +17,8 @@ from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import Span
 from bitstorm.indicators.compute import from_prices, span_of
-from bitstorm.indicators.cuts import draw_cuts, look
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import Tolerance
+from bitstorm.indicators.lookahead import Tolerance, draw_cuts, look
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.store.batch_writer import make_batch_writer

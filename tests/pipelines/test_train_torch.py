@@ -72,14 +72,14 @@ def test_a_run_of_pytorch_learns_is_recorded_and_forecasts(pytorch, spark_sessio
 def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
     pytorch, spark_session, tmp_path, monkeypatch
 ):
-    from bitstorm.model import torch_network
+    from bitstorm.model import torch_backend
 
     settings = ("training.backend=torch", "training.dropout=0.2", "training.epochs=4")
     context = with_prices(small(tmp_path, *settings), random_walk(4))
     unbroken = train(context)
 
     steps = 0
-    step = torch_network.TorchNetwork.step
+    step = torch_backend.TorchNetwork.step
 
     def stopping(self, window, target):
         nonlocal steps
@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
         return step(self, window, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch_network.TorchNetwork, "step", stopping)
+        patched.setattr(torch_backend.TorchNetwork, "step", stopping)
         with pytest.raises(BrokenOff, match=r"stopped by SIGTERM.* goes on after epoch 2"):
             train(context)
     (broken,) = {path.name for path in context.workspace.checkpoints.iterdir()} - {unbroken.run}

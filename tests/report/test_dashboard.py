@@ -14,7 +14,7 @@ import pytest
 
 from bitstorm.core.errors import DataError
 from bitstorm.report.dashboard import dashboard_html, template
-from bitstorm.report.mark import Mark
+from bitstorm.report.style import Mark
 
 HOLE_AFTER = 249
 WINDOWS = (7, 24)

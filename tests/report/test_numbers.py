@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from bitstorm.report import numbers
-from bitstorm.report.mark import Mark
+from bitstorm.report import style
+from bitstorm.report.style import Mark
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,21 @@ from bitstorm.report.mark import Mark
     ],
 )
 def test_an_amount_reads_well_at_every_size(value: float | None, text: str) -> None:
-    assert numbers.amount(value) == text
+    assert style.amount(value) == text
 
 
 def test_percent_share_score_and_small_keep_sign_and_digits() -> None:
-    assert numbers.percent(1.255) == "+1.25 %"
-    assert numbers.percent(-0.5) == "-0.50 %"
-    assert numbers.share(0.8, digits=0) == "80 %"
-    assert numbers.share(0.7905) == "79.0 %"
-    assert numbers.score(0.00214) == "+0.0021"
-    assert numbers.score(-math.inf) == "n/a"
-    assert numbers.small(0.0042134) == "0.004213"
-    assert numbers.small(2.1e-9) == "2.1e-09"
-    assert numbers.money(None, "USD") == "n/a"
-    assert numbers.count(8760) == "8,760"
-    assert numbers.count(None) == "n/a"
+    assert style.percent(1.255) == "+1.25 %"
+    assert style.percent(-0.5) == "-0.50 %"
+    assert style.share(0.8, digits=0) == "80 %"
+    assert style.share(0.7905) == "79.0 %"
+    assert style.score(0.00214) == "+0.0021"
+    assert style.score(-math.inf) == "n/a"
+    assert style.small(0.0042134) == "0.004213"
+    assert style.small(2.1e-9) == "2.1e-09"
+    assert style.money(None, "USD") == "n/a"
+    assert style.count(8760) == "8,760"
+    assert style.count(None) == "n/a"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_percent_share_score_and_small_keep_sign_and_digits() -> None:
     ],
 )
 def test_a_moment_is_written_without_empty_seconds(iso: str | None, text: str) -> None:
-    assert numbers.moment(iso) == text
+    assert style.moment(iso) == text
 
 
 def test_a_simulated_mark_has_a_banner_with_its_seed_and_no_attribution() -> None:

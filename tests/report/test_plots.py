@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from bitstorm.core.errors import DataError
 from bitstorm.report.canvas import save_png
-from bitstorm.report.mark import Mark
 from bitstorm.report.plots import (
     forecast_figure,
     price_figure,
     training_figure,
     volatility_figure,
 )
+from bitstorm.report.style import Mark
 
 HOLE_AFTER = 249
 SIMULATED = Mark("simulated:7", "bitcoin", "usd")

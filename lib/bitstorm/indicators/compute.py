@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitstorm.core.schema import PARTITION, indicator_table
-from bitstorm.indicators.blocks import SIZE, Blocks, in_blocks
 from bitstorm.indicators.kernel import (
     Grid,
     Points,
@@ -25,7 +24,7 @@ from bitstorm.indicators.kernel import (
     to_points,
     with_memory,
 )
-from bitstorm.indicators.windows import trend, with_windows
+from bitstorm.indicators.windows import SIZE, Blocks, in_blocks, trend, with_windows
 from bitstorm.ingest.parse import month_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import SECONDS_BELOW
-from bitstorm.indicators.moments import rolling_moments
+from bitstorm.indicators.kernel import rolling_moments
 
 TIME = "timestamp"
 PRICE = "price_usd"

@@ -31,9 +31,9 @@ def require(backend: str, *, reason: str) -> None:
 def fit(backend: str, shape: dict[str, Any], **wanted: Any) -> Fitted:
     """Train a network of this shape (as `network.seeded` takes it); see `training.fit`."""
     if backend == "torch":
-        from bitstorm.model import torch_network, torch_training
+        from bitstorm.model import torch_backend
 
-        return torch_training.fit(torch_network.seeded(**shape), **wanted)
+        return torch_backend.fit(torch_backend.seeded(**shape), **wanted)
     from bitstorm.model import network, training
 
     return training.fit(network.seeded(**shape), **wanted)

@@ -1,10 +1,16 @@
-"""How far a training is, for whoever watches it."""
+"""The progress of a training, and its end by a signal."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+
+from bitstorm.core.errors import BrokenOff
 
 _TELL_SECONDS = 0.1
 
@@ -71,3 +77,36 @@ class Meter:
                 seconds_left=left / rate,
             )
         )
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """The first signal is noted; a second one raises KeyboardInterrupt at once."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+
+    def check(self) -> None:
+        """Call it between two batches. Raises BrokenOff where a signal came."""
+        if self.signal is not None:
+            raise BrokenOff(f"stopped by {self.signal}")
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """For the block, where it is in the main thread: no other can have signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

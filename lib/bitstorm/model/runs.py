@@ -10,17 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bitstorm import __version__
 from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.model import backend, checkpoint
+from bitstorm.spark.java import project_root
 
 RECORD = "run.json"
 HISTORY = checkpoint.HISTORY
@@ -201,19 +206,19 @@ def load_network(run: Run) -> Any:
 
 
 def _keras_network(run: Run) -> Any:
-    from bitstorm.model import keras_file, network
+    from bitstorm.model import network
 
     content = checked(run, network.BEST)
     built = network.build(**_described(run))
-    keras_file.load_weights(built, content)
+    network.load_weights(built, content)
     return built
 
 
 def _torch_network(run: Run) -> Any:
-    from bitstorm.model import torch_network
+    from bitstorm.model import torch_backend
 
-    content = checked(run, torch_network.BEST)
-    built = torch_network.seeded(**_described(run), seed=0)
+    content = checked(run, torch_backend.BEST)
+    built = torch_backend.seeded(**_described(run), seed=0)
     built.load(content)
     return lambda window, training=False: built.predict(window)[:, None]
 
@@ -267,3 +272,43 @@ def _on_disk(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror or error}): make room there, then "
             f"{way}"
         ) from error
+
+
+_GIT_SECONDS = 5.0
+
+
+def code() -> dict[str, Any]:
+    """The package's version and, in a checkout, its commit (`-dirty` where files differ)."""
+    return {"version": __version__, "commit": _commit()}
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Of Python and of the libraries that had a part in it."""
+    return {
+        "bitstorm": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in libraries},
+    }
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _commit() -> str | None:
+    root = project_root()
+    if root is None or not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            [*command, "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -13,8 +13,7 @@ from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model.checkpoint import Checkpoint, Epoch
 from bitstorm.model.feed import Feed, reason_of
-from bitstorm.model.progress import Meter, Progress
-from bitstorm.model.stopping import Stop
+from bitstorm.model.progress import Meter, Progress, Stop
 
 AUTO_BATCH_SIZE = 256
 # What Adam's own paper suggests, at the batch size that Keras takes by default.

@@ -12,13 +12,12 @@ from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import indicator_table, rows_before
 from bitstorm.core.time import iso
-from bitstorm.indicators.blocks import Blocks, in_blocks
-from bitstorm.model import backend, blocks, dataset, points, scaling
+from bitstorm.indicators.windows import Blocks, in_blocks
+from bitstorm.model import backend, blocks, dataset, scaling
 from bitstorm.model.dataset import Stored
 from bitstorm.model.feed import Feed, make_feed
-from bitstorm.model.split import Split, split_by_time
 from bitstorm.model.training_run import Attempt, Prepared
-from bitstorm.model.windowing import Frame
+from bitstorm.model.windowing import Frame, Split, split_by_time
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 
@@ -39,9 +38,9 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
-    split = attempt.split or _split_of(*points.span_of(snapshot), settings)
-    points.check(snapshot, features, spans(split))
-    frame = points.frame_of(snapshot, settings, features)
+    split = attempt.split or _split_of(*blocks.span_of(snapshot), settings)
+    blocks.check(snapshot, features, spans(split))
+    frame = blocks.frame_of(snapshot, settings, features)
     warm_up = {
         "needed": _needed(snapshot, features, settings),
         "had": snapshot.manifest.rows,
@@ -70,7 +69,7 @@ def stored_blocks(
     Of an earlier run where there is one of this snapshot and frame; the console says which.
     """
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
-    first, last = points.span_of(snapshot)
+    first, last = blocks.span_of(snapshot)
 
     def rows() -> DataFrame:
         context.console.progress("    writing the windows' blocks")
@@ -140,8 +139,8 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     What only the points themselves show, such as holes, is left to `_counts`.
     """
     manifest = snapshot.manifest
-    first, last = points.span_of(snapshot)
-    step = points.step_of(snapshot)
+    first, last = blocks.span_of(snapshot)
+    step = blocks.step_of(snapshot)
     first_target = _needed(snapshot, features, settings)
     at_least = first_target + len(PARTS)
 
@@ -164,7 +163,7 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
 
 
 def _check_features(features: list[str], snapshot: Snapshot) -> None:
-    known = points.numeric_columns(snapshot)
+    known = blocks.numeric_columns(snapshot)
     unknown = [name for name in features if name not in known]
     if unknown:
         raise DataError(

@@ -12,14 +12,14 @@ from typing import Any
 from bitstorm.context import Context
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
-from bitstorm.model import backend, checkpoint, provenance, runs, training
+from bitstorm.model import backend, checkpoint, runs, training
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed
 from bitstorm.model.progress import Progress
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.split import Split
 from bitstorm.model.training import Rules
+from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
@@ -165,9 +165,9 @@ def _record(
         "split": vars(data.split),
         "windows": dict(data.counts),
         "warm_up": dict(data.warm_up),
-        "threads": {"cores": provenance.cores(), **backend.threads(settings.backend)},
-        "versions": provenance.versions(*_LIBRARIES[settings.backend]),
-        "code": provenance.code(),
+        "threads": {"cores": runs.cores(), **backend.threads(settings.backend)},
+        "versions": runs.versions(*_LIBRARIES[settings.backend]),
+        "code": runs.code(),
         "sessions": [],
     }
 

@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from bitstorm.model.scaling import Scaler
 
+
 Target = Literal["log_return", "price"]
 
 # What the price alone gives; other features have a column of their own.
@@ -276,3 +277,26 @@ def _feature(name: str, exact: np.ndarray, columns: Mapping[str, np.ndarray]) ->
     found = np.full(exact.shape, np.nan)
     found[:, 1:] = np.log1p((exact[:, 1:] - exact[:, :-1]) / exact[:, :-1])
     return found
+
+
+@dataclass(frozen=True)
+class Split:
+    """The last instants (ms UTC, inclusive) of the training and the validation part.
+
+    A window belongs to the part in which its target lies; the test part is all after that.
+    """
+
+    train_until_ms: int
+    validate_until_ms: int
+
+
+def split_by_time(
+    *, first_ms: int, last_ms: int, train_share: float, validation_share: float
+) -> Split:
+    """Shares of the time span from the first to the last point."""
+    span = last_ms - first_ms
+    return Split(
+        # Rounded: 0.7 of 10 steps must not end a millisecond before the seventh.
+        train_until_ms=first_ms + round(span * train_share),
+        validate_until_ms=first_ms + round(span * (train_share + validation_share)),
+    )

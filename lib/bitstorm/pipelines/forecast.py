@@ -14,10 +14,10 @@ from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
-from bitstorm.model import evaluation, points, runs
+from bitstorm.model import blocks, evaluation, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.evaluation import Interval
-from bitstorm.model.forecast_data import (
+from bitstorm.model.forecast import (
     check_fit,
     newest_window,
     overview_of,
@@ -54,7 +54,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
-    frame = points.frame_of(snapshot, settings, chosen.record["features"])
+    frame = blocks.frame_of(snapshot, settings, chosen.record["features"])
 
     def predicted(windows: Iterable[Framed]) -> pd.DataFrame:
         return forecasts.predict(
@@ -90,7 +90,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
         **overview,
         **_scores(test, table, band, horizon=settings.horizon),
         "next": {
-            "time": iso(points.span_of(snapshot)[1] + settings.horizon * frame.step_ms),
+            "time": iso(blocks.span_of(snapshot)[1] + settings.horizon * frame.step_ms),
             "from_price": overview["latest"]["price"],
             "forecast": following,
             "lower": float(lower[0]),

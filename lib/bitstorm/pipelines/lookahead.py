@@ -12,9 +12,19 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import duration_ms
 from bitstorm.indicators.compute import from_prices, span_of
-from bitstorm.indicators.cuts import Cut, End, Place, draw_cuts, ends_of, look
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import KEY, PLANTED, Tolerance, with_next_price
+from bitstorm.indicators.lookahead import (
+    KEY,
+    PLANTED,
+    Cut,
+    End,
+    Place,
+    Tolerance,
+    draw_cuts,
+    ends_of,
+    look,
+    with_next_price,
+)
 from bitstorm.pipelines.gaps import stored_slots
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Snapshot

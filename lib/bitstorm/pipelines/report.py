@@ -12,7 +12,7 @@ import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
-from bitstorm.model import points, runs
+from bitstorm.model import blocks, runs
 from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.store import snapshots
@@ -84,10 +84,10 @@ def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFram
         "rsi_14",
         "drawdown",
     ]
-    step_ms, (_, last) = points.step_of(snapshot), points.span_of(snapshot)
+    step_ms, (_, last) = blocks.step_of(snapshot), blocks.span_of(snapshot)
     every = -(-snapshot.manifest.rows // MOST_POINTS)
     kept = []
-    for table in points.tables(snapshot, wanted):
+    for table in blocks.tables(snapshot, wanted):
         rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
         kept.append(rows[back % every == 0])

@@ -19,8 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from bitstorm.core import durable_io
-from bitstorm.report.mark import Mark
-from bitstorm.report.palette import INK, QUIET, WARNING
+from bitstorm.report.style import INK, QUIET, WARNING, Mark
 
 DPI = 150
 

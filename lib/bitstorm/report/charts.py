@@ -16,10 +16,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from bitstorm.report import palette
-from bitstorm.report.mark import Mark
-from bitstorm.report.numbers import share
+from bitstorm.report import style
 from bitstorm.report.series import returns_reach, squared_error_saved, with_breaks
+from bitstorm.report.style import Mark, share
 
 _RANGES = [
     {"count": 1, "label": "1 d", "step": "day", "stepmode": "backward"},
@@ -30,7 +29,7 @@ _RANGES = [
 ]
 _PERSISTENCE = {
     "name": "the price stays as it is",
-    "line": {"color": palette.PERSISTENCE, "width": 2},
+    "line": {"color": style.PERSISTENCE, "width": 2},
 }
 
 
@@ -64,8 +63,8 @@ def momentum_chart(prices: pd.DataFrame) -> go.Figure:
     """`drawdown` (fraction below the running maximum) over `rsi_14` (0 to 100)."""
     lines = with_breaks(prices, ["drawdown", "rsi_14"])
     figure = _figure()
-    _line(figure, lines, "drawdown", "drawdown", fill="tozeroy", color=palette.WARNING)
-    _line(figure, lines, "rsi_14", "RSI 14", color=palette.FORECAST)
+    _line(figure, lines, "drawdown", "drawdown", fill="tozeroy", color=style.WARNING)
+    _line(figure, lines, "rsi_14", "RSI 14", color=style.FORECAST)
     figure.data[1].update(yaxis="y2")
     figure.update_layout(
         yaxis={"domain": [0.55, 1], "tickformat": ".0%", "title": {"text": "drawdown"}},
@@ -95,9 +94,9 @@ def forecast_chart(forecast: pd.DataFrame, *, unit: str, level: float | None) ->
         fill="toself",
         fillcolor="rgba(27,132,198,0.2)",
     )
-    _line(figure, lines, "persistence", "the price stays as it is", color=palette.PERSISTENCE)
+    _line(figure, lines, "persistence", "the price stays as it is", color=style.PERSISTENCE)
     _line(figure, lines, "actual", "actual")
-    _line(figure, lines, "forecast", "forecast", color=palette.FORECAST, dash="dash")
+    _line(figure, lines, "forecast", "forecast", color=style.FORECAST, dash="dash")
     _time(figure)
     _money(figure, unit)
     return figure
@@ -113,14 +112,14 @@ def returns_chart(forecast: pd.DataFrame) -> go.Figure:
         [-reach, reach],
         [-reach, reach],
         name="a perfect forecast",
-        line={"color": palette.QUIET, "width": 1, "dash": "dash"},
+        line={"color": style.QUIET, "width": 1, "dash": "dash"},
     )
     figure.add_scatter(
         x=forecast["forecast_log_return"].to_numpy(np.float64),
         y=forecast["actual_log_return"].to_numpy(np.float64),
         name="one step of the test part",
         mode="markers",
-        marker={"color": palette.FORECAST, "size": 5, "opacity": 0.45},
+        marker={"color": style.FORECAST, "size": 5, "opacity": 0.45},
         hovertemplate="predicted %{x:.5f}<br>actual %{y:.5f}<extra></extra>",
     )
     figure.update_xaxes(range=[-reach, reach], title_text="predicted log return")
@@ -136,7 +135,7 @@ def saved_chart(forecast: pd.DataFrame) -> go.Figure:
     )
     figure = _figure()
     _guide(figure, frame["timestamp"].to_numpy(np.float64)[[0, -1]], [0.0, 0.0], **_PERSISTENCE)
-    _line(figure, with_breaks(frame, ["saved"]), "saved", "model", color=palette.FORECAST)
+    _line(figure, with_breaks(frame, ["saved"]), "saved", "model", color=style.FORECAST)
     _time(figure)
     figure.update_yaxes(title_text="running sum, squared log return", exponentformat="power")
     return figure
@@ -148,7 +147,7 @@ def training_chart(history: pd.DataFrame, *, best: int | None) -> go.Figure:
     figure = _figure()
     for column, name, line in (
         ("loss", "training", {"width": 1.6}),
-        ("val_loss", "validation", {"width": 1.6, "color": palette.FORECAST}),
+        ("val_loss", "validation", {"width": 1.6, "color": style.FORECAST}),
     ):
         losses = history[column].to_numpy(np.float64)
         figure.add_scatter(x=epochs, y=losses, name=name, mode="lines+markers", line=line)
@@ -160,7 +159,7 @@ def training_chart(history: pd.DataFrame, *, best: int | None) -> go.Figure:
             name=f"best epoch ({best})",
             mode="markers",
             marker={
-                "color": palette.BETTER,
+                "color": style.BETTER,
                 "size": 14,
                 "symbol": "circle-open",
                 "line": {"width": 3},
@@ -184,7 +183,7 @@ def stamp(figure: go.Figure, mark: Mark) -> go.Figure:
             showarrow=False,
             textangle=-15,
             opacity=0.13,
-            font={"size": 52, "color": palette.WARNING},
+            font={"size": 52, "color": style.WARNING},
         )
     if mark.attribution:
         figure.add_annotation(
@@ -196,7 +195,7 @@ def stamp(figure: go.Figure, mark: Mark) -> go.Figure:
             xanchor="right",
             yanchor="bottom",
             showarrow=False,
-            font={"size": 10, "color": palette.QUIET},
+            font={"size": 10, "color": style.QUIET},
         )
     return figure
 
@@ -227,7 +226,7 @@ def _windows(
 ) -> None:
     """A line for the column `name_W` of each window, each in its own colour."""
     for position, window in enumerate(windows):
-        colour = palette.window_colour(position)
+        colour = style.window_colour(position)
         _line(figure, lines, f"{name}_{window}", label.format(window), color=colour)
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bitstorm.report import numbers, palette, summary
-from bitstorm.report.mark import Mark
+from bitstorm.report import style, summary
 from bitstorm.report.series import FORECAST_COLUMNS, HISTORY_COLUMNS, require
+from bitstorm.report.style import Mark
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -72,8 +72,7 @@ def dashboard_html(
         metrics=metrics,
         mark=mark,
         level=level,
-        numbers=numbers,
-        palette=palette,
+        style=style,
         summary=summary,
         # In a script element only "<" could end the element or open a comment.
         figures={

@@ -16,9 +16,8 @@ import pandas as pd
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import HOUR_MS, iso
-from bitstorm.report.mark import Mark
-from bitstorm.report.numbers import money, percent
 from bitstorm.report.series import typical_step
+from bitstorm.report.style import Mark, money, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,10 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bitstorm.core.errors import DataError
-from bitstorm.report import palette
+from bitstorm.report import style
 from bitstorm.report.canvas import dress, legend, money_axis, percent_axis, picture, time_axis
-from bitstorm.report.mark import Mark
-from bitstorm.report.numbers import score, share
 from bitstorm.report.series import (
     FORECAST_COLUMNS,
     HISTORY_COLUMNS,
@@ -31,6 +29,7 @@ from bitstorm.report.series import (
     utc,
     with_breaks,
 )
+from bitstorm.report.style import Mark, score, share
 
 
 def price_figure(
@@ -48,7 +47,7 @@ def price_figure(
     lines = with_breaks(frame, columns, step_ms=step_ms)
     figure = picture(mark.subject, mark=mark)
     axes = figure.add_subplot()
-    _line(axes, lines, "price", "price", color=palette.INK, linewidth=0.9)
+    _line(axes, lines, "price", "price", color=style.INK, linewidth=0.9)
     _windows(axes, lines, "ma", windows, "mean of the last {}", linewidth=1.4)
     _imputed_ticks(axes, frame)
     dress(axes)
@@ -69,7 +68,7 @@ def _imputed_ticks(axes: Axes, frame: pd.DataFrame) -> None:
             0,
             0.018,
             transform=axes.get_xaxis_transform(),
-            color=palette.QUIET,
+            color=style.QUIET,
             linewidth=0.8,
             label="no observation (carried forward)",
         )
@@ -152,16 +151,16 @@ def _levels(
             utc(lines["timestamp"]),
             lines["lower"],
             lines["upper"],
-            color=palette.FORECAST,
+            color=style.FORECAST,
             alpha=0.15,
             linewidth=0,
             label=band,
         )
     stays = "the price stays as it is"
-    _line(axes, lines, "persistence", stays, color=palette.PERSISTENCE, linewidth=1.2)
-    _line(axes, lines, "actual", "actual", color=palette.INK, linewidth=1.1)
+    _line(axes, lines, "persistence", stays, color=style.PERSISTENCE, linewidth=1.2)
+    _line(axes, lines, "actual", "actual", color=style.INK, linewidth=1.1)
     dashed: dict[str, Any] = {
-        "color": palette.FORECAST,
+        "color": style.FORECAST,
         "linewidth": 1.1,
         "linestyle": (0, (4, 1.5)),
     }
@@ -175,14 +174,14 @@ def _levels(
 def _returns(axes: Axes, forecast: pd.DataFrame) -> None:
     """Predicted against actual log returns, both axes on one scale."""
     reach = returns_reach(forecast)
-    diagonal: dict[str, Any] = {"color": palette.QUIET, "linestyle": "--", "linewidth": 1}
-    axes.axvline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
+    diagonal: dict[str, Any] = {"color": style.QUIET, "linestyle": "--", "linewidth": 1}
+    axes.axvline(0, color=style.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
     axes.plot([-reach, reach], [-reach, reach], label="a perfect forecast", **diagonal)
     axes.scatter(
         forecast["forecast_log_return"],
         forecast["actual_log_return"],
         s=9,
-        color=palette.FORECAST,
+        color=style.FORECAST,
         alpha=0.35,
         linewidths=0,
         label="one step of the test part",
@@ -201,11 +200,9 @@ def _saved(axes: Axes, forecast: pd.DataFrame, *, skill: float | None) -> None:
         {"timestamp": forecast["timestamp"], "saved": squared_error_saved(forecast)}
     )
     found = "" if skill is None else f" (skill {score(skill)})"
-    axes.axhline(0, color=palette.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
+    axes.axhline(0, color=style.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
     label = "model: rising is better, falling is worse"
-    _line(
-        axes, with_breaks(frame, ["saved"]), "saved", label, color=palette.FORECAST, linewidth=1.3
-    )
+    _line(axes, with_breaks(frame, ["saved"]), "saved", label, color=style.FORECAST, linewidth=1.3)
     dress(axes, title=f"Squared error saved against persistence{found}")
     axes.set_ylabel("running sum, squared log return")
     # Matplotlib's shared exponent would stand on the legend's line.
@@ -225,10 +222,10 @@ def training_figure(history: pd.DataFrame, *, mark: Mark, best: int) -> Figure:
     figure = picture("Training", mark=mark, size=(9, 5))
     axes = figure.add_subplot()
     dots: dict[str, Any] = {"marker": "o", "markersize": 4}
-    axes.plot(epochs, history["loss"], color=palette.INK, label="training", **dots)
-    axes.plot(epochs, history["val_loss"], color=palette.FORECAST, label="validation", **dots)
+    axes.plot(epochs, history["loss"], color=style.INK, label="training", **dots)
+    axes.plot(epochs, history["val_loss"], color=style.FORECAST, label="validation", **dots)
     best_label = f"best epoch ({best})"
-    axes.axvline(best, color=palette.BETTER, linestyle=":", linewidth=2, label=best_label)
+    axes.axvline(best, color=style.BETTER, linestyle=":", linewidth=2, label=best_label)
     dress(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
@@ -253,8 +250,8 @@ def _windows(
 ) -> None:
     """A line for the column `name_W` of each window, each in its own colour."""
     for position, window in enumerate(windows):
-        style = {"color": palette.window_colour(position), "linewidth": linewidth}
-        _line(axes, lines, f"{name}_{window}", label.format(window), **style)
+        drawn = {"color": style.window_colour(position), "linewidth": linewidth}
+        _line(axes, lines, f"{name}_{window}", label.format(window), **drawn)
 
 
 def _require_rows(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:

@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 
 from bitstorm.core import durable_io
-from bitstorm.report.mark import COINGECKO_URL, Mark
-from bitstorm.report.numbers import NONE, count, moment, money, percent, score, share, small
+from bitstorm.report.style import (
+    COINGECKO_URL,
+    NONE,
+    Mark,
+    count,
+    moment,
+    money,
+    percent,
+    score,
+    share,
+    small,
+)
 
 Metrics = Mapping[str, Any]
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.cli.render.table import count_text, source_text, table
 from bitstorm.core.time import duration_ms, duration_text, iso
-from bitstorm.report import numbers
+from bitstorm.report import style
 
 if TYPE_CHECKING:
-    from bitstorm.indicators.cuts import Change
+    from bitstorm.indicators.lookahead import Change
     from bitstorm.pipelines.indicators import Computed
     from bitstorm.pipelines.lookahead import Looked
     from bitstorm.pipelines.stats import Stats
@@ -34,12 +34,12 @@ def stats_lines(result: Stats) -> list[str]:
         ("", f"indicators {result.indicators}"),
         ("points", f"{count_text(found['count'], 'point')} of {result.frequency}, "
          f"{found['imputed']:,} imputed, {_span(found)}"),
-        ("log return", f"mean {numbers.small(found['mean'])}, sd {numbers.small(found['sd'])}, "
-         f"{numbers.small(found['minimum'])} to {numbers.small(found['maximum'])}, "
-         f"{numbers.share(found['positive_share'])} above 0"),
-        ("shape", f"skewness {numbers.score(found['skewness'])}, "
-         f"excess kurtosis {numbers.score(found['excess_kurtosis'])}"),
-        ("volatility", f"{numbers.share(found['annualised_volatility'])} a year"),
+        ("log return", f"mean {style.small(found['mean'])}, sd {style.small(found['sd'])}, "
+         f"{style.small(found['minimum'])} to {style.small(found['maximum'])}, "
+         f"{style.share(found['positive_share'])} above 0"),
+        ("shape", f"skewness {style.score(found['skewness'])}, "
+         f"excess kurtosis {style.score(found['excess_kurtosis'])}"),
+        ("volatility", f"{style.share(found['annualised_volatility'])} a year"),
         ("drawdown", _drawdown(found)),
     ]  # fmt: skip
     if not result.matching:
@@ -49,8 +49,8 @@ def stats_lines(result: Stats) -> list[str]:
     lags = [("lag", "time", "of returns", "of their sizes", "pairs")]
     step_ms = duration_ms(result.frequency)
     lags += [
-        (f"{one['lag']:,}", duration_text(one["lag"] * step_ms), numbers.score(one["of_return"]),
-         numbers.score(one["of_absolute"]), f"{one['pairs']:,}")
+        (f"{one['lag']:,}", duration_text(one["lag"] * step_ms), style.score(one["of_return"]),
+         style.score(one["of_absolute"]), f"{one['pairs']:,}")
         for one in found["autocorrelation"]
     ]  # fmt: skip
     lines = [*table(facts), "autocorrelation", *table(lags, heading=True)]
@@ -70,7 +70,7 @@ def _bars(result: Stats) -> list[tuple[str, ...]]:
     for bar in result.bars:
         change, realised = bar["log_return"], bar["realised_volatility"]
         rows.append(
-            (iso(bar["timestamp"]), *[numbers.amount(bar[name]) for name in money],
+            (iso(bar["timestamp"]), *[style.amount(bar[name]) for name in money],
              "–" if change is None else f"{change:+.4f}",
              "–" if realised is None else f"{realised:.4f}", f"{bar['count']:,}")
         )  # fmt: skip
@@ -87,7 +87,7 @@ def _drawdown(found: dict[str, Any]) -> str:
     if found["trough_ms"] is None:
         return "none"
     return (
-        f"{numbers.share(found['largest_drawdown'])} at {iso(found['trough_ms'])}, from the peak "
+        f"{style.share(found['largest_drawdown'])} at {iso(found['trough_ms'])}, from the peak "
         f"at {iso(found['peak_ms'])}"
     )
 

@@ -1,13 +1,14 @@
-"""The stacked LSTM of the contract, as a module of PyTorch's own, on the CPU.
+"""The stacked LSTM of the contract in PyTorch, on the CPU, and the plain loop that trains it.
 
-It starts, learns and forgets as the Keras one does, so that a run does not depend on what computed
-it: the same distributions of first weights, one bias a gate, Adam by Keras' formula.
+It starts, learns and forgets as the Keras one does, so that a run does not depend on the library:
+the same distributions of first weights, one bias a gate, Adam by Keras' formula, the same early
+stopping, files and states.
 
 Its weights go over to Keras' layout, the portable one, and back. Keras keeps a layer of u cells on
 k inputs as `kernel` (k, 4u), `recurrent_kernel` (u, 4u) and one `bias` (4u,), the gates in the
 order i, f, c, o; PyTorch as `weight_ih_l0` (4u, k), `weight_hh_l0` (4u, u) and two biases (4u,)
 that it adds, the gates in the same order (its g is Keras' c). So the matrices are transposed, and
-of the two biases the second stays zero.
+the second of the two biases stays zero.
 """
 
 from __future__ import annotations
@@ -16,18 +17,28 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
 
+from bitstorm.core import durable_io
 from bitstorm.core.errors import ModelError, first_line
-from bitstorm.model.checkpoint import Arrays, check_shapes
+from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.model import checkpoint
+from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch, check_shapes
+from bitstorm.model.feed import Feed
+from bitstorm.model.progress import Meter, Progress, Stop
+from bitstorm.model.training import Fitted, Rules, breaking_off, outcome
+from bitstorm.model.windowing import Batch
 
 if TYPE_CHECKING:
     import torch
+
 
 BEST = "best.npz"
 # Portable name → PyTorch's, of all that learns.
@@ -244,3 +255,96 @@ class TorchNetwork:
 
 def _below(prefix: str, state: Arrays) -> dict[str, np.ndarray]:
     return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
+
+
+def fit(
+    network: TorchNetwork,
+    *,
+    train: Feed,
+    validation: Feed,
+    rules: Rules,
+    folder: Path,
+    progress: Callable[[Progress], None],
+    record: Mapping[str, Any],
+    since: Checkpoint | None = None,
+) -> Fitted:
+    """As `training.fit`, for a network by `torch_network.seeded`; it writes `best.npz`."""
+    stop = Stop()
+    at = since or Checkpoint((), 0, math.inf, {}, {}, record)
+    meter = Meter(len(train), batch_size=rules.batch_size, epochs=rules.epochs, tell=progress)
+    if since is not None:
+        network.restore(since.state)
+    with (
+        # What fails in a feed is a ModelError.
+        breaking_off(folder, lambda: at.epochs, ModelError),
+        stop.installed(),
+        third_party_warnings_hushed(),
+    ):
+        checkpoint.write_history(folder, at.history)
+        if since is not None:
+            # A killed process may have left the file of an epoch that it did not complete.
+            _save_best(folder, since.best)
+        while at.goes_on(epochs=rules.epochs, patience=rules.patience):
+            epoch = _epoch(network, train, validation, rules, meter, stop, at.epochs)
+            history = (*at.history, epoch)
+            checkpoint.write_history(folder, history)
+            if not epoch.finite:
+                at = replace(at, history=history)
+                break
+            now = replace(at, history=history, state=network.state(), record=record)
+            if epoch.val_loss < at.best_loss:
+                now = replace(
+                    now,
+                    best_epoch=epoch.epoch,
+                    best_loss=epoch.val_loss,
+                    best=network.weights(),
+                )
+                _save_best(folder, now.best)
+            checkpoint.save(folder, now)
+            at = now
+    fitted = outcome(at.history, at.best_epoch, at.best_loss)
+    network.set_weights(at.best)
+    return fitted
+
+
+def _epoch(
+    network: TorchNetwork,
+    train: Feed,
+    validation: Feed,
+    rules: Rules,
+    meter: Meter,
+    stop: Stop,
+    number: int,
+) -> Epoch:
+    """The epoch of this number, from 0."""
+
+    def mean(feed: Feed, squares: Callable[[Batch], float], seed: int | None, epoch: int) -> float:
+        """The mean squared error of a pass over the feed; `squares` is a batch's sum."""
+        total, seen = 0.0, 0
+        with closing(
+            feed.torch_batches(batch_size=rules.batch_size, seed=seed, epoch=epoch)
+        ) as drawn:
+            for count, batch in enumerate(drawn, start=1):
+                total += squares(batch)
+                seen += len(batch)
+                if seed is not None:
+                    meter.batch(count, total / seen)
+                stop.check()
+        return total / seen
+
+    def validated(batch: Batch) -> float:
+        error = network.predict(batch.window).astype(np.float64) - batch.target
+        return float(error @ error)
+
+    meter.begin(number + 1)
+    with network.in_training():
+        loss = mean(train, lambda b: network.step(b.window, b.target) * len(b), rules.seed, number)
+    meter.trained()
+    val_loss = mean(validation, validated, None, 0)
+    return Epoch(number + 1, loss, val_loss, meter.end(loss, val_loss))
+
+
+def _save_best(folder: Path, weights: Arrays) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, **weights)
+    durable_io.replace(folder / BEST, stream.getvalue())

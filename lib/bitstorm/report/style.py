@@ -1,0 +1,118 @@
+"""What all pictures share: the mark of their source, numbers as text, and colours."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from bitstorm.core.sidecar import Origin
+
+COINGECKO = "coingecko"
+COINGECKO_URL = "https://www.coingecko.com"
+
+
+@dataclass(frozen=True)
+class Mark(Origin):
+    """`source` is `simulated:SEED`, `coingecko` or `csv`; coin and currency are CoinGecko's ids."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of every price, such as `USD`."""
+        return self.vs_currency.upper()
+
+    @property
+    def subject(self) -> str:
+        """`Bitcoin in USD`."""
+        return f"{self.coin.capitalize()} in {self.unit}"
+
+    @property
+    def banner(self) -> str | None:
+        """The line over simulated data, None over real data."""
+        if not self.simulated:
+            return None
+        _, _, seed = self.source.partition(":")
+        return f"SIMULATED market{f' (seed {seed})' if seed else ''}: not real prices"
+
+    @property
+    def attribution(self) -> str | None:
+        """The line that CoinGecko asks for beside its data, None for other sources."""
+        return "Data provided by CoinGecko" if self.source == COINGECKO else None
+
+    @property
+    def origin(self) -> str:
+        """One phrase for provenance lists."""
+        if self.simulated:
+            return f"{self.source} (the built-in simulated market)"
+        return "CoinGecko" if self.source == COINGECKO else f"{self.source} (imported file)"
+
+
+NONE = "n/a"
+
+
+def _text(value: float | None, form: str) -> str:
+    return NONE if value is None or not math.isfinite(value) else form.format(value)
+
+
+def amount(value: float | None) -> str:
+    """Two decimals and thousands separators; six significant digits below 1: `0.0812345`."""
+    return _text(value, "{:.6g}" if value and abs(value) < 1 else "{:,.2f}")
+
+
+def money(value: float | None, unit: str) -> str:
+    """`67,123.45 USD`."""
+    text = amount(value)
+    return text if text == NONE else f"{text} {unit}"
+
+
+def small(value: float | None) -> str:
+    """Four significant digits, for log returns and losses: `0.004213`, `2.1e-07`."""
+    return _text(value, "{:.4g}")
+
+
+def score(value: float | None) -> str:
+    """A skill, as the verdict writes it: `+0.0021`."""
+    return _text(value, "{:+,.4f}")
+
+
+def percent(value: float | None) -> str:
+    """A change in percent: `+1.25 %`."""
+    return _text(value, "{:+,.2f} %")
+
+
+def share(value: float | None, *, digits: int = 1) -> str:
+    """A fraction as percent: 0.8 → `80.0 %`."""
+    return _text(None if value is None else 100 * value, f"{{:.{digits}f}} %")
+
+
+def count(value: int | None) -> str:
+    """`8,760`."""
+    return NONE if value is None else f"{value:,d}"
+
+
+def moment(iso: str | None) -> str:
+    """`2024-03-01 12:00 UTC` of `2024-03-01T12:00:00Z`; other texts stay as they are."""
+    if not iso:
+        return NONE
+    match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?Z", iso)
+    if match is None:
+        return iso
+    date, minutes, seconds = match.groups()
+    return f"{date} {minutes}{seconds if seconds and seconds != ':00' else ''} UTC"
+
+
+INK = "#1f2933"
+INK_ON_DARK = "#e6e9ee"
+QUIET = "#7b8794"
+FORECAST = "#1B84C6"  # theirs, lighter: it has to show on a dark ground too
+PERSISTENCE = "#E69F00"
+WARNING = "#D55E00"
+BETTER = "#009E73"
+
+# For the windows, shortest first; further windows start again.
+WINDOWS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", FORECAST)
+
+
+def window_colour(position: int) -> str:
+    """The colour of the window at a position (from 0) of the configured windows."""
+    return WINDOWS[position % len(WINDOWS)]
