@@ -31,8 +31,7 @@ from benchmarks.landing import context as context_of
 from bitstorm.core.errors import BitstormError
 from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
 from bitstorm.model import network, torch_backend, training
-from bitstorm.model.progress import Progress
-from bitstorm.model.training import Rules
+from bitstorm.model.training import Progress, Rules
 from bitstorm.model.training_data import prepared
 from bitstorm.model.training_run import Prepared, attempt, rates
 from bitstorm.pipelines.indicators import indicators

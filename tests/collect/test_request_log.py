@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bitstorm.collect.request_log import note_served, read_served
+from bitstorm.collect.gaps import note_served, read_served
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import HOUR_MS, Span
 
@@ -48,7 +48,7 @@ def test_a_damaged_record_costs_calls_and_nothing_else(tmp_path: Path, content: 
 def test_two_runs_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from bitstorm.collect.request_log import note_served\n"
+        "from bitstorm.collect.gaps import note_served\n"
         "from bitstorm.core.time import Span\n"
         "from bitstorm.core.sidecar import Origin\n"
         "for n in range(int(sys.argv[2]), 60, 2):\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bitstorm.cli.render.data_sets import gaps_lines
+from bitstorm.cli.render_data import gaps_lines
 from bitstorm.collect.batches import known_batches
 from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, HOUR_MS

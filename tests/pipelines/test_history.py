@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from bitstorm.cli.render.data_sets import history_lines
+from bitstorm.cli.render_data import history_lines
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.pipelines import history
 from bitstorm.pipelines.indicators import indicators

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bitstorm.cli.render.analysis import computed_lines
+from bitstorm.cli.render_models import computed_lines
 from bitstorm.context import Context
 from bitstorm.core.schema import PRICES
 from bitstorm.indicators.compute import from_prices, span_of

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
-from bitstorm.cli.render.analysis import lookahead_failure, lookahead_lines
+from bitstorm.cli.render_models import lookahead_failure, lookahead_lines
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import Span

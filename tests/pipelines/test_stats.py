@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bitstorm.cli import bitstorm
-from bitstorm.cli.render.analysis import stats_lines
+from bitstorm.cli.render_models import stats_lines
 from bitstorm.context import Context
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, iso

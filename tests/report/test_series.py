@@ -4,7 +4,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from bitstorm.core.errors import DataError
-from bitstorm.report.series import (
+from bitstorm.report.style import (
     require,
     returns_reach,
     squared_error_saved,

@@ -10,12 +10,19 @@ from collections.abc import Sequence
 import click
 
 from bitstorm import __version__
-from bitstorm.cli.analysis import check_lookahead, indicators, stats
 from bitstorm.cli.common import DONE, INTERRUPTED, USAGE
-from bitstorm.cli.data_sets import gaps, gc, history, ingest, retract, rollback, status, verify
-from bitstorm.cli.models import forecast, report, run, runs, train
-from bitstorm.cli.settings import config
-from bitstorm.cli.sources import backfill, collect, import_, simulate
+from bitstorm.cli.data import backfill, collect, gaps, import_, ingest, retract
+from bitstorm.cli.models import (
+    check_lookahead,
+    forecast,
+    indicators,
+    report,
+    run,
+    runs,
+    stats,
+    train,
+)
+from bitstorm.cli.operations import config, gc, history, rollback, simulate, status, verify
 
 
 class _Commands(click.Group):

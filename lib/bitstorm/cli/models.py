@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bitstorm import __version__
-from bitstorm.cli.common import Invocation, common_options, snapshot_option
-from bitstorm.cli.sources import foreign_file, foreign_options
+from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
+from bitstorm.cli.data import foreign_file, foreign_options
 from bitstorm.core.errors import UsageError
 
 
@@ -80,7 +81,7 @@ def report(invocation: Invocation) -> Any:
 @common_options
 def run(invocation: Invocation, csv: Path | None, form: str | None, **options: Any) -> Any:
     """Run collect, ingest, indicators, train, forecast, report."""
-    from bitstorm.cli.render.models import outcome_lines
+    from bitstorm.cli.render_models import outcome_lines
     from bitstorm.pipelines.run import run as pipeline
 
     wanted = None if csv is None else foreign_file(csv, form, **options)
@@ -100,7 +101,7 @@ def run(invocation: Invocation, csv: Path | None, form: str | None, **options: A
 @common_options
 def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
     """List, show or compare training runs."""
-    from bitstorm.cli.render.models import comparison_lines, run_lines, runs_lines
+    from bitstorm.cli.render_models import comparison_lines, run_lines, runs_lines
     from bitstorm.pipelines import runs as pipeline
 
     expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
@@ -119,3 +120,83 @@ def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
         return invocation.show(compared, lambda: comparison_lines(compared))
     overviews = pipeline.overviews(context)
     return invocation.show(overviews, lambda: runs_lines(overviews))
+
+
+@click.command()
+@snapshot_option
+@common_options
+def indicators(invocation: Invocation) -> Any:
+    """Compute the indicators from the prices."""
+    from bitstorm.cli.render_models import computed_lines
+    from bitstorm.pipelines.indicators import indicators as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(result, lambda: computed_lines(result))
+
+
+@click.command()
+@click.option("--period", default="1d", show_default=True, help="Length of a bar: 1m, 4h, 1d, 1w.")
+@click.option(
+    "--bars",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    help="Number of newest bars to show.",
+)
+@click.option(
+    "--lags",
+    default="1,24,168",
+    show_default=True,
+    help="Lags of the autocorrelation, in steps of the grid.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write all bars to this CSV file.")
+@snapshot_option
+@common_options
+def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Path | None) -> Any:
+    """Show statistics of the returns, and bars of any period."""
+    from bitstorm.cli.render_models import stats_lines
+    from bitstorm.core.time import duration_ms
+    from bitstorm.pipelines.stats import stats as pipeline
+
+    period_ms = parsed("--period", duration_ms, period)
+    steps = _lags(lags)
+    result = pipeline(
+        invocation.context(), period_ms=period_ms, bars=bars, lags=steps, output=output
+    )
+    return invocation.show(result, lambda: stats_lines(result))
+
+
+def _lags(text: str) -> list[int]:
+    """Numbers between commas. Raises UsageError for anything else, 0 and repeated ones included."""
+    lags = [int(part) for part in text.split(",") if re.fullmatch(r"\s*[0-9]{1,6}\s*", part)]
+    if len(lags) != text.count(",") + 1 or 0 in lags or len(set(lags)) < len(lags):
+        raise UsageError(
+            f"--lags: {text!r} is not a list of lags; write different numbers of steps from 1 to "
+            "999999 with commas between: 1,24,168"
+        )
+    return lags
+
+
+@click.command("check-lookahead")
+@click.option("--cuts", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Random seed of the cut times.  [default: random, printed]",
+)
+@click.option(
+    "--plant", is_flag=True, help="Add a column that looks ahead; succeed when it is found."
+)
+@snapshot_option
+@common_options
+def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: bool) -> Any:
+    """Check that no indicator depends on later prices."""
+    from bitstorm.cli.render_models import lookahead_failure, lookahead_lines
+    from bitstorm.core.errors import LookAhead
+    from bitstorm.pipelines.lookahead import check_lookahead as pipeline
+
+    result = pipeline(invocation.context(), cuts=cuts, seed=seed, plant=plant)
+    invocation.show(result, lambda: lookahead_lines(result))
+    if not result.passed:
+        raise LookAhead(lookahead_failure(result))
+    return result

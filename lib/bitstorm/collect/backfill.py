@@ -11,7 +11,6 @@ without a point is confirmed empty and never asked for again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,15 +21,15 @@ from bitstorm.collect.batches import (
     Batch,
     Observation,
     batch_name,
-    known_batches,
+    batches_of,
+    landed_stamps,
     observation_rows,
+    stamps_of,
     swept,
     write_batch,
 )
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.csv_import.table import lines_of, records
-from bitstorm.collect.gaps import count, occupied
-from bitstorm.collect.request_log import note_served, read_served
+from bitstorm.collect.gaps import count, note_served, occupied, read_served
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
 from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.sidecar import Origin, Sidecar
@@ -169,7 +168,7 @@ def backfill(
     for done, missing in enumerate(slices, start=1):
         piece = hull(missing)
         found = _fetch(client, missing, origin, clock)
-        old = _landed_stamps(before, piece)
+        old = landed_stamps(before, piece)
         fresh = [point for point in found.points if point.timestamp not in old]
         if fresh:
             batch = write_batch(
@@ -279,20 +278,11 @@ def answered(
     return merged([*served, *record.settled(present), *trusted])
 
 
-def batches_of(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
-    """The origin's batches that lie in landing, by name."""
-    return [
-        (path, sidecar)
-        for path, sidecar in known_batches(landing)
-        if Origin(sidecar.source, sidecar.coin, sidecar.vs_currency) == origin
-    ]
-
-
 def slots_of(batches: Iterable[tuple[Path, Sidecar]], *, step: int) -> list[Span]:
     """The slots of `step` ms with an observation in these batches."""
     stamps: set[int] = set()
     for path, sidecar in batches:
-        stamps |= _stamps(path, sidecar)
+        stamps |= stamps_of(path, sidecar)
     return occupied(sorted(stamps), step)
 
 
@@ -378,28 +368,3 @@ def _padded(span: Span, *, now: int, oldest: int) -> Span:
     """At least two days around the span: backwards, near the oldest that is served forwards."""
     start = min(span.start, max(span.end - _SHORTEST_MS, oldest))
     return Span(start, min(max(span.end, start + _SHORTEST_MS), now))
-
-
-def _landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span) -> set[int]:
-    """The stamps that these batches have in the span, both ends included."""
-    stamps: set[int] = set()
-    for path, sidecar in batches:
-        first, last = sidecar.first_ms, sidecar.last_ms
-        if first is not None and last is not None and first <= span.end and last >= span.start:
-            stamps |= _stamps(path, sidecar)
-    return stamps
-
-
-def _stamps(path: Path, sidecar: Sidecar) -> set[int]:
-    """All stamps of a batch that can be read. Of one or two rows the sidecar has them."""
-    first, last = sidecar.first_ms, sidecar.last_ms
-    if first is None or last is None:
-        return set()
-    if sidecar.rows <= 2:
-        return {first, last}
-    with closing(lines_of(path)) as lines:
-        rows = records(lines, ",")
-        place = next(rows).index("timestamp")
-        texts = [cells[place] for cells in rows if len(cells) > place]
-    # What a batch of ours has in another form lies outside the API's time.
-    return {int(text) for text in texts if text.isascii() and text.isdigit()}

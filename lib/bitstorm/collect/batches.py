@@ -11,16 +11,20 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from bitstorm.collect.csv_import.table import lines_of, records
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BatchError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
+from bitstorm.core.time import (
+    Span,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +274,37 @@ def _flush(pending: list[str], stream: IO[bytes], digested: Callable[[bytes], ob
 def _synced(stream: IO[bytes]) -> None:
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def batches_of(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
+    """The origin's batches that lie in landing, by name."""
+    return [
+        (path, sidecar)
+        for path, sidecar in known_batches(landing)
+        if Origin(sidecar.source, sidecar.coin, sidecar.vs_currency) == origin
+    ]
+
+
+def landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span) -> set[int]:
+    """The stamps that these batches have in the span, both ends included."""
+    stamps: set[int] = set()
+    for path, sidecar in batches:
+        first, last = sidecar.first_ms, sidecar.last_ms
+        if first is not None and last is not None and first <= span.end and last >= span.start:
+            stamps |= stamps_of(path, sidecar)
+    return stamps
+
+
+def stamps_of(path: Path, sidecar: Sidecar) -> set[int]:
+    """All stamps of a batch that can be read. Of one or two rows the sidecar has them."""
+    first, last = sidecar.first_ms, sidecar.last_ms
+    if first is None or last is None:
+        return set()
+    if sidecar.rows <= 2:
+        return {first, last}
+    with closing(lines_of(path)) as lines:
+        rows = records(lines, ",")
+        place = next(rows).index("timestamp")
+        texts = [cells[place] for cells in rows if len(cells) > place]
+    # What a batch of ours has in another form lies outside the API's time.
+    return {int(text) for text in texts if text.isascii() and text.isdigit()}

@@ -6,10 +6,15 @@ has it; as a span it is written [t - step, t).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from bitstorm.core import durable_io
+from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import Span, length, merged, minus, overlap, whole
 
 # open         not fetched yet
@@ -83,3 +88,75 @@ def gaps(
 def count(spans: Iterable[Span], step: int) -> int:
     """How many slots the spans of whole slots hold."""
     return length(merged(spans)) // step
+
+
+_NAME = ".served.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Served:
+    """Merged spans in Unix ms, oldest first; `filled` are whole hours."""
+
+    spans: tuple[Span, ...] = ()
+    filled: tuple[Span, ...] = ()
+
+    def settled(self, present: Iterable[Span]) -> list[Span]:
+        """What need not be asked again, given the hours that have an observation now."""
+        return merged(
+            [*minus(self.spans, self.filled), *overlap(self.spans, present)],
+        )
+
+
+def read_served(landing: Path, origin: Origin) -> Served:
+    """What was served of the origin; nothing where the record is missing or unreadable."""
+    return _served(_content(landing / _NAME), origin)
+
+
+def note_served(
+    landing: Path, origin: Origin, *, spans: Iterable[Span], filled: Iterable[Span]
+) -> None:
+    """Add to the record: all of it or nothing, even when two runs do so at once."""
+    path = landing / _NAME
+    landing.mkdir(parents=True, exist_ok=True)
+    with _alone(landing):
+        content = _content(path)
+        before = _served(content, origin)
+        content[str(origin)] = {
+            "spans": merged([*before.spans, *spans]),
+            "filled": merged([*before.filled, *filled]),
+        }
+        text = json.dumps({"format": _FORMAT, "origins": content}, separators=(",", ":"))
+        durable_io.replace(path, text.encode())
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The record's origins. What cannot be read is as if it were not there, and is replaced."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        return {}
+    origins = record.get("origins")
+    return origins if isinstance(origins, dict) else {}
+
+
+def _served(content: dict[str, Any], origin: Origin) -> Served:
+    try:
+        entry = content[str(origin)]
+        spans, filled = (
+            tuple(merged(Span(int(a), int(b)) for a, b in entry[name]))
+            for name in ("spans", "filled")
+        )
+    except (KeyError, TypeError, ValueError):
+        return Served()
+    return Served(spans, filled)
+
+
+@contextmanager
+def _alone(landing: Path) -> Iterator[None]:
+    """The lock goes with the process that holds it, however that ends."""
+    with (landing / f"{_NAME}.lock").open("a") as stream:
+        durable_io.lock(stream.fileno())
+        yield

@@ -11,7 +11,7 @@ import keras
 
 from bitstorm.model import checkpoint, network
 from bitstorm.model.checkpoint import Checkpoint, Epoch
-from bitstorm.model.progress import Meter, Stop
+from bitstorm.model.training import Meter, Stop
 
 Logs = dict[str, Any] | None
 

@@ -32,8 +32,7 @@ from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch, check_shapes
 from bitstorm.model.feed import Feed
-from bitstorm.model.progress import Meter, Progress, Stop
-from bitstorm.model.training import Fitted, Rules, breaking_off, outcome
+from bitstorm.model.training import Fitted, Meter, Progress, Rules, Stop, breaking_off, outcome
 from bitstorm.model.windowing import Batch
 
 if TYPE_CHECKING:

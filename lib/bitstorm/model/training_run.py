@@ -15,10 +15,9 @@ from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMis
 from bitstorm.model import backend, checkpoint, runs, training
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed
-from bitstorm.model.progress import Progress
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.training import Rules
+from bitstorm.model.training import Progress, Rules
 from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot

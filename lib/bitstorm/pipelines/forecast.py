@@ -26,7 +26,7 @@ from bitstorm.model.forecast import (
 )
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Framed
-from bitstorm.report.series import FORECAST_COLUMNS
+from bitstorm.report.style import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot

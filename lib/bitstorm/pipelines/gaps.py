@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bitstorm.collect import backfill as history
+from bitstorm.collect.batches import batches_of
 from bitstorm.collect.gaps import Gap, count, gaps, occupied
 from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
@@ -52,7 +53,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     step = duration_ms(settings.grid.frequency)
     snapshot = snapshots.current(context.workspace.prices, snapshot=context.snapshot)
     origin = context.workspace.bound_to() or context.origin()
-    batches = history.batches_of(landing, origin)
+    batches = batches_of(landing, origin)
     stored = present = stored_slots(snapshot, step)
     last_ms = None if snapshot is None else snapshot.manifest.last_ms
     if context.snapshot is None:

@@ -7,13 +7,15 @@ from dataclasses import replace
 from bitstorm.context import Context
 from bitstorm.ingest.deduplicate import SOURCE_COLUMNS, Provenance, ranked, with_rank
 from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
-from bitstorm.ingest.rejected_lines import keep_the_rest, rejected_lines, tally_taken
 from bitstorm.ingest.validate import (
     checked,
     count_by_rule,
+    keep_the_rest,
     only_good,
     placed,
     refuse_to_go_on,
+    rejected_lines,
+    tally_taken,
     to_judged,
 )
 from bitstorm.pipelines.ingest import Ingested, with_outcome

@@ -21,7 +21,7 @@ from bitstorm.core.errors import (
     WrongHostForKey,
 )
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
-from bitstorm.model.progress import Stop
+from bitstorm.model.training import Stop
 from bitstorm.pipelines.collect import collect
 
 # What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.

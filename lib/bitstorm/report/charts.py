@@ -17,8 +17,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from bitstorm.report import style
-from bitstorm.report.series import returns_reach, squared_error_saved, with_breaks
-from bitstorm.report.style import Mark, share
+from bitstorm.report.style import Mark, returns_reach, share, squared_error_saved, with_breaks
 
 _RANGES = [
     {"count": 1, "label": "1 d", "step": "day", "stepmode": "backward"},

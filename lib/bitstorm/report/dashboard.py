@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from bitstorm.report import style, summary
-from bitstorm.report.series import FORECAST_COLUMNS, HISTORY_COLUMNS, require
-from bitstorm.report.style import Mark
+from bitstorm.report.style import FORECAST_COLUMNS, HISTORY_COLUMNS, Mark, require
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

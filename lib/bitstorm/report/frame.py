@@ -16,8 +16,7 @@ import pandas as pd
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import HOUR_MS, iso
-from bitstorm.report.series import typical_step
-from bitstorm.report.style import Mark, money, percent
+from bitstorm.report.style import Mark, money, percent, typical_step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

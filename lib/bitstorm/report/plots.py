@@ -19,17 +19,19 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from bitstorm.core.errors import DataError
 from bitstorm.report import style
 from bitstorm.report.canvas import dress, legend, money_axis, percent_axis, picture, time_axis
-from bitstorm.report.series import (
+from bitstorm.report.style import (
     FORECAST_COLUMNS,
     HISTORY_COLUMNS,
+    Mark,
     require,
     returns_reach,
+    score,
+    share,
     squared_error_saved,
     typical_step,
     utc,
     with_breaks,
 )
-from bitstorm.report.style import Mark, score, share
 
 
 def price_figure(

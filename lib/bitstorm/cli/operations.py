@@ -1,7 +1,9 @@
-"""Commands on the data sets: ingest, their state, their history, and what mends them."""
+"""The command config."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,22 +11,43 @@ import click
 from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
 
 
+@click.group()
+def config() -> None:
+    """Show the settings."""
+
+
+@config.command("show")
+@common_options
+def config_show(invocation: Invocation) -> Any:
+    """Show every setting, its value and its origin."""
+    from bitstorm.core.config import load
+
+    loaded = load(files=invocation.config_files, environ=os.environ, overrides=invocation.overrides)
+    rows = loaded.rows()
+    width = max(len(key) for key, _, _ in rows)
+    return invocation.show(
+        {key: {"value": value, "origin": origin} for key, value, origin in rows},
+        lambda: [f"{key:<{width}}  {value!s:<14}  {origin}" for key, value, origin in rows],
+    )
+
+
 @click.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
 @click.option(
-    "--replay-rejects", is_flag=True, help="Check the refused rows again, with the settings of now."
+    "--replay", type=click.Path(path_type=Path), help="File with a recorded market chart to serve."
+)
+@click.option(
+    "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
 )
 @common_options
-def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
-    """Add the new batches to the prices."""
-    from bitstorm.cli.render.data_sets import ingested_lines
-    from bitstorm.pipelines.ingest import ingest as take
-    from bitstorm.pipelines.replay import replay
+def simulate(invocation: Invocation, **options: Any) -> Any:
+    """Serve a simulated market as CoinGecko's API, on loopback."""
+    from bitstorm.pipelines.simulate import simulate as pipeline
 
-    context = invocation.context()
-    result = replay(context) if replay_rejects else take(context)
-    return invocation.show(
-        result, lambda: ingested_lines(result, rejects=context.workspace.rejects)
-    )
+    def announce(address: str) -> None:
+        invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
+
+    return pipeline(invocation.context(), announce=announce, **options)
 
 
 @click.command()
@@ -32,24 +55,12 @@ def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
 @common_options
 def status(invocation: Invocation) -> Any:
     """Show rows, span, gaps and age of the data."""
-    from bitstorm.cli.render.data_sets import status_lines
+    from bitstorm.cli.render_data import status_lines
     from bitstorm.pipelines.status import status as pipeline
 
     context = invocation.context()
     result = pipeline(context)
     return invocation.show(result, lambda: status_lines(result, context.workspace.root))
-
-
-@click.command()
-@snapshot_option
-@common_options
-def gaps(invocation: Invocation) -> Any:
-    """List the gaps: times that should have a price."""
-    from bitstorm.cli.render.data_sets import gaps_lines
-    from bitstorm.pipelines.gaps import find_gaps
-
-    found = find_gaps(invocation.context())
-    return invocation.show(found, lambda: gaps_lines(found))
 
 
 @click.command()
@@ -60,7 +71,7 @@ def gaps(invocation: Invocation) -> Any:
 @common_options
 def history(invocation: Invocation, row: str | None) -> Any:
     """List the snapshots, newest first."""
-    from bitstorm.cli.render.data_sets import history_lines, trace_lines
+    from bitstorm.cli.render_data import history_lines, trace_lines
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import history as pipeline
 
@@ -86,19 +97,6 @@ def verify(invocation: Invocation) -> Any:
             for name, v in found.items()
         ],
     )
-
-
-@click.command()
-@click.argument("batch")
-@click.option("--reason", required=True, help="Reason; the history keeps it.")
-@common_options
-def retract(invocation: Invocation, batch: str, reason: str) -> Any:
-    """Remove a wrong batch, in a new snapshot."""
-    from bitstorm.cli.render.data_sets import retracted_lines
-    from bitstorm.pipelines.retract import retract as pipeline
-
-    result = pipeline(invocation.context(), batch, reason=reason)
-    return invocation.show(result, lambda: retracted_lines(result))
 
 
 @click.command()

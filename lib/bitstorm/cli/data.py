@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitstorm.cli.common import Invocation, common_options, parsed
+from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.imports import Foreign
@@ -98,7 +98,7 @@ def backfill(
     invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
 ) -> Any:
     """Fetch the missing history up to now."""
-    from bitstorm.cli.render.sources import backfilled_lines, planned_lines
+    from bitstorm.cli.render_data import backfilled_lines, planned_lines
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import collect as pipeline
 
@@ -138,19 +138,43 @@ def import_(
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
 @click.option(
-    "--replay", type=click.Path(path_type=Path), help="File with a recorded market chart to serve."
-)
-@click.option(
-    "--plan", type=click.Choice(["keyless", "demo", "pro"]), default="keyless", show_default=True
+    "--replay-rejects", is_flag=True, help="Check the refused rows again, with the settings of now."
 )
 @common_options
-def simulate(invocation: Invocation, **options: Any) -> Any:
-    """Serve a simulated market as CoinGecko's API, on loopback."""
-    from bitstorm.pipelines.simulate import simulate as pipeline
+def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
+    """Add the new batches to the prices."""
+    from bitstorm.cli.render_data import ingested_lines
+    from bitstorm.pipelines.ingest import ingest as take
+    from bitstorm.pipelines.replay import replay
 
-    def announce(address: str) -> None:
-        invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
+    context = invocation.context()
+    result = replay(context) if replay_rejects else take(context)
+    return invocation.show(
+        result, lambda: ingested_lines(result, rejects=context.workspace.rejects)
+    )
 
-    return pipeline(invocation.context(), announce=announce, **options)
+
+@click.command()
+@snapshot_option
+@common_options
+def gaps(invocation: Invocation) -> Any:
+    """List the gaps: times that should have a price."""
+    from bitstorm.cli.render_data import gaps_lines
+    from bitstorm.pipelines.gaps import find_gaps
+
+    found = find_gaps(invocation.context())
+    return invocation.show(found, lambda: gaps_lines(found))
+
+
+@click.command()
+@click.argument("batch")
+@click.option("--reason", required=True, help="Reason; the history keeps it.")
+@common_options
+def retract(invocation: Invocation, batch: str, reason: str) -> Any:
+    """Remove a wrong batch, in a new snapshot."""
+    from bitstorm.cli.render_data import retracted_lines
+    from bitstorm.pipelines.retract import retract as pipeline
+
+    result = pipeline(invocation.context(), batch, reason=reason)
+    return invocation.show(result, lambda: retracted_lines(result))

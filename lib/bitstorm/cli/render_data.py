@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm.cli.render.table import table
 from bitstorm.core.time import duration_text, iso
 
 if TYPE_CHECKING:
+    from bitstorm.collect.backfill import Backfilled
     from bitstorm.collect.gaps import Gap
+    from bitstorm.pipelines.collect import Planned
     from bitstorm.pipelines.gaps import Gaps
     from bitstorm.pipelines.history import Commit, Trace
     from bitstorm.pipelines.ingest import Ingested
@@ -134,3 +136,77 @@ def retracted_lines(result: Retracted) -> list[str]:
             "of these times could not be asked"
         )
     return lines
+
+
+def planned_lines(plan: Planned) -> list[str]:
+    """What a backfill would ask for and cost."""
+    if not plan.slices:
+        return ["nothing is left to ask for: no call would be made"]
+    rows = [("from", "to", "points expected")]
+    rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
+    return [
+        *table(rows, heading=True),
+        f"{count_text(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
+        f"{plan.points:,} points; nothing was fetched",
+    ]
+
+
+def _cost(calls: int, credits: int) -> str:
+    return f"{count_text(calls, 'call')}, {count_text(credits, 'credit')}"
+
+
+def backfilled_lines(result: Backfilled) -> list[str]:
+    """What a backfill brought and cost."""
+    if result.idle:
+        return ["nothing is left to ask for: no call was made"]
+    lines = [
+        f"{count_text(result.points, 'point')} in {count_text(result.slices, 'slice')}, "
+        f"{count_text(result.empty, 'hour')} without one; "
+        f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
+        f"{iso(result.wanted.end)}"
+    ]
+    if result.clamped:
+        lines.append("the plan of the key reaches no further back than that")
+    return lines
+
+
+_WIDTH = 100
+
+
+def count_text(count: int, thing: str) -> str:
+    """`1 call`, `2,000 calls`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def source_text(label: str) -> str:
+    """The source of a workspace in words."""
+    kind, _, detail = label.partition(":")
+    return f"SIMULATED market, seed {detail}" if kind == "simulated" else label
+
+
+def table(
+    rows: Sequence[Sequence[str]], *, heading: bool = False, whole: bool = False
+) -> list[str]:
+    """Aligned columns; long cells wrap inside their own column.
+
+    `whole`: nothing is cut or wrapped, for an ID or a price that is shown is there to be copied.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(
+        box=box.SIMPLE_HEAD if heading else None, show_header=heading, pad_edge=heading or not whole
+    )
+    body = list(rows)
+    columns = body.pop(0) if heading else ("",) * len(body[0])
+    for place, column in enumerate(columns):
+        drawn.add_column(
+            column, justify="right" if heading and place else "left", no_wrap=whole or not place
+        )
+    for row in body:
+        drawn.add_row(*[Text(cell) for cell in row])
+    stream = StringIO()
+    Console(file=stream, width=100_000 if whole else _WIDTH, color_system=None).print(drawn)
+    return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
