@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import click
 import pytest
 
 from bitstorm import __version__
+from bitstorm.cli import bitstorm
 from command import command
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
@@ -32,17 +38,59 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_help_lists_commands_in_the_order_of_the_datas_way():
+def test_help_lists_the_commands_in_groups():
     shown = command("--help").stdout
-    names = [line.split()[0] for line in shown.split("Commands:")[1].splitlines() if line]
-    expected = "collect backfill import ingest indicators stats train forecast report run status"
-    assert names[: len(expected.split())] == expected.split()
+    titles = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)
+    assert titles == ["Options", "Data", "Indicators and models", "Operations"]
+    names = re.findall(r"^  ([a-z-]+)  ", shown.split("Data:")[1], re.MULTILINE)
+    assert names == list(bitstorm.commands)
+    assert names[:4] == ["collect", "backfill", "import", "ingest"]
 
 
-def test_the_installed_program_tells_its_version_and_no_noise():
+@pytest.mark.parametrize("name", [*bitstorm.commands, "config show"])
+def test_the_example_in_a_commands_help_is_valid(name: str):
+    if name == "config":
+        return
+    words = name.split()
+    shown = " ".join(command(*words, "--help").stdout.split())
+    example = shlex.split(shown.split("Example: bitstorm ")[1])
+    assert example[: len(words)] == words
+    found: click.Command = bitstorm
+    for word in words:
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    found.make_context(name, example[len(words) :])
+
+
+def test_the_shell_completes_commands_and_options():
+    def completed(*words: str) -> list[str]:
+        environ = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run(
+            [BITSTORM],
+            env={**os.environ, **environ, "_BITSTORM_COMPLETE": "bash_complete"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert completed("bitstorm", "ro") == ["rollback"]
+    assert "--dry-run" in completed("bitstorm", "backfill", "--d")
+
+
+def test_the_version_names_what_a_report_needs():
     done = installed("--version")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip().endswith(__version__)
+    first, second = done.stdout.splitlines()
+    assert first == f"bitstorm {__version__}"
+    found = dict(part.split(" ", 1) for part in second.split(", "))
+    assert found["Python"] == platform.python_version()
+    assert found["Spark"] == version("pyspark")
+    assert found["TensorFlow"] == version("tensorflow")
+    assert int(found["Java"].split(".")[0]) in (17, 21)
+
+
+def test_the_installed_program_makes_no_noise():
     done = installed("status", "--workspace", "w", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)

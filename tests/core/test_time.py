@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitstorm.core.time import duration_ms, duration_text, iso, parse_instant
+from bitstorm.core.time import age_text, duration_ms, duration_text, iso, parse_instant
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,26 @@ def test_what_is_no_instant_is_refused():
 @given(st.integers(min_value=0, max_value=4_102_444_800_000))
 def test_iso_text_comes_back_as_the_same_millisecond(milliseconds):
     assert parse_instant(iso(milliseconds)) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (95, "1 min 35 s"),
+        (55 * 60 + 59, "55 min"),
+        (3_600, "1 h"),
+        (4_800, "1 h 20 min"),
+        (3 * 3_600 + 3_599, "3 h"),
+        (86_400, "1 day"),
+        (29 * 3_600, "1 day 5 h"),
+        (12 * 86_400, "12 days"),
+        (2 * 31_557_600, "2 years"),
+        (2 * 31_557_600 + 40 * 86_400, "2 years 40 days"),
+    ],
+)
+def test_an_age_is_said_as_people_say_it(seconds, text):
+    assert age_text(seconds * 1000 + 999) == text
+    assert age_text(-1) == "0 s"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -23,25 +26,67 @@ from bitstorm.cli.models import (
     train,
 )
 from bitstorm.cli.operations import config, gc, history, rollback, simulate, status, verify
+from bitstorm.spark import java
+
+GROUPS: Mapping[str, tuple[click.Command, ...]] = {
+    "Data": (collect, backfill, import_, ingest, gaps, retract),
+    "Indicators and models": (
+        indicators, stats, check_lookahead, train, runs, forecast, report, run,
+    ),
+    "Operations": (status, history, verify, rollback, gc, config, simulate),
+}  # fmt: skip
 
 
 class _Commands(click.Group):
-    """Commands in the order of the data's way, not of the alphabet."""
+    """Lists the commands in their groups, in the order of the data's way."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{c.name:<{width}}", c.get_short_help_str(limit=100)) for c in commands]
+                )
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="bitstorm")
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the versions that matter for a question or a report. Loads no library."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    home = java.find_java_home(os.environ, project=java.project_root())
+    found = {
+        "Python": platform.python_version(),
+        "Java": "not found" if home is None else java.version(home) or str(home),
+    }
+    for title, name in (("Spark", "pyspark"), ("TensorFlow", "tensorflow"), ("PyTorch", "torch")):
+        with suppress(PackageNotFoundError):
+            found[title] = version(name)
+    click.echo(f"bitstorm {__version__}")
+    click.echo(", ".join(f"{title} {number}" for title, number in found.items()))
+    ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`bitstorm COMMAND --help` explains a command and shows an example.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions of bitstorm, Python, Java, Spark and TensorFlow.",
+)
 def bitstorm() -> None:
     """Bitcoin price batches through Spark and Petastorm to a forecast you can trust."""
 
 
-for _command in (
-    collect, backfill, import_, ingest, indicators, stats, train, forecast, report, run, status,
-    gaps, history, runs, check_lookahead, verify, retract, rollback, gc, config, simulate,
-):  # fmt: skip
+for _command in (command for commands in GROUPS.values() for command in commands):
     bitstorm.add_command(_command)
 
 

@@ -40,7 +40,13 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="YAML file with settings; may be repeated.",
     )
     @click.option("--workspace", help="Folder of all data.  [default: workspace]")
-    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE")
+    @click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change a setting; may be repeated.",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
     @click.option("--quiet", is_flag=True, help="Print no progress.")
     @click.option(

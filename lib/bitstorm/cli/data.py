@@ -53,7 +53,7 @@ def foreign_file(file: Path, form: str | None, **options: Any) -> Foreign:
     return Foreign(file, auto=form == "auto", **options)
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm collect --every 1h")
 @click.option("--every", metavar="DURATION", help="Repeat at this interval: 5m, 1h.")
 @common_options
 def collect(invocation: Invocation, every: str | None) -> Any:
@@ -84,7 +84,7 @@ def collect(invocation: Invocation, every: str | None) -> Any:
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm backfill --days 30")
 @click.option(
     "--days", type=click.IntRange(min=1), help="Days of history.  [default: backfill.days]"
 )
@@ -111,7 +111,7 @@ def backfill(
     return invocation.show(result, lambda: backfilled_lines(result))
 
 
-@click.command("import")
+@click.command("import", epilog="Example: bitstorm import prices.csv --format auto --preview")
 @click.argument("file", type=click.Path(path_type=Path))
 @foreign_options
 @click.option("--preview", is_flag=True, help="Show the first rows as they would be imported.")
@@ -137,7 +137,7 @@ def import_(
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm ingest")
 @click.option(
     "--replay-rejects", is_flag=True, help="Check the refused rows again, with the settings of now."
 )
@@ -155,7 +155,7 @@ def ingest(invocation: Invocation, replay_rejects: bool) -> Any:
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm gaps --json")
 @snapshot_option
 @common_options
 def gaps(invocation: Invocation) -> Any:
@@ -167,7 +167,7 @@ def gaps(invocation: Invocation) -> Any:
     return invocation.show(found, lambda: gaps_lines(found))
 
 
-@click.command()
+@click.command(epilog='Example: bitstorm retract mine.csv --reason "a test feed"')
 @click.argument("batch")
 @click.option("--reason", required=True, help="Reason; the history keeps it.")
 @common_options

@@ -15,7 +15,7 @@ from bitstorm.cli.data import foreign_file, foreign_options
 from bitstorm.core.errors import UsageError
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm train --set training.epochs=10")
 @click.option("--resume", metavar="RUN", help="Continue this run after its last complete epoch.")
 @click.option("--accept-snapshot", is_flag=True, help="Continue it on another snapshot.")
 @click.option(
@@ -48,7 +48,7 @@ def train(
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm forecast --run RUN")
 @click.option(
     "--run", "run_name", metavar="RUN", help="Training run to use.  [default: the newest]"
 )
@@ -63,7 +63,7 @@ def forecast(invocation: Invocation, run_name: str | None) -> Any:
     return invocation.show(result, lambda: [summary_text(result.metrics)])
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm report")
 @common_options
 def report(invocation: Invocation) -> Any:
     """Write plots, summary and dashboard of the last forecast."""
@@ -73,7 +73,7 @@ def report(invocation: Invocation) -> Any:
     return invocation.show(result, lambda: [f"{result.folder}/{name}" for name in result.files])
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm run --csv prices.csv --format auto")
 @click.option(
     "--csv", type=click.Path(path_type=Path), help="CSV file with a price history of your own."
 )
@@ -95,7 +95,7 @@ def run(invocation: Invocation, csv: Path | None, form: str | None, **options: A
     return invocation.show(result, lambda: outcome_lines(result))
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm runs compare RUN RUN")
 @click.argument("what", type=click.Choice(["list", "show", "compare"]), default="list")
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @common_options
@@ -122,7 +122,7 @@ def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
     return invocation.show(overviews, lambda: runs_lines(overviews))
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm indicators --set grid.frequency=1d")
 @snapshot_option
 @common_options
 def indicators(invocation: Invocation) -> Any:
@@ -134,7 +134,7 @@ def indicators(invocation: Invocation) -> Any:
     return invocation.show(result, lambda: computed_lines(result))
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm stats --period 1d --bars 30 --output bars.csv")
 @click.option("--period", default="1d", show_default=True, help="Length of a bar: 1m, 4h, 1d, 1w.")
 @click.option(
     "--bars",
@@ -177,7 +177,7 @@ def _lags(text: str) -> list[int]:
     return lags
 
 
-@click.command("check-lookahead")
+@click.command("check-lookahead", epilog="Example: bitstorm check-lookahead --cuts 20")
 @click.option("--cuts", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
     "--seed",

@@ -16,7 +16,7 @@ def config() -> None:
     """Show the settings."""
 
 
-@config.command("show")
+@config.command("show", epilog="Example: bitstorm config show --set grid.frequency=1d")
 @common_options
 def config_show(invocation: Invocation) -> Any:
     """Show every setting, its value and its origin."""
@@ -31,7 +31,7 @@ def config_show(invocation: Invocation) -> Any:
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm simulate --port 8080")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes any free one.")
 @click.option(
     "--replay", type=click.Path(path_type=Path), help="File with a recorded market chart to serve."
@@ -50,7 +50,7 @@ def simulate(invocation: Invocation, **options: Any) -> Any:
     return pipeline(invocation.context(), announce=announce, **options)
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm status")
 @snapshot_option
 @common_options
 def status(invocation: Invocation) -> Any:
@@ -63,7 +63,7 @@ def status(invocation: Invocation) -> Any:
     return invocation.show(result, lambda: status_lines(result, context.workspace.root))
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm history --row 2026-11-23T04:14:00Z")
 @click.option(
     "--row", metavar="TIMESTAMP", help="Show the batch and line of the price at this time."
 )
@@ -83,7 +83,7 @@ def history(invocation: Invocation, row: str | None) -> Any:
     return invocation.show(found, lambda: trace_lines(found))
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm verify")
 @common_options
 def verify(invocation: Invocation) -> Any:
     """Check every hash and count again."""
@@ -99,7 +99,7 @@ def verify(invocation: Invocation) -> Any:
     )
 
 
-@click.command()
+@click.command(epilog='Example: bitstorm rollback 00000001-023cf8b0bccd --reason "a wrong source"')
 @click.argument("snapshot_id", metavar="ID")
 @click.option("--reason", default="", help="Reason; the history keeps it.")
 @common_options
@@ -117,7 +117,7 @@ def rollback(invocation: Invocation, snapshot_id: str, reason: str) -> Any:
     )
 
 
-@click.command()
+@click.command(epilog="Example: bitstorm gc --keep 10 --hours 24")
 @click.option("--keep", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True)
 @common_options

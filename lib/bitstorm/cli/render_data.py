@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm.core.time import duration_text, iso
+from bitstorm.core.time import age_text, iso
 
 if TYPE_CHECKING:
     from bitstorm.collect.backfill import Backfilled
@@ -57,7 +57,7 @@ def status_lines(status: Status, root: Path) -> list[str]:
     waiting = f"{status.waiting_batches} to ingest, {status.unsettled_batches} too young"
     facts.append(("landing", f"{waiting}, {status.refused_batches} refused"))
     if status.age_ms is not None:
-        facts.append(("newest price", f"{duration_text(status.age_ms // 60_000 * 60_000)} old"))
+        facts.append(("newest price", f"{age_text(status.age_ms)} old"))
         facts.append(("gaps", _gap_count(status.missing, status.expected, status.unasked)))
         facts += [("", _gap_line(gap)) for gap in status.gaps]
         if status.gap_count > len(status.gaps):
@@ -74,7 +74,7 @@ def gaps_lines(found: Gaps) -> list[str]:
          f"{iso(found.until_ms)}"),
         ("present", f"{found.present:,}"),
         ("missing", _gap_count(found.missing, found.expected, found.unasked)),
-        ("newest price", f"{duration_text(found.age_ms // 60_000 * 60_000)} old"),
+        ("newest price", f"{age_text(found.age_ms)} old"),
     ]  # fmt: skip
     rows = [
         (iso(gap.start_ms), iso(gap.end_ms), f"{gap.missing:,}", _STATES[gap.state])

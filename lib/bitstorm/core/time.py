@@ -46,6 +46,27 @@ def duration_text(milliseconds: int) -> str:
     return f"{milliseconds}ms"
 
 
+def age_text(milliseconds: int) -> str:
+    """A duration as people say it, to its largest unit: `55 min`, `3 h`, `12 days`, `2 years`.
+
+    Rounded down, and two units where the larger one is small: `1 h 20 min`, `1 day 5 h`.
+    """
+    seconds = max(milliseconds, 0) // SECOND_MS
+    units = (("year", 31_557_600), ("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    place = next((n for n, (_, size) in enumerate(units) if seconds >= size), len(units) - 1)
+
+    def counted(count: int, name: str) -> str:
+        return f"{count} {name}{'s' if name in ('day', 'year') and count != 1 else ''}"
+
+    name, size = units[place]
+    text = counted(seconds // size, name)
+    if 0 < seconds // size < 3 and place + 1 < len(units):
+        smaller, small = units[place + 1]
+        if seconds % size >= small:
+            text += f" {counted(seconds % size // small, smaller)}"
+    return text
+
+
 def now_ms() -> int:
     """The machine's clock as Unix milliseconds."""
     return int(datetime.now(UTC).timestamp() * 1000)
