@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from bitstorm.core.errors import BrokenOff
-from bitstorm.model.training import SIGNALS, Stop
+from bitstorm.core.stopping import SIGNALS, Stop
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -14,12 +14,13 @@ from bitstorm.cli.render_data import gaps_lines
 from bitstorm.collect.batches import known_batches
 from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, HOUR_MS
-from bitstorm.pipelines import collect as pipeline
-from bitstorm.pipelines.gaps import find_gaps, stored_slots
+from bitstorm.pipelines import backfill as pipeline
+from bitstorm.pipelines.gaps import find_gaps
 from bitstorm.simulator.market import Market, hourly
 from bitstorm.store import snapshots
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
+from bitstorm.store.snapshots import stored_slots
 from landed import context_of
 from simulator.watched import Simulator
 

@@ -100,7 +100,7 @@ def backfill(
     """Fetch the missing history up to now."""
     from bitstorm.cli.render_data import backfilled_lines, planned_lines
     from bitstorm.core.time import parse_instant
-    from bitstorm.pipelines import collect as pipeline
+    from bitstorm.pipelines import backfill as pipeline
 
     until_ms = None if until is None else parsed("--until", parse_instant, until)
     context = invocation.context()

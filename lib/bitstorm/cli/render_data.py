@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from bitstorm.core.time import age_text, iso
 
 if TYPE_CHECKING:
-    from bitstorm.collect.backfill import Backfilled
+    from bitstorm.collect.backfill import Backfilled, Planned
     from bitstorm.collect.gaps import Gap
-    from bitstorm.pipelines.collect import Planned
+    from bitstorm.ingest.publish_prices import Ingested
     from bitstorm.pipelines.gaps import Gaps
-    from bitstorm.pipelines.history import Commit, Trace
-    from bitstorm.pipelines.ingest import Ingested
     from bitstorm.pipelines.retract import Retracted
     from bitstorm.pipelines.status import Status
+    from bitstorm.store.maintenance import Commit
+    from bitstorm.store.snapshots import Trace
 
 
 def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:

@@ -13,10 +13,11 @@ from bitstorm.report import style
 
 if TYPE_CHECKING:
     from bitstorm.indicators.lookahead import Change
+    from bitstorm.model.runs import Overview
     from bitstorm.pipelines.indicators import Computed
     from bitstorm.pipelines.lookahead import Looked
     from bitstorm.pipelines.run import Outcome
-    from bitstorm.pipelines.runs import Compared, Overview, Shown
+    from bitstorm.pipelines.runs import Compared, Shown
     from bitstorm.pipelines.stats import Stats
 
 

@@ -14,7 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from bitstorm.core.console import Console
-from bitstorm.core.time import Span, iso
+from bitstorm.core.errors import DataError
+from bitstorm.core.time import Span, duration_text, iso
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -257,12 +258,19 @@ def draw_cuts(
 def ends_of(
     observations: DataFrame, places: Sequence[tuple[int, Place]], step_ms: int
 ) -> list[End]:
-    """The end of the input up to each cut, ms UTC, in one job."""
+    """The end of the input up to each cut, ms UTC, in one job. Raises DataError where no cut leaves
+    a whole step before it."""
     cuts = [cut_ms for cut_ms, _ in places]
-    if not cuts:
-        return []
-    (row,) = newest_known(observations, cuts_ms=cuts, step_ms=step_ms).collect()
-    return [(row[f"last_{n}"], row[f"complete_{n}"]) for n in range(len(cuts))]
+    ends: list[End] = []
+    if cuts:
+        (row,) = newest_known(observations, cuts_ms=cuts, step_ms=step_ms).collect()
+        ends = [(row[f"last_{n}"], row[f"complete_{n}"]) for n in range(len(cuts))]
+    if all(complete_ms is None for _, complete_ms in ends):
+        raise DataError(
+            f"no cut leaves a whole step of {duration_text(step_ms)} before it, so there is "
+            "nothing to compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
+        )
+    return ends
 
 
 def look(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bitstorm.context import Context
@@ -20,8 +21,18 @@ from bitstorm.ingest.deduplicate import (
     with_place,
     with_rank,
 )
-from bitstorm.ingest.validate import Counted, sums
-from bitstorm.store import snapshots
+from bitstorm.ingest.validate import (
+    Counted,
+    count_by_rule,
+    keep_refused,
+    only_good,
+    placed,
+    refuse_to_go_on,
+    sums,
+    to_judged,
+)
+from bitstorm.store import rejects, snapshots
+from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.snapshots import Snapshot
 
@@ -30,6 +41,42 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """read = accepted + duplicate + refused, over the batches that were taken.
+
+    `replaced` counts stored rows that a better observation of the same time took the place of;
+    `warned` counts rows that were taken although they break a rule that is only to warn, by rule;
+    `snapshot` is None when the data set still does not exist.
+    """
+
+    batches: int = 0
+    read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    refused: int = 0
+    replaced: int = 0
+    warned: Mapping[str, int] = field(default_factory=dict)
+    refused_batches: tuple[Refused, ...] = ()
+    unsettled_batches: int = 0
+    known_batches: int = 0
+    snapshot: str | None = None
+    rows: int = 0
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+    def at(self, snapshot: Snapshot | None) -> Ingested:
+        """The same with what this snapshot holds."""
+        if snapshot is None:
+            return self
+        m = snapshot.manifest
+        return replace(self, snapshot=m.id, rows=m.rows, first_ms=m.first_ms, last_ms=m.last_ms)
+
+    @property
+    def idle(self) -> bool:
+        return self.batches == 0 and not self.refused_batches
 
 
 def as_only_writer(context: Context, act: Callable[[], T], *, doing: str) -> T:
@@ -165,3 +212,65 @@ def _outcome(
         sums((batch, row["won"]) for batch, row in by_batch),
         sums((batch, row["lost"]) for batch, row in by_batch),
     )
+
+
+def publish_checked(
+    context: Context,
+    base: Ingested,
+    checked: DataFrame,
+    *,
+    ready: Sequence[Batch],
+    ranking: tuple[Provenance, ...],
+    parent: Snapshot | None,
+    known: dict[str, dict[str, Any]],
+) -> Ingested:
+    """Count the verdicts, keep the refused rows, publish the good ones; `base` with the result."""
+    with placed(to_judged(checked)) as rows:
+        counted = count_by_rule(rows, ranking)
+        refuse_to_go_on(counted, context.settings.ingest.rules)
+        total = replace(
+            base,
+            read=counted.total(),
+            refused=counted.total(refused=True),
+            warned=counted.warned,
+        )
+        if total.refused:
+            facts = {batch.sha256: rejects.batch_facts(batch) for batch in ready}
+            # Batches without a refused row are not parsed again.
+            ranks = [n for n, source in enumerate(ranking) if counted.refused.get(source.batch)]
+            again = checked.where(checked["rank"].isin(ranks))
+            keep_refused(context, again, ranking=ranking, facts=facts)
+        if parent is None and not counted.months:
+            return total
+        snapshot, tallies = publish_merged(
+            context,
+            only_good(rows),
+            ranking=ranking,
+            operation="ingest",
+            parent=parent,
+            known=known,
+            counted=counted,
+            tallies={
+                b.sha256: {
+                    "batch": b.sha256,
+                    "name": b.name,
+                    "read": counted.read.get(b.sha256, 0),
+                    "refused": counted.refused.get(b.sha256, 0),
+                }
+                for b in ready
+            },
+        )
+    return with_outcome(total, snapshot, tallies)
+
+
+def with_outcome(
+    total: Ingested, snapshot: Snapshot, tallies: Mapping[str, Mapping[str, Any]]
+) -> Ingested:
+    """The result with what the merge made of the good rows."""
+    accepted = sum(tally["accepted"] for tally in tallies.values())
+    return replace(
+        total,
+        accepted=accepted,
+        duplicate=sum(tally["duplicate"] for tally in tallies.values()),
+        replaced=total.rows + accepted - snapshot.manifest.rows,
+    ).at(snapshot)

@@ -9,9 +9,10 @@ from typing import Any
 
 import keras
 
+from bitstorm.core.stopping import Stop
 from bitstorm.model import checkpoint, network
 from bitstorm.model.checkpoint import Checkpoint, Epoch
-from bitstorm.model.training import Meter, Stop
+from bitstorm.model.training import Meter
 
 Logs = dict[str, Any] | None
 

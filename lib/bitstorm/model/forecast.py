@@ -12,7 +12,8 @@ import pandas as pd
 from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError, ModelError
 from bitstorm.core.time import DAY_MS, iso
-from bitstorm.model import blocks, runs, windowing
+from bitstorm.model import blocks, evaluation, runs, windowing
+from bitstorm.model.evaluation import Interval
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.windowing import Frame, Framed, Split, Target
@@ -149,3 +150,63 @@ def overview_of(snapshot: Snapshot, *, observations: int | None) -> dict[str, An
         },
         "latest": {"time": iso(last_ms), "price": latest, "change_24h_percent": change},
     }
+
+
+def scores(
+    test: pd.DataFrame, table: pd.DataFrame, band: Interval, *, horizon: int
+) -> dict[str, Any]:
+    """The test part's span, its errors beside persistence's, and how often the interval held."""
+    return {
+        "test": {
+            "first": iso(int(test["timestamp"].iloc[0])),
+            "last": iso(int(test["timestamp"].iloc[-1])),
+            "windows": len(test),
+        },
+        **evaluation.compare(
+            forecast=test["forecast"].to_numpy(),
+            actual=test["actual"].to_numpy(),
+            origin=test["origin"].to_numpy(),
+            horizon=horizon,
+        ),
+        "interval": {
+            "level": band.level,
+            "coverage": evaluation.coverage(
+                actual=table["actual"].to_numpy(),
+                lower=table["lower"].to_numpy(),
+                upper=table["upper"].to_numpy(),
+            ),
+        },
+    }
+
+
+def table_of(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
+    """The rows of `forecast.csv`: times in Unix ms UTC, prices in the currency."""
+    lower, upper = band.around(test["forecast"].to_numpy())
+    return pd.DataFrame(
+        {
+            "timestamp": test["timestamp"],
+            "actual": test["actual"],
+            "forecast": test["forecast"],
+            "persistence": test["origin"],
+            "lower": lower,
+            "upper": upper,
+            "actual_log_return": np.log(test["actual"] / test["origin"]),
+            "forecast_log_return": np.log(test["forecast"] / test["origin"]),
+        }
+    )
+
+
+def validation_and_test(
+    found: pd.DataFrame, split: Split, run: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The forecasts of the validation part and of all after it. Raises DataError where either has
+    none."""
+    validation = found[found["timestamp"] <= split.validate_until_ms]
+    test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
+    if test.empty or validation.empty:
+        raise DataError(
+            f"found {len(validation)} windows in the validation part of run {run} and "
+            f"{len(test)} after its end at {iso(split.validate_until_ms)}, expected some in each: "
+            "train again"
+        )
+    return validation, test

@@ -24,7 +24,7 @@ from bitstorm import __version__
 from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
-from bitstorm.model import backend, checkpoint
+from bitstorm.model import backend, checkpoint, runs
 from bitstorm.spark.java import project_root
 
 RECORD = "run.json"
@@ -312,3 +312,52 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A line of the list; what the run's record does not say is None."""
+
+    run: str
+    state: str
+    created_at: str | None = None
+    backend: str | None = None
+    indicators: str | None = None
+    windows: int | None = None
+    epochs: int | None = None
+    best_epoch: int | None = None
+    best_validation_loss: float | None = None
+    seconds: float | None = None
+    problem: str | None = None
+
+
+def overview_of(run: Run) -> Overview:
+    record = run.record
+    fitted, problem = record.get("fitted"), None
+    if run.state != runs.FINISHED:
+        try:
+            since, problems = checkpoint.load(run.folder)
+            if not fitted and since is not None:
+                seconds = sum(epoch.seconds for epoch in since.history)
+                found = (since.epochs, since.best_epoch, since.best_loss, seconds)
+                fitted = dict(zip(METRICS, found, strict=True))
+            problem = "; ".join(problems) or record.get("reason")
+        except ModelError as error:
+            problem = str(error)
+    fitted = fitted or {}
+    return Overview(
+        run=run.name,
+        state=run.state,
+        created_at=record.get("created_at"),
+        backend=record.get("backend", "tensorflow"),
+        indicators=record.get("indicators"),
+        windows=record.get("windows", {}).get("training"),
+        epochs=fitted.get("epochs", 0),
+        best_epoch=fitted.get("best_epoch"),
+        best_validation_loss=fitted.get("best_validation_loss"),
+        seconds=fitted.get("seconds", 0.0),
+        problem=problem,
+    )

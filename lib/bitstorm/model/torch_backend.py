@@ -28,11 +28,12 @@ import numpy as np
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import ModelError, first_line
+from bitstorm.core.stopping import Stop
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch, check_shapes
 from bitstorm.model.feed import Feed
-from bitstorm.model.training import Fitted, Meter, Progress, Rules, Stop, breaking_off, outcome
+from bitstorm.model.training import Fitted, Meter, Progress, Rules, breaking_off, outcome
 from bitstorm.model.windowing import Batch
 
 if TYPE_CHECKING:

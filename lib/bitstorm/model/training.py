@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from bitstorm.core.errors import BrokenOff, ModelError
+from bitstorm.core.stopping import Stop
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.model.checkpoint import Checkpoint, Epoch
 from bitstorm.model.feed import Feed, reason_of
@@ -219,36 +217,3 @@ class Meter:
                 seconds_left=left / rate,
             )
         )
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Stop:
-    """The first signal is noted; a second one raises KeyboardInterrupt at once."""
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
-
-    def check(self) -> None:
-        """Call it between two batches. Raises BrokenOff where a signal came."""
-        if self.signal is not None:
-            raise BrokenOff(f"stopped by {self.signal}")
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """For the block, where it is in the main thread: no other can have signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

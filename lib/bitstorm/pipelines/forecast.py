@@ -16,17 +16,8 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
 from bitstorm.model import blocks, evaluation, runs
 from bitstorm.model import forecast as forecasts
-from bitstorm.model.evaluation import Interval
-from bitstorm.model.forecast import (
-    check_fit,
-    newest_window,
-    overview_of,
-    recalled,
-    windows_after,
-)
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Framed
-from bitstorm.report.style import FORECAST_COLUMNS
 from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -50,8 +41,8 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     chosen = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
     snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
-    settings, scaler, split = recalled(chosen)
-    check_fit(chosen, snapshot, split)
+    settings, scaler, split = forecasts.recalled(chosen)
+    forecasts.check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
     frame = blocks.frame_of(snapshot, settings, chosen.record["features"])
@@ -65,30 +56,27 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             target=settings.target,
         )
 
-    found = predicted(windows_after(snapshot, frame, scaler, after_ms=split.train_until_ms))
+    found = predicted(
+        forecasts.windows_after(snapshot, frame, scaler, after_ms=split.train_until_ms)
+    )
     if found.empty:
         raise DataError("there is no whole window after the training part: collect more")
     # None when the series was cut a moment ago: then there is no forecast from now.
-    newest = newest_window(snapshot, frame, scaler)
+    newest = forecasts.newest_window(snapshot, frame, scaler)
     prices = snapshots.known(context.workspace.prices, snapshot.manifest.details["prices"])
-    overview = overview_of(snapshot, observations=None if prices is None else prices.manifest.rows)
-    validation = found[found["timestamp"] <= split.validate_until_ms]
-    test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
-    if test.empty or validation.empty:
-        raise DataError(
-            f"found {len(validation)} windows in the validation part of run {chosen.name} and "
-            f"{len(test)} after its end at {iso(split.validate_until_ms)}, expected some in each: "
-            "train again"
-        )
+    overview = forecasts.overview_of(
+        snapshot, observations=None if prices is None else prices.manifest.rows
+    )
+    validation, test = forecasts.validation_and_test(found, split, chosen.name)
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
     band = evaluation.interval(residuals, level=context.settings.forecast.level)
-    table = _table(test, band)
+    table = forecasts.table_of(test, band)
     following = math.nan if newest is None else float(predicted([newest])["forecast"].iloc[0])
     lower, upper = band.around(np.array([following]))
     metrics = {
         **_facts(context, chosen, snapshot),
         **overview,
-        **_scores(test, table, band, horizon=settings.horizon),
+        **forecasts.scores(test, table, band, horizon=settings.horizon),
         "next": {
             "time": iso(blocks.span_of(snapshot)[1] + settings.horizon * frame.step_ms),
             "from_price": overview["latest"]["price"],
@@ -127,46 +115,3 @@ def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
         },
         "run": run.name,
     }
-
-
-def _scores(
-    test: pd.DataFrame, table: pd.DataFrame, band: Interval, *, horizon: int
-) -> dict[str, Any]:
-    """The test part's span, its errors beside persistence's, and how often the interval held."""
-    return {
-        "test": {
-            "first": iso(int(test["timestamp"].iloc[0])),
-            "last": iso(int(test["timestamp"].iloc[-1])),
-            "windows": len(test),
-        },
-        **evaluation.compare(
-            forecast=test["forecast"].to_numpy(),
-            actual=test["actual"].to_numpy(),
-            origin=test["origin"].to_numpy(),
-            horizon=horizon,
-        ),
-        "interval": {
-            "level": band.level,
-            "coverage": evaluation.coverage(
-                actual=table["actual"].to_numpy(),
-                lower=table["lower"].to_numpy(),
-                upper=table["upper"].to_numpy(),
-            ),
-        },
-    }
-
-
-def _table(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
-    lower, upper = band.around(test["forecast"].to_numpy())
-    return pd.DataFrame(
-        {
-            "timestamp": test["timestamp"],
-            "actual": test["actual"],
-            "forecast": test["forecast"],
-            "persistence": test["origin"],
-            "lower": lower,
-            "upper": upper,
-            "actual_log_return": np.log(test["actual"] / test["origin"]),
-            "forecast_log_return": np.log(test["forecast"] / test["origin"]),
-        }
-    )[list(FORECAST_COLUMNS)]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from bitstorm.collect import backfill as history
 from bitstorm.collect.batches import batches_of
-from bitstorm.collect.gaps import Gap, count, gaps, occupied
+from bitstorm.collect.gaps import Gap, count, gaps
 from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import HOUR_MS, Span, duration_ms, hull, merged, now_ms, overlap
 from bitstorm.store import snapshots
-from bitstorm.store.snapshots import Snapshot
+from bitstorm.store.snapshots import stored_slots
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,3 @@ def known_hours(context: Context, origin: Origin) -> list[Span]:
     if context.workspace.bound_to() not in (None, origin):
         return []
     return stored_slots(snapshots.current(context.workspace.prices), HOUR_MS)
-
-
-def stored_slots(snapshot: Snapshot | None, step: int) -> list[Span]:
-    """The slots that have an observation: file by file and piece by piece, times alone."""
-    if snapshot is None:
-        return []
-    import pyarrow.parquet as pq
-
-    found: list[Span] = []
-    for path in snapshot.files:
-        with pq.ParquetFile(path) as file:
-            for piece in file.iter_batches(columns=["timestamp"]):
-                found += occupied(piece.column(0).to_numpy(zero_copy_only=False), step)
-        # Many pieces of a dense month are one span.
-        found = merged(found)
-    return found

@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from bitstorm.context import Context
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
-from bitstorm.core.time import iso
 from bitstorm.store import maintenance, snapshots
-from bitstorm.store import manifest as manifests
-from bitstorm.store.maintenance import Collected, Verified
+from bitstorm.store.maintenance import Collected, Commit, Verified
 from bitstorm.store.publish import republish
+from bitstorm.store.snapshots import Trace
 
 DATA_SETS = ("prices", "indicators")
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit of a data set, newest first in a history."""
-
-    data_set: str
-    sequence: int
-    snapshot: str
-    parent: str | None
-    operation: str
-    reason: str
-    created_at: str
-    rows: int
-    batches: tuple[str, ...]
-    digest: str
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Where one row of `prices` came from."""
-
-    timestamp: int
-    snapshot: str
-    batch: str
-    name: str | None
-    line: int
 
 
 @dataclass(frozen=True)
@@ -58,57 +31,13 @@ class Rolled:
 
 def history(context: Context) -> list[Commit]:
     """Every commit that is still recorded, newest first; a damaged manifest is named as such."""
-    commits = []
-    for name in DATA_SETS:
-        root = context.workspace.root / name
-        for sequence in reversed(manifests.sequences(root)):
-            try:
-                m = manifests.read(root, sequence)
-            except SnapshotDamaged as error:
-                commits.append(
-                    Commit(name, sequence, "?", None, "damaged", str(error), "?", 0, (), "?")
-                )
-                continue
-            batches = tuple(f"{t['name']} {sha[:12]}" for sha, t in m.batches.items())
-            commits.append(
-                Commit(
-                    name,
-                    sequence,
-                    m.id,
-                    m.parent,
-                    m.operation,
-                    m.reason,
-                    m.created_at,
-                    m.rows,
-                    batches,
-                    m.digest,
-                )
-            )
-    return commits
+    return [c for name in DATA_SETS for c in maintenance.commits(context.workspace.root / name)]
 
 
 def trace(context: Context, timestamp_ms: int) -> Trace:
     """The batch and line that a row of `prices` was read from. Raises SnapshotMissing."""
-    import pyarrow.parquet as pq
-
-    root = context.workspace.prices
-    found = snapshots.required(root, snapshot=context.snapshot)
-    ledger = snapshots.read_ledger(found)
-    for file in found.manifest.lineage:
-        if not file.first_ms <= timestamp_ms <= file.last_ms:
-            continue
-        rows = pq.read_table(
-            found.lineage / file.path,
-            columns=["batch", "line"],
-            filters=[("timestamp", "=", timestamp_ms)],
-        ).to_pylist()
-        for row in rows:
-            name = ledger.get(row["batch"], {}).get("name")
-            return Trace(timestamp_ms, found.id, row["batch"], name, row["line"])
-    raise SnapshotMissing(
-        f"snapshot {found.id} has no row at {iso(timestamp_ms)} ({timestamp_ms}); "
-        "a row's own time is meant, to the millisecond"
-    )
+    snapshot = snapshots.required(context.workspace.prices, snapshot=context.snapshot)
+    return snapshots.trace(snapshot, timestamp_ms)
 
 
 def verify(context: Context) -> dict[str, Verified]:
@@ -131,10 +60,8 @@ def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
         root = context.workspace.root / name
         with writer_lock_of(context, root):
             try:
-                old = snapshots.current(root, snapshot=identity)
+                old = snapshots.required(root, snapshot=identity)
             except SnapshotMissing:
-                continue
-            if old is None:
                 continue
             snapshots.check_content(old)
             with contextlib.suppress(SnapshotDamaged):
@@ -163,7 +90,7 @@ def collect_garbage(context: Context, *, keep: int, hours: float) -> dict[str, C
     return found
 
 
-def writer_lock_of(context: Context, root: Any) -> Any:
+def writer_lock_of(context: Context, root: Path) -> AbstractContextManager[object]:
     """The data set's lock, waited for as the settings say."""
     if not root.is_dir():
         return contextlib.nullcontext()

@@ -8,26 +8,14 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
-from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import duration_ms
+from bitstorm.indicators import lookahead
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import (
-    KEY,
-    PLANTED,
-    Cut,
-    End,
-    Place,
-    Tolerance,
-    draw_cuts,
-    ends_of,
-    look,
-    with_next_price,
-)
-from bitstorm.pipelines.gaps import stored_slots
+from bitstorm.indicators.lookahead import Cut, End, Place, Tolerance
 from bitstorm.store import petastorm_io, snapshots
-from bitstorm.store.snapshots import Snapshot
+from bitstorm.store.snapshots import Snapshot, stored_slots
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -78,12 +66,12 @@ def check_lookahead(
         points = from_prices(
             observations, grid=grid, windows=settings.indicators.windows, span=span
         )
-        return with_next_price(points) if plant else points
+        return lookahead.with_next_price(points) if plant else points
 
     with context.spark("check-lookahead") as spark:
-        observations = petastorm_io.read_spark(spark, prices, PRICES).select(KEY, "price")
+        observations = petastorm_io.read_spark(spark, prices, PRICES).select(lookahead.KEY, "price")
         places, ends = _drawn(context, observations, prices, count=cuts, seed=seed)
-        rows, columns, found = look(
+        rows, columns, found = lookahead.look(
             observations,
             compute,
             places,
@@ -92,8 +80,8 @@ def check_lookahead(
             tolerance=tolerance,
             console=context.console,
         )
-    changed = sorted(set().union(*(cut.changed for cut in found)) - {PLANTED})
-    caught = sum(PLANTED in cut.changed for cut in found) if plant else None
+    changed = sorted(set().union(*(cut.changed for cut in found)) - {lookahead.PLANTED})
+    caught = sum(lookahead.PLANTED in cut.changed for cut in found) if plant else None
     return Looked(
         passed=not changed and caught != 0,
         prices=prices.id,
@@ -115,7 +103,7 @@ def _drawn(
     grid = context.settings.grid
     step = duration_ms(grid.frequency)
     with context.console.stage("cuts") as say:
-        places = draw_cuts(
+        places = lookahead.draw_cuts(
             observations,
             slots=stored_slots(prices, step),
             step_ms=step,
@@ -124,10 +112,4 @@ def _drawn(
             random=Random(seed),
         )
         say(f"{len(places)} drawn with seed {seed}")
-    ends = ends_of(observations, places, step)
-    if all(complete_ms is None for _, complete_ms in ends):
-        raise DataError(
-            f"no cut leaves a whole step of {grid.frequency} before it, so there is nothing to "
-            "compare: take more cuts (--cuts), more prices, or a finer grid.frequency"
-        )
-    return places, ends
+    return places, lookahead.ends_of(observations, places, step)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bitstorm.context import Context
 from bitstorm.ingest.deduplicate import SOURCE_COLUMNS, Provenance, ranked, with_rank
-from bitstorm.ingest.publish_prices import as_only_writer, publish_merged
+from bitstorm.ingest.publish_prices import Ingested, as_only_writer, publish_merged, with_outcome
 from bitstorm.ingest.validate import (
     checked,
     count_by_rule,
@@ -18,7 +18,6 @@ from bitstorm.ingest.validate import (
     tally_taken,
     to_judged,
 )
-from bitstorm.pipelines.ingest import Ingested, with_outcome
 from bitstorm.store import rejects, snapshots
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, NothingToDo
 from bitstorm.core.time import iso
+from bitstorm.ingest.publish_prices import Ingested
 from bitstorm.pipelines.forecast import Forecast, forecast
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.indicators import indicators
-from bitstorm.pipelines.ingest import Ingested, ingest
+from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.report import Report, report
 from bitstorm.pipelines.train import train
 
@@ -70,7 +71,8 @@ def _collect(context: Context, csv: Foreign | None, stage: Callable[..., Any]) -
     elif context.settings.source.mode == "csv":
         raise NothingToDo("source.mode is csv, but no file was named: add --csv FILE")
     else:
-        from bitstorm.pipelines.collect import backfill, collect
+        from bitstorm.pipelines.backfill import backfill
+        from bitstorm.pipelines.collect import collect
 
         stage(
             "backfill",

@@ -8,30 +8,11 @@ from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
-from bitstorm.model import checkpoint, runs
-from bitstorm.model.runs import Run
+from bitstorm.model import runs
+from bitstorm.model.runs import METRICS, Overview, Run, overview_of
 
 # What tells a run from any other says nothing of why it came out as it did.
 _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")
-
-METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
-
-
-@dataclass(frozen=True)
-class Overview:
-    """A line of the list; what the run's record does not say is None."""
-
-    run: str
-    state: str
-    created_at: str | None = None
-    backend: str | None = None
-    indicators: str | None = None
-    windows: int | None = None
-    epochs: int | None = None
-    best_epoch: int | None = None
-    best_validation_loss: float | None = None
-    seconds: float | None = None
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +40,7 @@ def overviews(context: Context) -> list[Overview]:
         if isinstance(run, ModelError):
             found.append(Overview(name, "damaged", problem=str(run)))
         else:
-            found.append(_overview(run))
+            found.append(overview_of(run))
     return found
 
 
@@ -72,7 +53,7 @@ def show(context: Context, name: str) -> Shown:
             runs.checked(run, file)
         except ModelError as error:
             problems.append(str(error))
-    overview = _overview(run)
+    overview = overview_of(run)
     if overview.problem:
         problems.append(overview.problem)
     return Shown(overview, run.record, tuple(problems))
@@ -91,37 +72,8 @@ def compare(context: Context, names: Sequence[str]) -> Compared:
     return Compared(tuple(names), differ)
 
 
-def _overview(run: Run) -> Overview:
-    record = run.record
-    fitted, problem = record.get("fitted"), None
-    if run.state != runs.FINISHED:
-        try:
-            since, problems = checkpoint.load(run.folder)
-            if not fitted and since is not None:
-                seconds = sum(epoch.seconds for epoch in since.history)
-                found = (since.epochs, since.best_epoch, since.best_loss, seconds)
-                fitted = dict(zip(METRICS, found, strict=True))
-            problem = "; ".join(problems) or record.get("reason")
-        except ModelError as error:
-            problem = str(error)
-    fitted = fitted or {}
-    return Overview(
-        run=run.name,
-        state=run.state,
-        created_at=record.get("created_at"),
-        backend=record.get("backend", "tensorflow"),
-        indicators=record.get("indicators"),
-        windows=record.get("windows", {}).get("training"),
-        epochs=fitted.get("epochs", 0),
-        best_epoch=fitted.get("best_epoch"),
-        best_validation_loss=fitted.get("best_validation_loss"),
-        seconds=fitted.get("seconds", 0.0),
-        problem=problem,
-    )
-
-
 def _with_metrics(run: Run) -> dict[str, Any]:
-    overview = vars(_overview(run))
+    overview = vars(overview_of(run))
     fitted = {name: overview[name] for name in ("state", *METRICS)}
     own = {key: value for key, value in run.record.items() if key not in _ALWAYS_DIFFERENT}
     return {**own, "fitted": {**fitted, **run.record.get("fitted", {})}}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -20,14 +19,12 @@ from bitstorm.core.errors import (
     WorkspaceBound,
     WrongHostForKey,
 )
+from bitstorm.core.stopping import Stop, next_step, repeat_every
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
-from bitstorm.model.training import Stop
 from bitstorm.pipelines.collect import collect
 
 # What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.
 FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, WorkspaceBound)
-
-_NAP_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,8 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             failure = error
         except BitstormError as error:
             kept = replace(kept, runs=kept.runs + 1, failed=kept.failed + 1)
-            after = iso(_next_step(now_ms(), every_ms))
-            context.console.warn(f"{_one_line(error)}; the next look is at {after}")
+            after = iso(next_step(now_ms(), every_ms))
+            context.console.warn(f"{' '.join(str(error).split())}; the next look is at {after}")
         except Exception as error:  # noqa: BLE001 - told once the signals are back
             failure = error
         else:
@@ -109,30 +106,10 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             context.console.say(_told(found))
 
     with stop.installed():
-        _repeat(look, every_ms, until=lambda: stop.signal is not None or failure is not None)
+        repeat_every(every_ms, look, until=lambda: stop.signal is not None or failure is not None)
     if failure is not None:
         raise failure
     return kept
-
-
-def _repeat(look: Callable[[], None], every_ms: int, *, until: Callable[[], bool]) -> None:
-    """Call `look` now, and once in every step of the clock, until `until()` holds."""
-    taken: int | None = None
-    while not until():
-        moment = now_ms()
-        step = moment // every_ms
-        if taken is None or step > taken:
-            taken = step
-            look()
-            continue
-        # A clock that was set back must not stop the looks.
-        taken = step
-        # Short naps: the clock may be set, the machine may sleep, a signal may come.
-        time.sleep(min(_NAP_SECONDS, (_next_step(moment, every_ms) - moment) / SECOND_MS))
-
-
-def _next_step(moment_ms: int, every_ms: int) -> int:
-    return (moment_ms // every_ms + 1) * every_ms
 
 
 def _told(found: Collected) -> str:
@@ -141,7 +118,3 @@ def _told(found: Collected) -> str:
     if found.stale or found.batch is None:
         return f"{seen}: stale"
     return f"{seen} → {found.batch.path.name}"
-
-
-def _one_line(error: BitstormError) -> str:
-    return " ".join(str(error).split())

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
-from bitstorm.core.errors import DataError, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
 from bitstorm.indicators.bars import to_summaries, with_complete
 from bitstorm.indicators.statistics import statistics
 from bitstorm.store import files, petastorm_io, snapshots
-from bitstorm.store import manifest as manifests
-from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -53,7 +51,9 @@ def stats(
     """
     if output is not None:
         files.check_target(output)
-    prices, indicators = _read_from(context)
+    prices, indicators = snapshots.matching(
+        context.workspace.prices, context.workspace.indicators, snapshot=context.snapshot
+    )
     last_ms = prices.manifest.last_ms
     if last_ms is None:
         raise DataError(f"snapshot {prices.id} holds no prices: ingest some first")
@@ -89,39 +89,3 @@ def stats(
 def _newest(bars: DataFrame, count: int) -> tuple[dict[str, Any], ...]:
     rows = bars.orderBy(bars["timestamp"].desc()).limit(count).collect()
     return tuple(row.asDict() for row in reversed(rows))
-
-
-def _read_from(context: Context) -> tuple[Snapshot, Snapshot]:
-    """The prices and the indicators: the newest of each, or those that belong together."""
-    workspace, name = context.workspace, context.snapshot
-    if name is None:
-        return snapshots.required(workspace.prices), snapshots.required(workspace.indicators)
-    indicators = _named(workspace.indicators, name)
-    if indicators is not None:
-        made_from = indicators.manifest.details["prices"]
-        prices = snapshots.required(workspace.prices, snapshot=made_from)
-        return prices, indicators
-    prices = snapshots.required(workspace.prices, snapshot=name)
-    return prices, _indicators_of(workspace.indicators, prices)
-
-
-def _named(root: Path, name: str) -> Snapshot | None:
-    try:
-        return snapshots.current(root, snapshot=name)
-    except SnapshotMissing:
-        return None
-
-
-def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
-    """The newest indicators that were made from these prices."""
-    for number in reversed(manifests.sequences(root)):
-        try:
-            found = manifests.read(root, number)
-        except SnapshotDamaged:
-            continue
-        if found.details["prices"] == prices.id:
-            return snapshots.required(root, snapshot=found.id)
-    raise SnapshotMissing(
-        f"there are no indicators of the prices in snapshot {prices.id}: "
-        f"run `bitstorm indicators --snapshot {prices.id}` first"
-    )

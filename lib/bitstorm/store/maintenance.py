@@ -1,9 +1,10 @@
-"""`verify` and `gc`: is everything what its record says, and what may go."""
+"""`history`, `verify` and `gc`: what was committed, whether it is intact, and what may go."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,22 @@ from bitstorm.core.errors import SnapshotDamaged
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import Manifest
 from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a data set, newest first in a history."""
+
+    data_set: str
+    sequence: int
+    snapshot: str
+    parent: str | None
+    operation: str
+    reason: str
+    created_at: str
+    rows: int
+    batches: tuple[str, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,21 @@ class Collected:
     snapshots: tuple[str, ...]
     orphans: tuple[str, ...]
     freed: int
+
+
+def commits(root: Path) -> Iterator[Commit]:
+    """Every commit of the data set that is still recorded, newest first; a damaged manifest is
+    one with the operation `damaged` and the damage as its reason."""
+    name = root.name
+    for sequence in reversed(manifests.sequences(root)):
+        try:
+            m = manifests.read(root, sequence)
+        except SnapshotDamaged as error:
+            yield Commit(name, sequence, "?", None, "damaged", str(error), "?", 0, (), "?")
+            continue
+        batches = tuple(f"{tally['name']} {sha[:12]}" for sha, tally in m.batches.items())
+        stated = (m.operation, m.reason, m.created_at, m.rows, batches, m.digest)
+        yield Commit(name, sequence, m.id, m.parent, *stated)
 
 
 def verify(root: Path) -> Verified:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bitstorm.collect.gaps import occupied
 from bitstorm.core import durable_io
 from bitstorm.core.errors import (
     SnapshotDamaged,
     SnapshotMissing,
     first_line,
 )
+from bitstorm.core.time import Span, iso, merged
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import File, Manifest
 
@@ -220,3 +222,84 @@ def readable_manifest(root: Path, number: int) -> Manifest | None:
         with contextlib.suppress(SnapshotDamaged):
             return manifests.read(root, number)
     return None
+
+
+def matching(
+    prices_root: Path, indicators_root: Path, *, snapshot: str | None
+) -> tuple[Snapshot, Snapshot]:
+    """The newest prices and the newest indicators, or the named snapshot of either with its
+    counterpart of the other. Raises SnapshotMissing."""
+    if snapshot is None:
+        return required(prices_root), required(indicators_root)
+    indicators = None
+    with contextlib.suppress(SnapshotMissing):
+        indicators = required(indicators_root, snapshot=snapshot)
+    if indicators is not None:
+        return required(prices_root, snapshot=indicators.manifest.details["prices"]), indicators
+    prices = required(prices_root, snapshot=snapshot)
+    return prices, _indicators_of(indicators_root, prices)
+
+
+def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
+    """The newest indicators that were made from these prices."""
+    for number in reversed(manifests.sequences(root)):
+        try:
+            found = manifests.read(root, number)
+        except SnapshotDamaged:
+            continue
+        if found.details["prices"] == prices.id:
+            return required(root, snapshot=found.id)
+    raise SnapshotMissing(
+        f"there are no indicators of the prices in snapshot {prices.id}: "
+        f"run `bitstorm indicators --snapshot {prices.id}` first"
+    )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where one row of `prices` came from."""
+
+    timestamp: int
+    snapshot: str
+    batch: str
+    name: str | None
+    line: int
+
+
+def trace(snapshot: Snapshot, timestamp_ms: int) -> Trace:
+    """The batch and line that the row of this time (Unix ms) was read from, out of the lineage.
+    Raises SnapshotMissing where there is no such row."""
+    import pyarrow.parquet as pq
+
+    ledger = read_ledger(snapshot)
+    for file in snapshot.manifest.lineage:
+        if not file.first_ms <= timestamp_ms <= file.last_ms:
+            continue
+        rows = pq.read_table(
+            snapshot.lineage / file.path,
+            columns=["batch", "line"],
+            filters=[("timestamp", "=", timestamp_ms)],
+        ).to_pylist()
+        for row in rows:
+            name = ledger.get(row["batch"], {}).get("name")
+            return Trace(timestamp_ms, snapshot.id, row["batch"], name, row["line"])
+    raise SnapshotMissing(
+        f"snapshot {snapshot.id} has no row at {iso(timestamp_ms)} ({timestamp_ms}); "
+        "give a row's own time, to the millisecond"
+    )
+
+
+def stored_slots(snapshot: Snapshot | None, step: int) -> list[Span]:
+    """The slots that have an observation: file by file and piece by piece, times alone."""
+    if snapshot is None:
+        return []
+    import pyarrow.parquet as pq
+
+    found: list[Span] = []
+    for path in snapshot.files:
+        with pq.ParquetFile(path) as file:
+            for piece in file.iter_batches(columns=["timestamp"]):
+                found += occupied(piece.column(0).to_numpy(zero_copy_only=False), step)
+        # Many pieces of a dense month are one span.
+        found = merged(found)
+    return found
