@@ -9,8 +9,7 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.live import collect_once
-from bitstorm.collect.source import opened
+from bitstorm.collect.live import collect_once, opened
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import MINUTE_MS
@@ -96,7 +95,7 @@ def test_a_look_takes_a_second_and_no_heavy_package(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from bitstorm.collect.live import collect_once\n"
-        "from bitstorm.collect.source import opened\n"
+        "from bitstorm.collect.live import opened\n"
         "from bitstorm.core.config import Settings\n"
         "with opened(Settings(), {}) as client:\n"
         "    collect_once(client, Path(sys.argv[1]), coin='bitcoin', vs_currency='usd')\n"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
-from bitstorm.indicators.bars import WEEK_MS, to_summaries, with_complete
+from bitstorm.indicators.statistics import WEEK_MS, to_summaries, with_complete
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Commands that bring prices in: collect, backfill, import, simulate."""
+"""Commands that bring prices in: collect, backfill, import, ingest, gaps, retract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of the model: train, forecast, report, runs, and the whole line, run."""
+"""Commands of indicators and models, and `run`, the whole line."""
 
 from __future__ import annotations
 

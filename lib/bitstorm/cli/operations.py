@@ -1,4 +1,4 @@
-"""The command config."""
+"""Commands to operate a workspace: status, history, verify, rollback, gc, config, simulate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of ingest, status, gaps, history and retract."""
+"""Results of the data commands as lines of text, and the table that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of run and runs."""
+"""Results of the indicator and model commands as lines of text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,13 @@
-"""The slots of a regular grid: which have an observation, and what is known of the others.
+"""The slots of a regular grid, with and without an observation, and what the source has answered.
 
-A slot is named by its end t and holds the observations of (t - step, t], as the indicators' grid
-has it; as a span it is written [t - step, t).
-"""
+A slot is named by its end t and holds the observations of (t - step, t], as in the indicators'
+grid; as a span it is written [t - step, t).
+
+`landing/.served.json` keeps two sets of spans for each origin: `spans`, for which the source has
+given its final answer, and `filled`, the hours for which an answer had a point. An hour of the
+first that is not in the second is confirmed empty, whether or not the answer left a batch. An hour
+of both counts as served only while its point is still there, in a batch or in the data set: a batch
+that is removed before it is ingested is fetched again. Losing the file costs calls, not points."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The newest price: as a batch in the landing folder, or as a dict for a notebook."""
+"""The source that the settings name, and its newest price: as a batch, or as a dict."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from bitstorm.collect.batches import (
     swept,
     write_batch,
 )
+from bitstorm.collect.coingecko.answer_checks import AnswerChecks
 from bitstorm.collect.coingecko.client import ROOTS, CoinGecko, Plan
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
+from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
 from bitstorm.collect.coingecko.transport import is_loopback
+from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
@@ -128,3 +131,56 @@ def _plan(root: str, key: str | None) -> Plan:
     if root == ROOTS["pro"]:
         return "pro"
     return "demo" if key and root == ROOTS["demo"] else "keyless"
+
+
+@contextmanager
+def opened(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    calls: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    checks: AnswerChecks | None = None,
+    clock: Callable[[], int] = now_ms,
+) -> Iterator[CoinGecko]:
+    """A client: of CoinGecko, or of a simulator that runs for as long as the context.
+
+    In the mode `simulated` an own simulator is started unless `source.base_url` names one. The key
+    comes from COINGECKO_API_KEY of `environ` and nowhere else. `calls` is the file that counts
+    calls for the limits; without one there are none. `tell` hears of waits, `warn` (else `tell`) of
+    credits that run low; `clock` (Unix ms) serves both sides. Raises UsageError in the mode `csv`,
+    KeyProblem for a plan without its key.
+    """
+    source, root = settings.source, settings.source.base_url
+    local = source.mode == "simulated" or (root is not None and is_loopback(root))
+    if source.mode == "csv":
+        raise UsageError(
+            "source.mode is csv: there is nobody to ask; use `import FILE`, or set source.mode to "
+            "simulated or coingecko"
+        )
+    with ExitStack() as running:
+        if source.mode == "simulated" and root is None:
+            from bitstorm.simulator.market import Market
+            from bitstorm.simulator.server import Simulator
+
+            market = Market(settings.simulator.seed)
+            root = running.enter_context(Simulator(market, clock=clock)).base_url
+        limits = limits_of(source, local=local)
+        meter = None
+        if calls is not None and limits != Limits(None, None):
+            meter = RateLimit(calls, limits, warn=warn or tell or (lambda _: None), clock=clock)
+        client = CoinGecko(
+            base_url=root,
+            plan=source.plan,
+            api_key=environ.get(KEY_VARIABLE),
+            connect_timeout=source.connect_timeout_seconds,
+            read_timeout=source.read_timeout_seconds,
+            deadline=source.deadline_seconds,
+            retries=source.retries,
+            meter=meter,
+            tell=tell,
+            checks=checks,
+            clock=clock,
+        )
+        yield running.enter_context(client)

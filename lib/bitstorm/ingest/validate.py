@@ -1,4 +1,4 @@
-"""Lines of batches → rows with their verdict, counted, and the refused ones kept."""
+"""Lines of batches → rows with their verdict, counted; refused rows are kept and read again."""
 
 from __future__ import annotations
 

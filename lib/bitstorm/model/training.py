@@ -1,4 +1,4 @@
-"""Training by Keras: its `fit` on the feed's data set, with its callbacks and ours."""
+"""Training by Keras: its `fit` on the feed's data set, with its callbacks and ours; progress."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from bitstorm.collect import source
+from bitstorm.collect import live
 from bitstorm.collect.coingecko.answer_checks import FOLDER, AnswerChecks, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.live import Collected, collect_once
@@ -54,7 +54,7 @@ def opened(
         future_seconds=settings.ingest.future_seconds,
         previous=lambda: newest_landed(workspace.landing),
     )
-    return source.opened(
+    return live.opened(
         settings,
         os.environ,
         calls=workspace.calls,

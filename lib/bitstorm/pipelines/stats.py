@@ -11,8 +11,7 @@ from bitstorm.context import Context
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
-from bitstorm.indicators.bars import to_summaries, with_complete
-from bitstorm.indicators.statistics import statistics
+from bitstorm.indicators.statistics import statistics, to_summaries, with_complete
 from bitstorm.store import files, petastorm_io, snapshots
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.coingecko.error_responses import said
 from bitstorm.collect.coingecko.transport import wait_asked
-from bitstorm.collect.source import opened
+from bitstorm.collect.live import opened
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import (
     BadAnswer,

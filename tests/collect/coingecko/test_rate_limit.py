@@ -28,7 +28,7 @@ from bitstorm.collect.coingecko.rate_limit import (
     next_month_ms,
     worth_a_warning,
 )
-from bitstorm.collect.source import opened
+from bitstorm.collect.live import opened
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
