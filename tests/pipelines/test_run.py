@@ -116,9 +116,7 @@ def sum_of_missing_hours(workspace) -> int:
     return len(pd.date_range(labels.min(), labels.max(), freq="h")) - len(labels)
 
 
-def test_no_private_file_is_left_over_but_the_log_and_one_folder_of_blocks(done):
+def test_no_private_file_is_left_over_but_the_log(done):
     cache = done[1].cache
     assert sorted(p.name for p in cache.iterdir()) == ["blocks", "spark.log"]
-    # The blocks of the training, and the lock of all blocks.
-    (folder,) = [p for p in (cache / "blocks").iterdir() if p.is_dir()]
-    assert [p.name for p in (cache / "blocks").iterdir() if p != folder] == [".lock"]
+    assert list((cache / "blocks").iterdir()) == []

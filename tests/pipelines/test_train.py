@@ -77,9 +77,8 @@ def test_prices_of_the_test_part_leave_scaler_and_losses_bit_identical(prepared,
     assert {p.name for p in folder.iterdir()} == {"best.keras", "history.csv", "run.json"}
     assert ours["settings"]["look_back"] == 8
     assert ours["frequency"] == "1h"
-    # The blocks of one snapshot and frame are written once.
-    kept = sorted((prepared.workspace.cache / "blocks").glob("*/_index.json"))
-    assert len(kept) == 1
+    # The blocks go with their training.
+    assert list((prepared.workspace.cache / "blocks").iterdir()) == []
 
 
 def test_without_indicators_the_user_is_told_what_to_run(tmp_path):
@@ -177,26 +176,16 @@ def test_unknown_features_are_named_before_spark_starts(tmp_path):
         train(impatient(published(context, points_of(wave()[:200]))))
 
 
-def test_a_second_training_takes_the_blocks_of_the_first_and_another_snapshot_its_own(prepared):
+def test_a_training_on_another_snapshot_has_its_windows(prepared):
     first = train(prepared)
-    parts = {path: path.stat().st_ino for path in _parts(prepared)}
-    again = train(prepared)
-    assert {path: path.stat().st_ino for path in _parts(prepared)} == parts
-    assert losses(prepared, again.run) == losses(prepared, first.run)
-
     later = with_prices(prepared, random_walk(4)[:100] + 30_000, steps=np.arange(601, 701))
     other = train(later)
     assert other.indicators != first.indicators
     assert other.windows > first.windows
-    assert set(_parts(prepared)) > set(parts)
 
 
-def _parts(context):
-    return sorted((context.workspace.cache / "blocks").glob("*/*.parquet"))
-
-
-def test_a_training_that_fails_leaves_no_half_written_blocks(spark_session, tmp_path):
+def test_a_training_that_fails_leaves_no_blocks(spark_session, tmp_path):
     context = published(small(tmp_path), points_of(np.full(200, 7.3)))
     with pytest.raises(DataError):
         train(context)
-    assert not list((context.workspace.cache / "blocks").glob(".tmp-*"))
+    assert list((context.workspace.cache / "blocks").iterdir()) == []

@@ -147,9 +147,6 @@ class Training(_Section):
     units: int = Field(50, ge=1, description="cells of each LSTM layer")
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
-    cache_mb: int = Field(
-        2048, ge=0, description="MB of blocks kept in .cache between runs, the oldest go first"
-    )
     backend: Literal["tensorflow", "torch"] = Field(
         "tensorflow", description="what trains the network; torch needs bitstorm[torch]"
     )

@@ -33,7 +33,7 @@ RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "fi
 _LOCK = ".lock"
 _LOCK_SECONDS = 0.5
 # Settings that older records have; nothing of them had a part in the weights.
-_RETIRED = {"deadline_seconds"}
+_RETIRED = {"cache_mb", "deadline_seconds"}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 
 # What `features: []` stands for.
@@ -64,33 +64,17 @@ def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
 def stored_blocks(
     context: Context, spark: SparkSession, snapshot: Snapshot, frame: Frame
 ) -> Iterator[Stored]:
-    """The snapshot's points as the converter's data set of blocks, for every part of the series.
-
-    Of an earlier run where there is one of this snapshot and frame; the console says which.
-    """
+    """The snapshot's points as the converter's data set of blocks, for every part of the series."""
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
     first, last = blocks.span_of(snapshot)
-
-    def rows() -> DataFrame:
-        context.console.progress("    writing the windows' blocks")
-        files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
-        table = indicator_table(snapshot.manifest.details["windows"])
-        seen = petastorm_io.read_spark(spark, snapshot, table).selectExpr(
-            f"timestamp div {frame.step_ms} AS index", "price", "imputed", *frame.columns
-        )
-        return blocks.to_rows(in_blocks(seen, cut), frame, files=files)
-
-    with dataset.stored(
-        spark,
-        frame,
-        rows,
-        cache=context.workspace.cache / "blocks",
-        # Another data set may have a snapshot of the same number.
-        source={"snapshot": snapshot.id, "manifest": snapshot.manifest.hash},
-        limit_bytes=context.settings.training.cache_mb * 2**20,
-    ) as stored:
-        if stored.reused:
-            context.console.progress("    the windows' blocks are those of an earlier run")
+    context.console.progress("    writing the windows' blocks")
+    files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
+    table = indicator_table(snapshot.manifest.details["windows"])
+    seen = petastorm_io.read_spark(spark, snapshot, table).selectExpr(
+        f"timestamp div {frame.step_ms} AS index", "price", "imputed", *frame.columns
+    )
+    rows = blocks.to_rows(in_blocks(seen, cut), frame, files=files)
+    with dataset.stored(spark, frame, rows, root=context.workspace.cache / "blocks") as stored:
         yield stored
 
 

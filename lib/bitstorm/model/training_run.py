@@ -22,8 +22,6 @@ from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
-# What may change in mid-run: nothing of it has a part in the weights.
-FREE = {"cache_mb"}
 _LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
     "torch": ("torch", "petastorm", "pyspark"),
@@ -257,14 +255,14 @@ def _settings(context: Context, run: Run) -> Training:
     changed = [
         f"training.{name} was {getattr(recorded, name)!r} and is now {value!r}"
         for name, value in sorted(given.items())
-        if name not in FREE and value != getattr(recorded, name)
+        if value != getattr(recorded, name)
     ]
     if changed:
         raise ModelError(
             f"run {run.name} cannot go on with other settings ({'; '.join(changed)}): leave them "
             "away, or train a new run"
         )
-    return recorded.model_copy(update={k: v for k, v in given.items() if k in FREE})
+    return recorded
 
 
 def _same_snapshot(context: Context, run: Run, *, accept: bool) -> Snapshot:
