@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bitstorm.collect.batches import Batch, batch_name, observation_rows, swept, write_batch
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.observation import Observation
+from bitstorm.core.results import Result
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 
 
-@dataclass(frozen=True)
-class Collected:
+@dataclass(frozen=True, repr=False)
+class Collected(Result):
     """What one look at the market brought.
 
     `batch` is None when the observation is stale: one of the same time has landed before; where
@@ -27,6 +29,15 @@ class Collected:
     source: str
     batch: Batch | None
     age_ms: int
+
+    def facts(self) -> dict[str, Any]:
+        """The observation, and the file it is in."""
+        return {
+            **asdict(self.observation),
+            "source": self.source,
+            "batch": "stale: it has landed before" if self.batch is None else self.batch.path,
+            "age_ms": self.age_ms,
+        }
 
     @property
     def stale(self) -> bool:

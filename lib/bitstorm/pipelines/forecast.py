@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.errors import DataError
+from bitstorm.core.results import Result
 from bitstorm.core.time import iso
 from bitstorm.model import evaluation, points, runs
 from bitstorm.model import forecast as forecasts
@@ -26,19 +27,58 @@ from bitstorm.model.forecast_data import (
 )
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Framed
+from bitstorm.pipelines.report import forecast_picture
 from bitstorm.report.series import FORECAST_COLUMNS
-from bitstorm.report.summary import write_metrics
+from bitstorm.report.summary import (
+    difference_sentence,
+    interval_sentence,
+    mark_of,
+    next_sentence,
+    verdict_sentence,
+    write_metrics,
+)
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class Forecast:
+
+@dataclass(frozen=True, repr=False)
+class Forecast(Result):
     """Where the results lie, and `metrics` as written."""
 
     metrics: dict[str, Any]
     forecast_csv: str
     metrics_json: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is better than persistence on the test part, in a sentence."""
+        return verdict_sentence(self.metrics)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows of `forecast_csv`, which the next forecast replaces: `timestamp` (Unix ms of the
+        target), prices, the interval, and log returns."""
+        return pd.read_csv(self.forecast_csv)
+
+    def plot(self) -> Figure:
+        """Forecast and truth on the test part, as in the report."""
+        return forecast_picture(self.table, self.metrics)
+
+    def facts(self) -> dict[str, str]:
+        """What it says, in the words of the report's summary."""
+        mark = mark_of(self.metrics)
+        return {
+            "source": mark.banner or mark.attribution or mark.origin,
+            "next step": next_sentence(self.metrics),
+            "verdict": self.verdict,
+            "difference": difference_sentence(self.metrics),
+            "interval": interval_sentence(self.metrics),
+            "run": self.metrics["run"],
+            "table": self.forecast_csv,
+        }
 
 
 def forecast(context: Context, *, run: str | None = None) -> Forecast:

@@ -9,14 +9,15 @@ from bitstorm.collect import backfill as history
 from bitstorm.collect.gaps import Gap, count, gaps, occupied
 from bitstorm.context import Context
 from bitstorm.core.intervals import Span, hull, merged, overlap
+from bitstorm.core.results import Result
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import HOUR_MS, duration_ms, now_ms
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 
-@dataclass(frozen=True)
-class Gaps:
+@dataclass(frozen=True, repr=False)
+class Gaps(Result):
     """What is expected from the first observation to now, in slots of `frequency`.
 
     Of a file nothing is expected after its last row. `first_ms` and `until_ms` bound the expected

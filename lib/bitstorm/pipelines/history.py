@@ -9,6 +9,7 @@ from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.results import Result
 from bitstorm.core.time import iso
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
@@ -19,8 +20,8 @@ from bitstorm.store.publish import republish
 DATA_SETS = ("prices", "indicators")
 
 
-@dataclass(frozen=True)
-class Commit:
+@dataclass(frozen=True, repr=False)
+class Commit(Result):
     """One commit of a data set, newest first in a history."""
 
     data_set: str
@@ -35,8 +36,8 @@ class Commit:
     digest: str
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Result):
     """Where one row of `prices` came from."""
 
     timestamp: int
@@ -46,8 +47,8 @@ class Trace:
     line: int
 
 
-@dataclass(frozen=True)
-class Rolled:
+@dataclass(frozen=True, repr=False)
+class Rolled(Result):
     """The commit that made an older snapshot current again."""
 
     data_set: str

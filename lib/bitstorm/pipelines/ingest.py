@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
+from bitstorm.core.results import Result
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import Provenance, ranked
 from bitstorm.ingest.origin import of_one_origin
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-@dataclass(frozen=True)
-class Ingested:
+@dataclass(frozen=True, repr=False)
+class Ingested(Result):
     """read = accepted + duplicate + refused, over the batches that were taken.
 
     `replaced` counts stored rows that a better observation of the same time took the place of;

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
+from bitstorm.core.results import Result
 from bitstorm.model import points, runs
 from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.store import snapshots
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # More points than a picture has pixels cannot be seen.
 MOST_POINTS = 5_000
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Result):
     """The files written, in `folder`."""
 
     folder: str
@@ -44,15 +48,10 @@ def report(context: Context) -> Report:
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
     mark = mark_of(metrics)
-    # A thinned series has a wider step; the cuts in it are still those of the grid.
-    level = metrics["interval"]["level"]
-    thin = _thin(forecast)
     pictures = {
         "price.png": plots.price_figure(prices, windows=windows, mark=mark),
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
-        "forecast.png": plots.forecast_figure(
-            thin, mark=mark, level=level, skill=metrics["model"]["skill"]
-        ),
+        "forecast.png": forecast_picture(forecast, metrics),
         "training.png": plots.training_figure(
             history, mark=mark, best=metrics["training"]["best_epoch"]
         ),
@@ -63,13 +62,26 @@ def report(context: Context) -> Report:
     page = dashboard.dashboard_html(
         metrics=metrics,
         prices=prices,
-        forecast=thin,
+        forecast=_thin(forecast),
         history=history,
         windows=windows,
         mark=mark,
     )
     write_text(folder / "dashboard.html", page)
     return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
+
+
+def forecast_picture(forecast: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
+    """The picture of a forecast: the rows of forecast.csv, and its metrics."""
+    from bitstorm.report import plots
+
+    # A thinned series has a wider step; the cuts in it are still those of the grid.
+    return plots.forecast_figure(
+        _thin(forecast),
+        mark=mark_of(metrics),
+        level=metrics["interval"]["level"],
+        skill=metrics["model"]["skill"],
+    )
 
 
 def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:

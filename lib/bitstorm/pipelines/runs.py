@@ -8,6 +8,7 @@ from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
+from bitstorm.core.results import Result
 from bitstorm.model import checkpoint, runs
 from bitstorm.model.runs import Run
 
@@ -17,8 +18,8 @@ _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason"
 METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
 
 
-@dataclass(frozen=True)
-class Overview:
+@dataclass(frozen=True, repr=False)
+class Overview(Result):
     """A line of the list; what the run's record does not say is None."""
 
     run: str
@@ -34,8 +35,8 @@ class Overview:
     problem: str | None = None
 
 
-@dataclass(frozen=True)
-class Shown:
+@dataclass(frozen=True, repr=False)
+class Shown(Result):
     """One run: its line, its record, and what is wrong with its files."""
 
     overview: Overview
@@ -43,8 +44,8 @@ class Shown:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Result):
     """`differ`: by setting or metric, the value of each run in the order of `runs`; None where it
     has none."""
 

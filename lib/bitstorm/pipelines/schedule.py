@@ -20,6 +20,7 @@ from bitstorm.core.errors import (
     WorkspaceBound,
     WrongHostForKey,
 )
+from bitstorm.core.results import Result
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
 from bitstorm.model.stopping import Stop
 from bitstorm.pipelines.collect import collect
@@ -30,8 +31,8 @@ FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, 
 _NAP_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Kept:
+@dataclass(frozen=True, repr=False)
+class Kept(Result):
     """What the looks came to, until the signal."""
 
     runs: int = 0

@@ -11,13 +11,14 @@ from pathlib import Path
 from bitstorm.core import hashing
 from bitstorm.core.durable_io import TEMPORARY, sync_folder
 from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.results import Result
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import Manifest
 from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Result):
     """What was looked at; `problems` are sentences, empty when all is well."""
 
     snapshots: int
@@ -26,8 +27,8 @@ class Verified:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Collected:
+@dataclass(frozen=True, repr=False)
+class Collected(Result):
     """What `gc` removed: snapshots by ID, folders and files that no manifest names, bytes freed."""
 
     snapshots: tuple[str, ...]

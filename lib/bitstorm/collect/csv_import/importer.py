@@ -37,6 +37,7 @@ from bitstorm.collect.csv_import.times import (
     written,
 )
 from bitstorm.core.errors import BatchError, UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import DAY_MS, duration_ms, duration_text, iso, now_ms
@@ -115,8 +116,8 @@ class Reading:
         return milliseconds(text, unit, self.zone)
 
 
-@dataclass(frozen=True)
-class Preview:
+@dataclass(frozen=True, repr=False)
+class Preview(Result):
     """The first rows as the batch would have them, times as ISO-8601 where they can be read."""
 
     columns: tuple[str, ...]
@@ -124,14 +125,18 @@ class Preview:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Imported:
+@dataclass(frozen=True, repr=False)
+class Imported(Result):
     batch: Batch
     notes: tuple[str, ...]
 
     @property
     def rows(self) -> int:
         return self.batch.sidecar.rows
+
+    def facts(self) -> dict[str, Any]:
+        """How many rows, in which file, and what was chosen."""
+        return {"rows": self.rows, "batch": self.batch.path, "notes": self.notes}
 
 
 def read_options(
