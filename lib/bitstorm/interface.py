@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -13,15 +14,12 @@ from bitstorm.collect.backfill import Backfilled, Planned
 from bitstorm.collect.csv_import.importer import Foreign, Imported, Preview
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
-from bitstorm.core import third_party_noise
+from bitstorm.core import third_party_noise, workspace
 from bitstorm.core.config import Loaded, load
 from bitstorm.core.console import Console
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Listed, Named
 from bitstorm.core.time import duration_ms, parse_instant
-from bitstorm.core.workspace import DEFAULT_WORKSPACE
-from bitstorm.core.workspace import Workspace as Folders
-from bitstorm.core.workspace import open_workspace as folders_at
 from bitstorm.pipelines import history as commits
 from bitstorm.pipelines.collect import backfill, collect, plan
 from bitstorm.pipelines.forecast import Forecast, forecast
@@ -38,14 +36,15 @@ from bitstorm.pipelines.stats import Stats, stats
 from bitstorm.pipelines.status import Status, status
 from bitstorm.pipelines.train import train
 from bitstorm.readers import DataSet, Indicators, Run, Runs, mark_of
-from bitstorm.store.maintenance import Collected as Removed
-from bitstorm.store.maintenance import Verified
+from bitstorm.store import maintenance
 
 N = TypeVar("N", int, float)
+# ISO-8601, Unix seconds or milliseconds, or a datetime (naive: UTC).
+Time = str | int | datetime
 
 
 def open_workspace(
-    path: str | Path = DEFAULT_WORKSPACE,
+    path: str | Path = workspace.DEFAULT_WORKSPACE,
     settings: Mapping[str, Any] | None = None,
     *,
     config: str | Path | Sequence[str | Path] = (),
@@ -71,7 +70,7 @@ def open_workspace(
     """
     files = [Path(file) for file in ([config] if isinstance(config, str | Path) else config)]
     return Workspace(
-        folders_at(str(path)),
+        workspace.open_workspace(str(path)),
         partial(load, files=files, environ=environ or {}),
         settings or {},
         Console(quiet),
@@ -79,7 +78,7 @@ def open_workspace(
 
 
 class FileOptions(TypedDict, total=False):
-    """How a CSV or Parquet file is read: the options of the command `import`."""
+    """How a CSV file is read: the options of the command `import`."""
 
     timestamp_column: str
     price_column: str
@@ -95,15 +94,15 @@ class FileOptions(TypedDict, total=False):
 class Workspace:
     """The commands as methods, the data sets, and the training runs.
 
-    Commands take their options as keywords and return what `--json` prints. A Spark session that
-    exists is used and never stopped. Otherwise the first command that needs one starts it; it
-    serves the later ones until `close`, or the end of a `with` block. What libraries log or warn of
-    themselves is silenced, as on the command line. Every error is a `BitstormError`.
+    Commands take their options as keywords, and their results print as tables. A Spark session
+    that exists is used and never stopped. Otherwise the first command that needs one starts it; it
+    serves the later ones until `close`, or the end of a `with` block. Notes that libraries log of
+    themselves are silenced, as on the command line. What a user can mend is a `BitstormError`.
     """
 
     def __init__(
         self,
-        folders: Folders,
+        folders: workspace.Workspace,
         load: Callable[..., Loaded],
         values: Mapping[str, Any],
         console: Console,
@@ -111,6 +110,8 @@ class Workspace:
         self._folders, self._load, self._console = folders, load, console
         self._values, self._loaded = dict(values), load(values=values)
         self._sessions = ExitStack()
+        # A program that ends without `close`: Java must stop while Python's modules are there.
+        atexit.register(self._sessions.close)
 
     @property
     def path(self) -> Path:
@@ -152,28 +153,19 @@ class Workspace:
         return collect_every(self._context(), _length("every", every))
 
     def backfill(
-        self,
-        *,
-        days: int | None = None,
-        until: str | int | datetime | None = None,
-        gaps: bool = False,
+        self, *, days: int | None = None, until: Time | None = None, gaps: bool = False
     ) -> Backfilled:
         """Fetch the missing history.
 
         Args:
             days: Days of history; by default `backfill.days`.
-            until: Its end: ISO-8601, Unix seconds or milliseconds, or a datetime (naive: UTC). By
-                default now.
+            until: Its end: ISO-8601, Unix time, or a datetime (naive: UTC); by default now.
             gaps: Only the missing hours that `gaps` lists.
         """
         return backfill(self._context(), gaps_only=gaps, **_history(days, until))
 
     def plan_backfill(
-        self,
-        *,
-        days: int | None = None,
-        until: str | int | datetime | None = None,
-        gaps: bool = False,
+        self, *, days: int | None = None, until: Time | None = None, gaps: bool = False
     ) -> Planned:
         """What `backfill` would ask for, and its cost; no price is fetched."""
         return plan(self._context(), gaps_only=gaps, **_history(days, until))
@@ -283,11 +275,11 @@ class Workspace:
         """The snapshots, newest first."""
         return Listed(commits.history(self._context()))
 
-    def trace(self, row: str | int | datetime, *, snapshot: str | None = None) -> commits.Trace:
+    def trace(self, row: Time, *, snapshot: str | None = None) -> commits.Trace:
         """The batch and the line of the price at this time, to the millisecond."""
         return commits.trace(self._context(snapshot), _instant("row", row))
 
-    def verify(self) -> Named[Verified]:
+    def verify(self) -> Named[maintenance.Verified]:
         """Check every hash and count again. Raises StoreError with every problem."""
         return Named(commits.verify(self._context()))
 
@@ -295,7 +287,7 @@ class Workspace:
         """Make an older snapshot the current one again."""
         return commits.rollback(self._context(), snapshot, reason=reason)
 
-    def gc(self, *, keep: int = 10, hours: float = 24.0) -> Named[Removed]:
+    def gc(self, *, keep: int = 10, hours: float = 24.0) -> Named[maintenance.Collected]:
         """Delete what neither the newest `keep` commits nor the last `hours` need."""
         keep, hours = _at_least(1, "keep", keep), _at_least(0, "hours", hours)
         return Named(commits.collect_garbage(self._context(), keep=keep, hours=hours))
@@ -328,14 +320,14 @@ def _foreign(file: str | Path, options: FileOptions) -> Foreign:
     return Foreign(Path(file), auto=given.pop("format", None) == "auto", **given)
 
 
-def _history(days: int | None, until: str | int | datetime | None) -> dict[str, Any]:
+def _history(days: int | None, until: Time | None) -> dict[str, Any]:
     return {
         "days": None if days is None else _at_least(1, "days", days),
         "until_ms": None if until is None else _instant("until", until),
     }
 
 
-def _instant(name: str, value: str | int | datetime) -> int:
+def _instant(name: str, value: Time) -> int:
     text = value.isoformat() if isinstance(value, datetime) else str(value)
     return _parsed(name, parse_instant, text)
 

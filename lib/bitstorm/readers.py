@@ -52,10 +52,12 @@ class DataSet(Result):
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self._snapshot().manifest.rows
 
     @property
     def columns(self) -> list[str]:
+        """The names of the columns, `month` the last."""
         return [field["name"] for field in self._snapshot().manifest.schema]
 
     @property
@@ -97,6 +99,7 @@ class DataSet(Result):
         return petastorm_io.batch_reader(self._snapshot(), **options)
 
     def facts(self) -> Mapping[str, Any]:
+        """Snapshot, rows, times of the first and the last row (Unix ms UTC), and path."""
         found = snapshots.current(self._context.workspace.root / self.name, snapshot=self._pinned)
         if found is None:
             return {"data set": self.name, "snapshot": None}
@@ -168,6 +171,7 @@ class Run(Result):
         return plots.training_figure(self.history, mark=mark_of(self._context), best=best)
 
     def facts(self) -> Mapping[str, Any]:
+        """Its line in the list of runs."""
         return runs.show(self._context, self.name).overview.facts()
 
     def _read(self) -> runs_on_disk.Run:

@@ -78,7 +78,9 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, int):
         if name in _DURATIONS:
             return str(timedelta(seconds=value // 1000))
-        return iso(value) if name.endswith("_ms") or name == "timestamp" else f"{value:,}"
+        if name.endswith("_ms") or name == "timestamp":
+            return iso(value)
+        return str(value) if name == "seed" else f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.8g}"
     if dataclasses.is_dataclass(value) or isinstance(value, Mapping | Result):
