@@ -283,6 +283,7 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
         assert ws.source == "SIMULATED market (seed 7): not real prices"
         ws.backfill(days=10)
         first = ws.ingest()
+        assert first.snapshot is not None
         assert (first.snapshot, first.rows) == (ws.prices.id, ws.prices.rows)
         assert ws.backfill().points > 400
         second = ws.ingest()
@@ -307,7 +308,7 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
         assert ws.prices.span[1] == datetime.fromtimestamp(last_ms / 1000, UTC)
         assert ws.trace(ws.prices.span[1]).line > 1
 
-        older = ws.prices.at(str(first.snapshot))
+        older = ws.prices.at(first.snapshot)
         assert older.rows == len(older.to_pandas()) == first.rows < second.rows
         assert first.snapshot in repr(older) and first.snapshot in older._repr_html_()
 
@@ -340,11 +341,34 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
             assert figure._repr_png_().startswith(b"\x89PNG")
         assert "dashboard.html" in ws.report().files
         assert (ws.path / "reports" / "dashboard.html").is_file()
+        with pytest.raises(bitstorm.NothingToDo, match=run.name):
+            ws.train(resume=run.name)
+        stats = ws.stats(period=timedelta(hours=4), bars=2)
+        assert (stats.period, len(stats.bars), stats.matching) == ("4h", 2, True)
         assert set(ws.verify()) == {"prices", "indicators"}
-        assert len(ws.history()) == 3
+        assert ws.rollback(first.snapshot, reason="to see it").rows == ws.prices.rows == first.rows
+        assert len(ws.history()) == 4
         assert ws.status().prices is not None
     assert spark_session.range(3).count() == 3
     assert spark_session.conf.get("spark.sql.session.timeZone") == zone
+
+
+@pytest.mark.slow
+def test_run_takes_a_file_of_the_users_own(tmp_path: Path, spark_session: Any) -> None:
+    file = tmp_path / "mine.csv"
+    times = prepared.FIRST_MS + prepared.hours() * HOUR
+    lines = [f"{time},{price}" for time, price in zip(times, prepared.prices(), strict=True)]
+    file.write_text("\n".join(["Unix,Close", *lines]) + "\n")
+    ws = bitstorm.open_workspace(
+        tmp_path / "w", settings={**SMALL, "training.epochs": 1}, quiet=True
+    )
+    assert ws.preview_file(file, format="auto").columns == ("timestamp", "price")
+    outcome = ws.run(csv=file, format="auto")
+    assert outcome.ingested.rows == len(lines)
+    assert ws.source == "csv (imported file)"
+    assert ws.settings["source.mode"] == "simulated"  # the file counts for that run alone
+    for text in (f"{len(lines):,} stored", outcome.forecast.verdict, "dashboard.html"):
+        assert text in repr(outcome)
 
 
 def pq_rows(file: Path) -> range:
