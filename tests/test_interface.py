@@ -23,6 +23,7 @@ import prepared
 from bitstorm.core.config import load
 from bitstorm.core.errors import KeyProblem, SettingsError
 from bitstorm.core.results import Listed, Named, Result
+from bitstorm.model import runs
 from landed import HOUR
 
 LIBRARY = Path(bitstorm.__file__).parents[1]
@@ -98,6 +99,17 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(bitstorm.BitstormError, match="no snapshot '00000001-000000000000'"):
         ws.prices.at("00000001-000000000000")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_an_epoch_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "20260101T000000Z-abcdef"
+    folder.mkdir(parents=True)
+    runs.write(folder, {"created_at": "2026-01-01T00:00:00Z"}, state=runs.FAILED)
+    (run,) = bitstorm.open_workspace(tmp_path).runs
+    assert (run.name, run.state) == (folder.name, "failed")
+    for look in (run.plot, lambda: run.history):
+        with pytest.raises(bitstorm.BitstormError, match="is failed and has no complete epoch"):
+            look()
 
 
 def test_wrong_settings_are_refused_as_on_the_command_line(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Context:
     settings: Settings
     console: Console = field(default_factory=Console)
     snapshot: str | None = None
-    sessions: ExitStack | None = None
+    sessions: ExitStack | None = field(default=None, kw_only=True)
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
         """A session for a stage: the one that runs already, or a new one. What the stage imports,

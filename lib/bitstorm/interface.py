@@ -65,8 +65,7 @@ def open_workspace(
         quiet: No progress on standard error; warnings are always there.
 
     Raises:
-        UsageError: A setting is unknown or wrong; the message names every one.
-        BitstormError: Bitstorm can't use the path.
+        BitstormError: A setting is wrong (the message names every one), or the path can't be used.
     """
     files = [Path(file) for file in ([config] if isinstance(config, str | Path) else config)]
     return Workspace(
@@ -312,7 +311,8 @@ class Workspace:
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()
         loaded = self._loaded if values is None else self._load(values=values)
-        return Context(self._folders, loaded.settings, self._console, snapshot, self._sessions)
+        given = (self._folders, loaded.settings, self._console, snapshot)
+        return Context(*given, sessions=self._sessions)
 
 
 def _foreign(file: str | Path, options: FileOptions) -> Foreign:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise
+from bitstorm.core.errors import ModelError
 from bitstorm.core.results import Listed, Result
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.model import runs as runs_on_disk
@@ -151,7 +152,12 @@ class Run(Result):
     @property
     def history(self) -> pd.DataFrame:
         """A row an epoch: `epoch`, `loss`, `seconds`, `val_loss`."""
-        return pd.read_csv(self._read().folder / runs_on_disk.HISTORY)
+        path = self._read().folder / runs_on_disk.HISTORY
+        if not path.exists():
+            raise ModelError(
+                f"run {self.name} is {self.state} and has no complete epoch: no history"
+            )
+        return pd.read_csv(path)
 
     def model(self) -> Any:
         """The network with its best weights: called with scaled windows, (n, look_back, features).
