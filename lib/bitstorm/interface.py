@@ -198,7 +198,6 @@ class Workspace:
 
         Args:
             period: Length of a bar, such as `"4h"`.
-            bars: Number of newest bars in the result.
             lags: Lags of the autocorrelation, in steps of the grid.
             output: A CSV file for all bars.
             snapshot: A snapshot of either data set; by default the newest of each.
