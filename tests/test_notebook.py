@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import importlib
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bitstorm import utils
 from bitstorm.core.workspace import file_url
 from bitstorm.store.snapshots import resolve
 
@@ -90,19 +90,27 @@ def test_its_cells_are_short_and_hold_no_logic(committed: Any, trees: list[ast.M
         assert not [node for node in ast.walk(tree) if isinstance(node, logic)], cell.id
 
 
-def test_what_it_imports_of_bitstorm_is_there(trees: list[ast.Module]) -> None:
-    imports = [
+def test_it_uses_only_the_public_interface(trees: list[ast.Module]) -> None:
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    plain = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    froms = {
         (node.module, name.name)
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bitstorm")
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
         for name in node.names
-    ]
-    assert len(imports) > 20
-    for module, name in imports:
-        found = importlib.import_module(module)
-        if not hasattr(found, name):
-            importlib.import_module(f"{module}.{name}")
+    }
+    assert {name for name in plain if name.startswith("bitstorm")} == {"bitstorm"}
+    places = {module for module, _ in froms if str(module).startswith("bitstorm")}
+    assert places <= {"bitstorm", "bitstorm.utils", "bitstorm.testing"}
+    assert {name for module, name in froms if module == "bitstorm.utils"} <= {*utils.__all__}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    of = {(node.value.id, node.attr) for node in attributes if isinstance(node.value, ast.Name)}
+    assert {name for value, name in of if value == "bitstorm"} == {"open_workspace"}
+    assert not [node.attr for node in attributes if node.attr.startswith("_")]
+    # From the first price to the forecast, in this order.
+    steps = ["collect", "backfill", "ingest", "batch_reader", "to_spark", "train", "forecast"]
+    called = [node.attr for node in attributes if node.attr in steps]
+    assert list(dict.fromkeys(called)) == steps
 
 
 @dataclass(frozen=True)

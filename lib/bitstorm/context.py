@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from bitstorm.core.errors import SnapshotDamaged
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.third_party_noise import native_stderr_to
 from bitstorm.core.workspace import Workspace
-from bitstorm.spark.session import spark_session
+from bitstorm.spark.session import is_running, spark_session
 from bitstorm.store import manifest
 
 if TYPE_CHECKING:
@@ -28,17 +28,26 @@ SMALL_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Context:
-    """Frozen for one command. `snapshot` pins what reading commands read."""
+    """Frozen for one command. `snapshot` pins what reading commands read. A session that a stage
+    starts ends with it, or with `sessions` where these are given."""
 
     workspace: Workspace
     settings: Settings
     console: Console = field(default_factory=Console)
     snapshot: str | None = None
+    sessions: ExitStack | None = field(default=None, kw_only=True)
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
-        """A session for a stage; a stage inside `run` gets the run's own. What the stage imports,
+        """A session for a stage: the one that runs already, or a new one. What the stage imports,
         TensorFlow included where it is named, is loaded while the JVM starts."""
+        if is_running():
+            if tensorflow:
+                self.load_tensorflow()
+        elif self.sessions is not None:
+            self.sessions.enter_context(self._session(name, tensorflow=tensorflow))
+        return self._session(name, tensorflow=tensorflow)
 
+    def _session(self, name: str, *, tensorflow: bool) -> AbstractContextManager[SparkSession]:
         def load() -> None:
             import_module("bitstorm.store.petastorm_io")
             if tensorflow:

@@ -31,6 +31,7 @@ from bitstorm.collect.batches import (
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.gaps import count, note_served, occupied, read_served
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.sidecar import Origin, Sidecar
 from bitstorm.core.time import (
@@ -87,8 +88,8 @@ class PlannedSlice:
     points: int
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(Result):
     """A backfill that is not made: its `slices`, newest first, and their cost.
 
     `clamped` says that more days were asked for than the plan of the key reaches. A slice is one
@@ -124,8 +125,8 @@ class Progress:
     span: Span
 
 
-@dataclass(frozen=True)
-class Backfilled:
+@dataclass(frozen=True, repr=False)
+class Backfilled(Result):
     """`calls` counts HTTP requests, retries included; `credits` those that were answered, which is
     what a plan counts a month; `points` the rows that are new, `empty` the hours that are confirmed
     to have none."""

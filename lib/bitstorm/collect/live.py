@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,12 +25,13 @@ from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
 from bitstorm.collect.coingecko.transport import is_loopback
 from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 
 
-@dataclass(frozen=True)
-class Collected:
+@dataclass(frozen=True, repr=False)
+class Collected(Result):
     """What one look at the market brought.
 
     `batch` is None when the observation is stale: one of the same time has landed before; where
@@ -42,6 +43,15 @@ class Collected:
     source: str
     batch: Batch | None
     age_ms: int
+
+    def facts(self) -> dict[str, Any]:
+        """The observation, and the file it is in."""
+        return {
+            **asdict(self.observation),
+            "source": self.source,
+            "batch": "stale: it has landed before" if self.batch is None else self.batch.path,
+            "age_ms": self.age_ms,
+        }
 
     @property
     def stale(self) -> bool:

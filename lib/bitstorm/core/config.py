@@ -210,11 +210,13 @@ def load(
     files: Sequence[Path] = (),
     environ: Mapping[str, str] = MappingProxyType({}),
     overrides: Sequence[str] = (),
+    values: Mapping[str, Any] = MappingProxyType({}),
 ) -> Loaded:
     """Settings from the layers, later ones winning key by key.
 
     `files` are YAML overlays in order, `environ` is searched for `BITSTORM__SECTION__KEY`,
-    `overrides` are `section.key=value` texts; the two last hold YAML scalars or lists.
+    `overrides` are `section.key=value` texts; these two hold YAML scalars or lists. `values` are
+    Python's own, by `section.key`.
     Raises SettingsError with every problem at once.
     """
     merged: dict[str, dict[str, Any]] = {}
@@ -224,6 +226,7 @@ def load(
         *(_from_file(path, problems) for path in files),
         _from_environ(environ, problems),
         _from_overrides(overrides, problems),
+        _from_values(values, problems),
     )
     for layer in layers:
         for key, (value, origin) in layer.items():
@@ -286,14 +289,29 @@ def _from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Layer:
         if not (equals and dot and section and name):
             problems.append(Problem(key, "--set", f"found {text!r}; expected section.key=value"))
             continue
-        head, dot, entry = name.partition(".")
-        if dot and f"{section}.{head}" in _MAPS:
-            # Entries of a map are set one by one; Spark's keys have dots of their own.
-            entries, _ = layer.get(f"{section}.{head}", ({}, ""))
-            layer[f"{section}.{head}"] = ({**entries, entry: _scalar(value)}, "--set")
-            continue
-        layer[f"{section}.{name}"] = (_scalar(value), "--set")
+        _enter(layer, section, name, _scalar(value), origin="--set")
     return layer
+
+
+def _from_values(values: Mapping[str, Any], problems: list[Problem]) -> Layer:
+    layer: Layer = {}
+    for key, value in values.items():
+        section, dot, name = key.partition(".")
+        if not (dot and section and name):
+            problems.append(Problem(key, "settings", f"found {key!r}; expected section.key"))
+            continue
+        _enter(layer, section, name, value, origin="settings")
+    return layer
+
+
+def _enter(layer: Layer, section: str, name: str, value: Any, *, origin: str) -> None:
+    head, dot, entry = name.partition(".")
+    if dot and f"{section}.{head}" in _MAPS:
+        # Entries of a map are set one by one; Spark's keys have dots of their own.
+        entries, _ = layer.get(f"{section}.{head}", ({}, ""))
+        layer[f"{section}.{head}"] = ({**entries, entry: value}, origin)
+        return
+    layer[f"{section}.{name}"] = (value, origin)
 
 
 def _scalar(text: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bitstorm.context import Context
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken
+from bitstorm.core.results import Result
 from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.ingest.deduplicate import (
     LINEAGE_COLUMNS,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Ingested:
+@dataclass(frozen=True, repr=False)
+class Ingested(Result):
     """read = accepted + duplicate + refused, over the batches that were taken.
 
     `replaced` counts stored rows that a better observation of the same time took the place of;

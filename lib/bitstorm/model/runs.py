@@ -24,6 +24,7 @@ from bitstorm import __version__
 from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
+from bitstorm.core.results import Result
 from bitstorm.model import backend, checkpoint, runs
 from bitstorm.spark.java import project_root
 
@@ -317,8 +318,8 @@ def _commit() -> str | None:
 METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
 
 
-@dataclass(frozen=True)
-class Overview:
+@dataclass(frozen=True, repr=False)
+class Overview(Result):
     """A line of the list; what the run's record does not say is None."""
 
     run: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +17,15 @@ from bitstorm.model import blocks, evaluation, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Framed
-from bitstorm.report.summary import write_metrics
+from bitstorm.report.summary import (
+    Forecast,
+    write_metrics,
+)
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
-
-@dataclass(frozen=True)
-class Forecast:
-    """Where the results lie, and `metrics` as written."""
-
-    metrics: dict[str, Any]
-    forecast_csv: str
-    metrics_json: str
+if TYPE_CHECKING:
+    pass
 
 
 def forecast(context: Context, *, run: str | None = None) -> Forecast:

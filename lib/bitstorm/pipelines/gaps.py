@@ -9,14 +9,15 @@ from bitstorm.collect import backfill as history
 from bitstorm.collect.batches import batches_of
 from bitstorm.collect.gaps import Gap, count, gaps
 from bitstorm.context import Context
+from bitstorm.core.results import Result
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import HOUR_MS, Span, duration_ms, hull, merged, now_ms, overlap
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import stored_slots
 
 
-@dataclass(frozen=True)
-class Gaps:
+@dataclass(frozen=True, repr=False)
+class Gaps(Result):
     """What is expected from the first observation to now, in slots of `frequency`.
 
     Of a file nothing is expected after its last row. `first_ms` and `until_ms` bound the expected

@@ -11,6 +11,7 @@ from pathlib import Path
 from bitstorm.context import Context
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.results import Result
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store.maintenance import Collected, Commit, Verified
 from bitstorm.store.publish import republish
@@ -19,8 +20,8 @@ from bitstorm.store.snapshots import Trace
 DATA_SETS = ("prices", "indicators")
 
 
-@dataclass(frozen=True)
-class Rolled:
+@dataclass(frozen=True, repr=False)
+class Rolled(Result):
     """The commit that made an older snapshot current again."""
 
     data_set: str

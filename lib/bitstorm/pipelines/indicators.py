@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import indicator_table
 from bitstorm.core.time import duration_ms
 from bitstorm.indicators.compute import FORMULAS
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@dataclass(frozen=True)
-class Computed:
+@dataclass(frozen=True, repr=False)
+class Computed(Result):
     """`idle` when the newest indicators are already those of these prices and settings.
 
     `months` were computed and written, `linked` are the files of the snapshot before.

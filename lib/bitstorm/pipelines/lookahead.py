@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
+from bitstorm.core.results import Result
 from bitstorm.core.schema import PRICES
 from bitstorm.core.time import duration_ms
 from bitstorm.indicators import lookahead
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-@dataclass(frozen=True)
-class Looked:
+@dataclass(frozen=True, repr=False)
+class Looked(Result):
     """`changed` are the columns that changed at some cut, a planted one left out; `caught` says at
     how many cuts that one was reported, and is None where none was planted. `passed`: nothing
     changed but what was planted, and that was caught."""

@@ -6,23 +6,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
+from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.report import dashboard
-from bitstorm.report.summary import mark_of, summary_text, write_text
+from bitstorm.report.summary import (
+    MOST_POINTS,
+    forecast_picture,
+    mark_of,
+    summary_text,
+    thinned,
+    write_text,
+)
 from bitstorm.store import snapshots
 
-# More points than a picture has pixels cannot be seen.
-MOST_POINTS = 5_000
+if TYPE_CHECKING:
+    pass
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Result):
     """The files written, in `folder`."""
 
     folder: str
@@ -44,15 +52,10 @@ def report(context: Context) -> Report:
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
     mark = mark_of(metrics)
-    # A thinned series has a wider step; the cuts in it are still those of the grid.
-    level = metrics["interval"]["level"]
-    thin = _thin(forecast)
     pictures = {
         "price.png": plots.price_figure(prices, windows=windows, mark=mark),
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
-        "forecast.png": plots.forecast_figure(
-            thin, mark=mark, level=level, skill=metrics["model"]["skill"]
-        ),
+        "forecast.png": forecast_picture(forecast, metrics),
         "training.png": plots.training_figure(
             history, mark=mark, best=metrics["training"]["best_epoch"]
         ),
@@ -63,7 +66,7 @@ def report(context: Context) -> Report:
     page = dashboard.dashboard_html(
         metrics=metrics,
         prices=prices,
-        forecast=thin,
+        forecast=thinned(forecast),
         history=history,
         windows=windows,
         mark=mark,
@@ -92,11 +95,6 @@ def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFram
         back = (last - rows["timestamp"]) // step_ms
         kept.append(rows[back % every == 0])
     return pd.concat(kept, ignore_index=True)
-
-
-def _thin(forecast: pd.DataFrame) -> pd.DataFrame:
-    every = -(-len(forecast) // MOST_POINTS)
-    return forecast.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
 
 def _metrics(path: Path) -> dict[str, Any]:

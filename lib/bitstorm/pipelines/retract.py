@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import PRICES
 from bitstorm.ingest.deduplicate import ranked, with_place
 from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_rows
@@ -16,8 +17,8 @@ from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.publish import Change, Draft, publish
 
 
-@dataclass(frozen=True)
-class Retracted:
+@dataclass(frozen=True, repr=False)
+class Retracted(Result):
     """`removed` rows of the batch are gone; at `restored` of their times another batch's
     observation stands again. `absent_batches` were ingested but no longer lie in `landing/`, so
     what they had said of these times cannot come back."""

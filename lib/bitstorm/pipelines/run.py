@@ -10,24 +10,35 @@ from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, NothingToDo
+from bitstorm.core.results import Result
 from bitstorm.core.time import iso
 from bitstorm.ingest.publish_prices import Ingested
-from bitstorm.pipelines.forecast import Forecast, forecast
+from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.imports import Foreign, import_file
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.report import Report, report
 from bitstorm.pipelines.train import train
+from bitstorm.report.summary import Forecast
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False)
+class Outcome(Result):
     """What the run came to; `seconds` by stage."""
 
     ingested: Ingested
     forecast: Forecast
     report: Report
     seconds: dict[str, float]
+
+    def facts(self) -> dict[str, Any]:
+        """What its stages came to, and where the report is."""
+        return {
+            "ingested": f"{self.ingested.read:,} rows read, {self.ingested.rows:,} stored",
+            **self.forecast.facts(),
+            "report": f"{self.report.folder}/dashboard.html",
+            "seconds": self.seconds,
+        }
 
 
 def run(context: Context, *, csv: Foreign | None = None) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
+from bitstorm.core.results import Result
 from bitstorm.model import runs
 from bitstorm.model.runs import METRICS, Overview, Run, overview_of
 
@@ -15,8 +16,8 @@ from bitstorm.model.runs import METRICS, Overview, Run, overview_of
 _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")
 
 
-@dataclass(frozen=True)
-class Shown:
+@dataclass(frozen=True, repr=False)
+class Shown(Result):
     """One run: its line, its record, and what is wrong with its files."""
 
     overview: Overview
@@ -24,8 +25,8 @@ class Shown:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Compared:
+@dataclass(frozen=True, repr=False)
+class Compared(Result):
     """`differ`: by setting or metric, the value of each run in the order of `runs`; None where it
     has none."""
 

@@ -10,25 +10,26 @@ from types import FrameType
 
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
-from bitstorm.core.errors import (
-    BitstormError,
-    KeyProblem,
-    UnknownCoin,
-    UnknownCurrency,
-    UsageError,
-    WorkspaceBound,
-    WrongHostForKey,
-)
+from bitstorm.core import errors
+from bitstorm.core.errors import BitstormError, UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.stopping import Stop, next_step, repeat_every
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
 from bitstorm.pipelines.collect import collect
 
 # What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.
-FATAL = (UsageError, KeyProblem, WrongHostForKey, UnknownCoin, UnknownCurrency, WorkspaceBound)
+FATAL = (
+    UsageError,
+    errors.KeyProblem,
+    errors.WrongHostForKey,
+    errors.UnknownCoin,
+    errors.UnknownCurrency,
+    errors.WorkspaceBound,
+)
 
 
-@dataclass(frozen=True)
-class Kept:
+@dataclass(frozen=True, repr=False)
+class Kept(Result):
     """What the looks came to, until the signal."""
 
     runs: int = 0
@@ -113,8 +114,7 @@ def collect_every(context: Context, every_ms: int) -> Kept:
 
 
 def _told(found: Collected) -> str:
-    observation = found.observation
-    seen = f"{observation.price:,.2f} at {iso(observation.timestamp)}"
+    seen = f"{found.observation.price:,.2f} at {iso(found.observation.timestamp)}"
     if found.stale or found.batch is None:
         return f"{seen}: stale"
     return f"{seen} → {found.batch.path.name}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.core.time import duration_ms, duration_text
 from bitstorm.indicators.statistics import statistics, to_summaries, with_complete
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-@dataclass(frozen=True)
-class Stats:
+@dataclass(frozen=True, repr=False)
+class Stats(Result):
     """`statistics` are the columns of `indicators.statistics`, `bars` the newest rows, in order, of
     `indicators.bars.to_summaries` with `complete`.
 

@@ -9,14 +9,15 @@ from typing import Any
 from bitstorm.collect.gaps import Gap
 from bitstorm.context import Context
 from bitstorm.core.errors import ModelError
+from bitstorm.core.results import Result
 from bitstorm.core.time import iso, now_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.gaps import find_gaps
 from bitstorm.store import landing, snapshots
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(Result):
     """`age_ms` is how old the newest price is, those that wait for ingest included.
 
     `expected`, `missing` and `unasked` count slots of the settings' grid, as `gaps` has them;

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from bitstorm.core import durable_io
+from bitstorm.core.results import Result
 from bitstorm.report.style import (
     COINGECKO_URL,
     NONE,
@@ -23,6 +26,9 @@ from bitstorm.report.style import (
     share,
     small,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Metrics = Mapping[str, Any]
 
@@ -198,3 +204,62 @@ def _verdict(metrics: Metrics) -> list[str]:
     if _part(metrics, "difference"):
         lines.append(difference_sentence(metrics))
     return lines
+
+
+# More points than a picture has pixels cannot be seen.
+MOST_POINTS = 5_000
+
+
+def forecast_picture(forecast: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
+    """The picture of a forecast: the rows of forecast.csv, and its metrics."""
+    from bitstorm.report import plots
+
+    # A thinned series has a wider step; the cuts in it are still those of the grid.
+    return plots.forecast_figure(
+        thinned(forecast),
+        mark=mark_of(metrics),
+        level=metrics["interval"]["level"],
+        skill=metrics["model"]["skill"],
+    )
+
+
+def thinned(forecast: pd.DataFrame) -> pd.DataFrame:
+    every = -(-len(forecast) // MOST_POINTS)
+    return forecast.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
+
+
+@dataclass(frozen=True, repr=False)
+class Forecast(Result):
+    """Where the results lie, and `metrics` as written."""
+
+    metrics: dict[str, Any]
+    forecast_csv: str
+    metrics_json: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is better than persistence on the test part, in a sentence."""
+        return verdict_sentence(self.metrics)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows of `forecast_csv`, which the next forecast replaces: `timestamp` (Unix ms of the
+        target), prices, the interval, and log returns."""
+        return pd.read_csv(self.forecast_csv)
+
+    def plot(self) -> Figure:
+        """Forecast and truth on the test part, as in the report."""
+        return forecast_picture(self.table, self.metrics)
+
+    def facts(self) -> dict[str, str]:
+        """What it says, in the words of the report's summary."""
+        mark = mark_of(self.metrics)
+        return {
+            "source": mark.banner or mark.attribution or mark.origin,
+            "next step": next_sentence(self.metrics),
+            "verdict": self.verdict,
+            "difference": difference_sentence(self.metrics),
+            "interval": interval_sentence(self.metrics),
+            "run": self.metrics["run"],
+            "table": self.forecast_csv,
+        }

@@ -66,6 +66,13 @@ def under_spark_submit() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
+def is_running() -> bool:
+    """Whether this process has a session: one of ours, or the one of a user's notebook."""
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context is not None
+
+
 @contextmanager
 def spark_session(
     *,
@@ -92,7 +99,7 @@ def spark_session(
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
-    if SparkContext._active_spark_context is not None:
+    if is_running():
         session = SparkSession.builder.getOrCreate()
         with spark_failures_told(None), changed(session, REQUIRED):
             yield session

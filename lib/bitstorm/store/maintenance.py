@@ -12,13 +12,14 @@ from pathlib import Path
 from bitstorm.core import durable_io
 from bitstorm.core.durable_io import TEMPORARY, sync_folder
 from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.results import Result
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import Manifest
 from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
 
 
-@dataclass(frozen=True)
-class Commit:
+@dataclass(frozen=True, repr=False)
+class Commit(Result):
     """One commit of a data set, newest first in a history."""
 
     data_set: str
@@ -33,8 +34,8 @@ class Commit:
     digest: str
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Result):
     """What was looked at; `problems` are sentences, empty when all is well."""
 
     snapshots: int
@@ -43,8 +44,8 @@ class Verified:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Collected:
+@dataclass(frozen=True, repr=False)
+class Collected(Result):
     """What `gc` removed: snapshots by ID, folders and files that no manifest names, bytes freed."""
 
     snapshots: tuple[str, ...]

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.core import third_party_noise
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.core.workspace import file_url
@@ -26,6 +28,7 @@ with third_party_warnings_hushed():
     from petastorm import make_batch_reader
     from petastorm.codecs import ScalarCodec
     from petastorm.etl.dataset_metadata import materialize_dataset
+    from petastorm.transform import TransformSpec
     from petastorm.unischema import Unischema, UnischemaField
 
 if TYPE_CHECKING:
@@ -138,6 +141,51 @@ def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: T
         .option("basePath", file_url(base))
         .parquet(*[file_url(file) for file in files])
     )
+
+
+def read_frame(snapshot: Snapshot, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The snapshot's rows, by time, as one pandas frame: all columns, or these, in this order.
+
+    A column that may be null is float64 or object where a value is. Raises UsageError for a column
+    that there is not, and as `read_batches`.
+    """
+    known = [field["name"] for field in snapshot.manifest.schema]
+    wanted = known if columns is None else list(columns)
+    if unknown := [name for name in wanted if name not in known]:
+        raise UsageError(
+            f"snapshot {snapshot.id} has no column {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    if not snapshot.files:
+        return pd.DataFrame(columns=wanted)
+    return pd.concat(list(read_batches(snapshot.files, columns=wanted)), ignore_index=True)
+
+
+def batch_reader(snapshot: Snapshot, **options: Any) -> Any:
+    """petastorm's own reader on the snapshot's files; `options` are those of `make_batch_reader`.
+
+    By default one pass in the order of time, in the calling thread: petastorm's pool of threads
+    can take "not begun" for "done" and end a pass without a row. `month` is put back, unless the
+    caller selects fields or transforms rows. petastorm warns of pyarrow's old names on every read:
+    the filters against that stay.
+    """
+    third_party_noise.install_filters()
+    if not options.keys() & {"schema_fields", "transform_spec"}:
+        options["transform_spec"] = TransformSpec(
+            _with_month, edit_fields=[(PARTITION, np.str_, (), False)]
+        )
+    defaults = {"num_epochs": 1, "reader_pool_type": "dummy", "shuffle_row_groups": False}
+    urls = [file_url(file) for file in snapshot.files]
+    reader = make_batch_reader(urls, **{**defaults, **options})
+    if "cache_type" not in options:
+        # At the end of a `with` block petastorm would print about a cache that it does not have.
+        reader.cleanup_cache = lambda: None
+    return reader
+
+
+def _with_month(rows: pd.DataFrame) -> pd.DataFrame:
+    """A file is of one month, so a row group is."""
+    month = pd.to_datetime(rows["timestamp"].iloc[0], unit="ms", utc=True).strftime("%Y-%m")
+    return rows.assign(**{PARTITION: month})
 
 
 def read_batches(

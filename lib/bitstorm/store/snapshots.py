@@ -20,6 +20,7 @@ from bitstorm.core.errors import (
     SnapshotMissing,
     first_line,
 )
+from bitstorm.core.results import Result
 from bitstorm.core.time import Span, iso, merged
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import File, Manifest
@@ -255,8 +256,8 @@ def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
     )
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Result):
     """Where one row of `prices` came from."""
 
     timestamp: int

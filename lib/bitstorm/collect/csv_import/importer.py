@@ -41,6 +41,7 @@ from bitstorm.collect.csv_import.formats import (
 )
 from bitstorm.collect.csv_import.table import Head, head_of, lines_of, records
 from bitstorm.core.errors import BatchError, UsageError
+from bitstorm.core.results import Result
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import DAY_MS, duration_ms, duration_text, iso, now_ms
@@ -119,8 +120,8 @@ class Reading:
         return milliseconds(text, unit, self.zone)
 
 
-@dataclass(frozen=True)
-class Preview:
+@dataclass(frozen=True, repr=False)
+class Preview(Result):
     """The first rows as the batch would have them, times as ISO-8601 where they can be read."""
 
     columns: tuple[str, ...]
@@ -128,14 +129,18 @@ class Preview:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Imported:
+@dataclass(frozen=True, repr=False)
+class Imported(Result):
     batch: Batch
     notes: tuple[str, ...]
 
     @property
     def rows(self) -> int:
         return self.batch.sidecar.rows
+
+    def facts(self) -> dict[str, Any]:
+        """How many rows, in which file, and what was chosen."""
+        return {"rows": self.rows, "batch": self.batch.path, "notes": self.notes}
 
 
 def read_options(
