@@ -250,6 +250,7 @@ def test_the_guides_commands_run_in_order(
     for name, value in {
         "BACKFILL__DAYS": 30,
         "INGEST__SETTLE_SECONDS": 0,
+        "INDICATORS__WINDOWS": [2, 3],
         "TRAINING__EPOCHS": 1,
         "TRAINING__UNITS": 4,
         "TRAINING__CACHE_MB": 0,
