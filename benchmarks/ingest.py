@@ -94,7 +94,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
     def by_petastorm(number: int) -> None:
         from petastorm import make_batch_reader
 
-        # The first pool can lose rows (see ARCHITECTURE.md), so this only counts what came.
+        # The first pool can lose rows (docs/decisions/017), so this only counts what came.
         reader = make_batch_reader(file_url(snapshot.folder), num_epochs=1)
         sum(len(pd.DataFrame(batch._asdict())) for batch in reader)
         # Not as a context manager: that prints to standard output, into the JSON.
