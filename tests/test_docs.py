@@ -253,7 +253,6 @@ def test_the_guides_commands_run_in_order(
         "INDICATORS__WINDOWS": [2, 3],
         "TRAINING__EPOCHS": 1,
         "TRAINING__UNITS": 4,
-        "TRAINING__CACHE_MB": 0,
     }.items():
         monkeypatch.setenv(f"BITSTORM__{name}", str(value))
     ran = set()
