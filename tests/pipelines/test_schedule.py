@@ -145,7 +145,7 @@ def landed(workspace: Path) -> list[int]:
     """The stamps in landing, each batch held to its sidecar and nothing else lying there."""
     known = dict(known_batches(workspace / "landing"))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == durable_io.of_file(path)
+        assert sidecar.sha256 == durable_io.file_hash(path)
     files = {path.name for path in (workspace / "landing").iterdir()}
     assert files == {n for p in known for n in (p.name, p.name + ".json")}
     return sorted(s.first_ms for s in known.values() if s.first_ms is not None)
