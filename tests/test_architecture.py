@@ -126,7 +126,6 @@ LINES, PARAMETERS, MODULE_LINES, PIPELINE_LINES = 60, 8, 400, 120
 # What is longer, or takes more, and why.
 LONG = {
     "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
-    "spark/session.spark_session": "where settings come from, in the order in which they win",
     "store/publish._completed": "one field after the other of a manifest",
 }
 LONG_MODULES: dict[str, str] = {}

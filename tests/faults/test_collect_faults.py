@@ -23,7 +23,7 @@ from bitstorm.collect.live import collect_once
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.answers import Request
 from bitstorm.simulator.market import Market
 from collect.faulty_server import Waits, answering, http
 from simulator.faults import Reply
@@ -45,7 +45,7 @@ class Ledger(Simulator):
         self.served: list[int] = []
         super().__init__(Market(7), clock=lambda: self.now, plan="demo")
 
-    def reply(self, ask: Ask) -> Reply:
+    def reply(self, ask: Request) -> Reply:
         reply = super().reply(ask)
         if reply.answer.status == 200 and ask.path.endswith("/simple/price"):
             told = json.loads(reply.answer.body)

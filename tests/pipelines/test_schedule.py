@@ -19,7 +19,7 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.core import durable_io
-from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.answers import Request
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.market import Market
 from bitstorm.simulator.server import Simulator
@@ -84,7 +84,7 @@ class Watched(Simulator):
             market, clock=lambda: NOW_MS + round((time.time() - began) * 120_000), port=port
         )
 
-    def respond(self, ask: Ask) -> Answer:
+    def respond(self, ask: Request) -> Answer:
         self.asked.append(time.time())
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

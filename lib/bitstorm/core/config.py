@@ -51,10 +51,8 @@ class Source(_Section):
     plan: Literal["keyless", "demo", "pro"] = Field(
         "keyless", description="the plan of the key in COINGECKO_API_KEY; keyless sends none"
     )
-    connect_timeout_seconds: float = Field(5.0, gt=0, description="time to reach the server")
-    read_timeout_seconds: float = Field(
-        60.0, gt=0, description="time between two pieces of an answer"
-    )
+    connect_timeout_seconds: float = Field(5.0, gt=0, description="to reach the server")
+    read_timeout_seconds: float = Field(60.0, gt=0, description="between two parts of an answer")
     deadline_seconds: float = Field(
         300.0, gt=0, description="time for one request with all retries and waits"
     )
@@ -67,7 +65,7 @@ class Source(_Section):
     monthly_credits: int | None = Field(
         None,
         ge=0,
-        description="calls per month (UTC); empty: demo 10000, pro 100000, else no limit; 0: no limit",
+        description="calls per month (UTC); empty: demo 10000, pro 100000, else none; 0: no limit",
     )
     max_jump: float | None = Field(
         10.0,
@@ -83,9 +81,7 @@ class Simulator(_Section):
 
 class Backfill(_Section):
     days: int = Field(365, ge=1, description="days of history to fetch")
-    slice_days: int = Field(
-        90, ge=2, le=90, description="days per request; above 90 points are daily"
-    )
+    slice_days: int = Field(90, ge=2, le=90, description="days a request; above 90 it is daily")
 
 
 class Import(_Section):
@@ -130,7 +126,7 @@ class Training(_Section):
     look_back: int = Field(60, ge=1, description="steps that the network sees")
     horizon: int = Field(1, ge=1, description="steps ahead that it predicts, directly")
     target: Literal["log_return", "price"] = Field(
-        "log_return", description="what the network learns; price is min-max scaled, for comparison"
+        "log_return", description="learnt value; price is min-max scaled, for comparison"
     )
     features: list[str] = Field(
         default=[], description="columns of the indicators; empty: the target's own series"
@@ -159,7 +155,7 @@ class Spark(_Section):
     master: str = Field(
         "local[*,4]",
         min_length=1,
-        description="ignored under spark-submit; local[N,F]: N threads, F tries per task",
+        description="ignored under spark-submit; local[N,F]: N threads, F tries a task",
     )
     driver_memory: str = Field(
         "2g", pattern=r"^\d+[kmgKMG]$", description="of the JVM, when Bitstorm starts it"
