@@ -1,7 +1,7 @@
 """History in slices, only what is missing, one batch a slice.
 
 Three places say what is not fetched again: the landed batches (each sidecar names the spans that
-its answer settled), the record of served spans (`gaps`), and the hours in the data set, from the
+its answer made final), the record of served spans (`gaps`), and the hours in the data set, from the
 caller. So a run after a kill goes on at the slice where the other stopped, and a later run fetches
 the new end alone. The end is fetched again until it is an hour old, because answers are cached; no
 point is written twice. An hour inside a served span without a point is confirmed empty and is not
@@ -33,7 +33,7 @@ FREE_DAYS = 364
 # A range up to a day can come 5-minutely, so a request covers two days and the rest is dropped.
 _SHORTEST_MS = 2 * DAY_MS
 # A cached answer can be half an hour old; it holds everything older than this.
-_SETTLED_AFTER_MS = HOUR_MS
+_FINAL_AFTER_MS = HOUR_MS
 _COARSEST_MS = 6 * HOUR_MS
 _NAME_SUFFIX = "_hourly"
 
@@ -153,8 +153,8 @@ def backfill(
             before.append((batch.path, batch.sidecar))
             points += batch.sidecar.rows
         # Last: a run that is killed before this fetches the slice again, and loses nothing.
-        note_served(landing, origin, spans=fetched.settled, filled=fetched.filled)
-        confirmed = times.minus(times.whole(fetched.settled, step=HOUR_MS), fetched.filled)
+        note_served(landing, origin, spans=fetched.final, filled=fetched.filled)
+        confirmed = times.minus(times.whole(fetched.final, step=HOUR_MS), fetched.filled)
         empty += count(confirmed, HOUR_MS)
         calls = client.calls - calls_before
         progress(Progress(done, len(slices), points, empty, calls, done, piece))
@@ -206,7 +206,7 @@ def _missing(
         )
     reachable = Span(max(start, reach), end)
     origin = Origin(client.source, wanted.coin, wanted.vs_currency)
-    settled = answered(
+    final = final_spans(
         landing,
         origin,
         batches.batches_of(landing, origin),
@@ -216,13 +216,13 @@ def _missing(
     inside = [reachable] if wanted.within is None else times.overlap([reachable], wanted.within)
     every = wanted.slice_days * DAY_MS
     cells: dict[int, list[Span]] = {}
-    for span in times.minus(inside, settled):
+    for span in times.minus(inside, final):
         for piece in times.cut(span, every=every):
             cells.setdefault(piece.start // every, []).append(piece)
     return reachable, [cells[at] for at in sorted(cells, reverse=True)], start < reach
 
 
-def answered(
+def final_spans(
     landing: Path,
     origin: Origin,
     landed: Iterable[tuple[Path, Sidecar]],
@@ -248,7 +248,7 @@ def answered(
             for start, end in _spans(sidecar, "young_ms")
         ]
         trusted = times.minus(known, young)
-    return times.merged([*served, *read_served(landing, origin).settled(present), *trusted])
+    return times.merged([*served, *read_served(landing, origin).final(present), *trusted])
 
 
 def slots_of(landed: Iterable[tuple[Path, Sidecar]], *, step: int) -> list[Span]:
@@ -273,7 +273,7 @@ def _history(landed: Iterable[tuple[Path, Sidecar]]) -> list[tuple[Path, Sidecar
 
 
 def _served_spans(sidecar: Sidecar) -> list[Span]:
-    """The spans that a backfill's answer settled; none for other batches."""
+    """The spans that a backfill's answer made final; none for other batches."""
     request = sidecar.request
     if request.get("endpoint") != ENDPOINT:
         return []
@@ -292,11 +292,11 @@ def _spans(sidecar: Sidecar, name: str) -> list[Span]:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """The wanted points of a slice, their source, the settled spans, and the hours with a point."""
+    """The wanted points of a slice, their source, the final spans, and the hours with a point."""
 
     points: Sequence[Observation]
     info: batches.SourceInfo
-    settled: Sequence[Span]
+    final: Sequence[Span]
     filled: Sequence[Span]
 
 
@@ -313,27 +313,27 @@ def _fetch(
             f"expected hourly points, found one in {duration_text(int(median(apart)))}; set "
             "backfill.slice_days lower: the source may give daily points for shorter ranges now"
         )
-    settled_to = now - _SETTLED_AFTER_MS
+    final_to = now - _FINAL_AFTER_MS
     # A span that is too young stays as an empty span: it marks the batch as history.
-    settled = [Span(start, max(start, min(end, settled_to))) for start, end in missing]
+    final = [Span(start, max(start, min(end, final_to))) for start, end in missing]
     filled = occupied([point.timestamp for point in points], HOUR_MS)
     if client.doubtful:
         # A price was refused: it may belong to an hour without a point, so this answer confirms
         # no hour as empty. The empty span marks the batch as history.
-        settled = [*times.overlap(settled, filled), Span(piece.start, piece.start)]
-    young = times.minus(missing, settled)
+        final = [*times.overlap(final, filled), Span(piece.start, piece.start)]
+    young = times.minus(missing, final)
     request = {
         "endpoint": ENDPOINT,
         "from_s": from_s,
         "to_s": to_s,
-        "served_ms": [list(span) for span in settled],
+        "served_ms": [list(span) for span in final],
         "young_ms": [list(span) for span in young],
     }
     # Both ends count: a slot holds its end, and whether the source's bounds do is not known.
     wanted = [
         point for point in points if any(start <= point.timestamp <= end for start, end in missing)
     ]
-    return _Fetched(wanted, batches.SourceInfo(origin, HOUR_MS, clock(), request), settled, filled)
+    return _Fetched(wanted, batches.SourceInfo(origin, HOUR_MS, clock(), request), final, filled)
 
 
 def _padded(span: Span, *, now: int, oldest: int) -> Span:

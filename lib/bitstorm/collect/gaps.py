@@ -53,19 +53,19 @@ def gaps(
     expected: Span,
     present: Iterable[Span],
     *,
-    settled: Sequence[Span],
+    final: Sequence[Span],
     had: Sequence[Span],
     reach_ms: int | None,
     step: int,
 ) -> list[Gap]:
     """The missing slots of `expected`, a gap for each run of one state, oldest first.
 
-    `expected` and `present` are whole slots. `settled` are the spans with a final answer, `had` the
+    `expected` and `present` are whole slots. `final` are the spans with a final answer, `had` the
     slots with an observation in a batch. The source has history from `reach_ms` (Unix ms) on; None
     where no source has any.
     """
     missing = minus([expected], present)
-    answered = overlap(missing, whole(settled, step=step))
+    answered = overlap(missing, whole(final, step=step))
     refused = overlap(answered, had)
     rest = minus(missing, answered)
     reachable = [] if reach_ms is None else [Span(-(-reach_ms // step) * step, expected.end)]
@@ -99,7 +99,7 @@ class Served(BaseModel):
     spans: tuple[Span, ...]
     filled: tuple[Span, ...]
 
-    def settled(self, present: Iterable[Span]) -> list[Span]:
+    def final(self, present: Iterable[Span]) -> list[Span]:
         """The spans not to fetch again; `present` are the hours with an observation now."""
         return merged([*minus(self.spans, self.filled), *overlap(self.spans, present)])
 

@@ -33,6 +33,7 @@ CURRENCIES: Mapping[str, float] = MappingProxyType(
         "thb": 35.5, "try": 32.5, "twd": 32.0, "zar": 18.5,
     }
 )  # fmt: skip
+_CHARTS = ("market_chart", "market_chart/range", "ohlc")
 OHLC_DAYS = (1, 7, 14, 30, 90, 180, 365)
 
 
@@ -104,12 +105,7 @@ def _content(request: Request, market: Market, now_ms: int, service: Service) ->
             return list(CURRENCIES)
         case ["coins", "markets"]:
             return _markets(request, market, now_ms)
-        case ["coins", coin, "market_chart" | "ohlc"] | [
-            "coins",
-            coin,
-            "market_chart",
-            "range",
-        ] if coin != COIN:
+        case ["coins", coin, *chart] if coin != COIN and "/".join(chart) in _CHARTS:
             raise _Refused(as_json({"error": "coin not found"}, 404))
         case ["coins", _, "market_chart"]:
             return _market_chart(request, market, now_ms, service)
