@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Outcome
 from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
 from bitstorm.core.config import Spark
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
@@ -49,7 +49,7 @@ _PIECE = 100_000
 def run(rows: int = ROWS) -> Outcome:
     """All indicators of so many minutes; `results` are seconds, `ratios` errors over allowed."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         began = time.perf_counter()
         grid = made(rows)
         found = _ours(Path(scratch), grid)

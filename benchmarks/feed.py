@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from benchmarks import landing
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MINUTE_MS, START_MS
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks, dataset, windowing
@@ -62,7 +62,7 @@ Pass = Iterator[tuple[Any, Any]]
 def run(rows: int = ROWS) -> Outcome:
     """All comparisons."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         return _run(Path(scratch), rows)
 
 

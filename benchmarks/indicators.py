@@ -25,7 +25,7 @@ from benchmarks.our_indicators import WIDTHS
 from benchmarks.peers import HOW_TO_INSTALL, missing
 from benchmarks.process import Capped, Failed, Served, served
 from benchmarks.windows import CAP_SECONDS, EXECUTOR, SCALES, slope, write_walk
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 
 ROWS = 5_000_000
 HOURS, HOUR_MS = 8_760, 3_600_000
@@ -35,7 +35,7 @@ RUNS = 5
 def run(rows: int = ROWS, *, before: Path | None = None, scale: bool = False) -> Outcome:
     """All comparisons; `before` is the folder of an earlier commit, set up by `scripts/setup`."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         return _run(Path(scratch), rows, before, scale=scale)
 
 

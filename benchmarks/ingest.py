@@ -23,7 +23,7 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import DAY, MEMORY, MINUTE_MS, START_MS, land
 from benchmarks.landing import context as context_of
 from benchmarks.process import served
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
@@ -36,7 +36,7 @@ def run(rows: int = ROWS) -> Outcome:
     """All three comparisons, each way interleaved with its peer. Plain Spark runs in a process of
     its own, under Spark's own settings: those of Bitstorm's session are part of Bitstorm."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         return _run(Path(scratch), rows)
 
 

@@ -29,7 +29,7 @@ from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.landing import MEMORY, START_MS, land
 from benchmarks.landing import context as context_of
 from bitstorm.core.errors import BitstormError
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.model import network, torch_backend, training
 from bitstorm.model.training import Progress, Rules
 from bitstorm.model.training_data import prepared
@@ -55,7 +55,7 @@ TOGETHER = 8
 def run(rows: int = ROWS) -> Outcome:
     """All of it on one series; the ways that are compared take turns."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         return _run(Path(scratch), rows)
 
 

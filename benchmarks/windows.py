@@ -31,7 +31,7 @@ from benchmarks.landing import DAY, MEMORY, MINUTE_MS, START_MS
 from benchmarks.peers import HOW_TO_INSTALL, WAYS, missing
 from benchmarks.process import Capped, Failed, Served, served
 from bitstorm.core.errors import BitstormError
-from bitstorm.core.third_party_noise import hush_loggers, third_party_warnings_hushed
+from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 
 if TYPE_CHECKING:
     from bitstorm.context import Context
@@ -52,7 +52,7 @@ PIECE = 1_000_000
 def run(rows: int = ROWS, *, plot: Path | None = None, scale: bool = False) -> Outcome:
     """All comparisons; `plot` is where a picture of the rates goes (PNG)."""
     hush_loggers()
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, third_party_warnings_hushed():
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
         outcome = _run(Path(scratch), rows, scale=scale)
     if plot is not None:
         draw(outcome, plot)

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def hushed_third_parties() -> object:
-    with third_party_noise.third_party_warnings_hushed():
+    with third_party_noise.without_third_party_warnings():
         yield
 
 
@@ -60,7 +60,7 @@ def ingested_workspace(
     root = tmp_path_factory.mktemp("ingested")
     shared_session(pytestconfig)
     prepared.drop_batches(root / "landing")
-    with third_party_noise.third_party_warnings_hushed():
+    with third_party_noise.without_third_party_warnings():
         ingest(prepared.context(root))
     return root
 
@@ -73,7 +73,7 @@ def indicators_workspace(
     from bitstorm.pipelines.indicators import indicators
 
     root = _copied(ingested_workspace, tmp_path_factory.mktemp("indicators"))
-    with third_party_noise.third_party_warnings_hushed():
+    with third_party_noise.without_third_party_warnings():
         indicators(prepared.context(root))
     return root
 
@@ -89,7 +89,7 @@ def prepared_workspace(
 
     root = _copied(indicators_workspace, tmp_path_factory.mktemp("prepared"))
     context = prepared.context(root)
-    with third_party_noise.third_party_warnings_hushed():
+    with third_party_noise.without_third_party_warnings():
         train(context)
         forecast(context)
         report(context)

@@ -165,5 +165,5 @@ def test_an_answer_without_the_coin_is_an_error_in_words(
 
 @pytest.mark.parametrize("wrong", ["", "ftp://example.org", "https://", "file:///prices"])
 def test_an_address_that_is_none_is_refused_in_words(wrong: str) -> None:
-    with pytest.raises(UsageError, match="is no address of a price source"):
+    with pytest.raises(UsageError, match="is not the address of a price source"):
         fetch_current_price(wrong)

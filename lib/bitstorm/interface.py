@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from bitstorm.collect.backfill import Backfilled, Planned
-from bitstorm.collect.csv_import.importer import Foreign, Imported, Preview
+from bitstorm.collect.csv_import.importer import Imported, ImportOptions, Preview
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise, workspace
@@ -173,11 +173,11 @@ class Workspace:
 
     def import_file(self, file: str | Path, **options: Unpack[FileOptions]) -> Imported:
         """Import a price history of your own as a batch; `ingest` judges its rows."""
-        return import_file(self._context(), _foreign(file, options))
+        return import_file(self._context(), _import_options(file, options))
 
     def preview_file(self, file: str | Path, **options: Unpack[FileOptions]) -> Preview:
         """The first rows as `import_file` would take them; nothing is written."""
-        return preview(self._context(), _foreign(file, options))
+        return preview(self._context(), _import_options(file, options))
 
     def ingest(self, *, replay_rejects: bool = False) -> Ingested:
         """Add the new batches to the prices; or check the refused rows again."""
@@ -261,7 +261,7 @@ class Workspace:
         if csv is None:
             return run(self._context())
         context = self._context(values={"source.mode": "csv", **self._values})
-        return run(context, csv=_foreign(csv, options))
+        return run(context, csv=_import_options(csv, options))
 
     def status(self, *, snapshot: str | None = None) -> Status:
         """Rows, span, gaps and age of the data."""
@@ -316,9 +316,9 @@ class Workspace:
         return Context(*given, sessions=self._sessions)
 
 
-def _foreign(file: str | Path, options: FileOptions) -> Foreign:
+def _import_options(file: str | Path, options: FileOptions) -> ImportOptions:
     given: dict[str, Any] = dict(options)
-    return Foreign(Path(file), auto=given.pop("format", None) == "auto", **given)
+    return ImportOptions(Path(file), auto=given.pop("format", None) == "auto", **given)
 
 
 def _history(days: int | None, until: Time | None) -> dict[str, Any]:

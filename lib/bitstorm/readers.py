@@ -75,7 +75,7 @@ class DataSet(Result):
         `timestamp` is int64, Unix milliseconds UTC; `month` is text. `attrs["source"]` says where
         the prices are from, so that the pictures of `bitstorm.utils` are marked.
         """
-        with third_party_noise.third_party_warnings_hushed():
+        with third_party_noise.without_third_party_warnings():
             frame = petastorm_io.read_frame(self._snapshot(), columns=columns)
         frame.attrs["source"] = mark_of(self._context).source
         return frame

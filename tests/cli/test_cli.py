@@ -248,4 +248,4 @@ def test_a_known_file_is_recognised_in_the_preview(tmp_path):
     assert "say --stamp open" in done.stdout
     done = command(*preview, "--stamp", "open")
     assert "2025-01-01T01:00:00Z, 94401.14" in done.stdout
-    assert "note: this is taken for klines of Binance" in done.stdout
+    assert "note: recognised as klines of Binance" in done.stdout

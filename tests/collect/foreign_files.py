@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from bitstorm.collect.csv_import.importer import Foreign, Reading, read_options
+from bitstorm.collect.csv_import.importer import ImportOptions, Reading, read_options
 
 
 def reading_of(
     file: Path, *, daily_switch: Any = "move", vs_currency: str = "usd", **options: Any
 ) -> Reading:
-    wanted = Foreign(file, **options)
+    wanted = ImportOptions(file, **options)
     return read_options(wanted, daily_switch=daily_switch, vs_currency=vs_currency)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitstorm.collect import backfill as history
-from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted
+from bitstorm.collect.backfill import Backfilled, BackfillRequest, Planned, Progress
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.collect.live import collect_once
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, Unreachable, UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, Span, cut, minus
@@ -34,13 +35,15 @@ def backfill(
     progress: Callable[[Progress], None] = lambda progress: None,
     **wanted: Any,
 ) -> Backfilled:
-    return history.backfill(client, landing, Wanted(**wanted), clock=clock, progress=progress)
+    return history.backfill(
+        client, landing, BackfillRequest(**wanted), clock=clock, progress=progress
+    )
 
 
-def planned(
+def plan_backfill(
     client: CoinGecko, landing: Path, *, clock: Callable[[], int], **wanted: Any
 ) -> Planned:
-    return history.planned(client, landing, Wanted(**wanted), clock=clock)
+    return history.plan_backfill(client, landing, BackfillRequest(**wanted), clock=clock)
 
 
 class World:
@@ -76,9 +79,9 @@ def world_of(market: Market, plan: str = "keyless") -> Iterator[World]:
         Simulator(market, clock=clock, plan=plan) as simulator,
         CoinGecko(
             base_url=simulator.base_url,
-            plan=plan,  # type: ignore[arg-type]
+            plan=plan,
             api_key=key,
-            clock=clock,
+            options=TransportOptions(clock=clock),
         ) as client,
     ):
         worlds.append(World(simulator, client))
@@ -120,7 +123,7 @@ def test_more_than_a_year_without_a_paid_key_is_clamped(world: World, tmp_path: 
     result = backfill(world.client, tmp_path, **BITCOIN, days=1000, clock=world.clock)
     assert result.clamped
     assert 0 <= result.wanted.start - (NOW_MS - 364 * DAY_MS) < HOUR_MS
-    assert not planned(world.client, tmp_path, **BITCOIN, days=30, clock=world.clock).clamped
+    assert not plan_backfill(world.client, tmp_path, **BITCOIN, days=30, clock=world.clock).clamped
 
 
 def test_a_paid_key_reaches_back_further(market: Market, tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ def test_live_batches_do_not_count_as_history(world: World, tmp_path: Path) -> N
 
 
 def test_the_plan_alone_asks_for_no_prices(world: World, tmp_path: Path) -> None:
-    plan = planned(world.client, tmp_path, **BITCOIN, days=300, clock=world.clock)
+    plan = plan_backfill(world.client, tmp_path, **BITCOIN, days=300, clock=world.clock)
     assert plan.wanted == Span((NOW_MS - 300 * DAY_MS) // HOUR_MS * HOUR_MS, NOW_MS)
     assert world.ranges() == []
     assert list(tmp_path.iterdir()) == []
@@ -256,7 +259,7 @@ def test_daily_points_where_hourly_were_asked_are_refused(tmp_path: Path) -> Non
     pong = http("200 OK", b'{"gecko_says":"(V3) To the Moon!"}')
     with (
         answering([pong, http("200 OK", body.encode())]) as url,
-        CoinGecko(base_url=url, clock=lambda: NOW_MS) as client,
+        CoinGecko(base_url=url, options=TransportOptions(clock=lambda: NOW_MS)) as client,
         pytest.raises(BadAnswer, match="one in 1d"),
     ):
         backfill(client, tmp_path, **BITCOIN, days=20, clock=lambda: NOW_MS)
@@ -272,9 +275,9 @@ def test_a_source_that_dies_is_an_error_and_the_slices_stay(
     with (
         CoinGecko(
             base_url=world.simulator.base_url,
-            clock=world.clock,
-            sleep=waits.sleep,
-            monotonic=waits.monotonic,
+            options=TransportOptions(
+                clock=world.clock, sleep=waits.sleep, monotonic=waits.monotonic
+            ),
         ) as client,
         pytest.raises(Unreachable),
     ):
@@ -288,7 +291,7 @@ def test_a_slice_without_any_point_is_not_asked_for_again(tmp_path: Path) -> Non
     until = NOW_MS - 100 * DAY_MS
     with (
         answering([pong, nothing, pong]) as url,
-        CoinGecko(base_url=url, clock=lambda: NOW_MS) as client,
+        CoinGecko(base_url=url, options=TransportOptions(clock=lambda: NOW_MS)) as client,
     ):
         arguments = {**BITCOIN, "days": 3, "until_ms": until, "clock": lambda: NOW_MS}
         first = backfill(client, tmp_path, **arguments)

@@ -23,12 +23,14 @@ from bitstorm.collect.batches import (
     Batch,
     Observation,
     Row,
+    SourceInfo,
     batch_name,
+    delete_leftovers,
     known_batches,
     observation_rows,
-    swept,
     write_batch,
 )
+from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import Origin
 from collect.faulty_server import NOW_MS
 
@@ -40,15 +42,16 @@ POINTS = [
 
 
 def written(landing: Path, rows: Any = None, **more: Any) -> Batch:
-    settled: dict[str, Any] = {
-        "name": NAME,
+    columns = more.pop("columns", CSV_COLUMNS)
+    stated: dict[str, Any] = {
         "origin": Origin("simulated:7", "bitcoin", "usd"),
         "granularity_ms": 3_600_000,
         "fetched_at": NOW_MS,
         "request": {"endpoint": "/x"},
     }
     rows = observation_rows(POINTS) if rows is None else rows
-    return write_batch(landing, rows, **(settled | more))
+    info = SourceInfo(**(stated | more))
+    return write_batch(landing, rows, info, name=NAME, columns=columns)
 
 
 def names(folder: Path) -> list[str]:
@@ -195,18 +198,16 @@ def test_many_writers_of_one_name_land_each_content_once(tmp_path: Path) -> None
 WRITER = """
 import sys
 from pathlib import Path
-from bitstorm.collect.batches import observation_rows, write_batch
+from bitstorm.collect.batches import Observation, SourceInfo, observation_rows, write_batch
 from bitstorm.core.sidecar import Origin
-from bitstorm.collect.batches import Observation
 
 number = 0
 while True:
     number += 1
     points = [Observation(1767225600000 + number * 1000 + i, 1.5) for i in range(200)]
-    write_batch(
-        Path(sys.argv[1]), observation_rows(points), name=f"bitcoin_prices_{number:06d}.csv",
-        origin=Origin("csv", "bitcoin", "usd"), granularity_ms=None, fetched_at=0, request={},
-    )
+    info = SourceInfo(Origin("csv", "bitcoin", "usd"), None, 0, {})
+    name = f"bitcoin_prices_{number:06d}.csv"
+    write_batch(Path(sys.argv[1]), observation_rows(points), info, name=name)
     if number == 3:
         print("at work", flush=True)
 """
@@ -231,7 +232,7 @@ def test_a_killed_writer_leaves_whole_batches(tmp_path: Path) -> None:
         for path, sidecar in known.items():
             assert sidecar.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
             assert sidecar.rows == 200
-        swept(landing, older_than_seconds=-1)
+        delete_leftovers(landing, older_than_seconds=-1)
         expected = sorted([p.name for p in batches] + [p.name + ".json" for p in batches])
         assert names(landing) == expected
 
@@ -240,14 +241,14 @@ def test_the_sweep_spares_what_is_young_and_what_is_whole(tmp_path: Path) -> Non
     path = written(tmp_path).path
     orphan = tmp_path / "bitcoin_prices_1.csv.json"
     packed = tmp_path / "bitcoin_prices_2.csv.gz.json"
-    hidden = tmp_path / ".1-2.tmp"
+    hidden = tmp_path / ".tmp-1-2"
     other = tmp_path / "notes.json"
     for leftover in (orphan, packed, hidden, other):
         leftover.write_text("{}")
-    assert swept(tmp_path) == []
+    assert delete_leftovers(tmp_path) == []
     for old in tmp_path.iterdir():
         os.utime(old, (time.time() - 61,) * 2)
-    assert sorted(swept(tmp_path)) == sorted([hidden, orphan, packed])
+    assert sorted(delete_leftovers(tmp_path)) == sorted([hidden, orphan, packed])
     assert names(tmp_path) == sorted([path.name, path.name + ".json", "notes.json"])
 
 

@@ -55,16 +55,16 @@ slots = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(
 
 @given(st.lists(slots, max_size=5), many, st.lists(slots, max_size=4), st.integers(0, 200))
 def test_gaps_are_those_of_a_plain_loop(
-    present: list[Span], settled: list[Span], had: list[Span], reach: int
+    present: list[Span], final: list[Span], had: list[Span], reach: int
 ) -> None:
     expected = Span(0, 200)
-    found = gaps(expected, present, settled=settled, had=had, reach_ms=reach, step=STEP)
+    found = gaps(expected, present, final=final, had=had, reach_ms=reach, step=STEP)
     states = {}
     for start in range(0, 200, STEP):
         slot = set(range(start, start + STEP))
         if slot <= held(present):
             continue
-        if slot <= held(settled):
+        if slot <= held(final):
             states[start] = "refused" if slot <= held(had) else "empty"
         else:
             states[start] = "open" if start >= reach else "unreachable"
@@ -75,7 +75,7 @@ def test_gaps_are_those_of_a_plain_loop(
 
 
 def test_where_nobody_can_be_asked_nothing_is_open() -> None:
-    found = gaps(Span(0, 50), [Span(0, 10)], settled=[], had=[], reach_ms=None, step=STEP)
+    found = gaps(Span(0, 50), [Span(0, 10)], final=[], had=[], reach_ms=None, step=STEP)
     assert [(gap.missing, gap.state) for gap in found] == [(4, "unreachable")]
 
 

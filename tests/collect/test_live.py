@@ -9,7 +9,8 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.live import collect_once, opened
+from bitstorm.collect.coingecko.transport import TransportOptions
+from bitstorm.collect.live import collect_once, open_source
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import MINUTE_MS
@@ -42,7 +43,9 @@ def test_the_same_moment_again_is_stale_and_leaves_no_batch(market: Market, tmp_
     moment = NOW_MS
     with (
         Simulator(market, clock=lambda: moment) as simulator,
-        CoinGecko(base_url=simulator.base_url, clock=lambda: moment) as client,
+        CoinGecko(
+            base_url=simulator.base_url, options=TransportOptions(clock=lambda: moment)
+        ) as client,
     ):
 
         def stale() -> bool:
@@ -68,7 +71,7 @@ def test_an_answer_without_the_simulators_header_is_coingeckos(tmp_path: Path) -
 
 def test_the_settings_open_an_own_simulator_with_their_seed(tmp_path: Path) -> None:
     settings = Settings.model_validate({"simulator": {"seed": 11}})
-    with opened(settings, {}, clock=lambda: NOW_MS) as client:
+    with open_source(settings, {}, clock=lambda: NOW_MS) as client:
         collected = collect_once(client, tmp_path, coin="bitcoin", vs_currency="usd")
     assert collected.source == "simulated:11"
     assert collected.observation.price == Market(11).price([NODE_MS])[0]
@@ -78,7 +81,7 @@ def test_the_settings_may_name_a_simulator_that_runs_already(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     settings = Settings(source=Source(base_url=simulator.base_url))
-    with opened(settings, {}, clock=lambda: NOW_MS) as client:
+    with open_source(settings, {}, clock=lambda: NOW_MS) as client:
         collect_once(client, tmp_path, coin="bitcoin", vs_currency="usd")
     assert len(simulator.requests) == 1
 
@@ -86,7 +89,7 @@ def test_the_settings_may_name_a_simulator_that_runs_already(
 def test_files_are_nobody_to_ask() -> None:
     with (
         pytest.raises(UsageError, match="import FILE"),
-        opened(Settings(source=Source(mode="csv")), {}),
+        open_source(Settings(source=Source(mode="csv")), {}),
     ):
         pass
 
@@ -95,9 +98,9 @@ def test_a_look_takes_a_second_and_no_heavy_package(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
         "from bitstorm.collect.live import collect_once\n"
-        "from bitstorm.collect.live import opened\n"
+        "from bitstorm.collect.live import open_source\n"
         "from bitstorm.core.config import Settings\n"
-        "with opened(Settings(), {}) as client:\n"
+        "with open_source(Settings(), {}) as client:\n"
         "    collect_once(client, Path(sys.argv[1]), coin='bitcoin', vs_currency='usd')\n"
         "heavy = {'pandas', 'pyspark', 'tensorflow', 'petastorm'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

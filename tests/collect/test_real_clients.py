@@ -13,6 +13,7 @@ import pytest
 
 from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
@@ -43,7 +44,10 @@ def double(market: Market, plan: Any) -> Iterator[Simulator]:
 @pytest.fixture
 def ours(double: Simulator, plan: Any) -> Iterator[CoinGecko]:
     with CoinGecko(
-        base_url=double.base_url, plan=plan, api_key=KEY, clock=lambda: NOW_MS
+        base_url=double.base_url,
+        plan=plan,
+        api_key=KEY,
+        options=TransportOptions(clock=lambda: NOW_MS),
     ) as client:
         yield client
 
@@ -248,7 +252,7 @@ def test_a_recorded_chart_keeps_the_values_of_its_bytes(name: str, way: str) -> 
     )
 
     def points(url: str) -> list[Observation]:
-        with CoinGecko(base_url=url, clock=lambda: NOW_MS) as client:
+        with CoinGecko(base_url=url, options=TransportOptions(clock=lambda: NOW_MS)) as client:
             found = client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000)
             assert client.refused == 0
             return found

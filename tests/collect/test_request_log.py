@@ -29,9 +29,9 @@ def test_what_is_noted_adds_up_for_its_origin_alone(tmp_path: Path) -> None:
 def test_an_hour_is_settled_only_while_its_point_is_there(tmp_path: Path) -> None:
     note_served(tmp_path, ORIGIN, spans=[hours(0, 8)], filled=[hours(1, 3)])
     found = read_served(tmp_path, ORIGIN)
-    assert found.settled([hours(1, 3)]) == [hours(0, 8)]
-    assert found.settled([hours(2, 3)]) == [hours(0, 1), hours(2, 8)]
-    assert found.settled([]) == [hours(0, 1), hours(3, 8)]
+    assert found.final([hours(1, 3)]) == [hours(0, 8)]
+    assert found.final([hours(2, 3)]) == [hours(0, 1), hours(2, 8)]
+    assert found.final([]) == [hours(0, 1), hours(3, 8)]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_an_hour_is_settled_only_while_its_point_is_there(tmp_path: Path) -> Non
 )  # fmt: skip
 def test_a_damaged_record_costs_calls_and_nothing_else(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".served.json").write_bytes(content)
-    assert read_served(tmp_path, ORIGIN).settled([hours(0, 9)]) == []
+    assert read_served(tmp_path, ORIGIN).final([hours(0, 9)]) == []
     note_served(tmp_path, ORIGIN, spans=[hours(0, 1)], filled=[])
     assert read_served(tmp_path, ORIGIN).spans == (hours(0, 1),)
 

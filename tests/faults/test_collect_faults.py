@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.batches import known_batches, swept
+from bitstorm.collect.batches import delete_leftovers, known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.collect.live import collect_once
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BadAnswer, BitstormError, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.answers import Request
 from bitstorm.simulator.market import Market
 from collect.faulty_server import Waits, answering, http
 from simulator.faults import Reply
@@ -44,7 +45,7 @@ class Ledger(Simulator):
         self.served: list[int] = []
         super().__init__(Market(7), clock=lambda: self.now, plan="demo")
 
-    def reply(self, ask: Ask) -> Reply:
+    def reply(self, ask: Request) -> Reply:
         reply = super().reply(ask)
         if reply.answer.status == 200 and ask.path.endswith("/simple/price"):
             told = json.loads(reply.answer.body)
@@ -87,10 +88,10 @@ def collected(
 def landed(workspace: Path) -> list[int]:
     """The stamps in landing, each batch as its sidecar says; a sweep leaves nothing else."""
     landing = workspace / "landing"
-    swept(landing, older_than_seconds=-1)
+    delete_leftovers(landing, older_than_seconds=-1)
     known = dict(known_batches(landing))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == durable_io.of_file(path)
+        assert sidecar.sha256 == durable_io.file_hash(path)
         assert path.read_bytes().count(b"\n") == sidecar.rows + 1 == 2
     names = {path.name for path in landing.iterdir()}
     assert names == {name for path in known for name in (path.name, f"{path.name}.json")}
@@ -257,10 +258,10 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path: Path, ledger: Ledger
 
 
 def looked(url: str, landing: Path, waits: Waits, **more: Any) -> Any:
-    with CoinGecko(
-        base_url=url, plan="demo", api_key=KEY, clock=lambda: NOW_MS,
-        sleep=waits.sleep, monotonic=waits.monotonic, **more,
-    ) as client:  # fmt: skip
+    options = TransportOptions(
+        clock=lambda: NOW_MS, sleep=waits.sleep, monotonic=waits.monotonic, **more
+    )
+    with CoinGecko(base_url=url, plan="demo", api_key=KEY, options=options) as client:
         return collect_once(
             client, landing, coin="bitcoin", vs_currency="usd", clock=lambda: NOW_MS
         )
@@ -346,7 +347,7 @@ def test_a_wrong_clock_loses_and_doubles_no_observation(
     landing = tmp_path / "landing"
 
     def look(clock: Callable[[], int]) -> None:
-        with CoinGecko(base_url=ledger.base_url, clock=clock) as client:
+        with CoinGecko(base_url=ledger.base_url, options=TransportOptions(clock=clock)) as client:
             collect_once(client, landing, coin="bitcoin", vs_currency="usd", clock=clock)
 
     look(lambda: ledger.now)

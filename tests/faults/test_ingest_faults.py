@@ -324,7 +324,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    name = f"{durable_io.of_file(batch)[:32]}.csv"
+    name = f"{durable_io.file_hash(batch)[:32]}.csv"
     staged = context.workspace.cache / f"staging-{process.pid}" / name
     process.stdin.write(f"{staged}\n")
     process.stdin.flush()

@@ -108,8 +108,8 @@ def test_a_pickle_is_never_loaded_even_where_its_hash_is_right(folder, monkeypat
     body = json.loads(path.read_text())
     body.pop("sha256")
     (folder / "state-000003.npz").write_bytes(buffer.getvalue())
-    body["arrays"]["sha256"] = durable_io.of_bytes(buffer.getvalue())
-    path.write_text(json.dumps({**body, "sha256": durable_io.of_json(body)}))
+    body["arrays"]["sha256"] = durable_io.bytes_hash(buffer.getvalue())
+    path.write_text(json.dumps({**body, "sha256": durable_io.json_hash(body)}))
     found, problems = checkpoint.load(folder)
     assert_same(found, state(2))
     assert "allow_pickle" in problems[0]
@@ -134,7 +134,7 @@ def test_a_state_of_an_older_version_is_read(folder):
     body["wait"] = 0
     for row in body["history"]:
         row["waited"] = 0.5
-    path.write_text(json.dumps({**body, "sha256": durable_io.of_json(body)}))
+    path.write_text(json.dumps({**body, "sha256": durable_io.json_hash(body)}))
     assert_same(checkpoint.load(folder)[0], state(3))
 
 

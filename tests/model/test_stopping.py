@@ -16,7 +16,7 @@ from bitstorm.core.stopping import SIGNALS, Stop
 def test_a_signal_is_noted_and_told_at_the_next_check(number):
     before = [signal.getsignal(one) for one in SIGNALS]
     stop = Stop()
-    with stop.installed():
+    with stop.catch_signals():
         stop.check()
         os.kill(os.getpid(), number)
         with pytest.raises(BrokenOff, match=f"^stopped by {number.name}$"):
@@ -31,7 +31,7 @@ def test_outside_of_the_main_thread_nothing_is_installed():
     seen = []
 
     def inside():
-        with Stop().installed():
+        with Stop().catch_signals():
             seen.append([signal.getsignal(one) for one in SIGNALS])
 
     thread = threading.Thread(target=inside)

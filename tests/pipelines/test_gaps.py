@@ -204,7 +204,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, object]]) -> None:
     rows += [{"batch": sha, **tally} for sha, tally in batches.items()]
     pq.write_table(pa.Table.from_pylist(rows), path)
     record = json.loads(manifests.path_of(context.workspace.prices, 1).read_bytes())
-    record["ledger"] = {**(record["ledger"] or {}), "sha256": durable_io.of_file(path)}
+    record["ledger"] = {**(record["ledger"] or {}), "sha256": durable_io.file_hash(path)}
     files = {
         name: tuple(manifests.File(**f) for f in record[name]) for name in ("files", "lineage")
     }

@@ -16,7 +16,7 @@ from bitstorm.core.errors import WorkspaceBound
 from bitstorm.core.sidecar import Origin
 from bitstorm.ingest import validate
 from bitstorm.ingest.deduplicate import ranked
-from bitstorm.pipelines.imports import Foreign, import_file
+from bitstorm.pipelines.imports import ImportOptions, import_file
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
 from bitstorm.store.landing import staged, survey
@@ -253,7 +253,7 @@ def test_a_batch_without_one_good_row_is_explained_and_makes_no_data_set(spark_s
 def test_the_13_165_real_hours_are_all_accounted_for(spark_session, tmp_path, real_data):
     context = context_of(tmp_path, "source.mode=csv")
     path = real_data / "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz"
-    wanted = Foreign(path, "timestamp_s", "close", "s", "open", "1h")
+    wanted = ImportOptions(path, "timestamp_s", "close", "s", "open", "1h")
     assert import_file(context, wanted).rows == 13_165
     result = ingest(context)
     assert (result.read, result.accepted, result.duplicate, result.refused) == (13165, 13165, 0, 0)

@@ -19,7 +19,7 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.core import durable_io
-from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.answers import Request
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.market import Market
 from bitstorm.simulator.server import Simulator
@@ -84,7 +84,7 @@ class Watched(Simulator):
             market, clock=lambda: NOW_MS + round((time.time() - began) * 120_000), port=port
         )
 
-    def respond(self, ask: Ask) -> Answer:
+    def respond(self, ask: Request) -> Answer:
         self.asked.append(time.time())
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -145,7 +145,7 @@ def landed(workspace: Path) -> list[int]:
     """The stamps in landing, each batch held to its sidecar and nothing else lying there."""
     known = dict(known_batches(workspace / "landing"))
     for path, sidecar in known.items():
-        assert sidecar.sha256 == durable_io.of_file(path)
+        assert sidecar.sha256 == durable_io.file_hash(path)
     files = {path.name for path in (workspace / "landing").iterdir()}
     assert files == {n for p in known for n in (p.name, p.name + ".json")}
     return sorted(s.first_ms for s in known.values() if s.first_ms is not None)

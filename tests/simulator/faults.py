@@ -22,13 +22,20 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bitstorm.core.time import DAY_MS
-from bitstorm.simulator.error_bodies import REFUSALS, Answer, html_page, refusal
+from bitstorm.simulator.error_bodies import REFUSALS, Answer, refusal
 
 _VALUES: Mapping[str, str] = {
     "price": "prices",
     "market_cap": "market_caps",
     "volume": "total_volumes",
 }
+
+
+def html_page() -> Answer:
+    """The page of the network in front of the API for an unwelcome caller."""
+    title = "Access denied | api.coingecko.com used Cloudflare to restrict access"
+    page = f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>1020</body></html>\n"
+    return Answer(403, page.encode(), {"Content-Type": "text/html; charset=UTF-8"})
 
 
 def _known(code: int) -> int:

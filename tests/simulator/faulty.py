@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bitstorm.simulator.answers import PREFIX, Ask
+from bitstorm.simulator.answers import PREFIX, Request
 from bitstorm.simulator.server import Handler, Simulator
 from simulator import faults
 from simulator.faults import Reply, Rule, Script
@@ -27,7 +27,7 @@ class FaultySimulator(Simulator):
         self._script = Script(map(Rule.model_validate, script))
         super().__init__(*arguments, **options)
 
-    def reply(self, ask: Ask) -> Reply:
+    def reply(self, ask: Request) -> Reply:
         """What goes out for one request: counted, limited, and spoilt by the script's rule."""
         with self._guard:
             now = self.now_ms()
@@ -38,7 +38,7 @@ class FaultySimulator(Simulator):
             skew = 0 if rule is None else round(rule.clock_skew_seconds * 1000)
             taken = invented or limited
             if taken is None:
-                taken = self._made(ask, now + skew) if skew else self.answer(ask, now)
+                taken = self.new_answer(ask, now + skew) if skew else self.answer(ask, now)
             reply = Reply(taken) if rule is None else faults.struck(rule, taken)
             kept = taken.headers.get("Cf-Cache-Status") == "HIT"
             if reply.answer.status == 200 and not (kept and self.service.plan == "pro"):
@@ -49,7 +49,7 @@ class FaultySimulator(Simulator):
 class FaultyHandler(Handler):
     """Sends a `Reply`: late, slowly, in part, without end, or not at all."""
 
-    def answer(self, ask: Ask) -> None:
+    def answer(self, ask: Request) -> None:
         simulator = self.server.simulator
         assert isinstance(simulator, FaultySimulator)
         reply = simulator.reply(ask)

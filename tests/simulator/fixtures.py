@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits
 from collect.recordings import recording
@@ -39,7 +40,9 @@ def simulator(market: Market) -> Iterator[Simulator]:
 
 @pytest.fixture
 def client(simulator: Simulator) -> Iterator[CoinGecko]:
-    with CoinGecko(base_url=simulator.base_url, clock=lambda: NOW_MS) as opened:
+    with CoinGecko(
+        base_url=simulator.base_url, options=TransportOptions(clock=lambda: NOW_MS)
+    ) as opened:
         yield opened
 
 

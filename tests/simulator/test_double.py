@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator.market import Market, hourly
@@ -63,7 +64,8 @@ def test_a_client_waits_as_it_is_told_and_is_served(market: Market) -> None:
     with (
         Simulator(market, clock=clock, limits=Limits(2, None)) as simulator,
         CoinGecko(
-            base_url=simulator.base_url, clock=clock, sleep=waits.sleep, monotonic=waits.monotonic
+            base_url=simulator.base_url,
+            options=TransportOptions(clock=clock, sleep=waits.sleep, monotonic=waits.monotonic),
         ) as client,
     ):
         for _ in range(3):
@@ -281,7 +283,9 @@ def test_the_wall_of_a_plan_can_be_put_anywhere() -> None:
         assert get(simulator, "/coins/bitcoin/market_chart?vs_currency=usd&days=29").status == 200
         assert "error" in between(simulator, NOW_MS - 31 * DAY_MS, NOW_MS - 29 * DAY_MS)
         with (
-            CoinGecko(base_url=simulator.base_url, clock=lambda: NOW_MS) as client,
+            CoinGecko(
+                base_url=simulator.base_url, options=TransportOptions(clock=lambda: NOW_MS)
+            ) as client,
             pytest.raises(HistoryTooOld),
         ):
             client.market_chart_range(
@@ -306,9 +310,9 @@ def test_a_429_says_what_the_script_says(hint: str | None) -> None:
         script(rule) as simulator,
         CoinGecko(
             base_url=simulator.base_url,
-            clock=lambda: NOW_MS,
-            sleep=waits.sleep,
-            monotonic=waits.monotonic,
+            options=TransportOptions(
+                clock=lambda: NOW_MS, sleep=waits.sleep, monotonic=waits.monotonic
+            ),
         ) as client,
     ):
         if hint == "999999":
@@ -361,7 +365,7 @@ def test_the_command_replays_a_file_value_for_value(tmp_path: Path) -> None:
     with simulated(tmp_path, "--replay", "chart.json.gz") as process:
         try:
             url = announced(process)
-            with CoinGecko(base_url=url, retries=0) as client:
+            with CoinGecko(base_url=url, options=TransportOptions(retries=0)) as client:
                 points = client.market_chart_range("bitcoin", "usd", 0, now_ms() // 1000)
                 assert client.source.startswith("simulated:replay-")
         finally:
@@ -383,7 +387,9 @@ def test_the_ledger_has_what_a_careful_reader_would_take(market: Market) -> None
     ]
     start, end = NOW_MS - 5 * DAY_MS, NOW_MS - DAY_MS
     with Simulator(market, clock=lambda: NOW_MS, script=rules) as simulator:
-        with CoinGecko(base_url=simulator.base_url, clock=lambda: NOW_MS) as client:
+        with CoinGecko(
+            base_url=simulator.base_url, options=TransportOptions(clock=lambda: NOW_MS)
+        ) as client:
             points = client.market_chart_range("bitcoin", "usd", start // 1000, end // 1000)
         between(simulator, start, end)
         for _ in range(2):

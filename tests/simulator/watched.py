@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bitstorm.core.time import DAY_MS, HOUR_MS
-from bitstorm.simulator.answers import Ask
+from bitstorm.simulator.answers import Request
 from simulator.faults import Reply
 from simulator.faulty import FaultySimulator
 
@@ -18,7 +18,7 @@ Point = tuple[int, float, float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Request:
+class SeenRequest:
     """One request: `headers` with lower-case names, `query` as text."""
 
     path: str
@@ -32,7 +32,7 @@ class Served:
     """One answer, at `at_ms` (Unix ms) by the server's clock."""
 
     at_ms: int
-    ask: Ask
+    ask: Request
     reply: Reply
 
     def observations(self) -> list[Point]:
@@ -97,14 +97,14 @@ class Simulator(FaultySimulator):
     """`requests` holds what came in, `ledger` what went out."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[SeenRequest] = []
         self.ledger = Ledger()
         super().__init__(*arguments, **options)
 
-    def reply(self, ask: Ask) -> Reply:
+    def reply(self, ask: Request) -> Reply:
         reply = super().reply(ask)
         query = urlencode(ask.query, safe=",")
-        self.requests.append(Request(ask.path, query, ask.headers, reply.answer.status))
+        self.requests.append(SeenRequest(ask.path, query, ask.headers, reply.answer.status))
         self.ledger.note(Served(self.now_ms(), ask, reply))
         return reply
 

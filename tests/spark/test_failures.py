@@ -86,7 +86,7 @@ def said(tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_killed_jvm_is_one_sentence_that_names_its_log(said):
-    assert "ended in the middle of its work" in said["killed"] and "spark.log" in said["killed"]
+    assert "ended during its work" in said["killed"] and "spark.log" in said["killed"]
     assert "\n" not in said["killed"]
 
 
@@ -136,14 +136,14 @@ def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     ],
 )
 def test_what_the_system_refuses_has_its_place_and_the_way_on(code, said):
-    told = failures.refused(OSError(code, os.strerror(code), "/data/prices"))
+    told = failures.system_refusal(OSError(code, os.strerror(code), "/data/prices"))
     assert told is not None
     assert os.strerror(code) in told and "(/data/prices)" in told and said in told
 
 
 def test_an_error_of_our_own_is_not_taken_for_the_systems():
-    assert failures.refused(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
-    assert failures.refused(OSError("no number at all")) is None
+    assert failures.system_refusal(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert failures.system_refusal(OSError("no number at all")) is None
 
 
 @pytest.mark.slow

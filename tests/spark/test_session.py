@@ -74,7 +74,7 @@ def test_what_comes_next_is_loaded_meanwhile_and_done_before_the_block_ends() ->
         ended.append(True)
         raise ImportError
 
-    with session._done_meanwhile(work):
+    with session._run_meanwhile(work):
         assert begun.wait(5) and not ended
         may_end.set()
     assert ended == [True]

@@ -11,7 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.indicators.frame import prepare_bitcoin_df
 from bitstorm.store.files import (
     get_parquet_columns,
@@ -170,7 +170,7 @@ def test_saved_parquet_is_readable_with_petastorm_itself(
     tmp_path: Path, frame: pd.DataFrame
 ) -> None:
     save_to_parquet_arrow(prepare_bitcoin_df(frame), str(tmp_path))
-    with third_party_warnings_hushed():
+    with without_third_party_warnings():
         from petastorm import make_batch_reader
 
         # The dummy pool: the thread pool of petastorm 0.13 may end a short pass before its rows.

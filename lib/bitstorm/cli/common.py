@@ -77,7 +77,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if debug:
                 raise
-            sentence = failures.refused(error) if isinstance(error, OSError) else None
+            sentence = failures.system_refusal(error) if isinstance(error, OSError) else None
             if sentence is not None:
                 click.echo(f"bitstorm: {sentence}", err=True)
                 return FAILED

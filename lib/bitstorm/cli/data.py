@@ -11,7 +11,7 @@ import click
 from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
 
 if TYPE_CHECKING:
-    from bitstorm.pipelines.imports import Foreign
+    from bitstorm.pipelines.imports import ImportOptions
 
 
 def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,10 +47,10 @@ def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def foreign_file(file: Path, form: str | None, **options: Any) -> Foreign:
-    from bitstorm.pipelines.imports import Foreign
+def foreign_file(file: Path, form: str | None, **options: Any) -> ImportOptions:
+    from bitstorm.pipelines.imports import ImportOptions
 
-    return Foreign(file, auto=form == "auto", **options)
+    return ImportOptions(file, auto=form == "auto", **options)
 
 
 @click.command(epilog="Example: bitstorm collect --every 1h")

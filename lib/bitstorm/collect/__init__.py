@@ -1,4 +1,4 @@
-"""Prices from outside: CoinGecko and CSV files of other people, all of them into batches.
+"""Prices from outside, CoinGecko and CSV files, as CSV batches with sidecars in `landing/`.
 
-No Spark in here. What leaves this package is a CSV batch with its sidecar in `landing/`.
+No Spark here.
 """

@@ -1,13 +1,14 @@
-"""CSV batches in `landing/`: each one whole or not there, whatever is killed on the way.
+"""CSV batches in `landing/`: a batch is whole or absent, also after a kill.
 
-The order that makes it so: rows into a hidden file, fsync; the sidecar under its final name,
-fsync; the CSV's link to its final name, which fails where the name exists and is the commit; fsync
-of the folder.
+The order makes it so: write the rows into a hidden file and sync it; link the sidecar to its final
+name and sync; link the CSV to its final name, which fails where the name exists and is the commit;
+sync the folder.
 """
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,24 +16,25 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 from bitstorm.collect.csv_import.table import lines_of, records
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BatchError
 from bitstorm.core.schema import CSV_COLUMNS
 from bitstorm.core.sidecar import SUFFIX, Origin, Sidecar, read_sidecar, sidecar_path
-from bitstorm.core.time import (
-    Span,
-)
+from bitstorm.core.time import Span
+
+_ENDINGS = (".csv", ".csv.gz")
+_LEFTOVER_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the source stated for one moment.
+    """The source's values for one moment.
 
     `timestamp` is the observation's own time, Unix milliseconds UTC. Price, cap and volume are in
-    the quote currency, the volume is that of the 24 hours before, the change over them in percent.
+    the quote currency; the volume covers the 24 hours before, the change over them is in percent.
     """
 
     timestamp: int
@@ -40,12 +42,6 @@ class Observation:
     market_cap: float | None = None
     volume_24h: float | None = None
     price_change_24h: float | None = None
-
-
-_TEMPORARY = ".tmp"
-_ENDINGS = (".csv", ".csv.gz")
-_LEFTOVER_SECONDS = 60.0
-_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,23 +53,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SourceInfo:
+    """What the sidecar states about the source of a batch; `fetched_at` is Unix ms UTC."""
+
+    origin: Origin
+    granularity_ms: int | None
+    fetched_at: int
+    request: Mapping[str, Any]
+    corrections: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
 class Batch:
-    """A batch that lies in landing. `new` is False when the same content was there already."""
+    """A batch in landing. `new` is False when the same content was there already."""
 
     path: Path
     sidecar: Sidecar
     new: bool
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Rows that are on disk under a hidden name, and what is known of them."""
-
-    path: Path
-    rows: int
-    sha256: str
-    first_ms: int | None
-    last_ms: int | None
 
 
 def batch_name(coin: str, timestamp_ms: int, suffix: str = "") -> str:
@@ -93,97 +89,63 @@ def observation_rows(observations: Iterable[Observation]) -> Iterator[Row]:
 def write_batch(
     landing: Path,
     rows: Iterable[Row],
+    info: SourceInfo,
     *,
-    name: str | Callable[[Draft], str],
-    origin: Origin,
-    granularity_ms: int | None,
-    fetched_at: int,
-    request: Mapping[str, Any],
-    corrections: Sequence[Mapping[str, Any]] = (),
+    name: str | Callable[[Sidecar], str],
     columns: Sequence[str] = CSV_COLUMNS,
 ) -> Batch:
-    """Write one batch and its sidecar; `fetched_at` is Unix ms.
+    """Write one batch and its sidecar, row by row; makes `landing` if needed.
 
-    Rows are taken one by one. `name` may be worked out from the written rows. Where it is taken by
-    the same bytes, that batch is returned; where by others, `_2`, `_3` … is put before `.csv`.
+    `name` can be a function of the finished sidecar. Where a batch with the same bytes has the
+    name, that batch is returned; where other bytes have it, `_2`, `_3` … is put before `.csv`.
     """
-    with drafted(landing, rows, columns=columns) as draft:
-        sidecar = Sidecar(
-            rows=draft.rows,
-            sha256=draft.sha256,
-            source=origin.source,
-            coin=origin.coin,
-            vs_currency=origin.vs_currency,
-            granularity_ms=granularity_ms,
-            first_ms=draft.first_ms,
-            last_ms=draft.last_ms,
-            fetched_at=fetched_at,
-            request=dict(request),
-            corrections=[dict(correction) for correction in corrections],
-        )
-        wanted = name if isinstance(name, str) else name(draft)
-        stem = wanted.removesuffix(".csv")
-        text = (sidecar.model_dump_json(indent=2) + "\n").encode()
-        with _hidden(landing) as (described, stream):
-            stream.write(text)
-            _synced(stream)
-            number = 1
-            while True:
-                target = landing / (f"{stem}.csv" if number == 1 else f"{stem}_{number}.csv")
-                landed = _committed(draft, described, sidecar, target)
-                if landed is not None:
-                    return landed
-                number += 1
-
-
-@contextmanager
-def drafted(landing: Path, rows: Iterable[Row], *, columns: Sequence[str]) -> Iterator[Draft]:
-    """The rows in a hidden file of `landing` (made if needed), synced; removed at the end."""
     landing.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    count = 0
-    first: int | None = None
-    last: int | None = None
-    with _hidden(landing) as (path, stream):
-        pending = [",".join(columns) + "\n"]
-        for row in rows:
-            pending.append(",".join(map(_quoted, row.cells)) + "\n")
-            count += 1
-            stamp = row.timestamp_ms
-            if stamp is not None:
-                first = stamp if first is None or stamp < first else first
-                last = stamp if last is None or stamp > last else last
-            if len(pending) >= 4096:
-                _flush(pending, stream, digest.update)
-        _flush(pending, stream, digest.update)
-        _synced(stream)
-        yield Draft(path, count, digest.hexdigest(), first, last)
+    with _hidden_file(landing) as (draft, stream):
+        count, first, last = _write_rows(stream, rows, columns)
+        sidecar = Sidecar(
+            rows=count,
+            sha256=durable_io.file_hash(draft),
+            source=info.origin.source,
+            coin=info.origin.coin,
+            vs_currency=info.origin.vs_currency,
+            granularity_ms=info.granularity_ms,
+            first_ms=first,
+            last_ms=last,
+            fetched_at=info.fetched_at,
+            request=dict(info.request),
+            corrections=[dict(correction) for correction in info.corrections],
+        )
+        stem = (name if isinstance(name, str) else name(sidecar)).removesuffix(".csv")
+        with _hidden_file(landing) as (described, text):
+            text.write(sidecar.model_dump_json(indent=2) + "\n")
+            _sync(text)
+            suffixes = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+            batches = (
+                _link_batch(draft, described, sidecar, landing / f"{stem}{suffix}.csv")
+                for suffix in suffixes
+            )
+            return next(batch for batch in batches if batch is not None)
 
 
 def known_batches(landing: Path) -> Iterator[tuple[Path, Sidecar]]:
-    """What landed with a readable sidecar, by name; what a person dropped in has none."""
+    """The batches with a readable sidecar, by name; a file that a person dropped in has none."""
     for path in sorted(landing.iterdir()) if landing.is_dir() else ():
         if path.name.startswith(".") or not path.name.endswith(_ENDINGS):
             continue
-        try:
-            sidecar = read_sidecar(path)
-        except BatchError:
-            continue  # ingest says what is wrong with it
+        sidecar = _readable_sidecar(path)
         if sidecar is not None:
             yield path, sidecar
 
 
-def swept(landing: Path, *, older_than_seconds: float = _LEFTOVER_SECONDS) -> list[Path]:
-    """Remove what killed runs left: hidden files, and sidecars whose CSV never came.
+def delete_leftovers(landing: Path, *, older_than_seconds: float = _LEFTOVER_SECONDS) -> list[Path]:
+    """Delete the leftovers of killed runs: hidden files, and sidecars without a CSV.
 
-    Only those older than `older_than_seconds`: a younger one may be a run at work. Returns what
-    was removed.
+    A file younger than `older_than_seconds` stays: a running command may need it. Returns the
+    deleted paths.
     """
-    removed = []
+    deleted = []
     for path in sorted(landing.iterdir()) if landing.is_dir() else ():
-        hidden = path.name.startswith(durable_io.TEMPORARY) or (
-            path.name.startswith(".") and path.name.endswith(_TEMPORARY)
-        )
+        hidden = path.name.startswith(durable_io.TEMPORARY)
         described = path.name.removesuffix(SUFFIX)
         orphan = (
             path.name != described
@@ -193,91 +155,97 @@ def swept(landing: Path, *, older_than_seconds: float = _LEFTOVER_SECONDS) -> li
         try:
             if (hidden or orphan) and time.time() - path.stat().st_mtime > older_than_seconds:
                 path.unlink()
-                removed.append(path)
+                deleted.append(path)
         except FileNotFoundError:
-            continue  # another sweep was faster
-    return removed
+            continue  # another run deleted it first
+    return deleted
 
 
-def _committed(draft: Draft, described: Path, sidecar: Sidecar, target: Path) -> Batch | None:
+def _write_rows(
+    stream: TextIO, rows: Iterable[Row], columns: Sequence[str]
+) -> tuple[int, int | None, int | None]:
+    """Write header and rows, durably; returns the number of rows, their first and last time."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    count = 0
+    first: int | None = None
+    last: int | None = None
+    for row in rows:
+        writer.writerow(map(_one_line, row.cells))
+        count += 1
+        stamp = row.timestamp_ms
+        if stamp is not None:
+            first = stamp if first is None else min(first, stamp)
+            last = stamp if last is None else max(last, stamp)
+    _sync(stream)
+    return count, first, last
+
+
+def _link_batch(draft: Path, described: Path, sidecar: Sidecar, target: Path) -> Batch | None:
     """The batch under this name, None when the name belongs to other bytes."""
     beside = sidecar_path(target)
     if target.exists():
-        return _same(target, draft, sidecar)
+        return _existing(target, sidecar)
     linked = True
     try:
         os.link(described, beside)
     except FileExistsError:
         linked = False
-        # Either another run is between its two links, or it was killed there.
-        stated = _stated(target)
-        if stated is None or stated.sha256 != draft.sha256:
-            return _same(target, draft, sidecar) if target.exists() else None
+        # Another run is between its two links, or was killed there.
+        stated = _readable_sidecar(target)
+        if stated is None or stated.sha256 != sidecar.sha256:
+            return _existing(target, sidecar) if target.exists() else None
         sidecar = stated
     durable_io.sync_folder(target.parent)
     try:
-        os.link(draft.path, target)
+        os.link(draft, target)
     except FileExistsError:
-        landed = _same(target, draft, sidecar)
+        landed = _existing(target, sidecar)
         if landed is None and linked:
-            beside.unlink()  # the name went to somebody's file, which this does not describe
+            beside.unlink()  # a person's file has the name; this sidecar does not describe it
         return landed
     if not beside.exists():
-        # A sweep took it for a leftover: this run was stopped between the links for long.
+        # This run paused between the links, and another run deleted the sidecar as a leftover.
         os.link(described, beside)
     durable_io.sync_folder(target.parent)
     return Batch(target, sidecar, new=True)
 
 
-def _same(target: Path, draft: Draft, sidecar: Sidecar) -> Batch | None:
-    if durable_io.of_file(target) != draft.sha256:
+def _existing(target: Path, sidecar: Sidecar) -> Batch | None:
+    if durable_io.file_hash(target) != sidecar.sha256:
         return None
-    return Batch(target, _stated(target) or sidecar, new=False)
+    return Batch(target, _readable_sidecar(target) or sidecar, new=False)
 
 
-def _stated(target: Path) -> Sidecar | None:
+def _readable_sidecar(target: Path) -> Sidecar | None:
     try:
         return read_sidecar(target)
     except BatchError:
-        return None
+        return None  # ingest reports it
 
 
 @contextmanager
-def _hidden(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """A new hidden file, gone at the end; its links stay."""
-    path = folder / f".{os.getpid()}-{os.urandom(6).hex()}{_TEMPORARY}"
-    with path.open("xb", buffering=_BUFFER) as stream:
+def _hidden_file(folder: Path) -> Iterator[tuple[Path, TextIO]]:
+    """A new hidden file, deleted at the end; its links stay."""
+    path = folder / f"{durable_io.TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}"
+    with path.open("x", encoding="utf-8", newline="", buffering=1 << 20) as stream:
         try:
             yield path, stream
         finally:
             path.unlink(missing_ok=True)
 
 
-def _quoted(cell: str) -> str:
-    """A cell for one record a line: quoted where need be, line ends become spaces."""
-    if cell.isalnum():
-        return cell
-    if "\n" in cell or "\r" in cell:
-        cell = " ".join(cell.splitlines())
-    if "," in cell or '"' in cell:
-        return '"' + cell.replace('"', '""') + '"'
-    return cell
+def _one_line(cell: str) -> str:
+    return " ".join(cell.splitlines()) if "\n" in cell or "\r" in cell else cell
 
 
-def _flush(pending: list[str], stream: IO[bytes], digested: Callable[[bytes], object]) -> None:
-    piece = "".join(pending).encode()
-    pending.clear()
-    digested(piece)
-    stream.write(piece)
-
-
-def _synced(stream: IO[bytes]) -> None:
+def _sync(stream: TextIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def batches_of(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
-    """The origin's batches that lie in landing, by name."""
+    """The origin's batches in landing, by name."""
     return [
         (path, sidecar)
         for path, sidecar in known_batches(landing)
@@ -286,7 +254,7 @@ def batches_of(landing: Path, origin: Origin) -> list[tuple[Path, Sidecar]]:
 
 
 def landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span) -> set[int]:
-    """The stamps that these batches have in the span, both ends included."""
+    """The stamps (Unix ms) of these batches in the span, both ends included."""
     stamps: set[int] = set()
     for path, sidecar in batches:
         first, last = sidecar.first_ms, sidecar.last_ms
@@ -296,7 +264,7 @@ def landed_stamps(batches: Iterable[tuple[Path, Sidecar]], span: Span) -> set[in
 
 
 def stamps_of(path: Path, sidecar: Sidecar) -> set[int]:
-    """All stamps of a batch that can be read. Of one or two rows the sidecar has them."""
+    """All readable stamps (Unix ms) of a batch; the sidecar alone has those of two rows."""
     first, last = sidecar.first_ms, sidecar.last_ms
     if first is None or last is None:
         return set()
@@ -306,5 +274,5 @@ def stamps_of(path: Path, sidecar: Sidecar) -> set[int]:
         rows = records(lines, ",")
         place = next(rows).index("timestamp")
         texts = [cells[place] for cells in rows if len(cells) > place]
-    # What a batch of ours has in another form lies outside the API's time.
+    # A stamp in another form lies outside the time that the API covers.
     return {int(text) for text in texts if text.isascii() and text.isdigit()}

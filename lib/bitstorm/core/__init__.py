@@ -1,1 +1,1 @@
-"""What every room stands on: errors, time, schema, settings, files on disk. No Spark."""
+"""The base of every room: errors, time, schema, settings, files on disk. No Spark."""

@@ -1,8 +1,8 @@
 """Typed settings from four layers: defaults, --config files, the environment, --set.
 
-The defaults live here, so that a wheel or a py-files zip needs no file; `conf/base.yaml` repeats
-them for people and a test holds the two equal. Secrets are no settings: `COINGECKO_API_KEY` is
-read from the environment by the client alone.
+The defaults are in the code, so that a wheel or a py-files zip needs no file; `conf/base.yaml`
+repeats them for people, and a test keeps both equal. A secret is no setting: only the client reads
+`COINGECKO_API_KEY` from the environment.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Source(_Section):
     base_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s?#]+$",
-        description="the API's root; empty: that of the plan, or an own simulator",
+        description="the API's root; empty: the plan's, or a built-in simulator",
     )
     coin: str = Field("bitcoin", pattern=r"^[a-z0-9-]+$", description="CoinGecko's id of the coin")
     vs_currency: str = Field("usd", pattern=r"^[a-z]+$", description="the currency of the prices")
@@ -52,11 +52,11 @@ class Source(_Section):
         "keyless", description="the plan of the key in COINGECKO_API_KEY; keyless sends none"
     )
     connect_timeout_seconds: float = Field(5.0, gt=0, description="to reach the server")
-    read_timeout_seconds: float = Field(60.0, gt=0, description="between two pieces of an answer")
+    read_timeout_seconds: float = Field(60.0, gt=0, description="between two parts of an answer")
     deadline_seconds: float = Field(
-        300.0, gt=0, description="for one request with all its retries and waits"
+        300.0, gt=0, description="time for one request with all retries and waits"
     )
-    retries: int = Field(5, ge=0, description="further tries after a fault that may pass")
+    retries: int = Field(5, ge=0, description="further tries after a passing fault")
     calls_per_minute: int | None = Field(
         None,
         ge=0,
@@ -65,12 +65,12 @@ class Source(_Section):
     monthly_credits: int | None = Field(
         None,
         ge=0,
-        description="calls a month (UTC); empty: demo 10000, pro 100000, else no limit; 0: none",
+        description="calls per month (UTC); empty: demo 10000, pro 100000, else none; 0: no limit",
     )
     max_jump: float | None = Field(
         10.0,
         gt=1,
-        description="most times above or below the prices around it; null: any price is believed",
+        description="largest factor to the prices around it; null: no bound",
     )
 
 
@@ -87,33 +87,30 @@ class Backfill(_Section):
 class Import(_Section):
     daily_switch: Literal["move", "refuse", "keep"] = Field(
         "move",
-        description="CoinGecko's daily stamps before 2018-01-30, which carry the day's end",
+        description="CoinGecko's daily stamps before 2018-01-30: they carry the day's end",
     )
 
 
 class Ingest(_Section):
-    settle_seconds: float = Field(
-        10.0, ge=0, description="age at which a CSV without a sidecar is taken as complete"
-    )
+    settle_seconds: float = Field(10.0, ge=0, description="age of a complete CSV without a sidecar")
     lock_seconds: float = Field(
-        60.0, ge=0, description="how long to wait for another run that is writing the data set"
+        60.0, ge=0, description="wait for another run that writes the data set"
     )
     future_seconds: float = Field(
-        300.0, ge=0, description="how far a row may lie after its batch was fetched"
+        300.0, ge=0, description="a row's greatest time after the fetch of its batch"
     )
-
     rules: dict[str, Literal["refuse", "warn", "fail"]] = Field(
-        default={}, description="rule: refuse the row (default), warn and take it, or fail the run"
+        default={}, description="rule: refuse the row (default), warn and keep it, or fail the run"
     )
     max_jump: float | None = Field(
         None,
         gt=1,
-        description="price_jump: most times above or below the rows around it; null: off",
+        description="price_jump: largest factor to the rows around it; null: off",
     )
 
 
 class Grid(_Section):
-    frequency: Duration = Field("1h", description="the step of the regular grid")
+    frequency: Duration = Field("1h", description="step of the regular grid")
     max_gap: int = Field(
         6, ge=0, description="steps carried forward; a longer hole cuts the series"
     )
@@ -121,9 +118,7 @@ class Grid(_Section):
 
 class Indicators(_Section):
     windows: list[Annotated[int, Field(ge=2)]] = Field(
-        default=[7, 24, 168],
-        min_length=1,
-        description="window lengths in steps, ascending",
+        default=[7, 24, 168], min_length=1, description="window lengths in steps, ascending"
     )
 
 
@@ -131,16 +126,16 @@ class Training(_Section):
     look_back: int = Field(60, ge=1, description="steps that the network sees")
     horizon: int = Field(1, ge=1, description="steps ahead that it predicts, directly")
     target: Literal["log_return", "price"] = Field(
-        "log_return", description="what is learnt; price is min-max scaled, for comparison"
+        "log_return", description="learnt value; price is min-max scaled, for comparison"
     )
     features: list[str] = Field(
         default=[], description="columns of the indicators; empty: the target's own series"
     )
     train_share: float = Field(0.70, gt=0, lt=1, description="oldest part of the time span")
     validation_share: float = Field(0.15, gt=0, lt=1, description="the part after it")
-    epochs: int = Field(30, ge=1, description="at most; early stopping may end before")
+    epochs: int = Field(30, ge=1, description="at most; early stopping can end earlier")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
-    batch_size: int | Literal["auto"] = Field("auto", description="windows a step; auto: 256")
+    batch_size: int | Literal["auto"] = Field("auto", description="windows per step; auto: 256")
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="of Adam; auto: 0.001 at batch 32, times sqrt(batch / 32)"
     )
@@ -148,12 +143,12 @@ class Training(_Section):
     dropout: float = Field(0.2, ge=0, lt=1, description="after each LSTM layer")
     seed: int = Field(42, ge=0, lt=2**32, description="of weights, dropout and shuffling")
     backend: Literal["tensorflow", "torch"] = Field(
-        "tensorflow", description="what trains the network; torch needs bitstorm[torch]"
+        "tensorflow", description="library that trains the network; torch needs bitstorm[torch]"
     )
 
 
 class Forecast(_Section):
-    level: float = Field(0.8, gt=0, lt=1, description="share of outcomes the interval should hold")
+    level: float = Field(0.8, gt=0, lt=1, description="share of outcomes inside the interval")
 
 
 class Spark(_Section):
@@ -171,14 +166,14 @@ class Spark(_Section):
 
 
 class Settings(_Section):
-    """All sections. Frozen: a command sees one set of settings from start to end."""
+    """All sections. Frozen: a command has one set of settings from start to end."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     source: Source = Source()
     simulator: Simulator = Simulator()
     backfill: Backfill = Backfill()
-    # `import` is a word of Python's own; everywhere outside of it the section is called that.
+    # `import` is a keyword of Python; outside the code it is the section's name.
     import_: Import = Field(default=Import(), alias="import")
     ingest: Ingest = Ingest()
     grid: Grid = Grid()
@@ -190,7 +185,7 @@ class Settings(_Section):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings with the origin of every key that is not a default."""
+    """Settings, with the origin of every key except the defaults."""
 
     settings: Settings
     origins: Mapping[str, str]
@@ -212,12 +207,11 @@ def load(
     overrides: Sequence[str] = (),
     values: Mapping[str, Any] = MappingProxyType({}),
 ) -> Loaded:
-    """Settings from the layers, later ones winning key by key.
+    """The settings of all layers; a later layer wins, key by key.
 
-    `files` are YAML overlays in order, `environ` is searched for `BITSTORM__SECTION__KEY`,
-    `overrides` are `section.key=value` texts; these two hold YAML scalars or lists. `values` are
-    Python's own, by `section.key`.
-    Raises SettingsError with every problem at once.
+    `files` are YAML overlays in order, `environ` can hold `BITSTORM__SECTION__KEY`, `overrides` are
+    `section.key=value` texts; these two hold YAML scalars or lists. `values` are Python's own, by
+    `section.key`. Raises SettingsError with every problem at once.
     """
     merged: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
@@ -233,7 +227,7 @@ def load(
             section, _, name = key.partition(".")
             merged.setdefault(section, {})[name] = value
             origins[key] = origin
-    settings = _validated(merged, origins, problems)
+    settings = _validate(merged, origins, problems)
     problems.extend(_contradictions(settings, origins, wrong={p.key for p in problems}))
     if problems:
         raise SettingsError(sorted(problems, key=lambda p: p.key))
@@ -255,16 +249,16 @@ def _from_file(path: Path, problems: list[Problem]) -> Layer:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problems.append(Problem("--config", origin, f"is not YAML ({first_line(error)})"))
         return {}
+    if not isinstance(content, dict | None):
+        problems.append(Problem("--config", origin, "expected sections with keys at the top"))
+        return {}
     layer: Layer = {}
-    for section, body in (content or {}).items() if isinstance(content or {}, dict) else ():
+    for section, body in (content or {}).items():
         if isinstance(body, dict):
             layer.update({f"{section}.{name}": (value, origin) for name, value in body.items()})
         elif body is not None:
-            problems.append(
-                Problem(str(section), origin, f"found {body!r}; expected a section of keys")
-            )
-    if content is not None and not isinstance(content, dict):
-        problems.append(Problem("--config", origin, "expected sections with keys at the top"))
+            message = f"found {body!r}; expected a section of keys"
+            problems.append(Problem(str(section), origin, message))
     return layer
 
 
@@ -321,10 +315,10 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def _validated(
+def _validate(
     merged: dict[str, dict[str, Any]], origins: Mapping[str, str], problems: list[Problem]
 ) -> Settings:
-    """The settings with wrong keys left at their defaults, each one added to `problems`."""
+    """The settings, with defaults for wrong keys; adds each wrong key to `problems`."""
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -352,22 +346,22 @@ def _origin(key: str, origins: Mapping[str, str]) -> str:
 def _explain(path: Sequence[str], detail: Any) -> str:
     if detail["type"] == "extra_forbidden":
         sections = {info.alias or name: info for name, info in Settings.model_fields.items()}
-        if len(path) == 1:
-            known = list(sections)
-        else:
-            annotation: Any = sections[path[0]].annotation
-            known = list(annotation.model_fields)
-        close = difflib.get_close_matches(path[-1], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        return f"there is no such setting; {hint}"
+        section: Any = None if len(path) == 1 else sections[path[0]].annotation
+        known = sections if section is None else section.model_fields
+        return f"there is no such setting; {_hint(path[-1], list(known))}"
     message = str(detail["msg"]).removeprefix("Value error, ")
     return f"found {detail['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
 def _contradictions(
     settings: Settings, origins: Mapping[str, str], *, wrong: set[str]
 ) -> list[Problem]:
-    """What no single key shows: settings that cannot hold together."""
+    """Settings that contradict each other."""
     found: list[Problem] = []
 
     def report(key: str, message: str, *others: str) -> None:
@@ -386,24 +380,19 @@ def _contradictions(
         )
     for rule, action in settings.ingest.rules.items():
         if rule not in CSV_RULES:
-            close = difflib.get_close_matches(rule, CSV_RULES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(CSV_RULES)}"
-            report("ingest.rules", f"there is no rule {rule!r}; {hint}")
+            report("ingest.rules", f"there is no rule {rule!r}; {_hint(rule, CSV_RULES)}")
         elif action == "warn" and rule not in CSV_RULES_TO_WARN_OF:
             report(
                 "ingest.rules",
-                f"a row that breaks {rule} cannot be stored, so there is nothing to warn of; "
-                f"use refuse or fail (warn is for {', '.join(CSV_RULES_TO_WARN_OF)})",
+                f"a row that breaks {rule} cannot be stored, so a warning is not enough; use "
+                f"refuse or fail (warn is for {', '.join(CSV_RULES_TO_WARN_OF)})",
             )
-    if isinstance(training.batch_size, int) and training.batch_size < 1:
+    if training.batch_size != "auto" and training.batch_size < 1:
         report("training.batch_size", f"found {training.batch_size}; expected auto or at least 1")
     if settings.source.mode != "csv":
         steps = settings.backfill.days * DAY_MS // duration_ms(grid.frequency)
-        smallest = min(
-            training.validation_share,
-            training.train_share,
-            1 - training.train_share - training.validation_share,
-        )
+        shares = (training.train_share, training.validation_share)
+        smallest = min(*shares, 1 - sum(shares))
         needed = training.look_back + training.horizon
         if smallest > 0 and needed >= steps * smallest:
             report(
@@ -411,12 +400,9 @@ def _contradictions(
                 f"look_back {training.look_back} + horizon {training.horizon} steps of "
                 f"{grid.frequency} do not fit into the smallest part ({int(steps * smallest)} "
                 f"steps) of backfill.days {settings.backfill.days}; "
-                "ask for more days or look back less",
-                "training.horizon",
-                "backfill.days",
-                "grid.frequency",
-                "training.train_share",
-                "training.validation_share",
+                "set backfill.days higher or training.look_back lower",
+                *("training.horizon", "backfill.days", "grid.frequency"),
+                *("training.train_share", "training.validation_share"),
             )
     if settings.source.mode == "simulated" and settings.source.plan != "keyless":
         report(

@@ -1,4 +1,4 @@
-"""What a command says while it works: progress on standard error, results on standard output."""
+"""Progress and warnings of a command, on standard error."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ class Console:
         """One line of progress."""
         self.log(text)
         if not self.quiet:
-            clear = "\r\x1b[K" if self.stream.isatty() else ""
-            print(f"{clear}{text}", file=self.stream, flush=True)
+            self._print(text)
 
     def warn(self, text: str) -> None:
-        """One line that `quiet` does not silence: something went wrong, or soon will."""
+        """One line that `quiet` does not silence, about a present or coming problem."""
         self.log(text)
-        clear = "\r\x1b[K" if self.stream.isatty() else ""
-        print(f"{clear}bitstorm: {text}", file=self.stream, flush=True)
+        self._print(f"bitstorm: {text}")
 
     def progress(self, text: str) -> None:
-        """A line that the next one overwrites; only where somebody watches, and in the log."""
+        """A line that the next one overwrites; only in a terminal and in the log."""
         self.log(text)
         if not self.quiet and self.stream.isatty():
-            print(f"\r\x1b[K{text}", end="", file=self.stream, flush=True)
+            self._print(text, end="")
 
     @contextmanager
     def bar(self) -> Iterator[Callable[[float, str, bool], None]]:
-        """A bar that is drawn over itself where somebody watches; a line now and then elsewhere.
+        """A progress bar in a terminal; lines elsewhere.
 
-        The block calls what it is given with the share that is done (0 to 1), a text, and whether
-        that text is worth a line of its own.
+        The block gets a function of the finished share (0 to 1), a text, and whether the text gets
+        a line of its own.
         """
         if self.quiet or not self.stream.isatty():
             yield lambda share, text, mark: self.say(f"    {text}") if mark else None
@@ -51,23 +49,27 @@ class Console:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn
 
-        # Whatever line `progress` has left there.
-        print("\r\x1b[K", end="", file=self.stream, flush=True)
+        # Clear a line of `progress`.
+        self._print("", end="")
         columns = (TextColumn("   "), BarColumn(bar_width=20), TextColumn("{task.description}"))
         with Progress(
             *columns, console=Terminal(file=self.stream), transient=True, auto_refresh=False
         ) as progress:
             task = progress.add_task("", total=1.0)
 
-            def drawn(share: float, text: str, mark: bool) -> None:
+            def draw(share: float, text: str, mark: bool) -> None:
                 if mark:
                     self.log(f"    {text}")
                 progress.update(task, completed=share, description=text, refresh=True)
 
-            yield drawn
+            yield draw
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        clear = "\r\x1b[K" if self.stream.isatty() else ""
+        print(f"{clear}{text}", end=end, file=self.stream, flush=True)
 
     def log(self, text: str) -> None:
-        """A line for the log file alone."""
+        """A line in the log file only."""
         if self.log_file is not None:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -76,13 +78,12 @@ class Console:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Announce a stage and, when it is done, its result and seconds.
+        """Announce a stage and, at its end, its result and seconds.
 
-        The block calls what it is given with the result, one short phrase.
+        The block gets a function of its result, one short phrase.
         """
         outcome: list[str] = []
         began = time.monotonic()
         self.progress(f"  {name:<11} …")
         yield outcome.append
-        seconds = time.monotonic() - began
-        self.say(f"  {name:<11} {seconds:6.1f} s  {' '.join(outcome)}")
+        self.say(f"  {name:<11} {time.monotonic() - began:6.1f} s  {' '.join(outcome)}")

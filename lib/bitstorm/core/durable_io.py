@@ -1,9 +1,9 @@
-"""What a commit needs of a file system: durable files, exclusive names, hashes, one lock.
+"""The file-system part of a commit: durable files, exclusive names, hashes, locks.
 
 A name appears whole or not at all: bytes go to a temporary file, which is synced, then linked to
-the name (a link fails where the name exists), then the folder is synced. Where there are no hard
-links, a rename that refuses to replace does the same; a file system that offers neither is refused.
-The lock is an agreement among writers; where it fails, the exclusive names still decide.
+the name (a link fails where the name exists), then the folder is synced. Without hard links a
+rename that refuses to replace does the same; a file system with neither is refused. A lock is an
+agreement among writers; where it fails, the exclusive names still decide.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ _ABANDONED_SECONDS = 60
 _POLL_SECONDS = 0.05
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
-# What `link` answers where there are no hard links, or none across this mount.
+# Errors of `link` without hard links, or across mounts.
 _NO_LINKS = {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def create(path: Path, content: bytes) -> None:
-    """Make `path` with exactly this content, durably. Raises FileExistsError when it is there,
-    StoreError where the file system cannot promise that."""
-    with _written(path, _link_new) as stream:
+    """Create `path` with exactly this content, durably. Raises FileExistsError where it exists,
+    StoreError where the file system cannot promise this."""
+    with _new_file(path, _link_new) as stream:
         stream.write(content)
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put this content in the place of what is there, at one moment, durably."""
+    """Replace the file's content in one moment, durably."""
     with replacing(path) as stream:
         stream.write(content)
 
 
 def replacing(path: Path) -> AbstractContextManager[BinaryIO]:
-    """As `replace`, for content that comes piece by piece: the block writes it to what it is given.
+    """As `replace`, for content in pieces: the block writes it to the stream.
 
-    When the block fails, what is there stays, and nothing is left beside it.
+    When the block fails, the old file stays and nothing else is left.
     """
-    return _written(path, Path.replace)
+    return _new_file(path, Path.replace)
 
 
 @contextmanager
-def _written(path: Path, name: Callable[[Path, Path], object]) -> Iterator[BinaryIO]:
-    """A temporary file for the block's content, which `name` then gives its name."""
+def _new_file(path: Path, name: Callable[[Path, Path], object]) -> Iterator[BinaryIO]:
+    """A temporary file for the block's content; `name` then gives it its name."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -75,9 +75,9 @@ def _written(path: Path, name: Callable[[Path, Path], object]) -> Iterator[Binar
     sync_folder(path.parent)
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed runs left half written beside `path`, a minute ago or earlier: a mount
-    without locks may have another writer at it."""
+def delete_leftovers(path: Path) -> None:
+    """Delete the temporary files of killed runs for `path` that are older than a minute: on a mount
+    without locks another writer can be at work."""
     until = time.time() - _ABANDONED_SECONDS
     for temporary in path.parent.glob(f"{TEMPORARY}{glob.escape(path.name)}-*"):
         with contextlib.suppress(FileNotFoundError):
@@ -98,9 +98,9 @@ def share(source: Path, target: Path) -> None:
 
 
 def lock(descriptor: int, *, wait_seconds: float = math.inf, shared: bool = False) -> bool:
-    """Take an open file's lock, exclusive or shared, which the kernel frees when its holder dies.
+    """Take an open file's lock, exclusive or shared; the kernel frees it when its holder dies.
 
-    False when another holds it for so long. On a mount without locks as if it were taken.
+    False when another process holds it for longer. True on a mount without locks.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     until = time.monotonic() + wait_seconds
@@ -118,8 +118,16 @@ def lock(descriptor: int, *, wait_seconds: float = math.inf, shared: bool = Fals
         time.sleep(_POLL_SECONDS)
 
 
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock for the block, on a file of its own; waits without limit."""
+    with path.open("a") as stream:
+        lock(stream.fileno())
+        yield
+
+
 def sync_tree(folder: Path, files: Iterable[Path]) -> None:
-    """Sync these files, and the names of everything in `folder` and of itself."""
+    """Sync these files, all names under `folder`, and its own."""
     for file in files:
         sync_file(file)
     for path in sorted(folder.rglob("*")):
@@ -129,8 +137,8 @@ def sync_tree(folder: Path, files: Iterable[Path]) -> None:
     sync_folder(folder.parent)
 
 
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def sync_file(path: Path, *, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -138,15 +146,12 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_file(path, flags=os.O_DIRECTORY)
     except OSError as error:
         # Some network mounts cannot sync a folder; they order names themselves.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _link_new(source: Path, target: Path) -> None:
@@ -161,11 +166,8 @@ def _link_new(source: Path, target: Path) -> None:
 
 
 def _rename_new(source: Path, target: Path) -> None:
-    """Linux's renameat2 with RENAME_NOREPLACE, through libc: Python has no call of its own."""
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        renameat2 = None
+    """Linux's renameat2 with RENAME_NOREPLACE, through libc: Python has no function for it."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None:
         done = renameat2(
             _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
@@ -184,27 +186,28 @@ def _rename_new(source: Path, target: Path) -> None:
     )
 
 
-def of_file(path: Path) -> str:
-    """Of a file's bytes, read in pieces."""
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def of_bytes(content: bytes) -> str:
+def bytes_hash(content: bytes) -> str:
+    """SHA-256."""
     return hashlib.sha256(content).hexdigest()
 
 
-def of_json(value: Any) -> str:
-    """Of the canonical text: sorted keys, no spaces, ASCII."""
-    return of_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+def json_hash(value: Any) -> str:
+    """SHA-256 of the canonical text: sorted keys, no spaces, ASCII."""
+    return bytes_hash(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
 
 
 @contextmanager
 def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
     """Hold the data set's lock; the kernel frees it when its holder dies.
 
-    Raises StoreError when another holds it for longer than `wait_seconds`. On a mount without
-    locks the block runs without one.
+    Raises StoreError when another process holds it for longer than `wait_seconds`. On a mount
+    without locks the block runs without one.
     """
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -5,9 +5,9 @@ A message says what was found, what was expected and what to do.
     BitstormError                      exit 1
     ├── UsageError                     exit 2: the command line or the settings
     │   └── SettingsError              every wrong setting at once
-    ├── EnvironmentProblem             Java, Python or a package is not as needed
-    ├── SparkFailure                   a job of Spark's broke off, or its Java process ended
-    ├── SourceError                    the price source did not give what was asked
+    ├── EnvironmentProblem             Java, Python or a package does not fit
+    ├── SparkFailure                   a Spark job failed, or its Java process ended
+    ├── SourceError                    the price source gave no usable answer
     │   ├── Unreachable                no answer: connection, time-out, server fault
     │   ├── RateLimited                429 or our own limit, with the seconds to wait
     │   ├── CreditsSpent               the month's budget of calls is used up
@@ -16,19 +16,19 @@ A message says what was found, what was expected and what to do.
     │   ├── WrongHostForKey            demo key on the pro host or the reverse (10010, 10011)
     │   ├── UnknownCoin                the source does not know the coin
     │   ├── UnknownCurrency            the source does not quote in the currency
-    │   └── BadAnswer                  an answer that is not what the API promises
+    │   └── BadAnswer                  an answer that breaks the API's promises
     ├── WorkspaceError                 a workspace that cannot be used
     │   └── WorkspaceBound             it belongs to another source, coin or currency
     ├── BatchError                     a CSV batch or a foreign file as a whole
     ├── StoreError                     a data set on disk
-    │   ├── SnapshotMissing            there is none, or none of that name
-    │   ├── SnapshotDamaged            it is not what its record says
-    │   ├── SealBroken                 what was written may not be published
+    │   ├── SnapshotMissing            there is no snapshot, or none with that ID
+    │   ├── SnapshotDamaged            it differs from its manifest
+    │   ├── SealBroken                 the written files break a promise
     │   └── Overtaken                  another run published first: merge again
-    ├── DataError                      too little data, or data that cannot serve
-    ├── LookAhead                      an output changes with what comes after it
+    ├── DataError                      too little data, or unusable data
+    ├── LookAhead                      an output changes with later input
     ├── ModelError                     a training run that cannot be used
-    │   └── BrokenOff                  a training that ended early; `train --resume` goes on
+    │   └── BrokenOff                  a training that ended early; `train --resume` continues it
     └── NothingToDo                    exit 3 with --fail-if-idle, else exit 0
 """
 
@@ -50,7 +50,7 @@ class UsageError(BitstormError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong setting: its key path, its origin, what is wrong and what would be right."""
+    """One wrong setting: its key path, its origin, and a message (found, expected)."""
 
     key: str
     origin: str
@@ -87,7 +87,7 @@ class Unreachable(SourceError):
 
 
 class RateLimited(SourceError):
-    """`retry_after` is the wait that is asked for, in seconds, or None."""
+    """`retry_after` is the wait in seconds, None where it is unknown."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -131,7 +131,7 @@ class WorkspaceBound(WorkspaceError):
 
 
 class BatchError(BitstormError):
-    """`rule` names what the batch broke, as it stands in `rejects/`."""
+    """`rule` is the broken rule, as in `rejects/`."""
 
     def __init__(self, message: str, *, rule: str = "batch_readable") -> None:
         super().__init__(message)
@@ -179,9 +179,9 @@ class NothingToDo(BitstormError):
 
 
 def first_line(error: BaseException) -> str:
-    """What the error says, in one line; its class where it says nothing."""
+    """The first line of the error's message; its class where the message is empty."""
     try:
         text = str(error).strip()
-    except Exception:  # noqa: BLE001 - some of Spark's errors cannot even be shown
+    except Exception:  # noqa: BLE001 - some of Spark's errors fail in str()
         text = ""
     return text.splitlines()[0] if text else type(error).__name__

@@ -25,7 +25,7 @@ SECONDS_BELOW = 10**11
 
 @dataclass(frozen=True)
 class Field:
-    """One column: `unit` and `rule` are for people, `nullable` and `kind` are held."""
+    """One column: `unit` and `rule` are for people, `nullable` and `kind` are enforced."""
 
     name: str
     kind: Kind
@@ -47,7 +47,7 @@ class Table:
 
     @property
     def stored(self) -> tuple[Field, ...]:
-        """The fields that lie in the files: all but the partition column."""
+        """The fields in the files: all except the partition column."""
         return tuple(field for field in self.fields if field.name != PARTITION)
 
     def field(self, name: str) -> Field:
@@ -68,7 +68,7 @@ PRICES = Table(
     ),
 )
 
-# Where each row of PRICES came from, and what decides between observations of one time.
+# The source of each row of PRICES, and the values that decide between observations of one time.
 LINEAGE = Table(
     "LineageSchema",
     (
@@ -119,12 +119,12 @@ _FIRST = {
     "macd": 25,
     "macd_signal": 33,
 }
-# Averages count prices, a volatility changes: one price more.
+# An average counts prices, a volatility counts changes: one price more.
 _FIRST_OF_WIDTH = {"ma": -1, "ema": -1, "volatility": 0}
 
 
 def rows_before(indicator: str, *, windows: Sequence[int]) -> int:
-    """Rows of a series, without a hole, before the first one with a value of the indicator."""
+    """The rows of a series without a hole before the indicator's first value."""
     if indicator in _FIRST:
         return _FIRST[indicator]
     if indicator == "trend":
@@ -138,7 +138,7 @@ CSV_REQUIRED = ("timestamp", "price")
 CSV_OPTIONAL = ("market_cap", "volume_24h", "price_change_24h")
 CSV_ALIASES = {"price_usd": "price"}
 CSV_COLUMNS = CSV_REQUIRED + CSV_OPTIONAL
-# The rules for a row of a batch, in the order in which they are held.
+# The rules for a row of a batch, in their order.
 CSV_RULES = (
     "field_count",
     "timestamp_present",
@@ -153,7 +153,7 @@ CSV_RULES = (
     "price_jump",
     *(f"{name}_readable" for name in CSV_OPTIONAL),
 )
-# A row that breaks one of these can be stored all the same; what is unreadable becomes null.
+# A row that breaks one of these can still be stored; an unreadable cell becomes null.
 CSV_RULES_TO_WARN_OF = (
     "timestamp_in_range",
     "not_in_future",

@@ -1,7 +1,7 @@
-"""The sidecar of a CSV batch: what `collect` states and `ingest` relies on.
+"""The sidecar of a CSV batch: the facts that `collect` states and `ingest` relies on.
 
-`landing/NAME.csv[.gz]` has `landing/NAME.csv[.gz].json` beside it. The sidecar is written first,
-so a CSV that is there has its sidecar; one that a person dropped in has none.
+`landing/NAME.csv[.gz]` has the sidecar `landing/NAME.csv[.gz].json`. The sidecar is written first,
+so a collected CSV always has one; a CSV that a person dropped in has none.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SIMULATED = "simulated"
 
 
 class Sidecar(BaseModel):
-    """Times are Unix milliseconds UTC; `sha256` and `rows` are of the CSV as it lies there.
+    """Times are Unix milliseconds UTC; `sha256` and `rows` describe the CSV file.
 
     `source` is `coingecko`, `csv` or `simulated:SEED`. `granularity_ms` is the typical distance of
-    the observations, None where unknown. `corrections` names what was changed on the way, such as
-    `{"stamp": "open", "shifted_ms": 3600000}`.
+    the observations, None where unknown. `corrections` lists the changes to the source's values,
+    such as `{"stamp": "open", "shifted_ms": 3600000}`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -43,7 +43,7 @@ class Sidecar(BaseModel):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a workspace is bound to."""
+    """The source, coin and currency of a workspace."""
 
     source: str
     coin: str
@@ -62,7 +62,7 @@ def sidecar_path(batch: Path) -> Path:
 
 
 def read_sidecar(batch: Path) -> Sidecar | None:
-    """The batch's sidecar, None when there is none. Raises BatchError when it is not readable."""
+    """The batch's sidecar, None without one. Raises BatchError when it is not readable."""
     path = sidecar_path(batch)
     try:
         return Sidecar.model_validate_json(path.read_bytes())
@@ -71,6 +71,6 @@ def read_sidecar(batch: Path) -> Sidecar | None:
     except (ValidationError, OSError) as error:
         raise BatchError(
             f"the sidecar {path.name} cannot be read ({first_line(error)}); "
-            "remove it to have the CSV taken as it is",
+            "remove it to ingest the CSV without a sidecar",
             rule="sidecar_readable",
         ) from None

@@ -1,4 +1,4 @@
-"""Long work: SIGINT and SIGTERM end it between two steps; a loop repeats it by the clock."""
+"""Long work: SIGINT and SIGTERM end it between two steps; a loop repeats work by the clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """The first signal is noted; a second one raises KeyboardInterrupt at once."""
+    """Notes the first signal; a second one raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
@@ -29,13 +29,13 @@ class Stop:
         self.signal = signal.Signals(number).name
 
     def check(self) -> None:
-        """Call it between two batches. Raises BrokenOff where a signal came."""
+        """Call it between two batches. Raises BrokenOff after a signal."""
         if self.signal is not None:
             raise BrokenOff(f"stopped by {self.signal}")
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """For the block, where it is in the main thread: no other can have signals."""
+    def catch_signals(self) -> Iterator[None]:
+        """Handle signals in the block, in the main thread only: no other thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -47,22 +47,22 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def repeat_every(every_ms: int, look: Callable[[], None], *, until: Callable[[], bool]) -> None:
-    """Call `look` now, and once in every step of the clock (UTC), until `until()` holds."""
-    taken: int | None = None
+def repeat_every(every_ms: int, work: Callable[[], None], *, until: Callable[[], bool]) -> None:
+    """Call `work` now, and once in every step of the clock (UTC), until `until()` holds."""
+    last: int | None = None
     while not until():
         moment = now_ms()
         step = moment // every_ms
-        if taken is None or step > taken:
-            taken = step
-            look()
-            continue
-        # A clock that was set back must not stop the looks.
-        taken = step
-        # Short naps: the clock may be set, the machine may sleep, a signal may come.
-        time.sleep(min(_NAP_SECONDS, (next_step(moment, every_ms) - moment) / SECOND_MS))
+        # `last` follows a clock that is set back, so that the work goes on.
+        due, last = last is None or step > last, step
+        if due:
+            work()
+        else:
+            # Short naps: the clock can be set, the machine can sleep, a signal can come.
+            wait = next_step(moment, every_ms) - moment
+            time.sleep(min(_NAP_SECONDS, wait / SECOND_MS))
 
 
 def next_step(moment_ms: int, every_ms: int) -> int:
-    """The beginning (Unix ms) of the step after this moment."""
+    """The start (Unix ms) of the step after this moment."""
     return (moment_ms // every_ms + 1) * every_ms

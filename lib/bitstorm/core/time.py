@@ -47,9 +47,9 @@ def duration_text(milliseconds: int) -> str:
 
 
 def age_text(milliseconds: int) -> str:
-    """A duration as people say it, to its largest unit: `55 min`, `3 h`, `12 days`, `2 years`.
+    """A duration in its largest unit, rounded down: `55 min`, `3 h`, `12 days`, `2 years`.
 
-    Rounded down, and two units where the larger one is small: `1 h 20 min`, `1 day 5 h`.
+    In two units below three of the larger one: `1 h 20 min`, `1 day 5 h`.
     """
     seconds = max(milliseconds, 0) // SECOND_MS
     units = (("year", 31_557_600), ("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -87,7 +87,7 @@ def parse_instant(text: str) -> int:
     stripped = text.strip()
     if re.fullmatch(r"\d{1,15}", stripped):
         value = int(stripped)
-        return value * 1000 if value < 10**11 else value
+        return value * SECOND_MS if value < 10**11 else value
     try:
         moment = datetime.fromisoformat(stripped)
     except ValueError:
@@ -105,7 +105,7 @@ class Span(NamedTuple):
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:
-    """The same moments in as few spans as can be, oldest first; empty spans are left out."""
+    """The same moments in the fewest spans, oldest first, without empty ones."""
     joined: list[Span] = []
     for span in sorted(span for span in spans if span.start < span.end):
         if joined and span.start <= joined[-1].end:
@@ -116,50 +116,43 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def minus(spans: Iterable[Span], covered: Iterable[Span]) -> list[Span]:
-    """What of `spans` no span of `covered` holds, merged, oldest first; one sweep over both."""
-    held = merged(covered)
+    """The part of `spans` outside `covered`, merged, oldest first; one sweep over all edges."""
+    ours, theirs = merged(spans), merged(covered)
+    edges = [(span.start, 1, 0) for span in ours] + [(span.end, -1, 0) for span in ours]
+    edges += [(span.start, 0, 1) for span in theirs] + [(span.end, 0, -1) for span in theirs]
     left: list[Span] = []
-    place = 0
-    for start, end in merged(spans):
-        reached = start
-        while place < len(held) and held[place].end <= reached:
-            place += 1
-        ahead = place
-        while ahead < len(held) and held[ahead].start < end:
-            if held[ahead].start > reached:
-                left.append(Span(reached, held[ahead].start))
-            reached = max(reached, held[ahead].end)
-            ahead += 1
-        if reached < end:
-            left.append(Span(reached, end))
-        place = max(place, ahead - 1)
-    return left
+    inside = covering = 0
+    for (edge, entered, covers), (following, *_) in pairwise(sorted(edges)):
+        inside, covering = inside + entered, covering + covers
+        if inside and not covering:
+            left.append(Span(edge, following))
+    return merged(left)
 
 
 def overlap(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
-    """What is in both, merged, oldest first."""
+    """The moments in both, merged, oldest first."""
     ours = merged(spans)
     return minus(ours, minus(ours, others))
 
 
 def whole(spans: Iterable[Span], *, step: int) -> list[Span]:
-    """Of the merged spans what fills whole steps of the grid through zero."""
+    """The whole steps of the grid through zero inside the merged spans."""
     inner = [Span(-(-s.start // step) * step, s.end // step * step) for s in merged(spans)]
     return [span for span in inner if span.start < span.end]
 
 
 def length(spans: Iterable[Span]) -> int:
-    """Milliseconds of all spans together; where they overlap, twice."""
+    """The sum of all spans in milliseconds; an overlap counts twice."""
     return sum(span.end - span.start for span in spans)
 
 
 def hull(spans: Sequence[Span]) -> Span:
-    """The shortest span that holds them all; `spans` must not be empty."""
+    """The shortest span that contains them all; `spans` must not be empty."""
     return Span(min(span.start for span in spans), max(span.end for span in spans))
 
 
 def cut(span: Span, *, every: int) -> list[Span]:
-    """The span cut at the multiples of `every`, oldest first: the same cuts on any day."""
+    """The span, cut at the multiples of `every`, oldest first: the same cuts on any day."""
     inner = range((span.start // every + 1) * every, span.end, every)
     edges = [span.start, *inner, span.end]
     return [Span(a, b) for a, b in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Where things live, and the one (source, coin, currency) that a workspace belongs to."""
+"""The folders of a workspace, and its one (source, coin, currency)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bitstorm.core.errors import WorkspaceBound, WorkspaceError
 from bitstorm.core.sidecar import Origin
 
 DEFAULT_WORKSPACE = "workspace"
-# petastorm and Spark take URLs without unquoting them, and Spark reads globs in every path.
+# petastorm and Spark do not unquote URLs, and Spark reads every path as a glob.
 _UNUSABLE = "#?%*[]{}\\"
 
 
 def file_url(path: Path) -> str:
-    """The `file://` URL of a path as petastorm and Spark want it: nothing quoted."""
+    """The `file://` URL of a path, unquoted, for petastorm and Spark."""
     return f"file://{path.absolute()}"
 
 
@@ -35,7 +35,7 @@ def local_path(location: str | Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of CONTRACT's layout under `root` (absolute)."""
+    """The folders under `root` (absolute)."""
 
     root: Path
 
@@ -65,12 +65,12 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Private: the converter's files and the JVM's log. May be deleted at any time."""
+        """Private: the converter's files and the JVM's log. Safe to delete at any time."""
         return self.root / ".cache"
 
     @property
     def calls(self) -> Path:
-        """The calls made to the source, for its limits; without a file where there are none."""
+        """The count of calls to the source; the file is missing without limits."""
         return self.root / "calls.json"
 
     @property
@@ -78,7 +78,7 @@ class Workspace:
         return self.root / "workspace.json"
 
     def bound_to(self) -> Origin | None:
-        """What the workspace is bound to, None before the first ingest."""
+        """The workspace's origin, None before the first ingest."""
         try:
             return Origin(**json.loads(self.binding.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -94,16 +94,16 @@ class Workspace:
         bound = self.bound_to()
         if bound is not None and bound != origin:
             raise WorkspaceBound(
-                f"the workspace {self.root} holds ({bound}); prices of ({origin}) do not belong "
-                "there: choose another --workspace"
+                f"the workspace {self.root} holds ({bound}); prices of ({origin}) do not "
+                "belong there: choose another --workspace"
             )
 
     def bind(self, origin: Origin) -> None:
-        """Bind to the origin once and for all; a repeated call with the same one does nothing."""
+        """Bind to the origin for good; does nothing when bound to it already."""
         self.root.mkdir(parents=True, exist_ok=True)
         content = json.dumps(asdict(origin), indent=2) + "\n"
         try:
-            # Fails where the name exists: of two first ingests, one binds.
+            # Fails where the name exists: one of two first ingests binds.
             durable_io.create(self.binding, content.encode())
         except FileExistsError:
             self.check(origin)

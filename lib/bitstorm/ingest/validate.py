@@ -303,7 +303,7 @@ def tally_taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dic
     found = {}
     for row in rows:
         batch = ranking[row["rank"]].batch
-        key = durable_io.of_bytes(f"{batch}:{row['lines']}".encode())
+        key = durable_io.bytes_hash(f"{batch}:{row['lines']}".encode())
         found[key] = {
             "batch": batch,
             "name": f"{row['file']} (replayed)",

@@ -114,12 +114,12 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "arrays": {
             "file": f"{name}.npz",
             "bytes": len(content),
-            "sha256": durable_io.of_bytes(content),
+            "sha256": durable_io.bytes_hash(content),
         },
         "record": checkpoint.record,
     }
     durable_io.replace(folder / f"{name}.npz", content)
-    text = json.dumps({**body, "sha256": durable_io.of_json(body)}, indent=2) + "\n"
+    text = json.dumps({**body, "sha256": durable_io.json_hash(body)}, indent=2) + "\n"
     durable_io.replace(folder / f"{name}.json", text.encode())
     _remove(folder, keep={path.stem for path in sorted(folder.glob(_NAMES))[-KEPT:]})
 
@@ -165,10 +165,10 @@ def _read(path: Path) -> Checkpoint:
     stated = body.pop("sha256")
     if body["version"] != VERSION:
         raise ValueError(f"of version {body['version']}, expected {VERSION}")
-    if stated != durable_io.of_json(body):
+    if stated != durable_io.json_hash(body):
         raise ValueError("its content is not what its hash says")
     content = path.with_suffix(".npz").read_bytes()
-    if durable_io.of_bytes(content) != body["arrays"]["sha256"]:
+    if durable_io.bytes_hash(content) != body["arrays"]["sha256"]:
         raise ValueError(
             f"{path.with_suffix('.npz').name} has {len(content)} bytes, not the "
             f"{body['arrays']['bytes']} that were written"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitstorm.core import durable_io
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.model.windowing import Frame
 
@@ -86,14 +86,14 @@ def _converter(spark: SparkSession, folder: Path) -> Iterator[SparkDatasetConver
     """Given a DataFrame, the converter would keep plan and folder for the whole process, and
     serve them again when the folder is gone. Given a path it keeps nothing, but insists on the
     setting; and nobody calls its `delete`, which would remove the folder."""
-    with third_party_warnings_hushed():
+    with without_third_party_warnings():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
 
     spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
     link = None if _PLAIN.fullmatch(str(folder)) else _linked(folder)
     try:
         place = folder if link is None else link / folder.name
-        with third_party_warnings_hushed():
+        with without_third_party_warnings():
             converter = make_spark_converter(file_url(place))
         converter.file_urls[:] = [file_url(place / path.name) for path in _parts(folder)]
         yield converter

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bitstorm.core.errors import ModelError
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.model import windowing
 from bitstorm.model.dataset import Stored
 from bitstorm.model.scaling import Scaler
@@ -190,7 +190,7 @@ class Feed:
     def _torch_rows(
         self, converter: SparkDatasetConverter, **reading: Any
     ) -> Iterator[Iterator[Columns]]:
-        with third_party_warnings_hushed():
+        with without_third_party_warnings():
             from petastorm.pytorch import BatchedDataLoader
 
         try:

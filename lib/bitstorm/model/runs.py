@@ -108,7 +108,7 @@ def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
     """Write the record with the hashes of `files`; `tidy` is what is left to do."""
     with _on_disk(folder):
-        hashes = {name: durable_io.of_file(folder / name) for name in files}
+        hashes = {name: durable_io.file_hash(folder / name) for name in files}
     return write(folder, {**record, "files": hashes}, state=FINISHED)
 
 
@@ -244,7 +244,7 @@ def checked(run: Run, name: str) -> bytes:
         content = (run.folder / name).read_bytes()
     except OSError as error:
         raise ModelError(f"{name}: {error.strerror}") from None
-    if durable_io.of_bytes(content) != run.record["files"].get(name):
+    if durable_io.bytes_hash(content) != run.record["files"].get(name):
         raise ModelError(f"{name} is not the file whose hash the record has")
     return content
 

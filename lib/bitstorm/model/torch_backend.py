@@ -29,7 +29,7 @@ import numpy as np
 from bitstorm.core import durable_io
 from bitstorm.core.errors import ModelError, first_line
 from bitstorm.core.stopping import Stop
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.model import checkpoint
 from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch, check_shapes
 from bitstorm.model.feed import Feed
@@ -277,8 +277,8 @@ def fit(
     with (
         # What fails in a feed is a ModelError.
         breaking_off(folder, lambda: at.epochs, ModelError),
-        stop.installed(),
-        third_party_warnings_hushed(),
+        stop.catch_signals(),
+        without_third_party_warnings(),
     ):
         checkpoint.write_history(folder, at.history)
         if since is not None:

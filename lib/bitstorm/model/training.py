@@ -12,7 +12,7 @@ from typing import Any
 
 from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.core.stopping import Stop
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.model.checkpoint import Checkpoint, Epoch
 from bitstorm.model.feed import Feed, reason_of
 
@@ -84,7 +84,7 @@ def fit(
     with breaking_off(folder, lambda: len(state.history), tf.errors.OpError):
         history = callbacks.History(folder, state.history)
         try:
-            with stop.installed(), third_party_warnings_hushed(), _quiet():
+            with stop.catch_signals(), without_third_party_warnings(), _quiet():
                 network.fit(
                     train.dataset(batch_size=size, seed=rules.seed, epoch=lambda: told.epoch),
                     validation_data=validation.dataset(batch_size=size),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bitstorm.collect.backfill import Backfilled, Planned, Progress, Wanted, planned
+from bitstorm.collect.backfill import Backfilled, BackfillRequest, Planned, Progress, plan_backfill
 from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, iso, now_ms
@@ -47,7 +47,7 @@ def plan(
     """What `backfill` would ask for, and what that would cost; no price is fetched."""
     with opened(context, clock=clock) as client:
         wanted = _wanted(context, days, until_ms, gaps_only, clock)
-        return planned(client, context.workspace.landing, wanted, clock=clock)
+        return plan_backfill(client, context.workspace.landing, wanted, clock=clock)
 
 
 def progress_line(progress: Progress) -> str:
@@ -66,7 +66,7 @@ def _wanted(
     until_ms: int | None,
     gaps_only: bool,
     clock: Callable[[], int],
-) -> Wanted:
+) -> BackfillRequest:
     # The store loads pyarrow, which one live observation can do without.
     from bitstorm.pipelines.gaps import find_gaps, known_hours
 
@@ -79,7 +79,7 @@ def _wanted(
             # All of them, as far back as they go.
             oldest = min([span.start for span in within], default=clock())
             days = max(1, -(-(clock() - oldest) // DAY_MS))
-    return Wanted(
+    return BackfillRequest(
         settings.source.coin,
         settings.source.vs_currency,
         days=settings.backfill.days if days is None else days,

@@ -30,7 +30,7 @@ def collect(context: Context, *, asking: AbstractContextManager[object] | None =
                 context.workspace.landing,
                 coin=settings.coin,
                 vs_currency=settings.vs_currency,
-                asking=asking,
+                during_request=asking,
             )
         except OSError as error:
             raise WorkspaceError(
@@ -54,11 +54,11 @@ def opened(
         future_seconds=settings.ingest.future_seconds,
         previous=lambda: newest_landed(workspace.landing),
     )
-    return live.opened(
+    return live.open_source(
         settings,
         os.environ,
         calls=workspace.calls,
-        tell=context.console.say,
+        report=context.console.say,
         warn=context.console.warn,
         checks=checks,
         clock=clock,

@@ -72,7 +72,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     found = gaps(
         expected,
         present,
-        settled=history.answered(landing, origin, batches, known=hours),
+        final=history.final_spans(landing, origin, batches, known=hours),
         had=history.slots_of(batches, step=step),
         reach_ms=None if from_file else history.reach_ms(settings.source.plan, now),
         step=step,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bitstorm.collect.csv_import import importer
-from bitstorm.collect.csv_import.importer import Foreign, Imported, Preview, Reading
+from bitstorm.collect.csv_import.importer import Imported, ImportOptions, Preview, Reading
 from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
 
 
-def import_file(context: Context, wanted: Foreign) -> Imported:
+def import_file(context: Context, wanted: ImportOptions) -> Imported:
     """Land the file's rows, every one of them, for `ingest` to judge."""
     settings = context.settings.source
     context.workspace.check(Origin(importer.SOURCE, settings.coin, settings.vs_currency))
@@ -21,12 +21,12 @@ def import_file(context: Context, wanted: Foreign) -> Imported:
     )
 
 
-def preview(context: Context, wanted: Foreign) -> Preview:
+def preview(context: Context, wanted: ImportOptions) -> Preview:
     """What the first rows would be taken as; nothing is written."""
     return importer.preview(wanted.file, _reading(context, wanted))
 
 
-def _reading(context: Context, wanted: Foreign) -> Reading:
+def _reading(context: Context, wanted: ImportOptions) -> Reading:
     return importer.read_options(
         wanted,
         daily_switch=context.settings.import_.daily_switch,

@@ -14,7 +14,7 @@ from bitstorm.core.results import Result
 from bitstorm.core.time import iso
 from bitstorm.ingest.publish_prices import Ingested
 from bitstorm.pipelines.forecast import forecast
-from bitstorm.pipelines.imports import Foreign, import_file
+from bitstorm.pipelines.imports import ImportOptions, import_file
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.report import Report, report
@@ -41,7 +41,7 @@ class Outcome(Result):
         }
 
 
-def run(context: Context, *, csv: Foreign | None = None) -> Outcome:
+def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
     """Collect (or import), ingest, indicators, train, forecast, report, in one Spark session."""
     seconds: dict[str, float] = {}
 
@@ -74,7 +74,7 @@ def run(context: Context, *, csv: Foreign | None = None) -> Outcome:
     return Outcome(ingested, forecasted, reported, seconds)
 
 
-def _collect(context: Context, csv: Foreign | None, stage: Callable[..., Any]) -> None:
+def _collect(context: Context, csv: ImportOptions | None, stage: Callable[..., Any]) -> None:
     if csv is not None:
         imported = stage("import", lambda: import_file(context, csv), lambda r: f"{r.rows:,} rows")
         for note in imported.notes:

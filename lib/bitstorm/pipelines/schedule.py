@@ -106,7 +106,7 @@ def collect_every(context: Context, every_ms: int) -> Kept:
             )
             context.console.say(_told(found))
 
-    with stop.installed():
+    with stop.catch_signals():
         repeat_every(every_ms, look, until=lambda: stop.signal is not None or failure is not None)
     if failure is not None:
         raise failure

@@ -3,5 +3,5 @@
 market          prices, a pure function of (seed, absolute time), and the times of the API's points
 error_bodies    the API's error bodies
 answers         request → status and JSON, no sockets
-server          the HTTP around it all, with the cache: the same question, the same answer
+server          HTTP, with the cache: the same question, the same answer
 """

@@ -1,4 +1,4 @@
-"""The API's error bodies in the shapes and words that were recorded, by their codes."""
+"""The API's recorded error bodies, by their codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRONG_HOST = "If you are using {} API key, please change your root URL from {} 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: `headers` are those besides the ones that every answer has."""
+    """An answer; `headers` are in addition to the headers of every answer."""
 
     status: int
     body: bytes
@@ -29,15 +29,8 @@ def as_json(body: Any, status: int = 200) -> Answer:
     return Answer(status, json.dumps(body, separators=(",", ":")).encode())
 
 
-def html_page() -> Answer:
-    """What the network in front of the API says when it does not like the caller."""
-    title = "Access denied | api.coingecko.com used Cloudflare to restrict access"
-    page = f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body>1020</body></html>\n"
-    return Answer(403, page.encode(), {"Content-Type": "text/html; charset=UTF-8"})
-
-
-# HTTP status and words by code. What the real one says to a key that it does not know (401) has not
-# been recorded; the vendor's own tests use this.
+# HTTP status and words by code. There is no recording of an unknown key (401); the vendor's own
+# tests use these words.
 REFUSALS: Mapping[int, tuple[int, str]] = MappingProxyType(
     {
         401: (401, "Invalid API key"),
@@ -76,6 +69,6 @@ def refusal(code: int, now_ms: int) -> Answer:
     if code in (10010, 10011):
         body = {**stamp, "error_code": code, "status": {"error_message": words}}
         return as_json(body, status)
-    # The API's own codes come with the moment.
+    # The API's own codes come with a time stamp.
     stated = {**(stamp if code > 1000 else {}), "error_code": code, "error_message": words}
     return as_json({"error": {"status": stated}} if code == 10012 else {"status": stated}, status)

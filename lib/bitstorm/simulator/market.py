@@ -1,21 +1,20 @@
 """The simulated market: its price is a pure function of (seed, absolute time).
 
-What is like Bitcoin: volatility that comes in regimes, fat tails, volume that goes with
-volatility. What is not there on purpose: anything that tells the next move. Given the scale s of
-an hour its log return is normal with mean -s²/2 and deviation s, so the expected price after any
-time is the price now; the minutes inside an hour are the Brownian bridge of that same law, so this
-holds from minute to minute as well.
+It resembles Bitcoin: volatility comes in regimes, tails are fat, volume follows volatility. On
+purpose nothing predicts the next move: given the scale s of an hour, its log return is normal with
+mean -s²/2 and deviation s, so the expected price after any time is the price now. The minutes
+inside an hour are the Brownian bridge of the same law, so this also holds from minute to minute.
 
-Its noise is counter-based: each number is a pure function of (seed, lane, index). Nothing depends
-on what was drawn before, so any moment is reached at once. The mixing is SplitMix64's; NumPy's own
-generators are left out because their streams may change from version to version, and a market has
-to go on where it stopped.
+The noise is counter-based: each number is a pure function of (seed, lane, index), so any moment is
+computed directly. The mixing function is SplitMix64's; the streams of NumPy's own generators can
+change between versions, and a market must continue where it stopped.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,21 +28,21 @@ _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
-# Where CoinGecko's hourly data starts, too: 2018-01-30T00:00:00Z.
+# Also the start of CoinGecko's hourly data: 2018-01-30T00:00:00Z.
 MARKET_START_MS = 1_517_270_400_000
 MARKET_END_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z
 START_PRICE = 40_000.0
 
-# Hourly standard deviations, how often each regime is drawn, and the hours that one lasts.
+# Hourly standard deviation and share of each regime, and the mean hours of one.
 _REGIME_SCALES = np.array([0.0028, 0.0050, 0.0105])
 _REGIME_SHARES = np.array([0.40, 0.45, 0.15])
 _REGIME_HOURS = 96
-# Of the log of the scale within a regime: fattens the tails further.
+# Deviation of the log of the scale within a regime: fattens the tails further.
 _SCALE_SPREAD = 0.35
 _TURNOVER_PER_HOUR = 1.1e9  # USD, in an hour of average volatility
 _TYPICAL_SCALE = 0.0055
 
-# Circulating supply at the halvings that were and will be, in between linear.
+# Circulating supply at the halvings, past and future; linear in between.
 _SUPPLY_TIMES = np.array(
     [
         MARKET_START_MS,
@@ -65,12 +64,11 @@ _SUPPLY = np.array(
 _SWITCH, _REGIME, _SCALE, _RETURN, _TURNOVER, _MINUTE = range(55, 61)
 
 
-@dataclass(frozen=True)
-class Quotes:
-    """What the market shows at some times, as arrays of one shape.
+class Quotes(NamedTuple):
+    """The market's values at some times, as float64 arrays of one shape.
 
-    Prices and caps in USD, the volume of the 24 hours before, the change over them in percent; the
-    two last are NaN in the market's first day.
+    Price, cap and the volume of the last 24 hours are in USD, the change over them is in percent;
+    volume and change are NaN in the market's first day.
     """
 
     price: Floats
@@ -81,20 +79,16 @@ class Quotes:
 
 @dataclass(frozen=True)
 class _Hours:
-    """The market hour by hour from its start; `log_open` and `turnover` have one entry more."""
+    """The market hour by hour from its start; `log_open` and `turnover` have one more entry."""
 
     log_open: Floats
     log_return: Floats
     scale: Floats
     turnover: Floats
 
-    @property
-    def count(self) -> int:
-        return len(self.scale)
-
 
 class Market:
-    """A market of one seed. Asking costs milliseconds; threads may share it."""
+    """A market of one seed. A query takes milliseconds; threads can share it."""
 
     def __init__(self, seed: int) -> None:
         if not 0 <= seed < 2**63:
@@ -107,26 +101,26 @@ class Market:
         return f"Market(seed={self.seed})"
 
     def price(self, times_ms: ArrayLike) -> Floats:
-        """USD at the times (Unix ms): that of the minute's beginning.
+        """USD at the times (Unix ms): the price at the start of their minute.
 
         Raises ValueError outside [MARKET_START_MS, MARKET_END_MS).
         """
         times = np.asarray(times_ms, dtype=np.int64)
-        hours = self._until(times)
+        hours = self._hours_until(times)
         minutes = (times - MARKET_START_MS) // MINUTE_MS
         hour, minute = minutes // 60, minutes % 60
-        asked, place = np.unique(hour, return_inverse=True)
-        steps = normal(self.seed, _MINUTE, asked[:, None] * 60 + np.arange(60))
-        walked = np.concatenate([np.zeros((len(asked), 1)), np.cumsum(steps, axis=1)], axis=1)
+        known, place = np.unique(hour, return_inverse=True)
+        steps = normal(self.seed, _MINUTE, known[:, None] * 60 + np.arange(60))
+        walked = np.concatenate([np.zeros((len(known), 1)), np.cumsum(steps, axis=1)], axis=1)
         share = np.arange(61) / 60
-        bridge = (walked - share * walked[:, -1:]) * (hours.scale[asked, None] / np.sqrt(60))
-        path = hours.log_open[asked, None] + share * hours.log_return[asked, None] + bridge
-        # A millionth of a dollar: what lies below differs from one processor to the next.
+        bridge = (walked - share * walked[:, -1:]) * (hours.scale[known, None] / np.sqrt(60))
+        path = hours.log_open[known, None] + share * hours.log_return[known, None] + bridge
+        # A millionth of a dollar: smaller digits differ between processors.
         price: Floats = np.round(np.exp(path[place.reshape(hour.shape), minute]), 6)
         return price
 
     def quotes(self, times_ms: ArrayLike) -> Quotes:
-        """Price, cap, rolling volume and 24 h change at the times (Unix ms), as `price` raises."""
+        """Price, cap, rolling volume and 24 h change at the times (Unix ms); raises as `price`."""
         times = np.asarray(times_ms, dtype=np.int64)
         nodes = times // MINUTE_MS * MINUTE_MS
         price = self.price(nodes)
@@ -142,14 +136,14 @@ class Market:
         )
 
     def _traded(self, times: Ints) -> Floats:
-        """USD that changed hands from the start of the market to the times."""
+        """The turnover in USD from the start of the market to the times."""
         since = (times - MARKET_START_MS) / HOUR_MS
         hours = self._hours
-        traded: Floats = np.interp(since, np.arange(hours.count + 1), hours.turnover)
+        traded: Floats = np.interp(since, np.arange(len(hours.turnover)), hours.turnover)
         return traded
 
-    def _until(self, times: Ints) -> _Hours:
-        """The hours up to the newest of the times, walked further when need be."""
+    def _hours_until(self, times: Ints) -> _Hours:
+        """The hours up to the newest of the times; extends the walk if needed."""
         if times.size == 0:
             return self._hours
         first, last = int(times.min()), int(times.max())
@@ -161,14 +155,14 @@ class Market:
             )
         needed = (last - MARKET_START_MS) // HOUR_MS + 1
         with self._extending:
-            if needed > self._hours.count:
-                # A month more than asked, so that a running server does not walk every hour.
+            if needed > len(self._hours.scale):
+                # A month more, so that a running server does not walk again every hour.
                 self._hours = _walk(self.seed, needed + 720)
             return self._hours
 
 
 def _walk(seed: int, count: int) -> _Hours:
-    """The first `count` hours. A longer walk has a shorter one as its beginning, bit by bit."""
+    """The first `count` hours. A longer walk begins with the same bits."""
     hour = np.arange(count, dtype=np.int64)
     scale = _REGIME_SCALES[_regimes(seed, hour)] * np.exp(
         _SCALE_SPREAD * normal(seed, _SCALE, hour) - _SCALE_SPREAD**2
@@ -181,19 +175,19 @@ def _walk(seed: int, count: int) -> _Hours:
 
 
 def _regimes(seed: int, hour: Ints) -> Ints:
-    """The regime of each hour: now and then one is drawn anew and stays until the next draw."""
+    """The regime of each hour; random hours draw a new one, which stays until the next draw."""
     drawn = np.searchsorted(np.cumsum(_REGIME_SHARES)[:-1], uniform(seed, 2 * _REGIME, hour))
-    anew = uniform(seed, 2 * _SWITCH, hour) < 1 / _REGIME_HOURS
-    latest = np.maximum.accumulate(np.where(anew, hour, 0))
+    draws = uniform(seed, 2 * _SWITCH, hour) < 1 / _REGIME_HOURS
+    latest = np.maximum.accumulate(np.where(draws, hour, 0))
     return drawn[latest].astype(np.int64)
 
 
 def uniform(seed: int, lane: int, index: Ints) -> Floats:
     """Numbers in (0, 1), one for each index; `lane` keeps independent uses apart."""
-    start = _mixed_int(_mixed_int(seed & _MASK) ^ (lane * _GOLDEN & _MASK))
+    start = _mix_int(_mix_int(seed & _MASK) ^ (lane * _GOLDEN & _MASK))
     # At least one dimension: NumPy wraps arrays silently but warns about scalars.
     counter = np.atleast_1d(index).astype(np.uint64)
-    bits = _mixed(counter * np.uint64(_GOLDEN) + np.uint64(start))
+    bits = _mix(counter * np.uint64(_GOLDEN) + np.uint64(start))
     unit = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return unit.reshape(np.shape(index))
 
@@ -204,13 +198,13 @@ def normal(seed: int, lane: int, index: Ints) -> Floats:
     return radius * np.cos(2.0 * np.pi * uniform(seed, 2 * lane + 1, index))
 
 
-def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_FIRST)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_SECOND)
     return bits ^ (bits >> np.uint64(31))
 
 
-def _mixed_int(bits: int) -> int:
+def _mix_int(bits: int) -> int:
     bits = ((bits ^ (bits >> 30)) * _FIRST) & _MASK
     bits = ((bits ^ (bits >> 27)) * _SECOND) & _MASK
     return bits ^ (bits >> 31)
@@ -218,9 +212,9 @@ def _mixed_int(bits: int) -> int:
 
 FIVE_MINUTES_MS = 5 * MINUTE_MS
 
-# Of 720 recorded hours 4 had no point and 6 had two.
+# In 720 recorded hours, 4 had no point and 6 had two.
 _EMPTY, _DOUBLED = 4 / 720, 6 / 720
-# How far past the hour a point lies, in seconds: 5 % below 55, half below 200, 95 % below 1200.
+# A point's seconds after the hour: 5 % below 55, half below 200, 95 % below 1200.
 _OFFSET_SHARES = [0.0, 0.05, 0.50, 0.95, 1.0]
 _OFFSET_LOGS = np.log([5.0, 55.0, 200.0, 1200.0, 3500.0])
 # Distances of "5-minute" points were 132 to 502 seconds.

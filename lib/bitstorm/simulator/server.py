@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import sys
 import threading
@@ -14,9 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from bitstorm.core.durable_io import bytes_hash
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.simulator.answers import PREFIX, Ask, Plan, Service, admitted, answer
+from bitstorm.simulator.answers import PREFIX, Plan, Request, Service, access_refusal, answer
 from bitstorm.simulator.error_bodies import Answer
 from bitstorm.simulator.market import Market
 
@@ -25,14 +25,13 @@ LOOPBACK = "127.0.0.1"
 
 
 class Simulator:
-    """A CoinGecko-compatible server, to be used as a context manager or with `serve_until_stopped`.
+    """A CoinGecko-compatible server: a context manager, or `serve_until_stopped`.
 
-    `clock` gives the moment of an answer in Unix ms; `plan` says which host it is, `keys` which
-    keys are good (None: any). The same question within the vendor's cache times gets the same
-    answer. With `replay` the charts are the bytes of a recorded `market_chart` answer, unchanged,
-    and the live price is that of its newest point. Every answer names its seed, or `replay-` and
-    the recording's digest, in the header `X-Bitstorm-Simulated`. Raises UsageError when the
-    recording is not one, or when the port is taken.
+    `clock` gives the moment of an answer in Unix ms; `plan` names the host, `keys` the accepted
+    keys (None: any). Within the vendor's cache times the same question gets the same answer. With
+    `replay` every chart has the unchanged bytes of a recorded `market_chart` answer, and the live
+    price is its newest point. The header `X-Bitstorm-Simulated` of every answer names the seed, or
+    `replay-` and the recording's hash. Raises UsageError for a wrong recording or a taken port.
     """
 
     handler: ClassVar[type[Handler]]
@@ -54,18 +53,9 @@ class Simulator:
         self._cache = ResponseCache()
         self._ended = threading.Event()
         self._guard = threading.Lock()
-        self._made: Callable[[Ask, int], Answer]
-        if market is not None:
-            self.mark = str(market.seed)
-            self._made = lambda ask, now: answer(
-                ask, market=market, now_ms=now, service=self.service
-            )
-        elif replay is not None:
-            self.mark = f"replay-{hashlib.sha256(replay).hexdigest()[:8]}"
-            recording = _Recording(replay)
-            self._made = lambda ask, now: (
-                recording.answer(ask) or Answer(404, b'{"error":"not in the recording"}')
-            )
+        self._market = market
+        self._recording = None if replay is None else _Recording(replay)
+        self.mark = str(market.seed) if market else f"replay-{bytes_hash(replay or b'')[:8]}"
         try:
             self._server = _Server((LOOPBACK, port), self)
         except OSError as error:
@@ -79,34 +69,41 @@ class Simulator:
     def base_url(self) -> str:
         return f"http://{LOOPBACK}:{self._server.server_address[1]}{PREFIX}"
 
-    def respond(self, ask: Ask) -> Answer:
+    def respond(self, request: Request) -> Answer:
         """The answer to one request. Requests are answered one at a time."""
         with self._guard:
-            return self.answer(ask, self.now_ms())
+            return self.answer(request, self.now_ms())
 
-    def answer(self, ask: Ask, now_ms: int) -> Answer:
-        """The answer at `now_ms` (Unix ms), a kept one within the cache times."""
-        refused = admitted(ask, now_ms=now_ms, service=self.service)
+    def answer(self, request: Request, now_ms: int) -> Answer:
+        """The answer at `now_ms` (Unix ms), a cached one within the cache times."""
+        refused = access_refusal(request, now_ms=now_ms, service=self.service)
         if refused is not None:
             return refused
-        endpoint = ask.path.removeprefix(PREFIX)
-        window = window_ms(endpoint, ask.query, self.service.plan)
+        endpoint = request.path.removeprefix(PREFIX)
+        window = window_ms(endpoint, request.query, self.service.plan)
         if not window:
-            return self._made(ask, now_ms)
-        asked = question(ask.path, ask.query)
-        kept = self._cache.find(asked, now_ms)
-        if kept is not None:
-            found, made_ms = kept
+            return self.new_answer(request, now_ms)
+        key = question(request.path, request.query)
+        cached = self._cache.find(key, now_ms)
+        if cached is not None:
+            found, made_ms = cached
             age = {"Age": str((now_ms - made_ms) // 1000), "Cf-Cache-Status": "HIT"}
             return replace(found, headers={**found.headers, **age})
-        made = self._made(ask, now_ms)
-        if made.status == 200:
-            self._cache.keep(asked, made, now_ms=now_ms, window_ms=window)
-            made = replace(made, headers={**made.headers, "Cf-Cache-Status": "MISS"})
-        return made
+        new = self.new_answer(request, now_ms)
+        if new.status == 200:
+            self._cache.keep(key, new, now_ms=now_ms, window_ms=window)
+            new = replace(new, headers={**new.headers, "Cf-Cache-Status": "MISS"})
+        return new
+
+    def new_answer(self, request: Request, now_ms: int) -> Answer:
+        """The answer at `now_ms` (Unix ms) without the cache."""
+        if self._market is not None:
+            return answer(request, market=self._market, now_ms=now_ms, service=self.service)
+        recorded = self._recording.answer(request) if self._recording else None
+        return recorded or Answer(404, b'{"error":"not in the recording"}')
 
     def pause(self, seconds: float) -> bool:
-        """Wait, unless serving ends before; whether it goes on."""
+        """Wait, at most until serving ends; returns whether it continues."""
         return not self._ended.wait(seconds)
 
     def serve_until_stopped(self) -> None:
@@ -117,7 +114,7 @@ class Simulator:
             self._server.server_close()
 
     def stop(self) -> None:
-        """End serving; a later request on an open connection gets no answer."""
+        """Stop serving; a later request on an open connection gets no answer."""
         self._ended.set()
         self._server.shutdown()
 
@@ -151,14 +148,14 @@ class _Recording:
                 "market_caps and total_volumes"
             ) from None
 
-    def answer(self, ask: Ask) -> Answer | None:
-        match ask.path.removeprefix(PREFIX).strip("/").split("/"):
+    def answer(self, request: Request) -> Answer | None:
+        match request.path.removeprefix(PREFIX).strip("/").split("/"):
             case ["ping"]:
                 body: Any = {"gecko_says": "(V3) To the Moon!"}
             case ["coins", _, "market_chart"] | ["coins", _, "market_chart", "range"]:
                 return Answer(200, self._body)
             case ["simple", "price"]:
-                currency = ask.query.get("vs_currencies", "usd")
+                currency = request.query.get("vs_currencies", "usd")
                 fields = {
                     currency: self._price,
                     f"{currency}_market_cap": self._cap,
@@ -166,7 +163,7 @@ class _Recording:
                     f"{currency}_24h_change": None,
                     "last_updated_at": int(self._stamp) // 1000,
                 }
-                body = {ask.query.get("ids", "bitcoin"): fields}
+                body = {request.query.get("ids", "bitcoin"): fields}
             case _:
                 return None
         return Answer(200, json.dumps(body, separators=(",", ":")).encode())
@@ -178,14 +175,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, simulator.handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away in the middle is no matter for stderr; a fault in here is.
+        # A disconnected client is no error; a fault of this server is.
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body leave in one piece: two small ones would wait for each other's receipt.
+    # One packet for headers and body: the second of two would wait for the receipt of the first.
     wbufsize = 1 << 16
     disable_nagle_algorithm = True
     timeout = 120
@@ -197,14 +194,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        ask = Ask(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
-        self.answer(ask)
+        request = Request(url.path, dict(parse_qsl(url.query, keep_blank_values=True)), headers)
+        self.answer(request)
 
-    def answer(self, ask: Ask) -> None:
-        self.send(self.server.simulator.respond(ask))
+    def answer(self, request: Request) -> None:
+        self.send(self.server.simulator.respond(request))
 
     def send(self, answer: Answer) -> None:
-        """Send the whole answer, compressed where the client takes that."""
+        """Send the whole answer, compressed if the client accepts it."""
         body, form = answer.body, {}
         if len(body) > 1000 and "gzip" in self.headers.get("Accept-Encoding", ""):
             body = gzip.compress(body, compresslevel=1, mtime=0)
@@ -213,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_head(self, answer: Answer, form: Mapping[str, str]) -> None:
-        """Send status and headers; `form` says how the body comes."""
+        """Send status and headers; `form` are the headers about the body's encoding."""
         self.send_response(answer.status)
         headers = {
             "Content-Type": "application/json; charset=utf-8",
@@ -251,7 +248,7 @@ class ResponseCache:
         self._kept: dict[str, tuple[Answer, int, int]] = {}
 
     def find(self, question: str, now_ms: int) -> tuple[Answer, int] | None:
-        """The kept answer and the moment that it was made; None where there is none."""
+        """The cached answer and its moment, or None."""
         kept = self._kept.get(question)
         return kept[:2] if kept is not None and kept[1] <= now_ms < kept[2] else None
 
@@ -262,15 +259,15 @@ class ResponseCache:
 
 
 def question(path: str, query: Mapping[str, str]) -> str:
-    """What makes two requests the same: path and parameters in any order, whoever asks."""
-    asked = sorted((name, value) for name, value in query.items() if not name.endswith("api_key"))
-    return f"{path}?{asked}"
+    """The identity of a request: path and parameters in any order, without the key."""
+    parameters = sorted(item for item in query.items() if not item[0].endswith("api_key"))
+    return f"{path}?{parameters}"
 
 
 def window_ms(endpoint: str, query: Mapping[str, str], plan: Plan) -> int:
-    """How long an answer is repeated, as the vendor's pages say; `endpoint` is without the root.
+    """The cache time (ms) of an endpoint (a path without the root), by the vendor's pages.
 
-    Where they say nothing (`/coins/markets`), or two things (`market_chart`), the shorter one.
+    The shorter time where the pages disagree (`market_chart`) or are silent (`/coins/markets`).
     """
     if endpoint == "/simple/price":
         return 20_000 if plan == "pro" else MINUTE_MS

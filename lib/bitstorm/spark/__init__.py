@@ -1,1 +1,1 @@
-"""The only room that starts Spark: its Java, its session, and what its failures mean."""
+"""The only room that starts Spark: its Java, its session, and the meaning of its failures."""

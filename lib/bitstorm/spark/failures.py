@@ -1,4 +1,4 @@
-"""What breaks under a command (Spark's job, its JVM, the disk) in one sentence for the user."""
+"""Failures below a command (Spark's job, its JVM, the disk), each as one sentence for the user."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bitstorm.core.errors import SparkFailure
 _DEPTH = 20
 _NO_PLACE = "No space left on device"
 _NO_MEMORY = "OutOfMemoryError"
-# What a system refuses, and not what a program of ours has got wrong.
+# Refusals of the system, not errors in our own code.
 _REFUSED = {
     errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space, or have the quota raised",
-    errno.EFBIG: "raise the limit of a file's size",
-    errno.EROFS: "choose a --workspace that can be written to",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on file sizes",
+    errno.EROFS: "choose a writable --workspace",
     errno.EACCES: "change the permissions, or choose another --workspace",
     errno.EPERM: "change the permissions, or choose another --workspace",
-    errno.EIO: "look at the disk",
-    errno.ESTALE: "look at the disk",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the disk",
     errno.EMFILE: "raise the limit of open files",
     errno.ENFILE: "raise the limit of open files",
     errno.ENOMEM: "free some memory",
@@ -32,11 +32,11 @@ _REFUSED = {
 
 
 @contextmanager
-def spark_failures_told(log: Path | None) -> Iterator[None]:
-    """For the block: SparkFailure, with the first cause, where a job failed or the JVM is gone.
+def translate_failures(log: Path | None) -> Iterator[None]:
+    """Raise SparkFailure with the first cause when a job in the block fails or the JVM is gone.
 
-    The cause is read at once: when its JVM ends, an exception loses its text. `log` is the JVM's
-    log, if there is one.
+    The cause is read at once: an exception loses its text with its JVM. `log` is the JVM's log, if
+    there is one.
     """
     from py4j.protocol import Py4JError, Py4JJavaError
 
@@ -53,33 +53,31 @@ def spark_failures_told(log: Path | None) -> Iterator[None]:
         if not _jvm_is_gone(error):
             raise
         raise SparkFailure(
-            f"Spark's Java process ended in the middle of its work: it was killed, or had too "
-            f"little memory{words}. Completed work is kept: run the command again, with a "
-            "larger spark.driver_memory if memory was short"
+            f"Spark's Java process ended during its work: it was killed, or had too little "
+            f"memory{words}. Completed work is kept: run the command again, with a larger "
+            "spark.driver_memory if memory was short"
         ) from error
 
 
 def first_cause(thrown: Any) -> str:
-    """One line of what is at the bottom of a Java exception: its class and message."""
+    """The root cause of a Java exception in one line: its class and message."""
     from py4j.protocol import Py4JError
 
     text = ""
     try:
-        # Some of Java's causes go round in a circle.
+        # Some chains of causes are circles.
         for _ in range(_DEPTH):
             text = str(thrown.toString()).strip() or text
             thrown = thrown.getCause()
             if thrown is None:
                 break
     except (Py4JError, OSError):
-        # The JVM went meanwhile.
-        pass
+        pass  # the JVM ended meanwhile
     return (text.splitlines() or ["no reason given"])[0]
 
 
-def refused(error: OSError) -> str | None:
-    """A sentence where the system refused something (no space, no rights); None for anything else,
-    which is an error of ours."""
+def system_refusal(error: OSError) -> str | None:
+    """A sentence for a refusal of the system (no space, no rights); None for our own errors."""
     if error.errno not in _REFUSED:
         return None
     where = f" ({error.filename})" if error.filename else ""
@@ -103,7 +101,7 @@ def _jvm_is_gone(error: Exception) -> bool:
 
     process = getattr(SparkContext._gateway, "proc", None)
     if process is not None:
-        # Its sockets close before it is known to have ended.
+        # Its sockets close a moment before the process ends.
         try:
             process.wait(timeout=2)
         except subprocess.TimeoutExpired:

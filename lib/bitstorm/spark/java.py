@@ -1,8 +1,7 @@
 """Finds a Java that Spark 4.0 runs on.
 
-Standard library only, and cheap: where a home has a ``release`` file, no JVM is started. The
-set-up scripts run this file by its path, before any package is installed, so it must import
-nothing else of bitstorm.
+Standard library only, and cheap: a home with a ``release`` file starts no JVM. The set-up scripts
+run this file by its path, before any package is installed, so it imports nothing of bitstorm.
 """
 
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUPPORTED = (17, 21)
-"""Spark 4.0 asks for 17 at least and fails on 24 and later; these two have long-term support."""
+"""Spark 4.0 needs at least 17 and fails on 24 and later; these two have long-term support."""
 
 WANTED = "Java " + " or ".join(str(major) for major in SUPPORTED)
 
@@ -32,14 +31,13 @@ PLACES = (
     "/opt/homebrew/opt/openjdk*/libexec/openjdk.jdk",
     "/usr/local/opt/openjdk*/libexec/openjdk.jdk",
 )
-"""Where installers put Java: patterns of homes, or of macOS bundles (their home is Contents/Home).
-"""
+"""The usual places: patterns of homes, or of macOS bundles (their home is Contents/Home)."""
 
 _PROBE_SECONDS = 20
 
 
 class Candidate(NamedTuple):
-    """A Java home that was looked at; ``problem`` says why it was passed over, None if it suits."""
+    """A Java home; ``problem`` says why it does not suit, None if it does."""
 
     home: Path
     source: str
@@ -66,16 +64,14 @@ def find_java_home(
     environ: Mapping[str, str], *, places: Iterable[str] = PLACES, project: Path | None = None
 ) -> Path | None:
     """The first suitable Java home, or None; the search stops there."""
-    for candidate in candidates(environ, places=places, project=project):
-        if candidate.problem is None:
-            return candidate.home
-    return None
+    found = candidates(environ, places=places, project=project)
+    return next((candidate.home for candidate in found if candidate.problem is None), None)
 
 
 def explain(
     environ: Mapping[str, str], *, places: Iterable[str] = PLACES, project: Path | None = None
 ) -> str:
-    """One sentence for a user without a suitable Java: what there is and what to do."""
+    """One sentence for a user without a suitable Java: what was found and what to do."""
     found = [
         f"{home} ({source}), which {problem}"
         if major is None
@@ -84,14 +80,12 @@ def explain(
         if problem is not None
     ]
     what = "only " + ", and ".join(found) if found else "no Java at all"
-    return (
-        f"Bitstorm needs {WANTED}, but there is {what}: "
-        f"{_advice(environ)}, or set JAVA_HOME to one."
-    )
+    advice = f"{_advice(environ)}, or set JAVA_HOME to one"
+    return f"Bitstorm needs {WANTED}, but there is {what}: {advice}."
 
 
 def project_root() -> Path | None:
-    """The checkout that this file lies in (its `.java/` may hold a Java), None once installed."""
+    """The checkout with this file (its `.java/` can hold a Java), None once installed."""
     root = Path(__file__).resolve().parents[3]
     return root if os.access(root / "scripts" / "setup", os.F_OK) else None
 
@@ -116,7 +110,7 @@ def _homes(
 def _on_path(environ: Mapping[str, str], command: str) -> Iterator[Path]:
     for folder in environ.get("PATH", "").split(os.pathsep):
         path = Path(folder, command)
-        # os.access, here and below: unlike Path.is_file it never raises (a folder of another user).
+        # Unlike Path.is_file, os.access never raises (a folder of another user).
         if folder and os.access(path, os.X_OK) and not path.is_dir():
             yield path
 
@@ -126,18 +120,18 @@ def _matches(anchor: Path, pattern: str) -> Iterator[Path]:
         bundle = home / "Contents" / "Home"
         if os.access(bundle, os.F_OK):
             yield bundle
-        # A broken link, or a folder that holds something else, is not worth a word.
+        # A broken link or another folder is ignored.
         elif os.path.lexists(home / "bin" / "java"):
             yield home
 
 
 def _home_of(java: Path) -> Path:
-    """The home of a `java` command: behind its links or, for a launcher or shim, as Java says."""
+    """The home of a `java` command: behind its links or, for a shim, from Java itself."""
     home = Path(os.path.realpath(java)).parent.parent
     if not os.access(home / "release", os.F_OK):
-        told = re.search(r"^\s*java\.home = (.+?)\s*$", _ask(java), re.MULTILINE)
-        if told and os.access(Path(told[1], "bin", "java"), os.X_OK):
-            return Path(told[1])
+        stated = re.search(r"^\s*java\.home = (.+?)\s*$", _properties(java), re.MULTILINE)
+        if stated and os.access(Path(stated[1], "bin", "java"), os.X_OK):
+            return Path(stated[1])
     return home
 
 
@@ -146,19 +140,19 @@ def _examine(home: Path, source: str) -> Candidate:
     if not os.access(java, os.F_OK):
         return Candidate(home, source, None, "has no bin/java")
     if not os.access(java, os.X_OK):
-        return Candidate(home, source, None, "has a bin/java that may not be run")
+        return Candidate(home, source, None, "has a bin/java that is not executable")
     major = _major(version(home))
     if major is None:
-        # -version answers `openjdk version "17.0.9" 2023-10-17`.
-        told = re.search(r'\bversion "([^"]+)"', _ask(java))
-        major = _major(told[1] if told else None)
+        # -version prints `openjdk version "17.0.9" 2023-10-17`.
+        stated = re.search(r'\bversion "([^"]+)"', _properties(java))
+        major = _major(stated[1] if stated else None)
     if major is None:
         return Candidate(home, source, None, "has a bin/java that does not work")
     return Candidate(home, source, major, None if major in SUPPORTED else f"is Java {major}")
 
 
 def version(home: Path) -> str | None:
-    """What a home's `release` file says of its version (`17.0.9`), None without that."""
+    """The version in a home's `release` file (`17.0.9`), None without one."""
     try:
         text = (home / "release").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -173,7 +167,7 @@ def _major(version: str | None) -> int | None:
     return int(number[1]) if number else None
 
 
-def _ask(java: Path) -> str:
+def _properties(java: Path) -> str:
     try:
         answer = subprocess.run(
             [str(java), "-XshowSettings:properties", "-version"],
@@ -197,14 +191,14 @@ def _advice(environ: Mapping[str, str]) -> str:
         "apk": "sudo apk add openjdk17-jre-headless",
         "brew": "brew install openjdk@17",
     }
-    for tool, command in commands.items():
-        if any(_on_path(environ, tool)):
-            return f"install it with `{command}`"
-    return "install a JRE 17 (Eclipse Temurin has one for every system)"
+    installed = (command for tool, command in commands.items() if any(_on_path(environ, tool)))
+    command = next(installed, None)
+    other = "install a JRE 17 (Eclipse Temurin has one for every system)"
+    return f"install it with `{command}`" if command else other
 
 
 def main() -> int:
-    """Prints the home that the project will use, or says on stderr why there is none."""
+    """Print the project's Java home, or the reason on stderr why there is none."""
     project = project_root()
     home = find_java_home(os.environ, project=project)
     if home is None:

@@ -96,7 +96,7 @@ def verify(root: Path) -> Verified:
                 continue
             inode = (status.st_dev, status.st_ino)
             if inode not in hashes:
-                hashes[inode] = durable_io.of_file(path)
+                hashes[inode] = durable_io.file_hash(path)
                 size += status.st_size
             if hashes[inode] != expected:
                 place = path.relative_to(path.parents[2]).as_posix()

@@ -141,8 +141,8 @@ def schema_record(table: Table) -> list[dict[str, Any]]:
 
 
 def schema_hash(table: Table) -> str:
-    return durable_io.of_json(schema_record(table))
+    return durable_io.json_hash(schema_record(table))
 
 
 def _hash_of(record: dict[str, Any]) -> str:
-    return durable_io.of_json({key: value for key, value in record.items() if key != "hash"})
+    return durable_io.json_hash({key: value for key, value in record.items() if key != "hash"})

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
-from bitstorm.core.third_party_noise import third_party_warnings_hushed
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.store.snapshots import Snapshot
 
-with third_party_warnings_hushed():
+with without_third_party_warnings():
     from petastorm import make_batch_reader
     from petastorm.codecs import ScalarCodec
     from petastorm.etl.dataset_metadata import materialize_dataset
@@ -72,7 +72,7 @@ def write_dataset(frame: DataFrame, folder: Path, table: Table, *, arranged: boo
     """
     spark = frame.sparkSession
     with (
-        third_party_warnings_hushed(),
+        without_third_party_warnings(),
         _hadoop_settings_kept(spark),
         materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
@@ -203,7 +203,7 @@ def read_batches(
     names = {name for found in partitions.values() for name in found}
     stored = None if columns is None else [name for name in columns if name not in names]
     expected = iter(_row_groups(files))
-    with third_party_warnings_hushed():
+    with without_third_party_warnings():
         reader = make_batch_reader(
             [file_url(file) for file in files],
             schema_fields=None if stored is None else [f"^{name}$" for name in stored],
@@ -215,7 +215,7 @@ def read_batches(
         )
     try:
         while True:
-            with third_party_warnings_hushed():
+            with without_third_party_warnings():
                 batch = next(reader, None)
             file, rows = next(expected, (None, 0))
             found = 0 if batch is None else len(batch[0])

@@ -255,7 +255,7 @@ def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[s
     lineage.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     durable_io.sync_file(path)
-    return {"sha256": durable_io.of_file(path), "size": path.stat().st_size, "batches": len(rows)}
+    return {"sha256": durable_io.file_hash(path), "size": path.stat().st_size, "batches": len(rows)}
 
 
 def _share(source: Path, files: tuple[File, ...], folder: Path, change: Change) -> dict[str, File]:

@@ -178,7 +178,7 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
             File(
                 path=path,
                 size=file.stat().st_size,
-                sha256=durable_io.of_file(file),
+                sha256=durable_io.file_hash(file),
                 rows=rows.num_rows,
                 row_groups=footer.num_row_groups,
                 first_ms=span["min"].as_py() or 0,

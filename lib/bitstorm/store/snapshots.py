@@ -140,7 +140,7 @@ def damaged_files(snapshot: Snapshot, *, months: Collection[str] | None = None) 
         path.relative_to(snapshot.root).as_posix()
         for path, sha256, month in snapshot.stated()
         if (months is None or month is None or month in months)
-        and (not path.exists() or durable_io.of_file(path) != sha256)
+        and (not path.exists() or durable_io.file_hash(path) != sha256)
     ]
 
 
@@ -152,7 +152,7 @@ def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
 
     path = snapshot.lineage / LEDGER
     try:
-        if durable_io.of_file(path) != snapshot.manifest.ledger["sha256"]:
+        if durable_io.file_hash(path) != snapshot.manifest.ledger["sha256"]:
             raise OSError("its SHA-256 is not what was written")
         rows = pq.read_table(path).to_pylist()
     except OSError as error:

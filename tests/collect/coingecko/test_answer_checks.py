@@ -12,6 +12,7 @@ from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko import answer_checks as doors
 from bitstorm.collect.coingecko.answer_checks import FOLDER, MOST_BYTES, AnswerChecks, newest_landed
 from bitstorm.collect.coingecko.client import CoinGecko
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.collect.live import collect_once
 from bitstorm.core.errors import BadAnswer
 from bitstorm.core.time import HOUR_MS, MINUTE_MS
@@ -28,7 +29,9 @@ def chart_of(body: bytes, checks: AnswerChecks, *headers: str) -> tuple[list[Obs
     raw = http("200 OK", body, *headers)
     with (
         answering([raw]) as url,
-        CoinGecko(base_url=url, retries=0, checks=checks, clock=lambda: NOW_MS) as client,
+        CoinGecko(
+            base_url=url, checks=checks, options=TransportOptions(retries=0, clock=lambda: NOW_MS)
+        ) as client,
     ):
         return client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000), client.refused
 
@@ -164,7 +167,9 @@ def test_a_live_price_with_a_strange_cap_is_a_price() -> None:
     body = b'{"bitcoin":{"usd":5.5,"usd_market_cap":NaN,"last_updated_at":1779092258}}'
     with (
         answering([http("200 OK", body)]) as url,
-        CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
+        CoinGecko(
+            base_url=url, options=TransportOptions(retries=0, clock=lambda: NOW_MS)
+        ) as client,
     ):
         assert client.simple_price("bitcoin", "usd") == Observation(1779092258000, 5.5)
         assert client.refused == 1
@@ -175,7 +180,9 @@ def test_strange_prices_are_doubtful_and_nulls_are_not(price: Any, doubtful: boo
     raw = http("200 OK", chart([1.0, price, 1.0]))
     with (
         answering([raw]) as url,
-        CoinGecko(base_url=url, retries=0, clock=lambda: NOW_MS) as client,
+        CoinGecko(
+            base_url=url, options=TransportOptions(retries=0, clock=lambda: NOW_MS)
+        ) as client,
     ):
         client.market_chart_range("bitcoin", "usd", 0, NOW_MS // 1000)
         assert client.doubtful is doubtful
@@ -185,7 +192,11 @@ def live(market: Market, *, clock_ms: int, checks: AnswerChecks, landing: Path) 
     """One collect with this machine's clock, from a server whose own is right."""
     with (
         Simulator(market, clock=lambda: NOW_MS) as simulator,
-        CoinGecko(base_url=simulator.base_url, clock=lambda: clock_ms, checks=checks) as client,
+        CoinGecko(
+            base_url=simulator.base_url,
+            checks=checks,
+            options=TransportOptions(clock=lambda: clock_ms),
+        ) as client,
     ):
         return collect_once(
             client, landing, coin="bitcoin", vs_currency="usd", clock=lambda: clock_ms

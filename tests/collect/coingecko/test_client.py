@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from bitstorm import __version__
 from bitstorm.collect.batches import Observation
-from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.coingecko.error_responses import said
-from bitstorm.collect.coingecko.transport import wait_asked
-from bitstorm.collect.live import opened
+from bitstorm.collect.coingecko.client import CoinGecko, Plan
+from bitstorm.collect.coingecko.error_responses import error_details
+from bitstorm.collect.coingecko.transport import TransportOptions, server_wait
+from bitstorm.collect.live import open_source
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import (
     BadAnswer,
@@ -39,11 +39,18 @@ SECRET = "CG-abcDEF0123456789"
 NOW_S = NOW_MS // 1000
 
 
-def asking(base_url: str, waits: Waits | None = None, **more: Any) -> CoinGecko:
+def asking(
+    base_url: str,
+    waits: Waits | None = None,
+    plan: Plan = "keyless",
+    api_key: str | None = None,
+    **options: Any,
+) -> CoinGecko:
     """A client with the test's clock, which does not really wait when given `waits`."""
     if waits is not None:
-        more |= {"sleep": waits.sleep, "monotonic": waits.monotonic}
-    return CoinGecko(base_url=base_url, clock=lambda: NOW_MS, **more)
+        options |= {"sleep": waits.sleep, "monotonic": waits.monotonic}
+    transport = TransportOptions(clock=lambda: NOW_MS, **options)
+    return CoinGecko(base_url=base_url, plan=plan, api_key=api_key, options=transport)
 
 
 def price_error(answer: bytes, **more: Any) -> SourceError:
@@ -228,7 +235,7 @@ def test_the_key_is_in_its_header_and_nowhere_else(market: Market, plan: Any, he
 
 def test_a_keyless_client_sends_no_key_even_if_there_is_one(simulator: Simulator) -> None:
     settings = Settings(source=Source(base_url=simulator.base_url))
-    with opened(settings, {"COINGECKO_API_KEY": SECRET}) as client:
+    with open_source(settings, {"COINGECKO_API_KEY": SECRET}) as client:
         client.ping()
     assert SECRET not in str(simulator.requests[0].headers)
 
@@ -245,7 +252,7 @@ def test_a_key_in_an_answer_gets_into_no_message() -> None:
 def test_a_plan_without_its_key_says_what_to_set(plan: Any) -> None:
     with (
         pytest.raises(KeyProblem, match="COINGECKO_API_KEY is not set"),
-        opened(Settings(source=Source(mode="coingecko", plan=plan)), {}),
+        open_source(Settings(source=Source(mode="coingecko", plan=plan)), {}),
     ):
         pass
 
@@ -254,7 +261,7 @@ def test_a_key_with_a_line_break_is_refused_and_not_shown() -> None:
     settings = Settings(source=Source(mode="coingecko", plan="demo"))
     with (
         pytest.raises(KeyProblem) as raised,
-        opened(settings, {"COINGECKO_API_KEY": "CG-secret\r\nX-Evil: 1"}),
+        open_source(settings, {"COINGECKO_API_KEY": "CG-secret\r\nX-Evil: 1"}),
     ):
         pass
     assert "secret" not in str(raised.value)
@@ -351,7 +358,7 @@ SHAPE_D = {"timestamp": "x", "error_code": 10010, "status": {"error_message": "c
         ("200 OK", b"<html><title>Hello</title></html>", BadAnswer, "not JSON"),
         ("200 OK", b"", BadAnswer, "not JSON"),
         ("200 OK", b"[" * 100_000, BadAnswer, "not JSON"),
-        ("200 OK", b"[]", BadAnswer, "no object"),
+        ("200 OK", b"[]", BadAnswer, "not an object"),
         ("200 OK", {}, UnknownCoin, "bitcoin"),
         ("200 OK", {"bitcoin": {}}, UnknownCurrency, "usd"),
         ("200 OK", {"bitcoin": [1]}, BadAnswer, "no object"),
@@ -362,12 +369,27 @@ SHAPE_D = {"timestamp": "x", "error_code": 10010, "status": {"error_message": "c
             "no price",
         ),
         ("200 OK", {"bitcoin": {"usd": 0, "last_updated_at": STAMP_S}}, BadAnswer, "no price"),
-        ("200 OK", {"bitcoin": {"usd": "1", "last_updated_at": 1}}, BadAnswer, "number belongs"),
-        ("200 OK", {"bitcoin": {"usd": True, "last_updated_at": 1}}, BadAnswer, "number belongs"),
+        (
+            "200 OK",
+            {"bitcoin": {"usd": "1", "last_updated_at": 1}},
+            BadAnswer,
+            "instead of a number",
+        ),
+        (
+            "200 OK",
+            {"bitcoin": {"usd": True, "last_updated_at": 1}},
+            BadAnswer,
+            "instead of a number",
+        ),
         ("200 OK", {"bitcoin": {"usd": 1}}, BadAnswer, "last_updated_at"),
         ("200 OK", {"bitcoin": {"usd": 1, "last_updated_at": 1779092258000}}, BadAnswer, "seconds"),
         ("200 OK", b'{"bitcoin":{"usd":NaN,"last_updated_at":1779092258}}', BadAnswer, "has 'nan'"),
-        ("200 OK", b'{"bitcoin":{"usd":1e999,"last_updated_at":1}}', BadAnswer, "number belongs"),
+        (
+            "200 OK",
+            b'{"bitcoin":{"usd":1e999,"last_updated_at":1}}',
+            BadAnswer,
+            "instead of a number",
+        ),
     ],
 )
 def test_every_wrong_answer_is_the_right_error(
@@ -412,7 +434,7 @@ def test_a_chart_of_another_shape_is_no_chart(body: bytes) -> None:
     ).map(lambda content: json.dumps(content).encode())
 )
 def test_no_error_body_breaks_the_reader(body: bytes) -> None:
-    what = said(body)
+    what = error_details(body)
     assert what.code is None or isinstance(what.code, int)
     assert len(what.message) <= 201
     assert what.message == " ".join(what.message.split())
@@ -507,7 +529,7 @@ def test_the_wait_that_the_server_asks_for_is_kept(header: str, wait: float, wai
 
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_no_hint_of_the_server_breaks_the_client(after: str, reset_at: str) -> None:
-    wait = wait_asked({"retry-after": after, "x-ratelimit-reset": reset_at}, NOW_MS)
+    wait = server_wait({"retry-after": after, "x-ratelimit-reset": reset_at}, NOW_MS)
     assert wait is None or wait >= 0
 
 
@@ -528,14 +550,14 @@ def test_refusals_that_stay_end_with_the_tries(waits: Waits) -> None:
     with (
         answering([limited] * 3) as url,
         asking(url, waits, retries=2) as client,
-        pytest.raises(RateLimited, match=r"3 times.*Throttled"),
+        pytest.raises(RateLimited, match=r"3 tries.*Throttled"),
     ):
         client.simple_price("bitcoin", "usd")
     broken = http("503 Service Unavailable", b"<html><title>Down</title></html>")
     with (
         answering([broken] * 3) as url,
         asking(url, waits, retries=2) as client,
-        pytest.raises(Unreachable, match=r"3 times.*HTTP 503.*Down"),
+        pytest.raises(Unreachable, match=r"3 tries.*HTTP 503.*Down"),
     ):
         client.simple_price("bitcoin", "usd")
 
@@ -584,5 +606,8 @@ def test_a_body_without_end_is_cut_off() -> None:
 
 
 def test_an_address_that_is_none_is_a_wrong_setting() -> None:
-    with CoinGecko(base_url="http://", retries=0) as client, pytest.raises(UsageError):
+    with (
+        CoinGecko(base_url="http://", options=TransportOptions(retries=0)) as client,
+        pytest.raises(UsageError),
+    ):
         client.ping()

@@ -21,14 +21,15 @@ from bitstorm.collect.coingecko.rate_limit import (
     TOKEN_MS,
     Limits,
     RateLimit,
-    booked,
-    changed,
     limits_of,
     month_of,
+    next_call,
     next_month_ms,
+    with_credits,
     worth_a_warning,
 )
-from bitstorm.collect.live import opened
+from bitstorm.collect.coingecko.transport import TransportOptions
+from bitstorm.collect.live import open_source
 from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
@@ -63,7 +64,7 @@ def test_no_minute_sees_more_calls_than_the_limit(limit: int, asked: list[int]) 
     uses: list[int] = []
     left = []
     for now_ms in asked:
-        moment, booking = booked(uses, now_ms=now_ms, per_minute=limit)
+        moment, booking = next_call(uses, now_ms=now_ms, per_minute=limit)
         assert moment >= now_ms
         if moment - now_ms <= LONGEST_QUEUE_MS:  # else the meter refuses and books nothing
             uses = booking
@@ -77,7 +78,7 @@ def test_a_full_bucket_lets_its_calls_go_and_then_waits() -> None:
     uses: list[int] = []
     moments = []
     for _ in range(7):
-        moment, uses = booked(uses, now_ms=NOW_MS, per_minute=5)
+        moment, uses = next_call(uses, now_ms=NOW_MS, per_minute=5)
         moments.append(moment - NOW_MS)
     assert moments == [0, 0, 0, 0, 0, TOKEN_MS, TOKEN_MS]
 
@@ -88,8 +89,8 @@ def test_a_full_bucket_lets_its_calls_go_and_then_waits() -> None:
 def test_a_clock_that_is_moved_costs_at_most_a_minute(moved_ms: int, longest_wait_ms: int) -> None:
     uses: list[int] = []
     for _ in range(5):
-        _, uses = booked(uses, now_ms=NOW_MS, per_minute=5)
-    moment, uses = booked(uses, now_ms=NOW_MS + moved_ms, per_minute=5)
+        _, uses = next_call(uses, now_ms=NOW_MS, per_minute=5)
+    moment, uses = next_call(uses, now_ms=NOW_MS + moved_ms, per_minute=5)
     assert moment - (NOW_MS + moved_ms) == longest_wait_ms
     assert max(uses) <= NOW_MS + moved_ms + longest_wait_ms
 
@@ -113,7 +114,7 @@ def test_a_month_is_that_of_utc(now_ms: int, month: str, next_month: str) -> Non
 def test_a_year_of_months_is_kept() -> None:
     months: dict[str, int] = {}
     for number in range(30):
-        months = changed(months, f"{2026 + number // 12}-{number % 12 + 1:02d}", 1)
+        months = with_credits(months, f"{2026 + number // 12}-{number % 12 + 1:02d}", 1)
     assert len(months) == 12
     assert max(months) == "2028-06"
 
@@ -264,14 +265,14 @@ def metered(url: str, file: Path, limits: Limits, waits: Waits, **more: Any) -> 
     def clock() -> int:
         return NOW_MS + round(1000 * waits.monotonic())
 
-    return CoinGecko(
-        base_url=url,
-        meter=RateLimit(file, limits, warn=Told(), clock=clock),
+    options = TransportOptions(
+        rate_limit=RateLimit(file, limits, warn=Told(), clock=clock),
         clock=clock,
         sleep=waits.sleep,
         monotonic=waits.monotonic,
         **more,
     )
+    return CoinGecko(base_url=url, options=options)
 
 
 def test_the_client_waits_for_its_bucket_and_says_so(
@@ -280,7 +281,7 @@ def test_the_client_waits_for_its_bucket_and_says_so(
     told = Told()
     file = tmp_path / "calls.json"
     with metered(
-        simulator.base_url, file, Limits(3, None), waits, tell=told, deadline=5.0
+        simulator.base_url, file, Limits(3, None), waits, report=told, deadline=5.0
     ) as client:
         for _ in range(7):
             client.simple_price("bitcoin", "usd")
@@ -346,7 +347,9 @@ def test_a_wait_that_is_interrupted_costs_no_credit(tmp_path: Path, simulator: S
 
     file = tmp_path / "calls.json"
     meter = RateLimit(file, Limits(1, 10), warn=Told(), clock=lambda: NOW_MS)
-    with CoinGecko(base_url=simulator.base_url, meter=meter, sleep=interrupted) as client:
+    with CoinGecko(
+        base_url=simulator.base_url, options=TransportOptions(rate_limit=meter, sleep=interrupted)
+    ) as client:
         client.ping()
         with pytest.raises(KeyboardInterrupt):
             client.ping()
@@ -361,7 +364,7 @@ def test_the_settings_make_the_meter_and_a_simulator_has_none(
 ) -> None:
     file = tmp_path / "calls.json"
     source = Source(base_url=simulator.base_url, **settings)
-    with opened(Settings(source=source), {}, calls=file) as client:
+    with open_source(Settings(source=source), {}, calls=file) as client:
         client.ping()
     assert file.exists() == limited
     if limited:
@@ -384,14 +387,12 @@ def test_a_repeated_key_is_in_no_message_and_no_wait(
     refusal: Callable[[bytes], bytes], waits: Waits
 ) -> None:
     key, told = "CG-CANARYxyz0123456789", Told()
+    options = TransportOptions(report=told, retries=1, sleep=waits.sleep, monotonic=waits.monotonic)
     with (
         answering([refusal(key.encode())] * 2) as url,
-        CoinGecko(
-            base_url=url, plan="demo", api_key=key, tell=told, retries=1,
-            sleep=waits.sleep, monotonic=waits.monotonic,
-        ) as client,
+        CoinGecko(base_url=url, plan="demo", api_key=key, options=options) as client,
         pytest.raises(Exception) as raised,
-    ):  # fmt: skip
+    ):
         client.ping()
     shown = f"{raised.value!s} {raised.value!r} {told} {client!r}"
     assert "CG-CAN" not in shown

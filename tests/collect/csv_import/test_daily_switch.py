@@ -115,7 +115,7 @@ def test_an_export_of_the_site_is_recognised_in_any_order(tmp_path: Path) -> Non
         (str(SWITCH_MS), "11157.7"),
         (str(SWITCH_MS - DAY_MS), "11644.3"),
     ]
-    assert result.notes[0] == "this is taken for an export of CoinGecko"
+    assert result.notes[0] == "recognised as an export of CoinGecko"
 
 
 @pytest.mark.parametrize(
@@ -147,5 +147,5 @@ def test_who_says_what_a_stamp_is_is_not_corrected(tmp_path: Path) -> None:
 def test_without_its_twin_the_first_new_point_stays() -> None:
     found = switch_of([SWITCH_MS - 2 * DAY_MS, None, SWITCH_MS], "move")
     assert found is not None
-    assert found.taken(SWITCH_MS) == (SWITCH_MS, None)
+    assert found.moment(SWITCH_MS) == (SWITCH_MS, None)
     assert switch_of([SWITCH_MS, SWITCH_MS + DAY_MS], "move") is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitstorm.collect.csv_import.cells import guessed_decimal, plain
+from bitstorm.collect.csv_import.cells import guessed_decimal, number_text
 from bitstorm.collect.csv_import.importer import Imported, import_file, preview
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, parse_instant
@@ -88,7 +88,7 @@ def test_what_a_kline_is_taken_for_is_shown_and_stated(tmp_path: Path, text: str
     file.write_text(text)
     reading = reading_of(file, auto=True, stamp="open")
     shown = preview(file, reading, rows=1)
-    assert shown.notes[0] == "this is taken for klines of Binance"
+    assert shown.notes[0] == "recognised as klines of Binance"
     assert any("starts of bars of 1h" in note for note in shown.notes)
     result = import_file(file, tmp_path / "landing", reading, clock=lambda: NOW_MS)
     sidecar = result.batch.sidecar
@@ -151,7 +151,7 @@ def test_cryptodatadownload_bars_with_mixed_units_are_read(
         (at("2022-03-01T04:00Z"), "43221.71"),
         (at("2022-03-01T03:00Z"), "43085.30"),
     ]
-    assert result.notes[0] == "this is taken for bars of CryptoDataDownload"
+    assert result.notes[0] == "recognised as bars of CryptoDataDownload"
     assert "1 line(s) before the header are left out" in result.notes
     assert any("newest to the oldest" in note for note in result.notes)
     sidecar = result.batch.sidecar
@@ -204,7 +204,7 @@ def test_without_auto_nothing_is_recognised(tmp_path: Path) -> None:
 def test_a_number_lands_as_digits_and_a_point_or_as_its_text(
     text: str, decimal: Any, number: str
 ) -> None:
-    assert plain(text, decimal) == number
+    assert number_text(text, decimal) == number
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_a_bar_that_is_not_the_rows_distance_is_pointed_out(tmp_path: Path) -> N
     file = tmp_path / "file.csv"
     file.write_text("time,close\n" + "".join(f"{1500000000 + n * 86400},1\n" for n in range(9)))
     notes = reading_of(file, auto=True, stamp="open", bar="1h").notes
-    assert "--bar is 1h but most rows are 1d apart" in notes
+    assert "a bar is 1h but most rows are 1d apart" in notes
 
 
 # Again, and large

@@ -1,1 +1,1 @@
-"""CoinGecko: the client, its HTTP, its limits, and what its answers must be."""
+"""CoinGecko: the client, its HTTP, its limits, and the checks of its answers."""

@@ -1,12 +1,11 @@
-"""What an answer has to be before anything of it is believed, and what becomes of one that is not.
+"""Checks an API answer; archives a refused one.
 
-A whole answer is refused for its content type, its JSON or its shape, a live price for its value
-too. Points of a chart are judged one by one: a bad one is left out and never stops the good ones.
+A wrong content type, JSON or shape refuses the whole answer; so does the value of a live price.
+The points of a chart are checked one by one: a bad point is left out and never stops the good ones.
 
-Either way the raw answer is kept, with the reason beside it, so that a person can see what the
-source said: `rejects/answers/HASH.txt` and `HASH.json`, HASH being the first digits of the
-answer's SHA-256. No key is in them: the transport takes it out. Of an answer the first megabyte is
-kept, of answers the newest two hundred.
+In both cases the raw answer is kept with the reason, so that a person can see it:
+`rejects/answers/HASH.txt` and `HASH.json`; HASH is the start of the answer's SHA-256. The transport
+has removed the key. The first megabyte of an answer is kept, and the newest two hundred answers.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ MOST_ANSWERS = 200
 
 _SHORT = 16
 _MOST_POINTS = 1_000
-# A price is held against the last one that landed only when that is as young as this: after a
-# longer silence, or a lasting change, the new one is believed.
+# A live price is compared with the last landed one only within this time: after a longer silence,
+# or a lasting change, the new one is accepted.
 _MEMORY_MS = 6 * HOUR_MS
-# Points on each side that a chart's point is held against.
+# A point of a chart is compared with this many points on each side.
 _NEIGHBOURS = 2
 
 
 @dataclass(frozen=True)
-class Bad:
-    """One value that was left out: `field` of the point at `timestamp` (Unix ms as it came)."""
+class RefusedValue:
+    """One value that is left out: `field` of the point at `timestamp` (as the source wrote it)."""
 
     timestamp: Any
     field: str
@@ -55,30 +54,30 @@ class Bad:
 
 
 @dataclass
-class Seen:
-    """An answer while it is read, and what of it was refused so far."""
+class Inspection:
+    """An answer while it is read, and its refused values so far."""
 
     endpoint: str
     request: Mapping[str, str]
     reply: Reply
-    refused: list[Bad] = field(default_factory=list)
+    refused: list[RefusedValue] = field(default_factory=list)
 
     @property
     def doubtful(self) -> bool:
-        """Whether a price was refused that is not null, which is the source's way to say none."""
+        """Whether a price other than null was refused; null is the source's way to state none."""
         return any(bad.field == "price" and bad.rule != "price_present" for bad in self.refused)
 
     def refuse(self, timestamp: Any, name: str, value: Any, rule: str, reason: str) -> None:
-        self.refused.append(Bad(timestamp, name, value, rule, reason))
+        self.refused.append(RefusedValue(timestamp, name, value, rule, reason))
 
 
 @dataclass(frozen=True)
 class AnswerChecks:
-    """The rules of one source, and where refused answers are kept (None: nowhere).
+    """The rules of one source, and the folder for refused answers (None: none is kept).
 
-    `max_jump` is how many times above or below its neighbours a price may lie, `future_seconds`
-    how far after now; None is without bound. `previous` gives time (Unix ms) and price of the
-    last observation that landed, for a live price to be held against.
+    A price can be at most `max_jump` times above or below its neighbours and at most
+    `future_seconds` after now; None sets no bound. `previous` gives time (Unix ms) and price of
+    the last landed observation, to compare a live price with.
     """
 
     rejects: Path | None = None
@@ -87,78 +86,74 @@ class AnswerChecks:
     previous: Callable[[], tuple[int, float] | None] = lambda: None
 
     @contextmanager
-    def watching(
+    def archive_refused(
         self, endpoint: str, request: Mapping[str, str], reply: Reply, *, now_ms: int
-    ) -> Iterator[Seen]:
-        """Around the reading of an answer: keep it when it is refused, or points of it are.
+    ) -> Iterator[Inspection]:
+        """For the block that reads an answer: keep the answer where it or a point of it is refused.
 
-        The error goes on with the place of the answer in its message. `now_ms` is Unix ms.
+        The error's message then names the place. `now_ms` is Unix ms.
         """
-        seen = Seen(endpoint, request, reply)
+        seen = Inspection(endpoint, request, reply)
         try:
             yield seen
         except SourceError as error:
-            kept = self._kept(seen, str(error), now_ms=now_ms)
-            if kept:
-                error.args = (f"{error}; {kept}",)
+            error.args = (f"{error}{self._archive(seen, str(error), now_ms=now_ms)}",)
             raise
         if seen.refused:
             reason = f"{len(seen.refused)} values of the answer were left out"
-            self._kept(seen, reason, now_ms=now_ms)
+            self._archive(seen, reason, now_ms=now_ms)
 
     def check_type(self, reply: Reply, host: str) -> None:
-        """Raises BadAnswer for a content type that is not JSON's; an answer may have none."""
+        """Raises BadAnswer for a content type that is not JSON's; an answer without one passes."""
         stated = reply.headers.get("content-type", "")
         kind = stated.partition(";")[0].strip().lower()
         if kind and not kind.endswith(("/json", "+json")):
             raise BadAnswer(
                 f"{host} answers with {stated[:60]!r} instead of application/json, "
-                f"{_beginning(reply.body)}; check source.base_url, and whether something stands "
-                "between here and the source"
+                f"{_beginning(reply.body)}; check source.base_url, and look for a proxy on the "
+                "way to the source"
             )
 
     def latest_ms(self, reply: Reply, now_ms: int) -> int | None:
-        """The latest time (Unix ms) that a point may have, by the later of the two clocks.
+        """The latest accepted time (Unix ms) of a point, by the later of the two clocks.
 
-        A clock of this machine that is behind must not make the source's points wrong.
+        A slow clock of this machine must not refuse the source's points.
         """
         if self.future_seconds is None:
             return None
         return max(now_ms, _date_ms(reply) or 0) + round(self.future_seconds * 1000)
 
     def check_live(
-        self, seen: Seen, *, timestamp: int, price: float, host: str, now_ms: int
+        self, seen: Inspection, *, timestamp: int, price: float, host: str, now_ms: int
     ) -> None:
         """Raises BadAnswer for a live price from the future, or too far from the last one."""
         latest = self.latest_ms(seen.reply, now_ms)
         if latest is not None and timestamp > latest:
             raise BadAnswer(
-                f"the price of {host} is of {iso(timestamp)}, which lies ahead (now is "
+                f"the price of {host} has the time {iso(timestamp)}, which lies ahead (now is "
                 f"{iso(now_ms)}); check this machine's clock, or try again later"
             )
-        if self.max_jump is None:
+        before = None if self.max_jump is None else self.previous()
+        if self.max_jump is None or before is None or abs(timestamp - before[0]) > _MEMORY_MS:
             return
-        before = self.previous()
-        if before is None or abs(timestamp - before[0]) > _MEMORY_MS:
-            return
-        if _apart(price, before[1]) > self.max_jump:
+        if _ratio(price, before[1]) > self.max_jump:
             raise BadAnswer(
                 f"the price of {host} is {price!r}, the one of {iso(before[0])} was {before[1]!r}: "
-                f"more than {self.max_jump:g} times apart; set source.max_jump higher if it is "
-                "true, or try again later"
+                f"more than {self.max_jump:g} times apart; set source.max_jump higher if the "
+                "price is right, or try again later"
             )
 
     def prices(
-        self, pairs: Sequence[tuple[Any, Any]], seen: Seen, *, now_ms: int
+        self, pairs: Sequence[tuple[Any, Any]], seen: Inspection, *, now_ms: int
     ) -> dict[int, float]:
-        """The good ones of a chart's (stamp, price) pairs by stamp, ascending; the rest is noted.
+        """The good prices of a chart's (stamp, price) pairs by stamp, ascending; the rest is noted.
 
-        Of a stamp that comes twice the first good price counts.
+        The first good price counts where a stamp comes twice.
         """
         latest = self.latest_ms(seen.reply, now_ms)
         good: dict[int, float] = {}
         for stamp, price in pairs:
-            rule, reason = _broken(stamp, price, latest)
+            rule, reason = _broken_rule(stamp, price, latest)
             if rule:
                 seen.refuse(stamp, "price", price, rule, reason)
             else:
@@ -173,16 +168,16 @@ class AnswerChecks:
                 seen.refuse(stamp, "price", ordered.pop(stamp), "price_jump", reason)
         return ordered
 
-    def optional(self, timestamp: Any, name: str, value: Any, seen: Seen) -> float | None:
-        """A cap, volume or change: a finite number, or None; anything else is noted as well."""
+    def optional(self, timestamp: Any, name: str, value: Any, seen: Inspection) -> float | None:
+        """A cap, volume or change: a finite number, or None; anything else is noted."""
         if value is None or _is_finite(value):
             return None if value is None else float(value)
         rule, reason = f"{name}_readable", f"the {name} {_shown(value)} is not a finite number"
         seen.refuse(timestamp, name, value, rule, reason)
         return None
 
-    def _kept(self, seen: Seen, reason: str, *, now_ms: int) -> str:
-        """Keep the answer and the reason; where, in words for a message, "" where nowhere."""
+    def _archive(self, seen: Inspection, reason: str, *, now_ms: int) -> str:
+        """Keep the answer and the reason; returns the place as the end of a message, or ""."""
         if self.rejects is None:
             return ""
         body = seen.reply.body
@@ -203,24 +198,25 @@ class AnswerChecks:
                 for bad in seen.refused[:_MOST_POINTS]
             ],
         }
-        text = json.dumps(record, indent=2).encode() + b"\n"
         folder = self.rejects / FOLDER
+        raw = folder / f"{sha256[:_SHORT]}.txt"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stem = sha256[:_SHORT]
-            durable_io.replace(folder / f"{stem}.txt", body[:MOST_BYTES])
-            durable_io.replace(folder / f"{stem}.json", text)
-            _thinned(folder)
+            durable_io.replace(raw, body[:MOST_BYTES])
+            durable_io.replace(
+                raw.with_suffix(".json"), json.dumps(record, indent=2).encode() + b"\n"
+            )
+            _delete_oldest(folder)
         except OSError as error:
-            # The refusal is the news; that it could not be kept must not hide it.
-            return f"the answer could not be kept in {folder} ({error.strerror})"
-        return f"what it said is kept in {folder / f'{stem}.txt'}"
+            # A full disk must not hide the refusal itself.
+            return f"; the answer could not be kept in {folder} ({error.strerror})"
+        return f"; the answer is kept in {raw}"
 
 
 def newest_landed(landing: Path) -> tuple[int, float] | None:
     """Time (Unix ms) and price of the newest row of the batch that is last by name, or None.
 
-    Names hold the time of the first row, so no other file has to be read.
+    A name holds the time of the first row, so one file is enough.
     """
     names = [path.name for path in landing.glob("*_prices_*.csv")] if landing.is_dir() else []
     newest: tuple[int, float] | None = None
@@ -230,14 +226,14 @@ def newest_landed(landing: Path) -> tuple[int, float] | None:
                 try:
                     point = int(row["timestamp"]), float(row["price"])
                 except (KeyError, TypeError, ValueError):
-                    continue  # a person's own file: ingest says what is wrong with it
+                    continue  # a person's own file; ingest reports it
                 if point[1] > 0 and (newest is None or point[0] > newest[0]):
                     newest = point
     return newest
 
 
-def _broken(stamp: Any, price: Any, latest: int | None) -> tuple[str, str]:
-    """The rule that a point breaks and the reason, empty for a good one."""
+def _broken_rule(stamp: Any, price: Any, latest: int | None) -> tuple[str, str]:
+    """The rule that a point breaks and the reason; both empty for a good point."""
     if not _is_finite(stamp) or not GENESIS_MS <= stamp < SECONDS_BELOW * 1000:
         return "timestamp_readable", f"the stamp {_shown(stamp)} is not in Unix milliseconds"
     if latest is not None and stamp > latest:
@@ -254,19 +250,19 @@ def _broken(stamp: Any, price: Any, latest: int | None) -> tuple[str, str]:
 
 
 def _jumps(prices: Mapping[int, float], bound: float) -> list[tuple[int, float]]:
-    """The stamps of prices that are too far from the median around them, and that median."""
+    """(stamp, median) of each price that is too far from the median of the prices around it."""
     stamps, values = list(prices), list(prices.values())
     width = min(2 * _NEIGHBOURS + 1, len(values))
     found = []
     for place, value in enumerate(values):
         start = min(max(place - _NEIGHBOURS, 0), len(values) - width)
         around = median(values[start : start + width])
-        if _apart(value, around) > bound:
+        if _ratio(value, around) > bound:
             found.append((stamps[place], around))
     return found
 
 
-def _apart(one: float, other: float) -> float:
+def _ratio(one: float, other: float) -> float:
     return max(one, other) / min(one, other)
 
 
@@ -275,7 +271,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _date_ms(reply: Reply) -> int | None:
-    """The server's clock as it states it in `Date`, Unix ms; None where it says none."""
+    """The server's clock by its `Date` header, Unix ms; None without one."""
     try:
         return round(parsedate_to_datetime(reply.headers["date"]).timestamp() * 1000)
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -292,18 +288,15 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as strict JSON can hold it; whole numbers as the source writes them."""
+    """A value that strict JSON can hold; whole numbers as the source writes them."""
     if not _is_finite(value):
         return None if value is None else _shown(value)
     return int(value) if value.is_integer() else value
 
 
-def _thinned(folder: Path) -> None:
-    """Remove the oldest answers beyond the newest MOST_ANSWERS."""
+def _delete_oldest(folder: Path) -> None:
+    """Keep the newest MOST_ANSWERS."""
     notes = [path for path in folder.glob("*.json") if not path.name.startswith(".")]
-    if len(notes) <= MOST_ANSWERS:
-        return
-    notes.sort(key=lambda path: path.stat().st_mtime_ns)
-    for note in notes[: len(notes) - MOST_ANSWERS]:
+    for note in sorted(notes, key=lambda path: path.stat().st_mtime_ns)[:-MOST_ANSWERS]:
         note.unlink(missing_ok=True)
         note.with_suffix(".txt").unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -13,13 +12,13 @@ from urllib.parse import quote, urlsplit
 
 from bitstorm import __version__
 from bitstorm.collect.batches import Observation
-from bitstorm.collect.coingecko.answer_checks import AnswerChecks, Seen
-from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE, is_error_body, refusal, said
-from bitstorm.collect.coingecko.rate_limit import RateLimit
-from bitstorm.collect.coingecko.transport import Reply, Transport, is_loopback
+from bitstorm.collect.coingecko import error_responses
+from bitstorm.collect.coingecko.answer_checks import AnswerChecks, Inspection
+from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
+from bitstorm.collect.coingecko.transport import Reply, Transport, TransportOptions, is_loopback
 from bitstorm.core.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
 from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW
-from bitstorm.core.time import DAY_MS, iso, now_ms
+from bitstorm.core.time import DAY_MS, iso
 
 Plan = Literal["keyless", "demo", "pro"]
 _T = TypeVar("_T")
@@ -39,22 +38,20 @@ _KEY_HEADERS: Mapping[Plan, str] = MappingProxyType(
 )
 _SIMULATED_HEADER = "x-bitstorm-simulated"
 _MARK = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# How old a cached answer, and with it the point for "now" at its end, may be: the vendor says 30
-# minutes for hourly ranges, 12 hours for daily ones.
+# The greatest age of a cached answer, whose last point stands for "now": the vendor says 30 minutes
+# for hourly ranges, 12 hours for daily ones.
 _HOURLY_CACHE_S, _DAILY_CACHE_S = 3_600, 13 * 3_600
-# How far a clock of ours may be ahead of the server's.
+# Our clock can be ahead of the server's by this much.
 _CLOCK_SLACK_S = 120
 
 
 class CoinGecko:
-    """A client of one plan. A context manager; not to be shared between threads.
+    """A client of one plan. A context manager; not for use by several threads.
 
-    Time-outs and `deadline` are in seconds, the latter for one call with all its retries. The key
-    travels in a header only and shows up nowhere else. `calls` counts the HTTP requests made,
-    `refused` the values that the checks left out of good answers. `doubtful` says whether the last
-    answer had prices among them that are not simply null: where it has no point one may yet come.
-    Raises KeyProblem when the plan needs a key and there is none, UsageError when the key would
-    travel unencrypted.
+    The key travels in a header only and appears nowhere else. `calls` counts the HTTP requests,
+    `refused` the values that the checks left out of good answers. `doubtful` is true when the last
+    answer had unreadable prices: an hour without a point can still get one. Raises KeyProblem when
+    the plan needs a key and there is none, UsageError when the key would travel unencrypted.
     """
 
     def __init__(
@@ -63,16 +60,8 @@ class CoinGecko:
         base_url: str | None = None,
         plan: Plan = "keyless",
         api_key: str | None = None,
-        connect_timeout: float = 5.0,
-        read_timeout: float = 60.0,
-        deadline: float = 300.0,
-        retries: int = 5,
-        meter: RateLimit | None = None,
-        tell: Callable[[str], None] | None = None,
         checks: AnswerChecks | None = None,
-        clock: Callable[[], int] = now_ms,
-        sleep: Callable[[float], None] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
+        options: TransportOptions | None = None,
     ) -> None:
         root = (base_url or ROOTS[plan]).rstrip("/")
         headers = {
@@ -89,27 +78,15 @@ class CoinGecko:
                 )
             headers[_KEY_HEADERS[plan]] = self._key
         self.plan = plan
-        self._official = root in ROOTS.values()
-        self._clock = clock
-        self._checks = AnswerChecks() if checks is None else checks
         self.refused = 0
         self.doubtful = False
+        self._official = root in ROOTS.values()
         self._mark: str | None = None
         self._answered = False
-        self._transport = Transport(
-            base_url=root,
-            headers=headers,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            deadline=deadline,
-            retries=retries,
-            meter=meter,
-            tell=tell,
-            secret=self._key,
-            clock=clock,
-            sleep=sleep,
-            monotonic=monotonic,
-        )
+        self._checks = checks or AnswerChecks()
+        options = options or TransportOptions()
+        self._clock = options.clock
+        self._transport = Transport(root, headers, secret=self._key, options=options)
 
     def __repr__(self) -> str:
         key = "none" if self._key is None else "set"
@@ -129,7 +106,7 @@ class CoinGecko:
     def source(self) -> str:
         """`coingecko`, or `simulated:SEED` when the answers say so.
 
-        A host other than CoinGecko's own is asked once (`/ping`) when it has not answered yet.
+        Calls `/ping` once when a host other than CoinGecko's own has not answered yet.
         """
         if not self._answered and not self._official:
             self.ping()
@@ -137,12 +114,12 @@ class CoinGecko:
 
     def ping(self) -> None:
         """One call that shows whether host, plan and key fit together. Raises SourceError."""
-        self._get("/ping", {}, coin=None, currency="", read=lambda content, seen: None)
+        self._get("/ping", {}, read=lambda content, seen: None)
 
     def simple_price(self, coin: str, vs_currency: str) -> Observation:
         """The newest observation, stamped with the source's own `last_updated_at`.
 
-        Raises UnknownCoin, UnknownCurrency, and what `market_chart_range` raises.
+        Raises UnknownCoin, UnknownCurrency, and the errors of `market_chart_range`.
         """
         return self._get(
             "/simple/price",
@@ -155,66 +132,59 @@ class CoinGecko:
                 "include_last_updated_at": "true",
                 "precision": "full",
             },
-            coin=None,
             currency=vs_currency,
             read=lambda content, seen: self._live(content, seen, coin, vs_currency),
         )
 
-    def _live(self, content: Any, seen: Seen, coin: str, vs_currency: str) -> Observation:
+    def _live(self, content: Any, seen: Inspection, coin: str, vs_currency: str) -> Observation:
+        host = self._transport.host
         if not isinstance(content, dict):
-            raise self._bad("/simple/price", "is no object")
+            raise _Shape("is not an object")
         if coin not in content:
             raise UnknownCoin(
-                f"{self._transport.host} has no price of {coin!r}; set source.coin to an id as in "
-                "the coin's address at coingecko.com"
+                f"{host} has no price of {coin!r}; set source.coin to an id as in the coin's "
+                "address at coingecko.com"
             )
         fields = content[coin]
         if not isinstance(fields, dict):
-            raise self._bad("/simple/price", f"has no object under {coin!r}")
+            raise _Shape(f"has no object under {coin!r}")
         if vs_currency not in fields:
             raise UnknownCurrency(
-                f"{self._transport.host} does not quote {coin} in {vs_currency!r}; set "
-                "source.vs_currency to a listed one, such as usd"
+                f"{host} does not quote {coin} in {vs_currency!r}; set source.vs_currency to a "
+                "listed one, such as usd"
             )
-
-        def optional(name: str, key: str) -> float | None:
-            stamp = fields.get("last_updated_at")
-            return self._checks.optional(stamp, name, fields.get(key), seen)
-
-        try:
-            price = _number(fields[vs_currency])
-            updated = _number(fields.get("last_updated_at"))
-            observation = Observation(
-                timestamp=0 if updated is None else int(updated) * 1000,
-                price=math.nan if price is None else price,
-                market_cap=optional("market_cap", f"{vs_currency}_market_cap"),
-                volume_24h=optional("volume_24h", f"{vs_currency}_24h_vol"),
-                price_change_24h=optional("price_change_24h", f"{vs_currency}_24h_change"),
-            )
-        except _Shape as shape:
-            raise self._bad("/simple/price", str(shape)) from None
-        if not observation.price > 0:
+        price = _number(fields[vs_currency])
+        updated = _number(fields.get("last_updated_at"))
+        if price is None or price <= 0:
             raise BadAnswer(
-                f"{self._transport.host} has no price of {coin} in {vs_currency} at the moment "
+                f"{host} has no price of {coin} in {vs_currency} at the moment "
                 f"(it says {fields[vs_currency]}); try again later"
             )
-        if updated is None or not GENESIS_MS <= observation.timestamp < SECONDS_BELOW * 1000:
-            raise self._bad("/simple/price", "has no last_updated_at in Unix seconds")
+        timestamp = int(updated or 0) * 1000
+        if not GENESIS_MS <= timestamp < SECONDS_BELOW * 1000:
+            raise _Shape("has no last_updated_at in Unix seconds")
+
+        def optional(name: str, key: str) -> float | None:
+            return self._checks.optional(updated, name, fields.get(f"{vs_currency}_{key}"), seen)
+
+        observation = Observation(
+            timestamp,
+            price,
+            market_cap=optional("market_cap", "market_cap"),
+            volume_24h=optional("volume_24h", "24h_vol"),
+            price_change_24h=optional("price_change_24h", "24h_change"),
+        )
         self._checks.check_live(
-            seen,
-            timestamp=observation.timestamp,
-            price=observation.price,
-            host=self._transport.host,
-            now_ms=self._clock(),
+            seen, timestamp=timestamp, price=price, host=host, now_ms=self._clock()
         )
         return observation
 
     def market_chart_range(
         self, coin: str, vs_currency: str, from_s: int, to_s: int
     ) -> list[Observation]:
-        """What lies in [from_s, to_s] (Unix seconds), sorted, without the point for "now".
+        """The observations in [from_s, to_s] (Unix seconds), sorted, without the point for "now".
 
-        Up to a day ending now is 5-minutely, up to 90 days hourly, above that daily. Raises
+        Up to a day that ends now is 5-minutely, up to 90 days hourly, above daily. Raises
         UsageError for bounds in the wrong order, unit or in the future, SourceError otherwise:
         Unreachable, RateLimited, HistoryTooOld, KeyProblem, WrongHostForKey, UnknownCoin,
         UnknownCurrency, BadAnswer.
@@ -227,7 +197,7 @@ class CoinGecko:
         if to_s > now_s + _CLOCK_SLACK_S:
             raise UsageError(
                 f"the range ends at {to_s}, after now ({now_s}, {iso(now_s * 1000)}); expected "
-                "Unix seconds that lie in the past"
+                "Unix seconds in the past"
             )
         cached_s = _DAILY_CACHE_S if to_s - from_s > 90 * 86_400 else _HOURLY_CACHE_S
         touches_now = to_s >= now_s - cached_s
@@ -241,47 +211,84 @@ class CoinGecko:
             },
             coin=coin,
             currency=vs_currency,
-            read=lambda content, seen: self._observations(content, seen, touches_now=touches_now),
+            read=lambda content, seen: self._chart(content, seen, touches_now=touches_now),
         )
         return [point for point in points if from_s * 1000 <= point.timestamp <= to_s * 1000]
+
+    def _chart(self, content: Any, seen: Inspection, *, touches_now: bool) -> list[Observation]:
+        """The chart's three arrays joined on their stamps, sorted, each stamp once.
+
+        The first value counts where a stamp comes twice. Where the request touches now, the point
+        for "now" is dropped: the last of the array, recognised by its whole seconds (the others
+        have milliseconds, except daily ones at 00:00 UTC). Bad points are left out and noted in
+        `seen`; a chart without a good point is refused.
+        """
+        if not isinstance(content, dict):
+            raise _Shape("is not an object")
+        pairs = _pairs(content, "prices")
+        caps = _by_stamp(_pairs(content, "market_caps"))
+        volumes = _by_stamp(_pairs(content, "total_volumes"))
+        if touches_now and pairs and _is_current(pairs[-1][0]):
+            pairs = pairs[:-1]
+        prices = self._checks.prices(pairs, seen, now_ms=self._clock())
+        if pairs and not prices:
+            raise _Shape(f"has no usable point (the first one: {seen.refused[0].reason})")
+        optional = self._checks.optional
+        return [
+            Observation(
+                stamp,
+                price,
+                optional(stamp, "market_cap", caps.get(stamp), seen),
+                optional(stamp, "volume_24h", volumes.get(stamp), seen),
+            )
+            for stamp, price in prices.items()
+        ]
 
     def _get(
         self,
         path: str,
         params: Mapping[str, str],
         *,
-        coin: str | None,
-        currency: str,
-        read: Callable[[Any, Seen], _T],
+        coin: str | None = None,
+        currency: str = "",
+        read: Callable[[Any, Inspection], _T],
     ) -> _T:
-        """What `read` makes of the JSON of an answer with status 200, its numbers as floats."""
+        """The result of `read` for the JSON of an answer with status 200, its numbers as floats."""
         reply = self._transport.get(path, params)
         host = self._transport.host
         if reply.status != 200:
-            raise refusal(reply.status, reply.body, host=host, coin=coin, currency=currency)
-        with self._checks.watching(path, params, reply, now_ms=self._clock()) as seen:
-            read_out = read(self._content(path, reply), seen)
+            raise error_responses.refusal(
+                reply.status, reply.body, host=host, coin=coin, currency=currency
+            )
+        with self._checks.archive_refused(path, params, reply, now_ms=self._clock()) as seen:
+            try:
+                result = read(self._content(path, reply), seen)
+            except _Shape as shape:
+                raise BadAnswer(
+                    f"the answer of {host} for {path} {shape}; check source.base_url, or whether "
+                    "the API has changed"
+                ) from None
         self.refused += len(seen.refused)
         self.doubtful = seen.doubtful
-        return read_out
+        return result
 
     def _content(self, path: str, reply: Reply) -> Any:
-        """The JSON of an answer; NaN and Infinity are floats, for the checks to judge them."""
+        """The JSON of an answer; NaN and Infinity are floats, which the checks refuse later."""
         host = self._transport.host
         self._checks.check_type(reply, host)
         try:
             content = json.loads(reply.body, parse_int=float, parse_float=float)
         except (ValueError, RecursionError):
-            words = said(reply.body).message
+            words = error_responses.error_details(reply.body).message
             raise BadAnswer(
-                f"{host} answers {path} with something that is not JSON "
-                f'("{words}"); check source.base_url'
+                f'{host} answers {path} with something that is not JSON ("{words}"); check '
+                "source.base_url"
             ) from None
-        if is_error_body(content):
-            what = said(reply.body)
+        if error_responses.is_error_body(content):
+            details = error_responses.error_details(reply.body)
             raise BadAnswer(
                 f"{host} answers {path} with HTTP 200 but an error "
-                f'({what.code or "no code"}: "{what.message}"); try again later'
+                f'({details.code or "no code"}: "{details.message}"); try again later'
             )
         self._note_origin(reply.headers)
         return content
@@ -302,48 +309,9 @@ class CoinGecko:
         self._mark = mark
         self._answered = True
 
-    def _observations(self, content: Any, seen: Seen, *, touches_now: bool) -> list[Observation]:
-        """The chart's three arrays joined on their stamps, sorted, each stamp once.
-
-        Of a stamp that comes twice the first value counts. Where the request touches now, the
-        point for "now" is dropped: the array's last one, recognised by its whole seconds (the
-        others have milliseconds, but for the daily ones at 00:00 UTC). Points that are no
-        observations are left out and noted in `seen`; a chart of nothing else is refused.
-        """
-        if not isinstance(content, dict):
-            raise self._bad("a chart", "is no object")
-        try:
-            pairs = _pairs(content, "prices")
-            caps = _by_stamp(_pairs(content, "market_caps"))
-            volumes = _by_stamp(_pairs(content, "total_volumes"))
-        except _Shape as shape:
-            raise self._bad("a chart", str(shape)) from None
-        if touches_now and pairs and _is_current(pairs[-1][0]):
-            pairs = pairs[:-1]
-        prices = self._checks.prices(pairs, seen, now_ms=self._clock())
-        if pairs and not prices:
-            first = seen.refused[0].reason
-            raise self._bad("a chart", f"has no point that can be used ({first}, and so on)")
-        optional = self._checks.optional
-        return [
-            Observation(
-                stamp,
-                price,
-                optional(stamp, "market_cap", caps.get(stamp), seen),
-                optional(stamp, "volume_24h", volumes.get(stamp), seen),
-            )
-            for stamp, price in prices.items()
-        ]
-
-    def _bad(self, what: str, problem: str) -> BadAnswer:
-        return BadAnswer(
-            f"the answer of {self._transport.host} for {what} {problem}; check source.base_url, "
-            "or whether the API has changed"
-        )
-
 
 class _Shape(Exception):
-    """The answer is JSON but not what the endpoint promises."""
+    """The answer is JSON, but its shape is wrong for the endpoint."""
 
 
 def _usable_key(key: str | None, plan: Plan) -> str:
@@ -355,8 +323,8 @@ def _usable_key(key: str | None, plan: Plan) -> str:
         )
     if not re.fullmatch(r"[\x21-\x7e]+", stripped):
         raise KeyProblem(
-            f"{KEY_VARIABLE} holds characters that no key has; copy the key again, it looks like "
-            "CG- and letters and digits"
+            f"{KEY_VARIABLE} holds characters that no key has; copy the key again: CG-, then "
+            "letters and digits"
         )
     return stripped
 
@@ -365,7 +333,7 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     if not isinstance(value, float) or not math.isfinite(value):
-        raise _Shape(f"has {str(value)[:40]!r} where a number belongs")
+        raise _Shape(f"has {str(value)[:40]!r} instead of a number")
     return value
 
 

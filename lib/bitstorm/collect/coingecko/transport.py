@@ -1,4 +1,4 @@
-"""GET requests that end: time-outs, retries within a deadline, a cap on bodies, no key in sight."""
+"""GET requests that end: time-outs, retries within a deadline, a cap on bodies, a hidden key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import NoReturn
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
-from bitstorm.collect.coingecko.error_responses import said
+from bitstorm.collect.coingecko.error_responses import error_details
 from bitstorm.collect.coingecko.rate_limit import RateLimit
 from bitstorm.core.errors import BadAnswer, RateLimited, Unreachable, UsageError
 from bitstorm.core.time import now_ms
@@ -30,13 +31,13 @@ _PIECE = 65536
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # First waits in seconds when the server names none; they double, up to the longest.
 _FAULT_WAIT, _LIMIT_WAIT, _LONGEST_WAIT = 1.0, 5.0, 60.0
-# Shorter waits are not worth a line on the terminal.
-_TOLD_WAIT = 2.0
+# A shorter wait gets no line on the terminal.
+_REPORTED_WAIT = 2.0
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer: `headers` with lower-case names, `body` decompressed; no key is in them."""
+    """A whole answer: `headers` with lower-case names, `body` decompressed; the key is removed."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +45,7 @@ class Reply:
 
 
 class _Fault(Exception):
-    """A try that failed in a way that may pass; `served` when its answer began with a 200."""
+    """A failed try that is worth another; `served` when its answer began with a 200."""
 
     def __init__(self, problem: str, *, served: bool = False) -> None:
         super().__init__(problem)
@@ -55,65 +56,73 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK
 
 
-@dataclass(repr=False, eq=False)
-class Transport:
-    """One host. Times in seconds; `deadline` is for one `get` with all its tries and waits.
+@dataclass(frozen=True)
+class TransportOptions:
+    """Times are in seconds; `deadline` covers one `get` with all its tries and waits.
 
-    `sleep` and `monotonic` are replaceable for tests; `clock` (Unix ms) is what a server's
-    `x-ratelimit-reset` is measured against. `meter` holds the calls to our own limits: its waits
-    are not the server's, so the deadline stands still meanwhile. `tell` hears of waits; `secret`
-    is taken out of every answer, so that nothing further on can repeat it. `calls` counts requests.
+    `rate_limit` holds the calls to our own limits; the deadline stands still while it waits.
+    `report` gets a line about each long wait. `clock` gives Unix ms.
     """
 
-    base_url: str
-    headers: Mapping[str, str]
-    connect_timeout: float
-    read_timeout: float
-    deadline: float
-    retries: int
-    meter: RateLimit | None = None
-    tell: Callable[[str], None] | None = None
-    secret: str | None = None
+    connect_timeout: float = 5.0
+    read_timeout: float = 60.0
+    deadline: float = 300.0
+    retries: int = 5
+    rate_limit: RateLimit | None = None
+    report: Callable[[str], None] = lambda text: None
     clock: Callable[[], int] = now_ms
     sleep: Callable[[float], None] = time.sleep
     monotonic: Callable[[], float] = time.monotonic
-    calls: int = field(init=False, default=0)
 
-    def __post_init__(self) -> None:
-        self._base_url = self.base_url.rstrip("/")
-        secret = self.secret
-        # As it is, as JSON writes it, and as a URL does.
+
+class Transport:
+    """Requests to one `host` (and port); `calls` counts them.
+
+    `secret` is removed from every answer, so that no message or file can repeat it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        secret: str | None,
+        options: TransportOptions,
+    ) -> None:
+        self.host = urlsplit(base_url).netloc.rpartition("@")[2]
+        self.calls = 0
+        self._base_url = base_url
+        self._options = options
+        # The key itself, its form in JSON, and its form in a URL.
         self._secrets = (
             {secret, json.dumps(secret)[1:-1], quote(secret, safe="")} if secret else set()
         )
         self._session = requests.Session()
-        # A proxy of the environment is for other hosts than this machine's own.
-        self._session.trust_env = not is_loopback(self.base_url)
+        # A proxy of the environment cannot reach a server on this machine.
+        self._session.trust_env = not is_loopback(base_url)
         self._session.headers.clear()
-        self._session.headers.update(self.headers)
-
-    @property
-    def host(self) -> str:
-        """Host and port, without whatever else the URL may hold."""
-        return urlsplit(self._base_url).netloc.rpartition("@")[2]
+        self._session.headers.update(headers)
 
     def close(self) -> None:
         self._session.close()
 
     def get(self, path: str, params: Mapping[str, str]) -> Reply:
-        """The first answer that is not a passing fault, whatever its status.
+        """The first answer without a passing fault, whatever its status.
 
         Retries connection faults, broken bodies, 408, 429 and server errors. Raises RateLimited or
         Unreachable when tries or time run out, BadAnswer for a redirect or a body that is too big,
-        and what the meter raises.
+        and the errors of `RateLimit.take`.
         """
-        until = self.monotonic() + self.deadline
-        for tried in range(self.retries + 1):
-            asked: float | None = None
+        options = self._options
+        until = options.monotonic() + options.deadline
+        tries = 0
+        while True:
+            tries += 1
+            server_says: float | None = None
             status = 0
-            until += self._own_limit()
+            until += self._wait_for_own_limit()
             try:
-                reply = self._once(path, params, until)
+                reply = self._get_once(path, params, until)
             except _Fault as fault:
                 problem = str(fault)
                 if not fault.served:
@@ -124,42 +133,43 @@ class Transport:
                 if reply.status not in TRANSIENT:
                     return reply
                 status = reply.status
-                words = said(reply.body).message
+                words = error_details(reply.body).message
                 problem = f"HTTP {status}" + (f', "{words}"' if words else "")
-                asked = wait_asked(reply.headers, self.clock())
-            wait = own_wait(tried, status=status) if asked is None else asked
-            left = until - self.monotonic()
-            if tried == self.retries or wait >= left:
-                self._give_up(status, problem, tried + 1, asked, left)
+                server_says = server_wait(reply.headers, options.clock())
+            wait = default_wait(tries, status=status) if server_says is None else server_says
+            left = until - options.monotonic()
+            if tries > options.retries or wait >= left:
+                self._give_up(status, problem, tries, server_says, left)
             self._wait(wait, f"{self.host}: {problem}")
-        raise AssertionError("the loop returns or raises")
 
-    def _own_limit(self) -> float:
-        """Wait for a token of our own bucket; the seconds that it took."""
-        if self.meter is None:
+    def _wait_for_own_limit(self) -> float:
+        """Wait until our own limit allows a call; returns the seconds that this took."""
+        limit = self._options.rate_limit
+        if limit is None:
             return 0.0
-        began = self.monotonic()
-        wait = self.meter.take()
+        began = self._options.monotonic()
+        wait = limit.take()
         if wait > 0:
-            limit = self.meter.limits.calls_per_minute
+            calls = limit.limits.calls_per_minute
             try:
-                self._wait(wait, f"our limit is {limit} calls a minute (source.calls_per_minute)")
+                self._wait(wait, f"our limit is {calls} calls a minute (source.calls_per_minute)")
             except BaseException:
-                self._give_back()  # interrupted: the call is not made
+                limit.give_back()  # interrupted before the call
                 raise
-        return self.monotonic() - began
+        return self._options.monotonic() - began
 
     def _give_back(self) -> None:
-        if self.meter is not None:
-            self.meter.give_back()
+        if self._options.rate_limit is not None:
+            self._options.rate_limit.give_back()
 
     def _wait(self, seconds: float, why: str) -> None:
-        if self.tell is not None and seconds >= _TOLD_WAIT:
-            self.tell(f"    waiting {math.ceil(seconds)} s: {why}")
-        self.sleep(seconds)
+        if seconds >= _REPORTED_WAIT:
+            self._options.report(f"    waiting {math.ceil(seconds)} s: {why}")
+        self._options.sleep(seconds)
 
-    def _once(self, path: str, params: Mapping[str, str], until: float) -> Reply:
-        left = until - self.monotonic()
+    def _get_once(self, path: str, params: Mapping[str, str], until: float) -> Reply:
+        options = self._options
+        left = until - options.monotonic()
         if left <= 0:
             raise _Fault("the deadline is over")
         self.calls += 1
@@ -167,15 +177,15 @@ class Transport:
             response = self._session.get(
                 self._base_url + path,
                 params=dict(params),
-                timeout=(min(self.connect_timeout, left), min(self.read_timeout, left)),
+                timeout=(min(options.connect_timeout, left), min(options.read_timeout, left)),
                 stream=True,
                 allow_redirects=False,
             )
         except requests.RequestException as error:
             if isinstance(error, ValueError):
                 raise UsageError(
-                    f"source.base_url is no address that can be asked ({type(error).__name__}); "
-                    "expected such as https://api.coingecko.com/api/v3"
+                    f"source.base_url is not a usable address ({type(error).__name__}); "
+                    "expected one such as https://api.coingecko.com/api/v3"
                 ) from None
             raise _Fault(_cause(error)) from None
         with response:
@@ -185,8 +195,8 @@ class Transport:
             if response.is_redirect:
                 target = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2]
                 raise BadAnswer(
-                    f"{self.host} redirects to {target or 'another path'}, which is not followed; "
-                    "set source.base_url to the right address"
+                    f"{self.host} redirects to {target or 'another path'}; redirects are not "
+                    "followed: set source.base_url to the right address"
                 )
             body = self._body(response, until)
             for form in self._secrets:
@@ -194,83 +204,70 @@ class Transport:
             return Reply(response.status_code, headers, body)
 
     def _body(self, response: requests.Response, until: float) -> bytes:
-        """The body piece by piece: a server that trickles is held to the deadline as well."""
-        pieces: list[bytes] = []
-        size = 0
+        """The body, read in pieces, so that the deadline stops a slow server too."""
+        served = response.status_code == 200
+        body = bytearray()
         try:
             while piece := response.raw.read1(_PIECE, decode_content=True):
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_BODY_BYTES:
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
                     raise BadAnswer(
-                        f"the answer of {self.host} is larger than {MAX_BODY_BYTES >> 20} MiB, "
-                        "which no market chart is; check source.base_url"
+                        f"the answer of {self.host} is larger than {MAX_BODY_BYTES >> 20} MiB; a "
+                        "market chart is smaller: check source.base_url"
                     )
-                if self.monotonic() > until:
-                    raise _Fault(
-                        "the answer is too slow for the deadline",
-                        served=response.status_code == 200,
-                    )
+                if self._options.monotonic() > until:
+                    raise _Fault("the answer is too slow for the deadline", served=served)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-            raise _Fault(
-                f"the answer breaks off ({_cause(error)})", served=response.status_code == 200
-            ) from None
-        return b"".join(pieces)
+            raise _Fault(f"the answer breaks off ({_cause(error)})", served=served) from None
+        return bytes(body)
 
     def _give_up(
-        self, status: int, problem: str, tries: int, asked: float | None, left: float
+        self, status: int, problem: str, tries: int, server_says: float | None, left: float
     ) -> NoReturn:
-        times = "once" if tries == 1 else f"{tries} times"
+        times = "after 1 try" if tries == 1 else f"after {tries} tries"
         if status == 429:
-            told = ""
-            if asked is not None:
-                told = f" and wants a wait of {math.ceil(asked)} s"
-                if asked >= left:
-                    told += f", more than source.deadline_seconds leaves ({max(left, 0):.0f} s)"
+            wait = ""
+            if server_says is not None:
+                wait = f" and wants a wait of {math.ceil(server_says)} s"
+                if server_says >= left:
+                    wait += f", more than source.deadline_seconds leaves ({max(left, 0):.0f} s)"
             raise RateLimited(
-                f"{self.host} refuses for too many requests{told} (asked {times}; {problem}); "
+                f"{self.host} refuses for too many requests{wait} ({times}: {problem}); "
                 "try again later, or use a plan with a higher limit",
-                retry_after=asked,
+                retry_after=server_says,
             )
         raise Unreachable(
-            f"{self.host} gives no usable answer (asked {times}; last: {problem}); check the "
-            "network and source.base_url, or try again later"
+            f"{self.host} gives no usable answer ({times}: {problem}); check the network and "
+            "source.base_url, or try again later"
         )
 
 
-def wait_asked(headers: Mapping[str, str], now_ms: int) -> float | None:
-    """Seconds that the server asks to wait: `retry-after`, else `x-ratelimit-reset`, else None.
+def server_wait(headers: Mapping[str, str], now_ms: int) -> float | None:
+    """Seconds to wait by `retry-after`, else by `x-ratelimit-reset`; None without a readable one.
 
-    The first is seconds or an HTTP date, the second is like `2026-03-09 03:28:00 +0000`. What
-    cannot be read counts as not said.
+    The first is seconds or an HTTP date, the second is like `2026-03-09 03:28:00 +0000`.
     """
-    text = headers.get("retry-after")
-    if text is not None:
-        try:
-            return max(0.0, _retry_after(text.strip(), now_ms))
-        except (ValueError, OverflowError):
-            pass
-    text = headers.get("x-ratelimit-reset")
-    if text is not None:
-        try:
-            moment = datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%S %z")
-        except ValueError:
-            return None
-        return max(0.0, moment.timestamp() - now_ms / 1000)
+    for name, seconds in (("retry-after", _retry_after), ("x-ratelimit-reset", _reset)):
+        with suppress(KeyError, ValueError, OverflowError):
+            return max(0.0, seconds(headers[name].strip(), now_ms / 1000))
     return None
 
 
-def own_wait(tried: int, *, status: int) -> float:
-    """Seconds to wait when the server names none, after `tried` tries before: doubled, jittered."""
+def default_wait(tries: int, *, status: int) -> float:
+    """Seconds to wait after so many tries when the server names none: doubled, jittered."""
     first = _LIMIT_WAIT if status == 429 else _FAULT_WAIT
-    longest: float = min(_LONGEST_WAIT, first * 2.0**tried)
+    longest: float = min(_LONGEST_WAIT, first * 2.0 ** (tries - 1))
     return longest * random.uniform(0.5, 1.0)
 
 
-def _retry_after(text: str, now_ms: int) -> float:
+def _retry_after(text: str, now_s: float) -> float:
     if text.isascii() and text.isdigit():
         return float(text)
-    return parsedate_to_datetime(text).timestamp() - now_ms / 1000
+    return parsedate_to_datetime(text).timestamp() - now_s
+
+
+def _reset(text: str, now_s: float) -> float:
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z").timestamp() - now_s
 
 
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
@@ -288,7 +285,7 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def _cause(error: BaseException) -> str:
-    """Why a connection failed, in words that hold no URL and no header."""
+    """Why a connection failed, without any URL or header."""
     chain = [error]
     for link in chain:
         inner = (getattr(link, "reason", None), link.__cause__, link.__context__, *link.args)

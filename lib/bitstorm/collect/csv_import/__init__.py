@@ -1,1 +1,1 @@
-"""Price histories from CSV files of any dialect, into batches."""
+"""Price histories from CSV files of any dialect, as batches."""
