@@ -39,7 +39,7 @@ def plot_price_trend(df: pd.DataFrame) -> Figure:
 def plot_volatility(df: pd.DataFrame) -> Figure:
     """Every `volatility_W` of the frame, or `volatility_7` where it has none.
 
-    Result and errors are those of `plot_price_trend`.
+    Result and errors are as in `plot_price_trend`.
     """
     frame = _plain(df)
     if not _windows(frame, "volatility"):
@@ -60,7 +60,7 @@ def generate_report(df: pd.DataFrame) -> str:
     """Print period, count, statistics, latest price and 24 h change; show both pictures.
 
     Works on a copy, which gets `ma_7` and `volatility_7` where they are missing. Returns the
-    printed text. Errors are those of `plot_price_trend`.
+    printed text. Errors are as in `plot_price_trend`.
     """
     from bitstorm.report.canvas import show
 

@@ -60,7 +60,7 @@ def volatility_figure(
 ) -> Figure:
     """The volatilities `volatility_W`: fractions of the price a step, drawn as percent.
 
-    Arguments and errors are those of `price_figure`.
+    Arguments and errors are as in `price_figure`.
     """
     columns = [f"volatility_{w}" for w in windows]
     style.require(frame, ["timestamp", *columns], of="volatility")

@@ -42,7 +42,7 @@ class Mark(Origin):
 
     @property
     def attribution(self) -> str | None:
-        """The line that CoinGecko requires beside its data; None for other sources."""
+        """The line that CoinGecko requires next to its data; None for other sources."""
         return "Data provided by CoinGecko" if self.source == COINGECKO else None
 
     @property
