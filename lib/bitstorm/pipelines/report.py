@@ -1,4 +1,4 @@
-"""`report`: pictures, summary and dashboard from what the stages before have left."""
+"""`report`: the last forecast → pictures, summary and dashboard."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ from bitstorm.report import dashboard
 from bitstorm.report.summary import mark_of, summary_text, write_text
 from bitstorm.store import snapshots
 
-# More points than a picture has pixels cannot be seen.
+# A picture has no pixels for more points.
 MOST_POINTS = 5_000
 
 
 @dataclass(frozen=True)
 class Report:
-    """The files written, in `folder`."""
+    """The names of the written files, in `folder`."""
 
     folder: str
     files: tuple[str, ...]
 
 
 def report(context: Context) -> Report:
-    """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast."""
+    """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast.
+
+    Raises DataError where there is no forecast, and SnapshotMissing or ModelError where its
+    indicators or its run are missing.
+    """
     from bitstorm.report import canvas, plots
 
     folder = context.workspace.reports
@@ -44,9 +48,7 @@ def report(context: Context) -> Report:
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
     mark = mark_of(metrics)
-    # A thinned series has a wider step; the cuts in it are still those of the grid.
-    level = metrics["interval"]["level"]
-    thin = _thin(forecast)
+    level, thin = metrics["interval"]["level"], _thin(forecast)
     pictures = {
         "price.png": plots.price_figure(prices, windows=windows, mark=mark),
         "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
@@ -73,28 +75,22 @@ def report(context: Context) -> Report:
 
 
 def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, the newest among them; one file in
-    memory at a time."""
-    wanted = [
-        "timestamp",
-        "price",
-        "imputed",
-        *[f"ma_{w}" for w in windows],
-        *[f"volatility_{w}" for w in windows],
-        "rsi_14",
-        "drawdown",
-    ]
+    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one; reads file by
+    file."""
+    moving = [f"{name}_{w}" for name in ("ma", "volatility") for w in windows]
+    wanted = ["timestamp", "price", "imputed", *moving, "rsi_14", "drawdown"]
     step_ms, (_, last) = blocks.step_of(snapshot), blocks.span_of(snapshot)
     every = -(-snapshot.manifest.rows // MOST_POINTS)
-    kept = []
+    pieces = []
     for table in blocks.tables(snapshot, wanted):
         rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
-        kept.append(rows[back % every == 0])
-    return pd.concat(kept, ignore_index=True)
+        pieces.append(rows[back % every == 0])
+    return pd.concat(pieces, ignore_index=True)
 
 
 def _thin(forecast: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS rows, evenly spaced, with the newest one."""
     every = -(-len(forecast) // MOST_POINTS)
     return forecast.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
