@@ -40,7 +40,7 @@ from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks, dataset, windowing
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windowing import Frame
+from bitstorm.model.windowing import WindowSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -261,7 +261,7 @@ def _first_batch(feed: Feed, number: int) -> float:
 
 def _stored(spark: SparkSession, series: Series, look_back: int, root: Path) -> Any:
     """Ours, from the points to the converter: blocks and their files."""
-    frame = Frame(look_back, 1, ("log_return",), "log_return", MINUTE_MS)
+    frame = WindowSpec(look_back, 1, ("log_return",), "log_return", MINUTE_MS)
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
     times = series.table["timestamp"]
     steps = (times[-1].as_py() - times[0].as_py()) // MINUTE_MS + 1
@@ -269,9 +269,9 @@ def _stored(spark: SparkSession, series: Series, look_back: int, root: Path) -> 
     points = _points(spark, series).selectExpr(
         f"timestamp div {MINUTE_MS} AS index", "price", "imputed"
     )
-    files = dataset.files_for(steps, frame)
+    files = dataset.file_count(steps, frame)
     rows = blocks.to_rows(in_blocks(points, cut), frame, files=files)
-    return dataset.stored(spark, frame, rows, root=root)
+    return dataset.write_blocks(spark, frame, rows, root=root)
 
 
 def _converted(spark: SparkSession, series: Series, look_back: int, scratch: Path) -> None:

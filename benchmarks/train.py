@@ -31,9 +31,9 @@ from benchmarks.landing import context as context_of
 from bitstorm.core.errors import BitstormError
 from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.model import network, torch_backend, training
-from bitstorm.model.training import Progress, Rules
-from bitstorm.model.training_data import prepared
-from bitstorm.model.training_run import Prepared, attempt, rates
+from bitstorm.model.training import Progress, Task
+from bitstorm.model.training_data import prepare
+from bitstorm.model.training_run import Prepared, batch_size_and_rate, open_attempt
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.pipelines.train import train
@@ -81,15 +81,15 @@ def _run(scratch: Path, rows: int) -> Outcome:
         train(context)
         whole = time.perf_counter() - began
         with (
-            attempt(context, resume=None, accept_snapshot=False) as wanted,
-            prepared(context, wanted) as ready,
+            open_attempt(context, resume=None, accept_snapshot=False) as wanted,
+            prepare(context, wanted) as ready,
         ):
             return _measured(context, scratch, rows, ready, whole)
 
 
 def _measured(context: Context, scratch: Path, rows: int, ready: Prepared, whole: float) -> Outcome:
     feed = ready.feeds["training"]
-    batch_size, rate = rates(context.settings.training)
+    batch_size, rate = batch_size_and_rate(context.settings.training)
     arrays = {part: _arrays(f, batch_size) for part, f in ready.feeds.items()}
     first = [_first_batch(feed, batch_size, number) for number in range(RUNS)]
 
@@ -182,15 +182,18 @@ def _fit(
 
     by = torch_backend if isinstance(built, torch_backend.TorchNetwork) else training
     began = time.perf_counter()
-    fitted = by.fit(
-        built,
+    task = Task(
         train=ready.feeds["training"],
         validation=ready.feeds["validation"],
-        rules=Rules(epochs, epochs, batch_size, SEED),
+        epochs=epochs,
+        patience=epochs,
+        batch_size=batch_size,
+        seed=SEED,
         folder=folder,
         progress=progress,
         record={},
     )
+    fitted = by.fit(built, task)
     # By our own clock: with what is written after each epoch, and the opening of the first pass.
     return (time.perf_counter() - began) / epochs, fitted.best_validation_loss
 

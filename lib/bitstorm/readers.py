@@ -181,7 +181,7 @@ class Run(Result):
         return runs.show(self._context, self.name).overview.facts()
 
     def _read(self) -> runs_on_disk.Run:
-        return runs_on_disk.named(self._context.workspace.checkpoints, self.name)
+        return runs_on_disk.find(self._context.workspace.checkpoints, self.name)
 
 
 class Runs(Sequence[Run]):

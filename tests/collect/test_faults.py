@@ -168,7 +168,7 @@ def test_bad_points_are_left_out_and_never_stop_the_good_ones(
         for note in found:
             assert note["refused"] == {broken: 2}
             assert [point["rule"] for point in note["points"]] == [broken, broken]
-        assert "2 values of the source were left out" in done.stderr
+        assert "2 values of the source were refused" in done.stderr
         check_nothing_tells_the_key(desk, done.stderr, done.stdout)
 
 

@@ -48,7 +48,7 @@ def fresh(context: Context) -> Context:
 
 
 def recorded(context: Context) -> list[runs.Run]:
-    return [run for _, run in runs.listed(context.workspace.checkpoints)]
+    return [run for _, run in runs.all_runs(context.workspace.checkpoints)]
 
 
 def act(context: Context) -> None:
@@ -57,7 +57,7 @@ def act(context: Context) -> None:
     with mock.patch.multiple(network, seeded=linear.seeded):
         name = found[0].name if found else None
         try:
-            with training_run.attempt(context, resume=name, accept_snapshot=False) as attempt:
+            with training_run.open_attempt(context, resume=name, accept_snapshot=False) as attempt:
                 parts = feeds()
                 data = training_run.Prepared(
                     features=["log_return"],
@@ -90,7 +90,7 @@ def result(context: Context) -> tuple[object, ...]:
     assert files == ["best.keras", "history.csv", "run.json"], files
     assert run.record["fitted"]["epochs"] == 3
     built = linear.seeded(seed=0, look_back=6)
-    network.load_weights(built, runs.checked(run, "best.keras"))
+    network.load_weights(built, runs.read_file(run, "best.keras"))
     return losses(run.folder), [weight.tolist() for weight in built.get_weights()]
 
 

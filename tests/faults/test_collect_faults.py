@@ -187,7 +187,7 @@ def test_the_loop_goes_on_when_the_disk_has_room_again(tmp_path: Path, ledger: L
         ledger.now += MINUTE_MS
         while "File too large" not in next_line():
             assert "stale" in lines[-1]
-        assert "the next look is at" in lines[-1]
+        assert "the next request is at" in lines[-1]
         resource.prlimit(
             process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         )

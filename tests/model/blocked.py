@@ -10,22 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bitstorm.model import feed as feeds
-from bitstorm.model.dataset import Stored
+from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import Feed
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windowing import Frame
+from bitstorm.model.windowing import WindowSpec
 
 STEP = 3_600_000
 UNSCALED = Scale(0.0, 1.0)
 
 
-def frame_of(*, look_back=3, horizon=1, features=("price",), target="price", size=8) -> Frame:
-    return Frame(look_back, horizon, tuple(features), target, STEP, size)
+def frame_of(*, look_back=3, horizon=1, features=("price",), target="price", size=8) -> WindowSpec:
+    return WindowSpec(look_back, horizon, tuple(features), target, STEP, size)
 
 
 def write(
     folder: Path,
-    frame: Frame,
+    frame: WindowSpec,
     price: Sequence[float],
     *,
     imputed: Sequence[bool] | None = None,
@@ -57,16 +57,16 @@ def write(
     return folder
 
 
-def stored(folder: Path, frame: Frame) -> Stored:
+def stored(folder: Path, frame: WindowSpec) -> StoredBlocks:
     """The converter's data set of the files in a folder."""
     from petastorm.spark import SparkDatasetConverter
 
     urls = [f"file://{path}" for path in sorted(folder.glob("*.parquet"))]
     converter = SparkDatasetConverter(f"file://{folder}", urls, len(urls))
-    return Stored(frame, converter, folder)
+    return StoredBlocks(frame, converter, folder)
 
 
-def feed(folder: Path, frame: Frame, **bounds: int) -> Feed:
+def feed(folder: Path, frame: WindowSpec, **bounds: int) -> Feed:
     """An unscaled feed; `first` and `last` are the bounds of the target's grid index."""
     scaler = Scaler(dict.fromkeys(frame.features, UNSCALED), UNSCALED)
     limits = {}

@@ -82,16 +82,16 @@ def fitted(out, train, validation, network, *, seed, told=None, since=None, **ru
 
     usual = {"epochs": 4, "patience": 9, "batch_size": 16}
     by = torch_backend if isinstance(network, torch_backend.TorchNetwork) else training
-    return by.fit(
-        network,
+    task = training.Task(
         train=train,
         validation=validation,
-        rules=training.Rules(**{**usual, "seed": seed, **rules}),
         folder=out,
         progress=(lambda at: None) if told is None else told,
         record={"run": out.name},
         since=since,
+        **{**usual, "seed": seed, **rules},
     )
+    return by.fit(network, task)
 
 
 def losses(out: Path) -> list[tuple[str, str]]:

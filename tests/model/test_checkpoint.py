@@ -152,9 +152,9 @@ def test_the_history_is_the_text_that_keras_logger_writes(tmp_path):
 def test_the_next_epoch_on_other_data_is_the_best():
     found = state(3)
     assert (found.epochs, found.wait) == (3, 0)
-    assert found.goes_on(epochs=4, patience=1) and not found.goes_on(epochs=3, patience=1)
+    assert found.has_next(epochs=4, patience=1) and not found.has_next(epochs=3, patience=1)
     worse = Checkpoint(found.history, 1, 0.7, found.state, found.best, found.record)
-    assert worse.goes_on(epochs=9, patience=3) and not worse.goes_on(epochs=9, patience=2)
-    other = worse.on_other_data()
-    assert other.goes_on(epochs=9, patience=1)
+    assert worse.has_next(epochs=9, patience=3) and not worse.has_next(epochs=9, patience=2)
+    other = worse.without_losses()
+    assert other.has_next(epochs=9, patience=1)
     assert (other.best_epoch, other.best_loss) == (3, float("inf"))

@@ -17,7 +17,7 @@ from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import blocks, dataset
 from bitstorm.model import feed as feeds
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windowing import Frame
+from bitstorm.model.windowing import WindowSpec
 from model import blocked
 from model.blocked import STEP
 
@@ -49,7 +49,7 @@ def irregular(seed: int) -> list[tuple]:
     return rows
 
 
-def brute_force(rows, frame: Frame) -> dict[int, tuple]:
+def brute_force(rows, frame: WindowSpec) -> dict[int, tuple]:
     """(price, target_price, scaled target, window) by the target's time."""
     place = {row[0]: row for row in rows}
 
@@ -78,12 +78,12 @@ def brute_force(rows, frame: Frame) -> dict[int, tuple]:
     return found
 
 
-def from_spark(spark, rows, frame: Frame, folder):
+def from_spark(spark, rows, frame: WindowSpec, folder):
     """As the pipelines do it, the points in any order and spread over partitions."""
     points = spark.createDataFrame(random.Random(1).sample(rows, len(rows)), SCHEMA)
     cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
     made = blocks.to_rows(in_blocks(points.repartition(3), cut), frame, files=3)
-    return dataset.stored(spark, frame, made, root=folder)
+    return dataset.write_blocks(spark, frame, made, root=folder)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
     spark_session, tmp_path, features, look_back, horizon, target, size
 ):
     rows = irregular(seed=look_back)
-    frame = Frame(look_back, horizon, tuple(features), target, STEP, size)
+    frame = WindowSpec(look_back, horizon, tuple(features), target, STEP, size)
     expected = brute_force(rows, frame)
     with from_spark(spark_session, rows, frame, tmp_path) as stored:
         feed = feeds.make_feed(stored, SCALER)
@@ -140,7 +140,7 @@ def by_target(dataset) -> list[tuple[float, list[float]]]:
 
 
 def test_blocks_are_made_in_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
-    rows, frame = irregular(seed=9), Frame(3, 1, ("price", "rsi"), "price", STEP, 16)
+    rows, frame = irregular(seed=9), WindowSpec(3, 1, ("price", "rsi"), "price", STEP, 16)
     points = spark_session.createDataFrame(rows, SCHEMA)
     made = blocks.to_rows(in_blocks(points, Blocks(16, before=3, after=1)), frame, files=3)
     plan = made._jdf.queryExecution().executedPlan().toString()
@@ -264,7 +264,7 @@ def test_pytorch_gets_the_same_windows_in_the_same_order(tmp_path):
 
 
 def test_two_snapshots_in_one_process_each_serve_their_own_rows(spark_session, tmp_path):
-    frame = Frame(4, 1, ("price",), "log_return", STEP, 8)
+    frame = WindowSpec(4, 1, ("price",), "log_return", STEP, 8)
     series = [irregular(seed=4), irregular(seed=5)]
     both = [from_spark(spark_session, rows, frame, tmp_path) for rows in series]
     with both[0] as one, both[1] as two:
@@ -373,7 +373,7 @@ def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
     # petastorm would log beside what it raises.
     assert caplog.text == ""
     last.unlink()
-    with pytest.raises(ModelError, match=r"1 of 60 .* gone"):
+    with pytest.raises(ModelError, match=r"1 of 60 .* missing"):
         next(feed.groups(rows, seed=None, epoch=0))
 
 
@@ -390,7 +390,7 @@ def test_a_pass_that_serves_another_number_than_counted_is_an_error(tmp_path):
 
 
 def test_a_path_with_a_space_serves_as_well(spark_session, tmp_path):
-    rows, frame = irregular(seed=2), Frame(2, 1, ("price",), "price", STEP, 16)
+    rows, frame = irregular(seed=2), WindowSpec(2, 1, ("price",), "price", STEP, 16)
     with from_spark(spark_session, rows, frame, tmp_path / "a path with spaces, é") as stored:
         feed = feeds.make_feed(stored, SCALER)
         ((window, _),) = feed.dataset(batch_size=1_000)

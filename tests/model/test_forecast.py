@@ -10,7 +10,7 @@ import pytest
 from bitstorm.core.errors import ModelError
 from bitstorm.model import forecast
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windowing import Framed
+from bitstorm.model.windowing import Windows
 
 RETURNS = Scaler({"log_return": Scale(0.0, 0.01)}, Scale(0.0, 0.02))
 PRICES = Scaler({"price": Scale(100.0, 50.0)}, Scale(100.0, 50.0))
@@ -22,7 +22,7 @@ def groups(said: list[float]):
     for part in (slice(2, None), slice(0, 2)):
         values = np.array(said, np.float32)[part]
         place = np.arange(len(said))[part]
-        yield Framed(
+        yield Windows(
             values[:, None],
             starts=np.arange(len(values), dtype=np.int32),
             target=np.full(len(values), np.nan, np.float32),
@@ -75,7 +75,7 @@ def test_a_scaled_price_becomes_a_price_and_never_one_below_zero():
 @pytest.mark.parametrize("target", ["log_return", "price"])
 def test_a_network_that_gives_no_number_is_refused(bad, target):
     scaler = RETURNS if target == "log_return" else PRICES
-    with pytest.raises(ModelError, match="no finite number for 1 of 3 windows"):
+    with pytest.raises(ModelError, match="not a finite number for 1 of 3 windows"):
         predicted([0.1, bad, 0.1], scaler, target)
 
 

@@ -36,9 +36,9 @@ def test_a_finished_run_comes_back_with_its_record_and_nothing_to_resume_from(tm
     (folder / "best.keras").write_bytes(b"weights")
     for left in ("state-000001.json", "state-000001.npz", ".tmp-run.json-1234"):
         (folder / left).touch()
-    with runs.holding(folder):
+    with runs.train_lock(folder):
         run = runs.finish(folder, {"settings": {"seed": 1}}, files=("best.keras",))
-        runs.tidy(folder)
+        runs.delete_leftovers(folder)
     assert runs.newest(tmp_path) == run
     assert json.loads((folder / "run.json").read_text()) == {
         "settings": {"seed": 1},
@@ -62,7 +62,7 @@ def test_the_newest_finished_run_is_taken_and_no_other(tmp_path):
     name = "20240601T000000Z-aaaaaa"
     with pytest.raises(ModelError, match=f"is interrupted, .*`bitstorm train --resume {name}`"):
         runs.newest(tmp_path, name=name)
-    assert len(list(runs.listed(tmp_path))) == 6
+    assert len(list(runs.all_runs(tmp_path))) == 6
 
 
 def test_a_record_of_before_there_were_states_is_that_of_a_finished_run(tmp_path):
@@ -83,7 +83,7 @@ def test_a_run_is_running_only_while_a_process_holds_it(tmp_path):
             "-c",
             "import sys; from pathlib import Path; from bitstorm.model import runs\n"
             "folder = Path(sys.argv[1])\n"
-            "with runs.holding(folder):\n"
+            "with runs.train_lock(folder):\n"
             "    runs.write(folder, {}, state=runs.RUNNING)\n"
             "    print('held', flush=True)\n"
             "    sys.stdin.read()",
@@ -95,17 +95,17 @@ def test_a_run_is_running_only_while_a_process_holds_it(tmp_path):
     )
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        assert runs.named(tmp_path, folder.name).state == "running"
+        assert runs.find(tmp_path, folder.name).state == "running"
         with (
             pytest.raises(ModelError, match="is being trained by another process"),
-            runs.holding(folder),
+            runs.train_lock(folder),
         ):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    assert runs.named(tmp_path, folder.name).state == "interrupted"
-    with runs.holding(folder):
+    assert runs.find(tmp_path, folder.name).state == "interrupted"
+    with runs.train_lock(folder):
         pass
 
 
@@ -129,7 +129,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     (run.folder / "run.json").write_text(text)
     with pytest.raises(ModelError, match=r"run\.json cannot be read .*: train again"):
         runs.newest(tmp_path)
-    ((name, error),) = runs.listed(tmp_path)
+    ((name, error),) = runs.all_runs(tmp_path)
     assert name == run.name and isinstance(error, ModelError)
 
 
@@ -140,9 +140,7 @@ def test_a_damaged_newest_record_is_told_and_the_run_before_it_taken(tmp_path):
     told: list[str] = []
     assert runs.newest(tmp_path, damaged=told.append).name == older.name
     (line,) = told
-    assert (
-        newer.name in line and "cannot be read" in line and line.endswith("an older run is taken")
-    )
+    assert newer.name in line and "cannot be read" in line and line.endswith("an older run is used")
 
 
 def with_network(checkpoints):

@@ -90,7 +90,7 @@ def test_prices_are_scaled_by_their_range_in_double():
 
 def test_a_column_that_cannot_be_learnt_from_is_named():
     still = np.full(COUNT, 7.3, np.float32)
-    with pytest.raises(DataError, match=r"price is 7\.3 at all 59 points that have one"):
+    with pytest.raises(DataError, match=r"price is 7\.3 at all 59 points that have a value"):
         fitted(target="price", price=still, features=("price",))
     with pytest.raises(DataError, match="log_return is 0 at all 57 points"):
         fitted(target="log_return", price=still)

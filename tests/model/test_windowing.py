@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.model import windowing
-from bitstorm.model.windowing import Framed
+from bitstorm.model.windowing import Windows
 
 COLUMNS = ("target", "price", "target_timestamp", "target_price")
 
 
-def groups(sizes: list[int], *, look_back: int, features: int) -> tuple[list[Framed], list[tuple]]:
+def groups(sizes: list[int], *, look_back: int, features: int) -> tuple[list[Windows], list[tuple]]:
     """Groups of so many windows, no two numbers alike; and (window, …), window by window."""
     drawn = np.random.default_rng(1)
     found, expected = [], []
@@ -28,7 +28,7 @@ def groups(sizes: list[int], *, look_back: int, features: int) -> tuple[list[Fra
             )
             for place, name in enumerate(COLUMNS)
         ]
-        found.append(Framed(values, starts, *columns))
+        found.append(Windows(values, starts, *columns))
         for row, start in enumerate(starts):
             window = [
                 [float(values[start + step, feature]) for feature in range(features)]
@@ -67,8 +67,8 @@ def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(
 def test_no_window_of_fewer_points_than_the_look_back_is_an_empty_batch(points):
     empty = np.empty(0, np.float32)
     values, starts = np.zeros((points, 2), np.float32), np.empty(0, np.int32)
-    group = Framed(values, starts, empty, empty, empty.astype(np.int64), empty)
-    assert group.gathered(3).window.shape == (0, 3, 2)
+    group = Windows(values, starts, empty, empty, empty.astype(np.int64), empty)
+    assert group.to_batch(3).window.shape == (0, 3, 2)
     assert list(windowing.batches([group], look_back=3, batch_size=4)) == []
 
 

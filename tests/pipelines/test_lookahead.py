@@ -179,7 +179,7 @@ def test_the_command_fails_with_columns_and_times_when_something_changed(
 ):
     code, out, err = command(holed, "--cuts", "1", "--seed", "4")
     assert code == 1
-    assert err.startswith("bitstorm: centred changed with what comes after 2021-01-")
+    assert err.startswith("bitstorm: centred changed with the prices after 2021-01-")
     assert len(err.splitlines()) == 1 and "centred is " in out
     # A self-test that passes must not hide it.
     code, out, err = command(holed, "--cuts", "1", "--seed", "4", "--plant", "--json")

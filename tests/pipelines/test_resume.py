@@ -150,7 +150,9 @@ def test_with_its_newest_state_and_its_record_damaged_the_one_before_leads_to_th
     stream = io.StringIO()
     train(dataclasses.replace(context, console=Console(True, None, stream)), resume=name)
     told = stream.getvalue().splitlines()
-    assert "run.json cannot be read" in told[0] and "its last state says of it is used" in told[0]
+    assert (
+        "run.json cannot be read" in told[0] and "the record in its last state is used" in told[0]
+    )
     assert f"state-{epochs:06d}.json is damaged" in told[1]
     assert told[1].endswith(f"the state before it, after epoch {epochs - 1}, is used")
     whole_folder = context.workspace.checkpoints / whole
@@ -165,7 +167,7 @@ def test_another_snapshot_is_refused_unless_it_is_accepted(broken):
     published(context, points_of(altered))
     newer = snapshots.current(context.workspace.indicators).id
     other = dataclasses.replace(context, snapshot=newer)
-    with pytest.raises(ModelError, match=f"not on {newer}: leave .* add --accept-snapshot"):
+    with pytest.raises(ModelError, match=f"not on {newer}: remove .* add --accept-snapshot"):
         train(dataclasses.replace(impatient(context), snapshot=newer), resume=name)
     done = train(other, resume=name, accept_snapshot=True)
     assert done.indicators == newer
@@ -240,7 +242,7 @@ def test_a_cache_that_vanishes_under_a_training_ends_it_and_resume_goes_on(broke
     context, _, _ = broken
     known = {path.name for path in context.workspace.checkpoints.iterdir()}
     stream = Deleting("epoch 3/8", context.workspace.cache / "blocks")
-    with pytest.raises(BrokenOff, match=r"broke off \(.*(gone|files to appear).*--resume"):
+    with pytest.raises(BrokenOff, match=r"broke off \(.*(missing|files to appear).*--resume"):
         train(dataclasses.replace(context, console=Console(stream=stream)))
     (name,) = {path.name for path in context.workspace.checkpoints.iterdir()} - known
     folder = context.workspace.checkpoints / name
@@ -255,7 +257,7 @@ def test_a_snapshot_that_is_gone_is_named_with_the_way_on(broken):
     record = json.loads((context.workspace.checkpoints / name / "run.json").read_text())
     shutil.rmtree(context.workspace.indicators / "snapshots" / record["indicators"])
     shutil.rmtree(context.workspace.indicators / "manifests")
-    with pytest.raises(ModelError, match=r"no longer there .*--snapshot, and add --accept-snap"):
+    with pytest.raises(ModelError, match=r"is missing .*--snapshot, and add --accept-snap"):
         train(impatient(context), resume=name)
     with pytest.raises(SnapshotMissing):
         train(dataclasses.replace(impatient(context), snapshot="x"), resume=name)
@@ -273,7 +275,7 @@ def test_a_snapshot_that_is_gone_is_named_with_the_way_on(broken):
 def test_other_settings_are_refused_before_spark_starts(broken, setting, said):
     context, _, name = broken
     asked = small(context.workspace.root, *SETTINGS, setting)
-    with pytest.raises(ModelError, match=f"{said}.*leave them away"):
+    with pytest.raises(ModelError, match=f"{said}.*remove them"):
         train(impatient(asked), resume=name)
 
 
@@ -283,7 +285,7 @@ def test_a_run_that_is_not_there_failed_or_is_being_trained_is_refused(broken):
     with pytest.raises(ModelError, match=r"there is no run nobody in .*`bitstorm runs`"):
         train(impatient(context), resume="nobody")
     with (
-        runs.holding(folder),
+        runs.train_lock(folder),
         pytest.raises(ModelError, match="is being trained by another process"),
     ):
         train(impatient(context), resume=name)

@@ -127,9 +127,9 @@ def test_two_runs_are_compared_by_what_differs_alone(capsys, workspace):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["runs", "show"], None, "runs show was given 0 runs; expected one"),
-        (["runs", "compare", OLD], None, "runs compare was given 1 runs; expected 2 to 20"),
-        (["runs", "list", OLD], None, "runs list was given 1 runs; expected none"),
+        (["runs", "show"], None, "found 0 runs for `runs show`, expected one"),
+        (["runs", "compare", OLD], None, "found 1 runs for `runs compare`, expected 2 to 20"),
+        (["runs", "list", OLD], None, "found 1 runs for `runs list`, expected none"),
         (["runs", "show", "nobody"], 1, "there is no run nobody in"),
         (["runs", "compare", OLD, "../x"], 1, "there is no run ../x in"),
         (["train", "--accept-snapshot"], None, "--accept-snapshot belongs to --resume RUN"),

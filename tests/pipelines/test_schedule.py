@@ -203,7 +203,7 @@ def test_a_signal_breaks_off_a_request_and_nothing_is_left(
     ):
         until(lambda: asked)
         out, _ = ended(process)
-    assert "0 looks" in out
+    assert "0 requests" in out
     assert list((tmp_path / "w").rglob("*.csv*")) == []
 
 
@@ -218,7 +218,7 @@ def test_a_write_in_progress_is_finished_after_the_signal(market: Market, tmp_pa
         until(mark.exists)
         assert list(workspace.rglob("*.csv")) == []
         out, _ = ended(process)
-    assert "1 looks: 1 landed" in out
+    assert "1 requests: 1 landed" in out
     assert landed(workspace) == [NOW_MS // 60_000 * 60_000]
 
 
@@ -234,14 +234,14 @@ def test_an_outage_is_told_and_the_looks_go_on_after_it(market: Market, tmp_path
         until(lambda: log.exists() and log.read_text().count("connection refused") >= 2)
         with Watched(market, port=port):
             until(lambda: log.read_text().count(" → ") >= 2)
-        until(lambda: log.read_text().splitlines()[-1].count("next look"))
+        until(lambda: log.read_text().splitlines()[-1].count("next request"))
         out, err = ended(process)
     told = json.loads(out)
     assert told["failed"] >= 3
     assert told["landed"] == len(landed(workspace)) >= 2
     lines = err.splitlines()
     assert len(lines) == told["failed"]  # --quiet silences no error
-    assert all("connection refused" in line and "the next look is at" in line for line in lines)
+    assert all("connection refused" in line and "the next request is at" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_what_no_later_look_can_mend_ends_them(
 
 
 @pytest.mark.parametrize(
-    ("every", "words"), [("soon", "not a duration"), ("500ms", "shorter than a second")]
+    ("every", "words"), [("soon", "not a duration"), ("500ms", "expected at least a second")]
 )
 def test_a_step_that_is_none_is_bad_usage(every: str, words: str, tmp_path: Path) -> None:
     with collector(tmp_path / "w", "http://127.0.0.1:9", "--every", every) as process:

@@ -136,7 +136,7 @@ def test_a_snapshot_of_either_data_set_brings_the_other_one_that_belongs_to_it(c
     ingest(context)
     newest = stats(context, **WANTED)
     assert newest.indicators == old_points and newest.prices != old_prices
-    assert not newest.matching and any("other prices" in line for line in stats_lines(newest))
+    assert not newest.matching and any("different prices" in line for line in stats_lines(newest))
     # Now prices have indicators of their own, so that the newest of both are others.
     indicators(context)
     assert stats(context, **WANTED).matching

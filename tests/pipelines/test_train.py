@@ -136,7 +136,7 @@ def test_carried_forward_prices_are_no_targets(tmp_path):
     points = points_of(random_walk(3)[:200])
     points.loc[170:, "imputed"] = True  # all of the test part
     context = published(small(tmp_path), points)
-    with pytest.raises(DataError, match=r"of 200 points 30 are imputed.* 0 observed in the test"):
+    with pytest.raises(DataError, match=r"found 30 imputed points of 200.* 0 observed in the test"):
         train(impatient(context))
 
 
@@ -172,7 +172,7 @@ def test_an_indicator_that_has_no_value_yet_is_refused(spark_session, tmp_path):
 
 def test_unknown_features_are_named_before_spark_starts(tmp_path):
     context = small(tmp_path, "training.features=[price, ma_5, month]")
-    with pytest.raises(DataError, match="has ma_5, month, which the indicators don't"):
+    with pytest.raises(DataError, match="names ma_5, month, which the indicators don't have"):
         train(impatient(published(context, points_of(wave()[:200]))))
 
 

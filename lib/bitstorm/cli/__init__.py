@@ -1,4 +1,7 @@
-"""The commands: arguments in, one pipeline each, results out. Heavy imports wait in the bodies."""
+"""The commands: each turns arguments into one call of a pipeline, and prints the result.
+
+Heavy packages are imported inside the functions.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,24 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from bitstorm import __version__
+from bitstorm.cli import models
 from bitstorm.cli.common import DONE, INTERRUPTED, USAGE
 from bitstorm.cli.data import backfill, collect, gaps, import_, ingest, retract
-from bitstorm.cli.models import (
-    check_lookahead,
-    forecast,
-    indicators,
-    report,
-    run,
-    runs,
-    stats,
-    train,
-)
 from bitstorm.cli.operations import config, gc, history, rollback, simulate, status, verify
 from bitstorm.spark import java
 
 GROUPS: Mapping[str, tuple[click.Command, ...]] = {
     "Data": (collect, backfill, import_, ingest, gaps, retract),
     "Indicators and models": (
-        indicators, stats, check_lookahead, train, runs, forecast, report, run,
+        models.indicators, models.stats, models.check_lookahead, models.train, models.runs,
+        models.forecast, models.report, models.run,
     ),
     "Operations": (status, history, verify, rollback, gc, config, simulate),
 }  # fmt: skip
 
 
 class _Commands(click.Group):
-    """Lists the commands in their groups, in the order of the data's way."""
+    """Lists the commands in groups, in the order of their use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -53,7 +48,7 @@ class _Commands(click.Group):
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Print the versions that matter for a question or a report. Loads no library."""
+    """Print the versions that a bug report needs. Loads no library."""
     if not wanted or ctx.resilient_parsing:
         return
     home = java.find_java_home(os.environ, project=java.project_root())
@@ -91,12 +86,13 @@ for _command in (command for commands in GROUPS.values() for command in commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point of `bitstorm` and of the jobs; ends the process with the exit code."""
+    """Run a command and end the process with its exit code: the entry point of `bitstorm` and of
+    the jobs."""
     _end(exit_code(arguments))
 
 
 def exit_code(arguments: Sequence[str] | None = None) -> int:
-    """Run a command in this process; what the process is to end with."""
+    """Run a command in this process; the exit code for the process."""
     try:
         code = bitstorm.main(args=arguments, prog_name="bitstorm", standalone_mode=False)
     except click.exceptions.Abort:
@@ -108,7 +104,7 @@ def exit_code(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end(code: int) -> None:
-    """Exit; where TensorFlow is loaded without the seconds that it takes to clear its memory."""
+    """Exit, without the seconds that TensorFlow needs to free its memory."""
     if "tensorflow" not in sys.modules:
         sys.exit(code)
     atexit._run_exitfuncs()

@@ -1,4 +1,4 @@
-"""What every command has: its options, its errors as exit codes, its result shown."""
+"""What all commands share: common options, errors as exit codes, results as text or JSON."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ snapshot_option = click.option(
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every command has, and its errors as exit codes."""
+    """Add the common options, and turn errors into exit codes."""
 
     @click.option(
         "--config",
         "config_files",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="YAML file with settings; may be repeated.",
+        help="YAML file with settings; can be repeated.",
     )
     @click.option("--workspace", help="Folder of all data.  [default: workspace]")
     @click.option(
@@ -45,7 +45,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help="Change a setting; may be repeated.",
+        help="Change a setting; can be repeated.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
     @click.option("--quiet", is_flag=True, help="Print no progress.")
@@ -55,11 +55,11 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.option("--fail-if-idle", is_flag=True, help="Exit with 3 when there was nothing to do.")
     @functools.wraps(command)
-    def wrapped(*, debug: bool, fail_if_idle: bool, **given: Any) -> int:
+    def wrapped(*, debug: bool, fail_if_idle: bool, **values: Any) -> int:
         common = [field.name for field in dataclasses.fields(Invocation)]
-        invocation = Invocation(**{name: given.pop(name, None) for name in common})
+        invocation = Invocation(**{name: values.pop(name, None) for name in common})
         try:
-            result = command(invocation, **given)
+            result = command(invocation, **values)
             if fail_if_idle and getattr(result, "idle", getattr(result, "stale", False)):
                 return IDLE
             return DONE
@@ -78,14 +78,12 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             if debug:
                 raise
             sentence = failures.system_refusal(error) if isinstance(error, OSError) else None
-            if sentence is not None:
-                click.echo(f"bitstorm: {sentence}", err=True)
-                return FAILED
-            click.echo(
-                f"bitstorm: an unexpected {type(error).__name__}: {first_line(error)}; run again "
-                "with --debug to see where, and please report it",
-                err=True,
-            )
+            if sentence is None:
+                sentence = (
+                    f"unexpected {type(error).__name__}: {first_line(error)}; run again with "
+                    "--debug for the traceback, and please report it"
+                )
+            click.echo(f"bitstorm: {sentence}", err=True)
             return FAILED
 
     return wrapped
@@ -93,7 +91,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Invocation:
-    """The common options as given; settings and workspace are opened when a command asks."""
+    """The values of the common options; `context()` loads the settings and opens the workspace."""
 
     config_files: tuple[Path, ...]
     workspace: str | None
@@ -104,7 +102,7 @@ class Invocation:
     snapshot: str | None
 
     def context(self) -> Context:
-        """Load settings, open workspace and console; silence the warnings of libraries."""
+        """Load the settings, open workspace and console, and filter the warnings of libraries."""
         from bitstorm.context import Context
         from bitstorm.core import third_party_noise
         from bitstorm.core.config import load
@@ -115,7 +113,7 @@ class Invocation:
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()
         loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
-        # spark-submit sends a job's standard error to its standard output, into the JSON.
+        # spark-submit writes a job's standard error to standard output, where the JSON is.
         quiet = self.quiet or (self.as_json and under_spark_submit())
         return Context(
             open_workspace(self.workspace or DEFAULT_WORKSPACE),
@@ -125,19 +123,19 @@ class Invocation:
         )
 
     def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:
-        """The result on standard output: as JSON, or as the command's own lines."""
+        """Print the result on standard output, as JSON or as `lines()`; returns the result."""
         texts = [json.dumps(plain(result), indent=2)] if self.as_json else lines()
         try:
             for text in texts:
                 click.echo(text)
         except BrokenPipeError:
-            # The reader has closed the pipe, as `head` does: drop the rest.
+            # The reader has closed the pipe, like `head`: drop the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return result
 
 
-def parsed(option: str, parse: Callable[[str], int], text: str) -> int:
-    """The value of an option. Raises UsageError where it cannot be read."""
+def parse_option(option: str, parse: Callable[[str], int], text: str) -> int:
+    """The value of an option. Raises UsageError where `parse` raises ValueError."""
     try:
         return parse(text)
     except ValueError as error:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
+from bitstorm.cli.common import Invocation, common_options, parse_option, snapshot_option
 
 if TYPE_CHECKING:
     from bitstorm.pipelines.imports import ImportOptions
 
 
-def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def import_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `import`, in this order."""
     for option in reversed(
         [
             click.option("--timestamp-column", help="Column of the time."),
@@ -47,7 +48,8 @@ def foreign_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def foreign_file(file: Path, form: str | None, **options: Any) -> ImportOptions:
+def import_request(file: Path, form: str | None, **options: Any) -> ImportOptions:
+    """The request for `pipelines.imports`, from the values of `import_options`."""
     from bitstorm.pipelines.imports import ImportOptions
 
     return ImportOptions(file, auto=form == "auto", **options)
@@ -64,12 +66,12 @@ def collect(invocation: Invocation, every: str | None) -> Any:
     if every is not None:
         from bitstorm.pipelines.schedule import collect_every
 
-        kept = collect_every(invocation.context(), parsed("--every", duration_ms, every))
+        counts = collect_every(invocation.context(), parse_option("--every", duration_ms, every))
         return invocation.show(
-            kept,
+            counts,
             lambda: [
-                f"stopped after {kept.runs:,} looks: {kept.landed:,} landed, {kept.stale:,} stale, "
-                f"{kept.failed:,} failed"
+                f"stopped after {counts.runs:,} requests: {counts.landed:,} landed, "
+                f"{counts.stale:,} stale, {counts.failed:,} failed"
             ],
         )
     result = pipeline(invocation.context())
@@ -77,7 +79,7 @@ def collect(invocation: Invocation, every: str | None) -> Any:
     return invocation.show(
         result,
         lambda: [
-            f"{seen}: stale, it has landed before"
+            f"{seen}: stale, landed before"
             if result.batch is None
             else f"{seen} → {result.batch.path}"
         ],
@@ -102,7 +104,7 @@ def backfill(
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import backfill as pipeline
 
-    until_ms = None if until is None else parsed("--until", parse_instant, until)
+    until_ms = None if until is None else parse_option("--until", parse_instant, until)
     context = invocation.context()
     if dry_run:
         plan = pipeline.plan(context, days=days, until_ms=until_ms, gaps_only=gaps)
@@ -113,7 +115,7 @@ def backfill(
 
 @click.command("import", epilog="Example: bitstorm import prices.csv --format auto --preview")
 @click.argument("file", type=click.Path(path_type=Path))
-@foreign_options
+@import_options
 @click.option("--preview", is_flag=True, help="Show the first rows as they would be imported.")
 @common_options
 def import_(
@@ -122,7 +124,7 @@ def import_(
     """Import a CSV or CSV.gz file as a batch."""
     from bitstorm.pipelines import imports
 
-    wanted = foreign_file(file, form, **options)
+    wanted = import_request(file, form, **options)
     if preview:
         shown = imports.preview(invocation.context(), wanted)
         rows = [", ".join(shown.columns), *[", ".join(row) for row in shown.rows]]
@@ -139,7 +141,7 @@ def import_(
 
 @click.command(epilog="Example: bitstorm ingest")
 @click.option(
-    "--replay-rejects", is_flag=True, help="Check the refused rows again, with the settings of now."
+    "--replay-rejects", is_flag=True, help="Check the refused rows again, with the current rules."
 )
 @common_options
 def ingest(invocation: Invocation, replay_rejects: bool) -> Any:

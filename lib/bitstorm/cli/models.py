@@ -1,4 +1,4 @@
-"""Commands of indicators and models, and `run`, the whole line."""
+"""Commands for indicators and models, and `run`, which runs all stages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from bitstorm import __version__
-from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
-from bitstorm.cli.data import foreign_file, foreign_options
+from bitstorm.cli.common import Invocation, common_options, parse_option, snapshot_option
+from bitstorm.cli.data import import_options, import_request
 from bitstorm.core.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def train(
     from bitstorm.pipelines.train import train as pipeline
 
     if backend is not None:
-        # Last, so that it wins over a --set of the same.
+        # Last, so that it wins over --set.
         invocation = dataclasses.replace(
             invocation, overrides=(*invocation.overrides, f"training.backend={backend}")
         )
@@ -77,14 +77,14 @@ def report(invocation: Invocation) -> Any:
 @click.option(
     "--csv", type=click.Path(path_type=Path), help="CSV file with a price history of your own."
 )
-@foreign_options
+@import_options
 @common_options
 def run(invocation: Invocation, csv: Path | None, form: str | None, **options: Any) -> Any:
     """Run collect, ingest, indicators, train, forecast, report."""
     from bitstorm.cli.render_models import outcome_lines
     from bitstorm.pipelines.run import run as pipeline
 
-    wanted = None if csv is None else foreign_file(csv, form, **options)
+    wanted = None if csv is None else import_request(csv, form, **options)
     if csv is not None:
         invocation = dataclasses.replace(
             invocation, overrides=("source.mode=csv", *invocation.overrides)
@@ -104,12 +104,12 @@ def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
     from bitstorm.cli.render_models import comparison_lines, run_lines, runs_lines
     from bitstorm.pipelines import runs as pipeline
 
-    expected = {"list": (0, 0), "show": (1, 1), "compare": (2, 20)}[what]
-    if not expected[0] <= len(names) <= expected[1]:
+    limits = {"list": (0, 0, "none"), "show": (1, 1, "one"), "compare": (2, 20, "2 to 20")}
+    least, most, expected = limits[what]
+    if not least <= len(names) <= most:
         raise UsageError(
-            f"runs {what} was given {len(names)} runs; expected "
-            + {"list": "none", "show": "one", "compare": "2 to 20"}[what]
-            + ": `bitstorm runs` lists them"
+            f"found {len(names)} runs for `runs {what}`, expected {expected}: "
+            "`bitstorm runs` lists them"
         )
     context = invocation.context()
     if what == "show":
@@ -158,21 +158,19 @@ def stats(invocation: Invocation, period: str, bars: int, lags: str, output: Pat
     from bitstorm.core.time import duration_ms
     from bitstorm.pipelines.stats import stats as pipeline
 
-    period_ms = parsed("--period", duration_ms, period)
-    steps = _lags(lags)
-    result = pipeline(
-        invocation.context(), period_ms=period_ms, bars=bars, lags=steps, output=output
-    )
+    period_ms, steps = parse_option("--period", duration_ms, period), _lags(lags)
+    context = invocation.context()
+    result = pipeline(context, period_ms=period_ms, bars=bars, lags=steps, output=output)
     return invocation.show(result, lambda: stats_lines(result))
 
 
 def _lags(text: str) -> list[int]:
-    """Numbers between commas. Raises UsageError for anything else, 0 and repeated ones included."""
+    """Different positive integers, separated by commas. Raises UsageError for other texts."""
     lags = [int(part) for part in text.split(",") if re.fullmatch(r"\s*[0-9]{1,6}\s*", part)]
     if len(lags) != text.count(",") + 1 or 0 in lags or len(set(lags)) < len(lags):
         raise UsageError(
-            f"--lags: {text!r} is not a list of lags; write different numbers of steps from 1 to "
-            "999999 with commas between: 1,24,168"
+            f"--lags: found {text!r}, expected different numbers of steps from 1 to 999999, "
+            "separated by commas: 1,24,168"
         )
     return lags
 

@@ -1,4 +1,4 @@
-"""Commands to operate a workspace: status, history, verify, rollback, gc, config, simulate."""
+"""Commands that operate a workspace: status, history, verify, rollback, gc, config, simulate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bitstorm.cli.common import Invocation, common_options, parsed, snapshot_option
+from bitstorm.cli.common import Invocation, common_options, parse_option, snapshot_option
 
 
 @click.group()
@@ -78,7 +78,7 @@ def history(invocation: Invocation, row: str | None) -> Any:
     if row is None:
         commits = pipeline.history(invocation.context())
         return invocation.show(commits, lambda: history_lines(commits))
-    timestamp_ms = parsed("--row", parse_instant, row)
+    timestamp_ms = parse_option("--row", parse_instant, row)
     found = pipeline.trace(invocation.context(), timestamp_ms)
     return invocation.show(found, lambda: trace_lines(found))
 

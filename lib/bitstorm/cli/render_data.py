@@ -1,4 +1,4 @@
-"""Results of the data commands as lines of text, and the table that they share."""
+"""The results of the data commands as lines of text, and the table for all results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
-    """What became of the batches and their rows."""
+    """The batches and their rows, by outcome."""
     if result.idle:
         lines = ["nothing to ingest: every batch is known"]
     else:
@@ -32,20 +32,18 @@ def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
     if result.replaced:
         lines.append(f"{result.replaced:,} stored rows gave way to better observations")
     lines += [f"warning: {n:,} rows break {rule}" for rule, n in result.warned.items()]
-    lines += [
-        f"refused {refused.path.name}: {refused.reason}" for refused in result.refused_batches
-    ]
+    lines += [f"refused {batch.path.name}: {batch.reason}" for batch in result.refused_batches]
     if result.refused or result.refused_batches:
-        lines.append(f"what was refused, and why, is in {rejects}")
+        lines.append(f"refused rows and batches, and the reasons, are in {rejects}")
     if result.unsettled_batches:
-        lines.append(f"{result.unsettled_batches} files are still too young to be taken")
+        lines.append(f"{result.unsettled_batches} files changed too recently: ingest them later")
     if result.snapshot is not None:
         lines.append(f"{result.rows:,} rows in snapshot {result.snapshot}")
     return lines
 
 
 def status_lines(status: Status, root: Path) -> list[str]:
-    """The state of a workspace."""
+    """The state of the workspace."""
     facts = [("workspace", str(root)), ("holds", status.origin or "nothing yet")]
     for name, found in (("prices", status.prices), ("indicators", status.indicators)):
         text = "none yet"
@@ -66,7 +64,7 @@ def status_lines(status: Status, root: Path) -> list[str]:
 
 
 def gaps_lines(found: Gaps) -> list[str]:
-    """A line a gap, oldest first, under what they come to."""
+    """The totals, then a line for each gap, oldest first."""
     if found.first_ms is None or found.until_ms is None or found.age_ms is None:
         return ["there are no prices yet, so nothing is expected: collect, backfill or import"]
     facts = [
@@ -111,13 +109,13 @@ def history_lines(commits: Sequence[Commit]) -> list[str]:
     for c in commits:
         batches = ", ".join(c.batches[:2]) + (" …" if len(c.batches) > 2 else "")
         facts = f"{c.data_set:<10}  {c.snapshot}  {c.created_at[:19]}Z  {c.operation:<10}"
-        # Nothing is cut or wrapped: an ID that is shown is there to be copied.
+        # Never cut or wrapped, so that a user can copy the ID.
         lines.append(f"{facts}  {c.rows:>11,} rows  {c.reason or batches}".rstrip())
     return lines
 
 
 def trace_lines(found: Trace) -> list[str]:
-    """Where a row came from."""
+    """The batch and the line of a row."""
     return [
         f"{iso(found.timestamp)} in snapshot {found.snapshot}: line {found.line} of "
         f"{found.name or 'a batch'}, SHA-256 {found.batch}"
@@ -127,21 +125,21 @@ def trace_lines(found: Trace) -> list[str]:
 def retracted_lines(result: Retracted) -> list[str]:
     """What a retraction changed."""
     lines = [
-        f"{result.name}: {result.removed:,} rows taken out, at {result.restored:,} of their times "
-        f"another observation stands again; {result.rows:,} rows in snapshot {result.snapshot}"
+        f"{result.name}: {result.removed:,} rows removed, {result.restored:,} of them replaced by "
+        f"other observations; {result.rows:,} rows in snapshot {result.snapshot}"
     ]
     if result.absent_batches:
         lines.append(
-            f"{result.absent_batches} ingested batches are no longer in landing/: what they said "
-            "of these times could not be asked"
+            f"{result.absent_batches} ingested batches are no longer in landing/: their "
+            "observations cannot replace removed rows"
         )
     return lines
 
 
 def planned_lines(plan: Planned) -> list[str]:
-    """What a backfill would ask for and cost."""
+    """The requests and the cost of a backfill."""
     if not plan.slices:
-        return ["nothing is left to ask for: no call would be made"]
+        return ["nothing is missing: no call needed"]
     rows = [("from", "to", "points expected")]
     rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
     return [
@@ -156,9 +154,9 @@ def _cost(calls: int, credits: int) -> str:
 
 
 def backfilled_lines(result: Backfilled) -> list[str]:
-    """What a backfill brought and cost."""
+    """The prices and the cost of a backfill."""
     if result.idle:
-        return ["nothing is left to ask for: no call was made"]
+        return ["nothing is missing: no call made"]
     lines = [
         f"{count_text(result.points, 'point')} in {count_text(result.slices, 'slice')}, "
         f"{count_text(result.empty, 'hour')} without one; "
@@ -166,7 +164,7 @@ def backfilled_lines(result: Backfilled) -> list[str]:
         f"{iso(result.wanted.end)}"
     ]
     if result.clamped:
-        lines.append("the plan of the key reaches no further back than that")
+        lines.append("the plan of the key has no older history")
     return lines
 
 
@@ -187,26 +185,23 @@ def source_text(label: str) -> str:
 def table(
     rows: Sequence[Sequence[str]], *, heading: bool = False, whole: bool = False
 ) -> list[str]:
-    """Aligned columns; long cells wrap inside their own column.
-
-    `whole`: nothing is cut or wrapped, for an ID or a price that is shown is there to be copied.
-    """
+    """Aligned columns; the first row is the heading, if any. Long cells wrap inside their column,
+    but not with `whole`, so that a user can copy IDs and prices."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(
-        box=box.SIMPLE_HEAD if heading else None, show_header=heading, pad_edge=heading or not whole
-    )
-    body = list(rows)
-    columns = body.pop(0) if heading else ("",) * len(body[0])
-    for place, column in enumerate(columns):
+    lines = box.SIMPLE_HEAD if heading else None
+    drawn = Table(box=lines, show_header=heading, pad_edge=heading or not whole)
+    for place, title in enumerate(rows[0]):
         drawn.add_column(
-            column, justify="right" if heading and place else "left", no_wrap=whole or not place
+            title if heading else "",
+            justify="right" if heading and place else "left",
+            no_wrap=whole or not place,
         )
-    for row in body:
-        drawn.add_row(*[Text(cell) for cell in row])
+    for row in rows[1:] if heading else rows:
+        drawn.add_row(*map(Text, row))
     stream = StringIO()
     Console(file=stream, width=100_000 if whole else _WIDTH, color_system=None).print(drawn)
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]

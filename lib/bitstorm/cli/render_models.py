@@ -1,4 +1,4 @@
-"""Results of the indicator and model commands as lines of text."""
+"""The results of the indicator and model commands as lines of text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
-    """The closing table of `run`."""
+    """The final tables of `run`."""
     ingested, metrics = outcome.ingested, outcome.forecast.metrics
-    unit = metrics["vs_currency"].upper()
-    model, persistence, band = metrics["model"], metrics["persistence"], metrics["interval"]
-    following = metrics["next"]
+    unit, model = metrics["vs_currency"].upper(), metrics["model"]
     facts = [
         ("source", source_text(metrics["source"])),
         (
@@ -38,27 +36,23 @@ def outcome_lines(outcome: Outcome) -> list[str]:
         ("snapshot", f"prices {metrics['snapshot']['prices']}"),
         ("", f"indicators {metrics['snapshot']['indicators']}"),
         ("run", metrics["run"]),
-        ("next step", _next_step(following, band["level"], unit)),
+        ("next step", _next_step(metrics["next"], metrics["interval"]["level"], unit)),
         ("verdict", metrics["verdict"]),
         ("report", f"{outcome.report.folder}/dashboard.html"),
     ]
     errors = [
         ("", "RMSE " + unit, "MAE " + unit, "RMSE log return", "skill"),
         _error_row("LSTM", model, f"{model['skill']:+.4f}"),
-        _error_row("price stays", persistence, "0"),
+        _error_row("price stays", metrics["persistence"], "0"),
     ]
     seconds = "  ".join(f"{name} {value:.1f}" for name, value in outcome.seconds.items())
-    total = sum(outcome.seconds.values())
-    return [
-        *table(facts),
-        *table(errors, heading=True),
-        f"  {total:.1f} s in all: {seconds}",
-    ]
+    total = f"  {sum(outcome.seconds.values()):.1f} s in all: {seconds}"
+    return [*table(facts), *table(errors, heading=True), total]
 
 
 def _next_step(following: dict[str, Any], level: float, unit: str) -> str:
     if math.isnan(following["forecast"]):
-        return "none: the newest stretch of prices is shorter than the look-back"
+        return "none: too few points since the last cut"
     return (
         f"{following['forecast']:,.2f} {unit} at {following['time']}, "
         f"{level:.0%} interval {following['lower']:,.2f} to {following['upper']:,.2f}"
@@ -66,17 +60,12 @@ def _next_step(following: dict[str, Any], level: float, unit: str) -> str:
 
 
 def _error_row(name: str, errors: dict[str, float], skill: str) -> tuple[str, ...]:
-    return (
-        name,
-        f"{errors['rmse_usd']:,.2f}",
-        f"{errors['mae_usd']:,.2f}",
-        f"{errors['rmse_log_return']:.6f}",
-        skill,
-    )
+    usd = (f"{errors[key]:,.2f}" for key in ("rmse_usd", "mae_usd"))
+    return (name, *usd, f"{errors['rmse_log_return']:.6f}", skill)
 
 
 def runs_lines(overviews: Sequence[Overview]) -> list[str]:
-    """One line a run, newest first."""
+    """A line for each run, newest first."""
     if not overviews:
         return ["there is no training run yet: `bitstorm train` makes one"]
     heading = ("run", "state", "backend", "windows", "epochs", "best", "loss", "time", "indicators")
@@ -99,23 +88,16 @@ def _run_cells(o: Overview) -> tuple[str, ...]:
     )
 
 
+_PARTS = ("settings", "windows", "warm_up", "split", "fitted", "threads", "versions", "code")
+
+
 def run_lines(shown: Shown) -> list[str]:
-    """A run's line, its settings and what became of it."""
+    """A run's line, then its record, sessions and problems."""
     record = shown.record
     lines = runs_lines([replace(shown.overview, problem=None)])
-    for part in (
-        "settings",
-        "windows",
-        "warm_up",
-        "split",
-        "fitted",
-        "threads",
-        "versions",
-        "code",
-    ):
-        values = record.get(part, {})
-        if values:
-            rows = [(f"  {name}", _plainly(value)) for name, value in values.items()]
+    for part in _PARTS:
+        if values := record.get(part):
+            rows = [(f"  {name}", _cell(value)) for name, value in values.items()]
             lines += [f"{part}:", *table(rows, whole=True)]
     lines += [
         f"session: {s['started_at']} to {s.get('ended_at', '?')}, after epoch {s['after_epoch']}"
@@ -125,15 +107,15 @@ def run_lines(shown: Shown) -> list[str]:
 
 
 def comparison_lines(compared: Compared) -> list[str]:
-    """What differs, a line each, the runs beside each other."""
+    """A line for each difference, with a column for each run."""
     if not compared.differ:
         return ["these runs have the same settings, data and results"]
     rows = [("", *compared.runs)]
-    rows += [(key, *map(_plainly, values)) for key, values in compared.differ.items()]
+    rows += [(key, *map(_cell, values)) for key, values in compared.differ.items()]
     return table(rows, whole=True)
 
 
-def _plainly(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -145,7 +127,7 @@ _CHANGES = 10
 
 
 def computed_lines(result: Computed) -> list[str]:
-    """The indicators that are there now, and how much of them was computed."""
+    """The points of the indicators, and how many months were computed."""
     points = f"{result.rows:,} points in snapshot {result.snapshot}"
     if result.idle:
         return [f"{points}, up to date"]
@@ -171,7 +153,7 @@ def stats_lines(result: Stats) -> list[str]:
     ]  # fmt: skip
     if not result.matching:
         facts.append(
-            ("note", "the indicators are of other prices than the bars: run `bitstorm indicators`")
+            ("note", "indicators and bars are of different prices: run `bitstorm indicators`")
         )
     lags = [("lag", "time", "of returns", "of their sizes", "pairs")]
     step_ms = duration_ms(result.frequency)
@@ -220,7 +202,7 @@ def _drawdown(found: dict[str, Any]) -> str:
 
 
 def lookahead_lines(result: Looked) -> list[str]:
-    """What was compared at each cut, and what changed there."""
+    """The comparisons at each cut, and their first changes."""
     lines = [
         f"prices {result.prices}, seed {result.seed}: {result.rows:,} rows of "
         f"{len(result.columns)} columns",
@@ -240,10 +222,10 @@ def lookahead_lines(result: Looked) -> list[str]:
         inexact = sum(cut.truncated.inexact + cut.altered.inexact for cut in result.cuts)
         others = "every value" if result.caught is None else "every other value"
         near = (
-            f"{inexact:,} by no more than {result.relative:g} of it or {result.absolute:g} (of the "
-            "price where it is a difference of prices)"
+            f", {inexact:,} within a relative {result.relative:g} or an absolute "
+            f"{result.absolute:g} (relative to the price for a difference of prices)"
         )
-        lines.append(f"{others} is the same" + (f", {near}" if inexact else " to the last bit"))
+        lines.append(f"{others} is the same" + (near if inexact else " to the last bit"))
     lines += [
         f"{iso(change.timestamp)} {_changed(change)} {how} the prices after {iso(cut.time_ms)}"
         for cut in result.cuts
@@ -254,11 +236,11 @@ def lookahead_lines(result: Looked) -> list[str]:
 
 
 def lookahead_failure(result: Looked) -> str:
-    """Why the check has failed, as a sentence."""
+    """Why the check failed, in one sentence."""
     if not result.changed:
         return (
-            "the planted look-ahead was not caught: no cut had anything after it to look at; take "
-            "more cuts (--cuts) or another --seed"
+            "the planted look-ahead was not caught: no cut has prices after it; use more --cuts or "
+            "another --seed"
         )
     cuts = [cut for cut in result.cuts if cut.changed & {*result.changed}]
     oldest = min(
@@ -266,7 +248,7 @@ def lookahead_failure(result: Looked) -> str:
     )
     columns = ", ".join("whole rows" if name == "timestamp" else name for name in result.changed)
     return (
-        f"{columns} changed with what comes after {', '.join(iso(cut.time_ms) for cut in cuts)}, "
+        f"{columns} changed with the prices after {', '.join(iso(cut.time_ms) for cut in cuts)}, "
         f"first at {iso(oldest)}: look-ahead found, fix how these columns are computed"
     )
 

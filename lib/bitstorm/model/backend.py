@@ -1,4 +1,4 @@
-"""The backends by name: what fits a network, and with how many threads."""
+"""The backends by name: how each fits a network, and with how many threads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from bitstorm.model.training import Fitted
+    from bitstorm.model.training import Fitted, Task
 
-# What a run's record calls the file of its best weights.
+# The file of a run's best weights.
 BEST = {"tensorflow": "best.keras", "torch": "best.npz"}
 
 
 def require(backend: str, *, reason: str) -> None:
-    """Raise ModelError, with the reason for wanting it, where the backend is not installed. Loads
+    """Raise ModelError, which begins with the reason, where the backend is not installed. Loads
     nothing."""
     if backend != "torch" or sys.modules.get("torch") is not None:
         return
-    # A module that is barred from being imported has no spec to be found.
+    # `sys.modules["torch"] = None` forbids the import, and find_spec would raise.
     if "torch" in sys.modules or importlib.util.find_spec("torch") is None:
         raise ModelError(
             f"{reason}, but PyTorch is not installed: run scripts/setup --torch or "
@@ -28,19 +28,19 @@ def require(backend: str, *, reason: str) -> None:
         )
 
 
-def fit(backend: str, shape: dict[str, Any], **wanted: Any) -> Fitted:
-    """Train a network of this shape (as `network.seeded` takes it); see `training.fit`."""
+def fit(backend: str, shape: dict[str, Any], task: Task) -> Fitted:
+    """Train a network of this shape (the options of `network.seeded`); see `training.fit`."""
     if backend == "torch":
         from bitstorm.model import torch_backend
 
-        return torch_backend.fit(torch_backend.seeded(**shape), **wanted)
+        return torch_backend.fit(torch_backend.seeded(**shape), task)
     from bitstorm.model import network, training
 
-    return training.fit(network.seeded(**shape), **wanted)
+    return training.fit(network.seeded(**shape), task)
 
 
 def threads(backend: str) -> dict[str, int]:
-    """What the backend computes with; TensorFlow's 0 stands for as many as there are cores."""
+    """The backend's threads by name; TensorFlow's 0 means one a core."""
     if backend == "torch":
         import torch
 

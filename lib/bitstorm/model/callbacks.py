@@ -1,9 +1,8 @@
-"""What Keras' own callbacks leave to us: progress, the end by a signal, `history.csv` over several
-processes, and a state after each epoch from which another process goes on."""
+"""Keras callbacks for progress, for the end by a signal, for `history.csv` over several processes,
+and for a state after each epoch, from which another process continues."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,36 @@ import keras
 from bitstorm.core.stopping import Stop
 from bitstorm.model import checkpoint, network
 from bitstorm.model.checkpoint import Checkpoint, Epoch
-from bitstorm.model.training import Meter
+from bitstorm.model.training import EpochTimer, Task
 
 Logs = dict[str, Any] | None
 
 
-class Progress(keras.callbacks.Callback):
-    """Tells how far an epoch is; gives the callbacks after it the epoch's `seconds`."""
+class ReportProgress(keras.callbacks.Callback):
+    """Reports how far an epoch is; adds the epoch's `seconds` to the logs of later callbacks."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, timer: EpochTimer) -> None:
         super().__init__()
-        self.epoch = 0
-        self._meter = meter
+        self.epoch, self._timer = 0, timer
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self.epoch = epoch
-        self._meter.begin(epoch + 1)
+        self._timer.begin(epoch + 1)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         assert logs is not None
-        self._meter.batch(batch + 1, logs["loss"])
+        self._timer.batch(batch + 1, logs["loss"])
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        self._meter.trained()
+        self._timer.trained()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         assert logs is not None
-        logs["seconds"] = self._meter.end(logs["loss"], logs["val_loss"])
+        logs["seconds"] = self._timer.end(logs["loss"], logs["val_loss"])
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """Ends the training after the current batch, be it of training or of validation."""
+    """Ends the training after the current batch of the training or the validation part."""
 
     def __init__(self, stop: Stop) -> None:
         super().__init__()
@@ -56,7 +54,7 @@ class StopOnSignal(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.CSVLogger):
-    """`history.csv`, with epochs that count from 1, after the rows of an earlier process."""
+    """Appends to `history.csv` after the rows of earlier processes; epochs count from 1."""
 
     def __init__(self, folder: Path, before: tuple[Epoch, ...]) -> None:
         checkpoint.write_history(folder, before)
@@ -67,33 +65,24 @@ class History(keras.callbacks.CSVLogger):
 
 
 class ResumableState(keras.callbacks.Callback):
-    """Saves a checkpoint after each epoch; goes on from `since` where there is one.
+    """Saves a checkpoint after each epoch; continues from `task.since`, if given.
 
-    It comes after the callbacks whose counters it keeps. An epoch whose losses are not finite is
-    not saved, and is the last.
+    It comes after `early` and `best`, since it saves their counters. It does not save an epoch
+    whose losses are not finite, and ends the training there.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        record: Mapping[str, Any],
-        since: Checkpoint | None,
-        *,
-        early: keras.callbacks.EarlyStopping,
-        best: keras.callbacks.ModelCheckpoint,
-    ) -> None:
+    def __init__(self, task: Task, early: Any, best: Any) -> None:
         super().__init__()
-        self.history = () if since is None else since.history
-        self._folder, self._record, self._since = folder, record, since
-        self._early, self._best = early, best
+        self.history = () if task.since is None else task.since.history
+        self._task, self._early, self._best = task, early, best
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        since = self._since
+        since = self._task.since
         if since is None:
             return
-        # A killed process may have left the file of an epoch that it did not complete.
+        # The file can be from an epoch that a killed process did not complete.
         network.set_weights(self.model, since.best)
-        network.save(self.model, self._folder)
+        network.save(self.model, self._task.folder)
         self._early.best_weights = self.model.get_weights()
         self._early.best_epoch = since.best_epoch - 1
         self._early.wait = since.wait
@@ -107,17 +96,14 @@ class ResumableState(keras.callbacks.Callback):
         if not done.finite:
             self.model.stop_training = True
             return
-        if (self._folder / network.SCRATCH).exists():
-            network.publish(self._folder)
-        best = zip(network.weights(self.model), self._early.best_weights, strict=True)
-        checkpoint.save(
-            self._folder,
-            Checkpoint(
-                history=self.history,
-                best_epoch=self._early.best_epoch + 1,
-                best_loss=self._early.best,
-                state=network.state(self.model),
-                best=dict(best),
-                record=self._record,
-            ),
+        if (self._task.folder / network.SCRATCH).exists():
+            network.publish(self._task.folder)
+        state = Checkpoint(
+            history=self.history,
+            best_epoch=self._early.best_epoch + 1,
+            best_loss=self._early.best,
+            state=network.state(self.model),
+            best=dict(zip(network.weights(self.model), self._early.best_weights, strict=True)),
+            record=self._task.record,
         )
+        checkpoint.save(self._task.folder, state)

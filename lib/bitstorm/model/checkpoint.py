@@ -1,8 +1,8 @@
-"""The state of a training after each epoch, from which another process goes on.
+"""The state of a training after each epoch, from which another process continues.
 
-Two files an epoch in the run's folder: `state-000003.npz` holds the arrays (numpy's own format,
-nothing pickled), `state-000003.json` all else and the SHA-256 of both. Each appears whole or not at
-all, the JSON last: it is the commit. The one before it is kept.
+An epoch writes two files into the run's folder: `state-000003.npz` with the arrays (NumPy's format,
+no pickle), then `state-000003.json` with everything else and the SHA-256 of both. Each file appears
+at one moment; the JSON file is the commit. The state of the epoch before it stays.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ HISTORY = "history.csv"
 _STATE, _BEST = "state/", "best/"
 _NAMES = "state-*.json"
 
-
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A whole epoch, counted from 1; losses are mean squared errors of the scaled target."""
+    """A complete epoch, counted from 1; losses are mean squared errors of the scaled target."""
 
     epoch: int
     loss: float
@@ -48,10 +47,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`state` is all that a bit-equal continuation needs, `best` the weights of the best epoch,
-    `record` what `run.json` says, so that a run outlives the loss of that file.
+    """`state` is what a continuation to the same bits needs, `best` the weights of the best epoch,
+    and `record` the content of `run.json`, which restores that file if it is lost.
 
-    `best_epoch` counts from 1; it is 0, and its loss infinite, before the first epoch.
+    `best_epoch` counts from 1; before the first epoch it is 0, and its loss is infinite.
     """
 
     history: tuple[Epoch, ...]
@@ -70,20 +69,18 @@ class Checkpoint:
         """Epochs since the best one."""
         return self.epochs - self.best_epoch
 
-    def on_other_data(self) -> Checkpoint:
-        """As far, but no loss so far counts: the next epoch is the best one."""
+    def without_losses(self) -> Checkpoint:
+        """As many epochs, but without their losses: the next epoch is the best one."""
         return replace(self, best_epoch=self.epochs, best_loss=math.inf)
 
-    def goes_on(self, *, epochs: int, patience: int) -> bool:
-        """Whether another epoch is due."""
+    def has_next(self, epochs: int, patience: int) -> bool:
+        """Whether the training needs another epoch."""
         return self.epochs < epochs and self.wait < patience
 
 
 def check_shapes(found: Arrays, expected: Mapping[str, Any]) -> None:
-    """Raises ModelError where names or shapes are others than those expected."""
-    ours, theirs = (
-        {name: tuple(value.shape) for name, value in some.items()} for some in (expected, found)
-    )
+    """Raise ModelError where a name or a shape differs from the expected ones."""
+    ours, theirs = ({n: tuple(v.shape) for n, v in some.items()} for some in (expected, found))
     wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     if wrong:
         raise ModelError(
@@ -94,16 +91,13 @@ def check_shapes(found: Arrays, expected: Mapping[str, Any]) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write it durably, then remove all older ones but the newest of them.
+    """Write the checkpoint durably, then delete all others except the newest.
 
-    Raises OSError where it cannot be written; those before it are then as they were."""
+    Raises OSError where it cannot be written; the others are then unchanged."""
     name = f"state-{checkpoint.epochs:06d}"
     buffer = io.BytesIO()
-    arrays = {
-        **{f"{_STATE}{key}": value for key, value in checkpoint.state.items()},
-        **{f"{_BEST}{key}": value for key, value in checkpoint.best.items()},
-    }
-    np.savez(buffer, **arrays)
+    parts = ((_STATE, checkpoint.state), (_BEST, checkpoint.best))
+    np.savez(buffer, **{f"{prefix}{key}": v for prefix, part in parts for key, v in part.items()})
     content = buffer.getvalue()
     body = {
         "version": VERSION,
@@ -125,8 +119,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and what is wrong with those after it; None where there is no
-    checkpoint at all. Raises ModelError where there are some and none is whole."""
+    """The newest readable checkpoint (None where there is none at all), and the problems of newer
+    ones. Raises ModelError where there are checkpoints and none is readable."""
     problems: list[str] = []
     for path in sorted(folder.glob(_NAMES), reverse=True):
         try:
@@ -141,7 +135,7 @@ def load(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def write_history(folder: Path, history: tuple[Epoch, ...]) -> None:
-    """`history.csv`, a row an epoch, as Keras' CSVLogger writes it."""
+    """Write `history.csv` as Keras' CSVLogger does: a row an epoch."""
     text = io.StringIO()
     writer = csv.writer(text)
     names = ["epoch", *sorted(field.name for field in fields(Epoch) if field.name != "epoch")]
@@ -150,13 +144,13 @@ def write_history(folder: Path, history: tuple[Epoch, ...]) -> None:
     durable_io.replace(folder / HISTORY, text.getvalue().encode())
 
 
-def written(folder: Path) -> bool:
-    """Whether there is a checkpoint, whole or not."""
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint, readable or not."""
     return any(folder.glob(_NAMES))
 
 
 def clear(folder: Path) -> None:
-    """Remove all of them, and what a killed run left half written."""
+    """Delete all checkpoints, and the incomplete files of a killed run."""
     _remove(folder, keep=set())
 
 
@@ -164,19 +158,20 @@ def _read(path: Path) -> Checkpoint:
     body = json.loads(path.read_text(encoding="utf-8"))
     stated = body.pop("sha256")
     if body["version"] != VERSION:
-        raise ValueError(f"of version {body['version']}, expected {VERSION}")
+        raise ValueError(f"its version is {body['version']}, expected {VERSION}")
     if stated != durable_io.json_hash(body):
-        raise ValueError("its content is not what its hash says")
-    content = path.with_suffix(".npz").read_bytes()
+        raise ValueError("its hash differs from its content")
+    file = path.with_suffix(".npz")
+    content = file.read_bytes()
     if durable_io.bytes_hash(content) != body["arrays"]["sha256"]:
         raise ValueError(
-            f"{path.with_suffix('.npz').name} has {len(content)} bytes, not the "
-            f"{body['arrays']['bytes']} that were written"
+            f"the hash of {file.name} differs: found {len(content)} bytes, expected "
+            f"{body['arrays']['bytes']}"
         )
     names = [field.name for field in fields(Epoch)]
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return Checkpoint(
-            # States of older versions have another number in each row.
+            # A row of an older version has one more number.
             tuple(Epoch(**{name: row[name] for name in names}) for row in body["history"]),
             body["best_epoch"],
             body["best_loss"],

@@ -1,4 +1,4 @@
-"""How good a forecast is, beside "the price stays as it is", and how sure one can be of that."""
+"""How good a forecast is, compared with "the price stays as it is", and how certain that is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 # Two-sided 5 % of the normal distribution.
-_CERTAIN = 1.96
-# Forecasts that do not overlap; with fewer the statistic is not near a normal one.
-_ENOUGH = 30
+_CRITICAL_T = 1.96
+# With fewer forecasts that do not overlap, the statistic is not close to normal.
+_MIN_INDEPENDENT = 30
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Root mean square and mean absolute error, in USD and in log return."""
+    """Root mean squared and mean absolute errors, in USD and in log return."""
 
     rmse_usd: float
     mae_usd: float
@@ -26,7 +26,7 @@ class Errors:
 
 
 def errors(*, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray) -> Errors:
-    """Errors of price forecasts made at prices `origin`; three float64 arrays of shape (n,)."""
+    """Errors of price forecasts made at the prices `origin`; all arrays are float64 (n,), USD."""
     usd = forecast - actual
     log_return = np.log(forecast / origin) - np.log(actual / origin)
     return Errors(
@@ -39,8 +39,8 @@ def errors(*, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray) -> E
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of (squared error of persistence - squared error of the model), with its standard
-    error; log return squared. Above zero the model is better."""
+    """Mean of (squared error of persistence - squared error of the model), and its standard error,
+    in squared log return. Above zero the model is better."""
 
     mean: float
     standard_error: float
@@ -51,10 +51,11 @@ class Difference:
 
 
 def difference(gains: np.ndarray, *, horizon: int) -> Difference:
-    """Diebold and Mariano (1995): errors of h-step forecasts overlap over h - 1 steps.
+    """The test of Diebold and Mariano (1995): errors of h-step forecasts overlap over h - 1 steps.
 
-    The long-run variance sums the autocovariances of these lags, as they do; where that comes out
-    negative, with Bartlett weights (Newey and West, 1987), which never does.
+    `gains`: float64 (n,), in order of time. The long-run variance sums the autocovariances of these
+    lags. Where that sum is negative, it takes Bartlett weights (Newey and West, 1987), with which
+    it cannot be negative.
     """
     n = len(gains)
     centred = gains - gains.mean()
@@ -71,7 +72,7 @@ def difference(gains: np.ndarray, *, horizon: int) -> Difference:
 def compare(
     *, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray, horizon: int
 ) -> dict[str, Any]:
-    """Model and persistence side by side, as in `metrics.json`."""
+    """Model and persistence side by side, as in `metrics.json`; the arrays are as in `errors`."""
     model = errors(forecast=forecast, actual=actual, origin=origin)
     persistence = errors(forecast=origin, actual=actual, origin=origin)
     ours = np.log(forecast / actual) ** 2
@@ -79,11 +80,8 @@ def compare(
     gain = difference(theirs - ours, horizon=horizon)
     skill = skill_score(model.rmse_log_return, persistence.rmse_log_return)
     return {
-        "model": {
-            **asdict(model),
-            "skill": skill,
-            "skill_usd": skill_score(model.rmse_usd, persistence.rmse_usd),
-        },
+        "model": asdict(model)
+        | {"skill": skill, "skill_usd": skill_score(model.rmse_usd, persistence.rmse_usd)},
         "persistence": asdict(persistence),
         "difference": {**asdict(gain), "t": gain.t},
         "verdict": verdict(skill, gain, independent=len(actual) // horizon),
@@ -91,44 +89,40 @@ def compare(
 
 
 def skill_score(rmse: float, rmse_of_persistence: float) -> float:
-    """1 - MSE / MSE of persistence: 0 is no better, 1 is perfect, below 0 is worse."""
+    """1 - MSE / MSE of persistence: 1 is perfect, 0 is no better, below 0 is worse."""
     if rmse_of_persistence == 0:
         return 0.0 if rmse == 0 else -math.inf
     return 1 - (rmse / rmse_of_persistence) ** 2
 
 
 def verdict(skill: float, gain: Difference, *, independent: int) -> str:
-    """One sentence that a sceptic can hold us to; `independent` forecasts do not overlap."""
+    """Whether the forecast is better than persistence, in one sentence; `independent` is the number
+    of forecasts that do not overlap."""
+    against = "'the price stays as it is' on the test part"
     measured = f"skill {skill:+.4f}, t = {gain.t:+.2f}"
-    if independent < _ENOUGH:
+    if independent < _MIN_INDEPENDENT:
         return (
-            f"Not distinguishable from 'the price stays as it is' on the test part ({measured}): "
-            f"{independent} forecasts that do not overlap are too few to tell, "
-            f"expected at least {_ENOUGH}."
+            f"Not distinguishable from {against} ({measured}): {independent} forecasts that do not "
+            f"overlap are too few to tell, expected at least {_MIN_INDEPENDENT}."
         )
-    if gain.t >= _CERTAIN:
-        return f"Better than 'the price stays as it is' on the test part ({measured})."
-    if gain.t <= -_CERTAIN:
-        return (
-            f"Worse than 'the price stays as it is' on the test part ({measured}): "
-            "do not use this forecast."
-        )
-    return (
-        f"Not distinguishable from 'the price stays as it is' on the test part ({measured}): "
-        "this forecast has no proven worth."
-    )
+    if gain.t >= _CRITICAL_T:
+        return f"Better than {against} ({measured})."
+    if gain.t <= -_CRITICAL_T:
+        return f"Worse than {against} ({measured}): do not use this forecast."
+    return f"Not distinguishable from {against} ({measured}): this forecast has no proven worth."
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Quantiles of past errors (actual - forecast, log return) around a forecast."""
+    """The quantiles `lower` and `upper` of past errors (actual - forecast, in log return), which
+    hold the share `level` of them."""
 
     level: float
     lower: float
     upper: float
 
     def around(self, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper price for forecast prices."""
+        """The lower and upper prices around forecast prices."""
         return forecast * math.exp(self.lower), forecast * math.exp(self.upper)
 
     def to_json(self) -> Mapping[str, float]:
@@ -136,12 +130,13 @@ class Interval:
 
 
 def interval(residuals: np.ndarray, *, level: float) -> Interval:
-    """The central `level` of residuals of a part that nothing was fitted on but the stopping."""
+    """The central `level` of the residuals of the validation part, which only the end of the
+    training was fitted on; float64 (n,), in log return."""
     tail = (1 - level) / 2
     lower, upper = np.quantile(residuals, [tail, 1 - tail])
     return Interval(level, float(lower), float(upper))
 
 
 def coverage(*, actual: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
-    """Share of outcomes inside their interval."""
+    """The share of actual prices inside their interval."""
     return float(np.mean((actual >= lower) & (actual <= upper)))

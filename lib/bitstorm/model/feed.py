@@ -1,18 +1,16 @@
-"""Stored blocks of the series → windows in batches for the network, through petastorm's converter.
+"""Blocks on disk → windows in batches for the network, through petastorm's converter.
 
-A `Feed` is the windows whose target lies in its part of the series; each pass serves each of them
-exactly once.
+A `Feed` serves the windows whose targets lie in its part of the series, each once a pass.
 
-A series of at most `KEPT_BLOCKS` blocks (524,288 points) is read once for all shuffled passes and
-kept in memory; (seed, epoch) decides a uniformly random order of its windows. Of a longer one each
-pass reads the row groups, and the blocks of each, in an order that (seed, epoch) decides, and puts
-the windows of `SHUFFLED_BLOCKS` blocks at a time into a random order; a file is a sample of the
-whole series.
+(seed, epoch) decides the order of a shuffled pass. A series of at most `KEPT_BLOCKS` blocks
+(524,288 points) is read once, kept in memory, and served in a uniformly random order. For a longer
+series each pass reads the row groups, and the blocks of each, in random order, and shuffles the
+windows of `SHUFFLED_BLOCKS` blocks together; each file is a sample of the whole series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,38 +21,36 @@ import numpy as np
 from bitstorm.core.errors import ModelError
 from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.model import windowing
-from bitstorm.model.dataset import Stored
+from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.windowing import Batch, Frame, Framed
+from bitstorm.model.windowing import Batch, Columns, Windows, WindowSpec
 
 if TYPE_CHECKING:
     from petastorm.spark import SparkDatasetConverter
 
-# Blocks whose windows are framed at once: in order, and shuffled.
+# The blocks of a group of windows: in order, and shuffled.
 GROUPED_BLOCKS = 16
 SHUFFLED_BLOCKS = 128
-# Up to so many are read once for all shuffled passes; one group then holds them all.
+# A series of at most so many blocks is one group, read once for all shuffled passes.
 KEPT_BLOCKS = SHUFFLED_BLOCKS
-
-Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Feed:
-    """The windows whose target's grid index lies in [`first`, `last`], `windows` of them, in those
-    of the stored files that `files` numbers."""
+    """The windows whose target's grid index lies in [`first`, `last`]. `windows` is their number;
+    `files` are the indexes of the stored files that hold them."""
 
-    stored: Stored
+    stored: StoredBlocks
     scaler: Scaler
     first: int | None
     last: int | None
     windows: int
     files: tuple[int, ...]
-    _kept: list[Framed] = field(default_factory=list, init=False, repr=False, compare=False)
+    _kept: list[Windows] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
-    def frame(self) -> Frame:
-        return self.stored.frame
+    def spec(self) -> WindowSpec:
+        return self.stored.spec
 
     def __len__(self) -> int:
         return self.windows
@@ -64,67 +60,59 @@ class Feed:
     ) -> Any:
         """A `tf.data.Dataset` of (window float32 (n, look_back, features), target float32 (n,)).
 
-        With a seed every iteration is a pass of its own, shuffled by the seed and the number that
-        `epoch` gives then. Without one it is the same rows in the same order every time, read
-        once: the blocks are kept in memory, not the windows.
+        With a seed each iteration is a new pass, shuffled by the seed and by `epoch()`. Without a
+        seed all iterations have the same order; the blocks are read once and kept in memory.
         """
         import tensorflow as tf
 
-        look_back, features = self.frame.look_back, len(self.frame.features)
+        look_back, features = self.spec.look_back, len(self.spec.features)
 
         def one_pass() -> Iterator[tuple[np.ndarray, ...]]:
             for group in self.groups(self._tensorflow_rows, seed=seed, epoch=epoch()):
                 yield group.values, group.starts, group.target
 
-        # There is no Python in them to convert, and looking for it takes longer than all the rest.
+        # The functions hold no Python to convert, and the search for it takes longer than the rest.
         unconverted = tf.autograph.experimental.do_not_convert
 
         @unconverted
-        def framed(values: Any, starts: Any, targets: Any) -> Any:
+        def to_batches(values: Any, starts: Any, targets: Any) -> Any:
             @unconverted
-            def gathered(some: Any, target: Any) -> tuple[Any, Any]:
-                window = tf.gather(values, some[:, None] + tf.range(look_back))
+            def to_batch(start: Any, target: Any) -> tuple[Any, Any]:
+                window = tf.gather(values, start[:, None] + tf.range(look_back))
                 return tf.ensure_shape(window, (None, look_back, features)), target
 
-            return (
-                tf.data.Dataset.from_tensor_slices((starts, targets))
-                .batch(batch_size)
-                .map(gathered)
-            )
+            windows = tf.data.Dataset.from_tensor_slices((starts, targets))
+            return windows.batch(batch_size).map(to_batch)
 
-        groups = tf.data.Dataset.from_generator(
-            one_pass,
-            output_signature=(
-                tf.TensorSpec((None, features), tf.float32),
-                tf.TensorSpec((None,), tf.int32),
-                tf.TensorSpec((None,), tf.float32),
-            ),
+        types = (
+            tf.TensorSpec((None, features), tf.float32),
+            tf.TensorSpec((None,), tf.int32),
+            tf.TensorSpec((None,), tf.float32),
         )
+        groups = tf.data.Dataset.from_generator(one_pass, output_signature=types)
         if seed is None:
             groups = groups.cache()
         batches = -(-self.windows // batch_size)
-        dataset = groups.flat_map(framed).rebatch(batch_size).prefetch(2)
+        dataset = groups.flat_map(to_batches).rebatch(batch_size).prefetch(2)
         # Keras warns of a data set whose length it does not know.
         return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
     def torch_batches(
         self, *, batch_size: int, seed: int | None = None, epoch: int = 0
     ) -> Generator[Batch, None, None]:
-        """One pass in the same order through petastorm's loader for PyTorch; the arrays are its
-        tensors' memory."""
-        groups = self.groups(self._torch_rows, seed=seed, epoch=epoch)
-        with closing(groups):
-            yield from windowing.batches(
-                groups, look_back=self.frame.look_back, batch_size=batch_size
-            )
+        """One pass in the same order through petastorm's loader for PyTorch; the arrays share the
+        memory of its tensors."""
+        look_back = self.spec.look_back
+        with closing(self.groups(self._torch_rows, seed=seed, epoch=epoch)) as groups:
+            yield from windowing.batches(groups, look_back=look_back, batch_size=batch_size)
 
     def groups(
         self, rows: Callable[..., Any], *, seed: int | None, epoch: int
-    ) -> Generator[Framed, None, None]:
-        """The windows of one pass, some blocks at a time, in the order that they are served in.
+    ) -> Generator[Windows, None, None]:
+        """The windows of one pass, in groups, in the order of serving.
 
-        Raises ModelError where a file is gone or damaged, and where other than the feed's number
-        of windows came.
+        Raises ModelError where a file is missing or damaged, and where the number of windows is not
+        the feed's.
         """
         if seed is None:
             yield from self._read(rows, GROUPED_BLOCKS)
@@ -138,15 +126,16 @@ class Feed:
 
     def _read(
         self, rows: Callable[..., Any], blocks: int, *, shuffle: tuple[int, int] | None = None
-    ) -> Generator[Framed, None, None]:
-        """The windows of so many blocks at a time, from the files."""
+    ) -> Generator[Windows, None, None]:
+        """The windows from the files, in groups of so many blocks."""
         if self.windows == 0:
             return
         served = 0
-        with rows(self._converter(), **_reading(blocks, shuffle)) as read:
+        with rows(self._converter(), **_reader_options(blocks, shuffle)) as read:
+            spec, part = self.spec, {"first": self.first, "last": self.last}
             for columns in read:
-                which = windowing.whole(self.frame, columns, first=self.first, last=self.last)
-                group = windowing.framed(self.frame, columns, self.scaler, which)
+                which = windowing.complete_windows(spec, columns, **part)
+                group = windowing.to_windows(spec, columns, self.scaler, which)
                 served += len(group)
                 if served > self.windows:
                     break
@@ -154,104 +143,105 @@ class Feed:
                     yield group
         if served != self.windows:
             raise ModelError(
-                f"a pass over the windows served {served}, expected {self.windows}: their files "
-                f"under {self.stored.folder} have changed meanwhile; run the command again"
+                f"a pass over the windows served {served}, expected {self.windows}: the files "
+                f"under {self.stored.folder} have changed; run the command again"
             )
 
     def _converter(self) -> SparkDatasetConverter:
-        """Of the files that a pass has to read. Raises ModelError where one is gone."""
+        """The converter of the feed's files. Raises ModelError where one is missing."""
         from petastorm.spark import SparkDatasetConverter
 
         converter = self.stored.converter
         urls = [converter.file_urls[n] for n in self.files]
-        # petastorm waits half a minute for a file that is not there.
+        # petastorm waits half a minute for a missing file.
         gone = [url for url in urls if not Path(url.removeprefix("file://")).exists()]
         if gone:
             raise ModelError(
-                f"{len(gone)} of {len(urls)} files of the windows' blocks under "
-                f"{self.stored.folder} are gone: run the command again, and leave the cache alone "
-                "while it runs"
+                f"{len(gone)} of {len(urls)} files of blocks under {self.stored.folder} are "
+                "missing: run the command again, and delete nothing from the cache while it runs"
             )
         return SparkDatasetConverter(converter.cache_dir_url, urls, len(converter))
 
     @contextmanager
     def _tensorflow_rows(
-        self, converter: SparkDatasetConverter, **reading: Any
+        self, converter: SparkDatasetConverter, **options: Any
     ) -> Iterator[Iterator[Columns]]:
         import tensorflow as tf
 
         try:
-            with converter.make_tf_dataset(**reading) as dataset:
+            with converter.make_tf_dataset(**options) as dataset:
                 yield (rows._asdict() for rows in dataset.as_numpy_iterator())
         except (tf.errors.OpError, OSError) as error:
             raise self._unreadable(error) from error
 
     @contextmanager
     def _torch_rows(
-        self, converter: SparkDatasetConverter, **reading: Any
+        self, converter: SparkDatasetConverter, **options: Any
     ) -> Iterator[Iterator[Columns]]:
         with without_third_party_warnings():
             from petastorm.pytorch import BatchedDataLoader
 
+        # petastorm's default loader handles each row by itself.
+        open_loader = converter.make_torch_dataloader
         try:
-            # Its other loader takes rows apart one by one.
-            with converter.make_torch_dataloader(
-                data_loader_fn=BatchedDataLoader, **reading
-            ) as loader:
+            with open_loader(data_loader_fn=BatchedDataLoader, **options) as loader:
                 yield ({name: column.numpy() for name, column in rows.items()} for rows in loader)
-        except (OSError, ValueError, RuntimeError) as error:  # pyarrow's and petastorm's, too
+        except (OSError, ValueError, RuntimeError) as error:  # pyarrow and petastorm raise these
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: BaseException) -> ModelError:
         return ModelError(
-            f"the windows' blocks under {self.stored.folder} cannot be read ({reason_of(error)}): "
+            f"the blocks under {self.stored.folder} cannot be read ({reason_of(error)}): "
             "run the command again"
         )
 
 
 def make_feed(
-    stored: Stored, scaler: Scaler, *, after_ms: int | None = None, until_ms: int | None = None
+    stored: StoredBlocks,
+    scaler: Scaler,
+    *,
+    after_ms: int | None = None,
+    until_ms: int | None = None,
 ) -> Feed:
-    """The feed of the windows whose target's time lies in (`after_ms`, `until_ms`], in ms UTC,
-    which are counted."""
-    frame = stored.frame
-    first = None if after_ms is None else after_ms // frame.step_ms + 1
-    last = None if until_ms is None else until_ms // frame.step_ms
+    """The feed of the windows whose targets lie in (`after_ms`, `until_ms`], ms UTC. Reads all
+    blocks to count the windows."""
+    spec = stored.spec
+    first = None if after_ms is None else after_ms // spec.step_ms + 1
+    last = None if until_ms is None else until_ms // spec.step_ms
     counts = [
-        int(windowing.whole(frame, columns, first=first, last=last).sum())
+        int(windowing.complete_windows(spec, columns, first=first, last=last).sum())
         for columns in stored.columns()
     ]
     files = tuple(number for number, count in enumerate(counts) if count)
     return Feed(stored, scaler, first, last, sum(counts), files)
 
 
-def _shuffled(groups: Iterable[Framed], seed: int, epoch: int) -> Iterator[Framed]:
-    """Each group with its windows in a random order that seed, epoch and its place decide."""
+def _shuffled(groups: Iterable[Windows], seed: int, epoch: int) -> Iterator[Windows]:
+    """Each group with its windows in a random order, which follows from seed, epoch and place."""
     for place, group in enumerate(groups):
         chance = np.random.default_rng([seed, epoch, place])
-        yield group.taken(chance.permutation(len(group)))
+        yield group.select(chance.permutation(len(group)))
 
 
-def _reading(blocks: int, shuffle: tuple[int, int] | None) -> dict[str, Any]:
-    """How the converter's `make_tf_dataset` and `make_torch_dataloader` read a pass."""
+def _reader_options(blocks: int, shuffle: tuple[int, int] | None) -> dict[str, Any]:
+    """The options of the converter's `make_tf_dataset` and `make_torch_dataloader` for a pass."""
+    seed = shuffle and 1 + int(np.random.SeedSequence(list(shuffle)).generate_state(1)[0] >> 1)
     return {
         "batch_size": blocks,
         "num_epochs": 1,
         "workers_count": 1,
-        # It reads in the calling thread, so it cannot hang. petastorm's thread pool can, and can
-        # take "not begun" for "done" and lose a pass.
+        # Read in the calling thread: petastorm's thread pool can hang, and can lose a pass when it
+        # mistakes "not begun" for "done".
         "reader_pool_type": "dummy",
         "shuffle_row_groups": shuffle is not None,
         "shuffle_rows": shuffle is not None,
-        # Zero would mean any order to petastorm.
-        "seed": None
-        if shuffle is None
-        else 1 + int(np.random.SeedSequence(list(shuffle)).generate_state(1)[0] >> 1),
+        # Not zero, which petastorm takes for "any order".
+        "seed": seed,
     }
 
 
 def reason_of(error: BaseException) -> str:
-    """One line. What fails in a feed comes out of TensorFlow as a line of a long text."""
+    """The reason in one line: a feed's error is one line in a long text of TensorFlow's."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = next((line for line in reversed(lines) if "Error: " in line), None)
     return named.split("Error: ")[-1].strip() if named else (lines or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Forecasts of a trained network as prices, and the data that they are made of."""
+"""The forecasts of a trained network as prices, and their scores."""
 
 from __future__ import annotations
 
@@ -16,42 +16,39 @@ from bitstorm.model import blocks, evaluation, runs, windowing
 from bitstorm.model.evaluation import Interval
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.windowing import Frame, Framed, Split, Target
+from bitstorm.model.windowing import Split, Target, Windows, WindowSpec
 from bitstorm.store.snapshots import Snapshot
 
-# Always so many windows at once: a library may split a product of matrices by their size, and a
-# window's forecast must not depend, in its last digits, on how many others there are.
+# All batches have this size, filled up with zeros: a library may split a matrix product by its
+# size, and the last digits of a forecast must not depend on the number of windows.
 BATCH = 256
 
 
 def predict(
-    network: Any, groups: Iterable[Framed], *, look_back: int, scaler: Scaler, target: Target
+    network: Any, groups: Iterable[Windows], *, look_back: int, scaler: Scaler, target: Target
 ) -> pd.DataFrame:
-    """One row a window, by time: `timestamp` of the target (int64 ms UTC) and, in double,
-    `origin` (the price at the window's end), `forecast`, `actual` (USD).
+    """One row a window, in the order of time: `timestamp` of the target (int64, ms UTC) and, as
+    float64 in USD, `origin` (the price at the window's end), `forecast` and `actual`.
 
-    Raises ModelError where the network gives no finite number."""
+    Raises ModelError where an output of the network is not finite."""
     pieces = []
     for batch in windowing.batches(groups, look_back=look_back, batch_size=BATCH):
         origin = batch.price.astype(np.float64)
-        scaled = _predicted(network, batch.window)
-        pieces.append(
-            pd.DataFrame(
-                {
-                    "timestamp": batch.target_timestamp,
-                    "origin": origin,
-                    "forecast": _prices(scaled.astype(np.float64), origin, scaler, target),
-                    "actual": batch.target_price.astype(np.float64),
-                }
-            )
-        )
+        scaled = _outputs(network, batch.window).astype(np.float64)
+        columns = {
+            "timestamp": batch.target_timestamp,
+            "origin": origin,
+            "forecast": _prices(scaled, origin, scaler, target),
+            "actual": batch.target_price.astype(np.float64),
+        }
+        pieces.append(pd.DataFrame(columns))
     if not pieces:
         return pd.DataFrame(columns=["timestamp", "origin", "forecast", "actual"])
     return pd.concat(pieces, ignore_index=True).sort_values("timestamp", ignore_index=True)
 
 
-def _predicted(network: Any, window: np.ndarray) -> np.ndarray:
-    """The network's number for each of at most `BATCH` windows, float32 (n,)."""
+def _outputs(network: Any, window: np.ndarray) -> np.ndarray:
+    """The network's outputs for at most `BATCH` windows, float32 (n,)."""
     full = np.zeros((BATCH, *window.shape[1:]), window.dtype)
     full[: len(window)] = window
     return np.asarray(network(full, training=False))[: len(window), 0]
@@ -59,29 +56,28 @@ def _predicted(network: Any, window: np.ndarray) -> np.ndarray:
 
 def _prices(scaled: np.ndarray, origin: np.ndarray, scaler: Scaler, target: Target) -> np.ndarray:
     value = scaler.target.back(scaled)
-    if not np.isfinite(value).all():
+    bad = int((~np.isfinite(value)).sum())
+    if bad:
         raise ModelError(
-            f"the network gave no finite number for {int((~np.isfinite(value)).sum())} of "
-            f"{len(value)} windows: train again"
+            f"the output of the network is not a finite number for {bad} of {len(value)} windows: "
+            "train again"
         )
     if target == "log_return":
         return origin * np.exp(value)
-    # A price network may go below zero; a price can't, nor can its log return be computed.
+    # The output can be below zero, where a price and its log return do not exist.
     return np.maximum(value, origin * 1e-3)
 
 
-def recalled(run: Run) -> tuple[Training, Scaler, Split]:
-    """What the run was trained with. Raises ModelError where its record says it otherwise."""
-    with runs.readable(run):
-        return (
-            runs.settings_of(run),
-            Scaler.from_json(run.record["scaler"]),
-            Split(**run.record["split"]),
-        )
+def trained_with(run: Run) -> tuple[Training, Scaler, Split]:
+    """The run's settings, scaler and split. Raises ModelError where its record has another form."""
+    with runs.record_errors(run):
+        scaler, split = Scaler.from_json(run.record["scaler"]), Split(**run.record["split"])
+        return runs.settings_of(run), scaler, split
 
 
 def check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
-    """Refuse what the run cannot forecast, before TensorFlow takes its time."""
+    """Raise ModelError or DataError where the run cannot forecast from the snapshot, before
+    TensorFlow is loaded."""
     trained, found = run.record["frequency"], snapshot.manifest.details["frequency"]
     if trained != found:
         raise ModelError(
@@ -104,29 +100,29 @@ def check_fit(run: Run, snapshot: Snapshot, split: Split) -> None:
 
 
 def windows_after(
-    snapshot: Snapshot, frame: Frame, scaler: Scaler, *, after_ms: int
-) -> Iterator[Framed]:
-    """The windows whose target lies after this time, by time, a block at a time."""
-    reach = (frame.look_back + frame.horizon) * frame.step_ms
-    read = blocks.arrays(snapshot, frame, after_ms=after_ms - reach)
-    for columns in blocks.from_points(read, frame):
-        which = windowing.whole(frame, columns, first=after_ms // frame.step_ms + 1)
+    snapshot: Snapshot, spec: WindowSpec, scaler: Scaler, *, after_ms: int
+) -> Iterator[Windows]:
+    """The windows whose targets lie after this time, block by block, in the order of time."""
+    reach = (spec.look_back + spec.horizon) * spec.step_ms
+    read = blocks.arrays(snapshot, spec, after_ms=after_ms - reach)
+    for columns in blocks.from_points(read, spec):
+        which = windowing.complete_windows(spec, columns, first=after_ms // spec.step_ms + 1)
         if which.any():
-            yield windowing.framed(frame, columns, scaler, which)
+            yield windowing.to_windows(spec, columns, scaler, which)
 
 
-def newest_window(snapshot: Snapshot, frame: Frame, scaler: Scaler) -> Framed | None:
-    """The window that ends at the newest point; None where it is not whole."""
+def newest_window(snapshot: Snapshot, spec: WindowSpec, scaler: Scaler) -> Windows | None:
+    """The window that ends at the newest point; None where it is incomplete."""
     _, last = blocks.span_of(snapshot)
-    reach = (frame.look_back + 1) * frame.step_ms
-    read = blocks.arrays(snapshot, frame, after_ms=last - reach)
-    *_, columns = blocks.from_points(read, frame)
-    return windowing.newest(frame, columns, scaler, index=last // frame.step_ms)
+    reach = (spec.look_back + 1) * spec.step_ms
+    read = blocks.arrays(snapshot, spec, after_ms=last - reach)
+    *_, columns = blocks.from_points(read, spec)
+    return windowing.newest_window(spec, columns, scaler, index=last // spec.step_ms)
 
 
 def overview_of(snapshot: Snapshot, *, observations: int | None) -> dict[str, Any]:
-    """Span, imputed points, cuts of the series, and the latest price with its change over 24 hours
-    (None where the series is younger)."""
+    """The span, the numbers of imputed points and cuts, and the latest price with its change over
+    24 hours (None where the series is shorter)."""
     first_ms, last_ms = blocks.span_of(snapshot)
     step = blocks.step_of(snapshot)
     imputed, cuts, latest, time_before = 0, 0, math.nan, first_ms - step
@@ -155,32 +151,26 @@ def overview_of(snapshot: Snapshot, *, observations: int | None) -> dict[str, An
 def scores(
     test: pd.DataFrame, table: pd.DataFrame, band: Interval, *, horizon: int
 ) -> dict[str, Any]:
-    """The test part's span, its errors beside persistence's, and how often the interval held."""
+    """The test part's span, the errors of model and persistence, and the interval's coverage."""
+    columns = ("forecast", "actual", "origin")
     return {
         "test": {
             "first": iso(int(test["timestamp"].iloc[0])),
             "last": iso(int(test["timestamp"].iloc[-1])),
             "windows": len(test),
         },
-        **evaluation.compare(
-            forecast=test["forecast"].to_numpy(),
-            actual=test["actual"].to_numpy(),
-            origin=test["origin"].to_numpy(),
-            horizon=horizon,
-        ),
+        **evaluation.compare(**{name: test[name].to_numpy() for name in columns}, horizon=horizon),
         "interval": {
             "level": band.level,
             "coverage": evaluation.coverage(
-                actual=table["actual"].to_numpy(),
-                lower=table["lower"].to_numpy(),
-                upper=table["upper"].to_numpy(),
+                **{name: table[name].to_numpy() for name in ("actual", "lower", "upper")}
             ),
         },
     }
 
 
 def table_of(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
-    """The rows of `forecast.csv`: times in Unix ms UTC, prices in the currency."""
+    """The rows of `forecast.csv`: times in Unix ms UTC, prices in the workspace's currency."""
     lower, upper = band.around(test["forecast"].to_numpy())
     return pd.DataFrame(
         {
@@ -199,8 +189,8 @@ def table_of(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
 def validation_and_test(
     found: pd.DataFrame, split: Split, run: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The forecasts of the validation part and of all after it. Raises DataError where either has
-    none."""
+    """The forecasts of the validation part, and all later ones: the test part. Raises DataError
+    where either is empty."""
     validation = found[found["timestamp"] <= split.validate_until_ms]
     test = found[found["timestamp"] > split.validate_until_ms].reset_index(drop=True)
     if test.empty or validation.empty:

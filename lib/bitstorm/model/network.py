@@ -1,8 +1,8 @@
-"""The stacked LSTM of the contract, in Keras on TensorFlow, and weights out of `.keras` files.
+"""The stacked LSTM of the contract, in Keras on TensorFlow, and safe loading of `.keras` files.
 
-A `.keras` file is a ZIP with a description of a network. Keras would build that network: foreign
-code (a Lambda layer), or other layers than ours. Here `build` always makes the network. The file
-may hold only what our network's own file holds, and it gives its weights alone.
+A `.keras` file is a ZIP archive with a description of a network. Keras would build that network,
+even one with foreign code (a Lambda layer) or other layers. Here only `build` makes networks. A
+file with other contents than a file of our network is refused, and only its weights are loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bitstorm.core.errors import ModelError, first_line
 from bitstorm.model.checkpoint import Arrays, check_shapes
 
 BEST = "best.keras"
-# Keras writes in place: what a kill leaves half written must not count.
+# Keras writes in place, so a killed process leaves an incomplete file under this name.
 SCRATCH = f"{durable_io.TEMPORARY}{BEST}"
 
 
@@ -32,7 +32,7 @@ def build(
     """A compiled Keras model: (n, look_back, features) float32 → (n, 1).
 
     Input → LSTM → Dropout → LSTM → Dropout → Dense(1); mean squared error, Adam. The layers have
-    names of their own: Keras would count on from the networks built before in the process.
+    fixed names: Keras' default names count the networks that the process has built.
     """
     import keras
 
@@ -53,10 +53,10 @@ def build(
 
 
 def seeded(*, seed: int, **settings: Any) -> Any:
-    """A network by `build` whose weights, and whose dropout, follow from the seed alone.
+    """A network from `build` whose first weights and dropout follow from the seed alone.
 
-    Sets the seeds of the process, and TensorFlow to deterministic operations, which a process can
-    only do for good.
+    Sets the seeds of the process, and makes TensorFlow's operations deterministic until the process
+    ends.
     """
     import keras
     import tensorflow as tf
@@ -69,25 +69,25 @@ def seeded(*, seed: int, **settings: Any) -> Any:
 
 
 def weights(network: Any) -> dict[str, np.ndarray]:
-    """In Keras' layout and order, as `lstm/kernel` (inputs, 4 units; gates i, f, c, o),
+    """Copies in Keras' layout and order, as `lstm/kernel` (inputs, 4 units; gates i, f, c, o),
     `lstm/recurrent_kernel`, `lstm/bias`, `lstm_1/…`, `dense/kernel`, `dense/bias`."""
     return _copied(_weights(network))
 
 
 def set_weights(network: Any, values: Arrays) -> None:
-    """Put these in the place of its own; the optimiser stays as it is. Raises ModelError where
-    names or shapes are others."""
+    """Replace the weights, not the optimiser's state. Raises ModelError where a name or a shape
+    differs."""
     _assign(_weights(network), values)
 
 
 def state(network: Any) -> dict[str, np.ndarray]:
-    """All that a bit-equal continuation needs: weights, optimiser, and what Keras leaves out of
-    its files, the random generators."""
+    """What a continuation to the same bits needs: weights, optimiser, and the random generators,
+    which Keras leaves out of its files."""
     return _copied(_state(network))
 
 
 def restore(network: Any, values: Arrays) -> None:
-    """Go on from what `state` gave. Raises ModelError where it is of another network."""
+    """Continue from a `state`. Raises ModelError where it belongs to another network."""
     _assign(_state(network), values)
 
 
@@ -98,7 +98,7 @@ def save(network: Any, folder: Path) -> None:
 
 
 def publish(folder: Path) -> None:
-    """Make what was saved under the scratch name `best.keras`, at one moment, durably."""
+    """Rename the file with the scratch name to `best.keras`, durably."""
     durable_io.sync_file(folder / SCRATCH)
     (folder / SCRATCH).replace(folder / BEST)
     durable_io.sync_folder(folder)
@@ -115,14 +115,9 @@ def _weights(network: Any) -> dict[str, Any]:
 def _state(network: Any) -> dict[str, Any]:
     own = _weights(network)
     known = {id(variable) for variable in own.values()}
-    # A network's variables are its weights and the states of its SeedGenerators; its metrics'
-    # begin anew with each epoch.
-    seeds = [
-        variable
-        for layer in network.layers
-        for variable in layer.variables
-        if id(variable) not in known
-    ]
+    # A layer's other variables are the states of its SeedGenerators. The metrics have variables,
+    # too, but start again with each epoch.
+    seeds = [v for layer in network.layers for v in layer.variables if id(v) not in known]
     return {
         **{f"weights/{name}": variable for name, variable in own.items()},
         **{f"optimizer/{i:03d}": v for i, v in enumerate(network.optimizer.variables)},
@@ -131,30 +126,30 @@ def _state(network: Any) -> dict[str, Any]:
 
 
 def _copied(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    # Not a view of what the next step overwrites.
+    # Copies, since the next step overwrites the variables.
     return {name: np.array(variable, copy=True) for name, variable in variables.items()}
 
 
 def _assign(variables: Mapping[str, Any], values: Arrays) -> None:
-    """All or nothing: names and shapes are compared before the first is assigned."""
+    """Assign all values, or none where a name or a shape differs."""
     check_shapes(values, variables)
     for name, variable in variables.items():
         variable.assign(values[name])
 
 
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-# Far above any network of ours: what unpacks to more is not one.
+# Far above the size of any of our networks.
 _MOST_BYTES = 1 << 30
 
 
 def load_weights(network: Any, content: bytes) -> None:
-    """Put the file's weights into the network. Raises ModelError, its text a reason, where the file
-    holds anything that the network's own file would not."""
+    """Load the weights of a `.keras` file, given as bytes. Raises ModelError, its text a reason,
+    where the file holds anything that a file of this network would not."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             _check_members(archive)
             _check_config(network, archive.read("config.json"))
-        # Keras wants a file with the right ending; this one cannot change after the look at it.
+        # Keras needs a file with this ending; a private copy cannot change after the check.
         with tempfile.TemporaryDirectory(prefix="bitstorm-") as folder:
             path = Path(folder) / "weights.keras"
             path.write_bytes(content)
@@ -167,19 +162,19 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     infos = archive.infolist()
     names = [info.filename for info in infos]
     if sorted(names) != sorted(MEMBERS):
-        strange = [name for name in names if name not in MEMBERS] or names
+        others = [name for name in names if name not in MEMBERS] or names
         raise ModelError(
-            f"it holds {', '.join(repr(name) for name in strange[:3]) or 'nothing'}, expected "
-            f"just {', '.join(sorted(MEMBERS))}"
+            f"it holds {', '.join(map(repr, others[:3])) or 'nothing'}, expected just "
+            f"{', '.join(sorted(MEMBERS))}"
         )
     if sum(info.file_size for info in infos) > _MOST_BYTES:
         raise ModelError("it unpacks to more than a gigabyte")
 
 
 def _check_config(network: Any, text: bytes) -> None:
-    """The layers described are those of our network, setting by setting."""
-    described = json.loads(text, object_hook=_unnumbered)
-    own = json.loads(network.to_json(), object_hook=_unnumbered)
+    """Compare the described layers with our network, setting by setting."""
+    described = json.loads(text, object_hook=_without_object_ids)
+    own = json.loads(network.to_json(), object_hook=_without_object_ids)
     ours, theirs = own["config"]["layers"], described["config"]["layers"]
     kinds = [[layer["class_name"] for layer in layers] for layers in (ours, theirs)]
     if kinds[0] != kinds[1]:
@@ -188,7 +183,7 @@ def _check_config(network: Any, text: bytes) -> None:
         raise ModelError(f"it describes a {described['module']}.{described['class_name']}")
     for mine, other in zip(ours, theirs, strict=True):
         wrong = [key for key in ("module", "registered_name") if mine[key] != other[key]]
-        # Another version of Keras may know more settings; what both know has to be the same.
+        # Another version of Keras may have more settings; those that both have must be equal.
         common = mine["config"].keys() & other["config"].keys()
         wrong += sorted(key for key in common if mine["config"][key] != other["config"][key])
         if wrong:
@@ -197,6 +192,6 @@ def _check_config(network: Any, text: bytes) -> None:
             )
 
 
-def _unnumbered(item: dict[str, Any]) -> dict[str, Any]:
-    """Without the addresses of objects, which Keras notes and which differ by process."""
+def _without_object_ids(item: dict[str, Any]) -> dict[str, Any]:
+    """The item without object addresses, which Keras writes and which differ by process."""
     return {key: value for key, value in item.items() if key != "shared_object_id"}

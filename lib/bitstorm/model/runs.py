@@ -1,8 +1,8 @@
 """Training runs on disk: `checkpoints/RUN/` with `best.keras`, `run.json` and `history.csv`.
 
-`run.json` is there from the start; its `state` says how far it came. Only a finished run counts for
-forecasts. While a process trains a run it holds the lock of its folder, so that a run which is
-`running` without a holder is one that was killed.
+`run.json` exists from the start; its `state` is one of four. Forecasts use only finished runs. A
+process holds the lock of the folder while it trains, so a run that is `running` without a lock was
+killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bitstorm.core import durable_io
 from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.core.results import Result
-from bitstorm.model import backend, checkpoint, runs
+from bitstorm.model import backend, checkpoint
 from bitstorm.spark.java import project_root
 
 RECORD = "run.json"
@@ -33,13 +33,13 @@ HISTORY = checkpoint.HISTORY
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 _LOCK = ".lock"
 _LOCK_SECONDS = 0.5
-# Settings that older records have; nothing of them had a part in the weights.
+# Settings of older records, without effect on the weights.
 _RETIRED = {"cache_mb", "deadline_seconds"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """`record` is the content of its `run.json`."""
+    """A run's folder, and the content of its `run.json`."""
 
     folder: Path
     record: Mapping[str, Any]
@@ -50,15 +50,15 @@ class Run:
 
     @property
     def state(self) -> str:
-        """One of the four; `running` only while a process holds it."""
-        # Before runs could be resumed, a record was written at the end alone.
+        """One of the four states; `running` only while a process trains the run."""
+        # Older versions wrote the record only at the end.
         state: str = self.record.get("state", FINISHED)
-        return INTERRUPTED if state == RUNNING and not held(self.folder) else state
+        return INTERRUPTED if state == RUNNING and not is_training(self.folder) else state
 
 
 def new_folder(checkpoints: Path) -> Path:
-    """An empty folder for a run, named by the time (UTC), so that names sort by age.
-    Raises ModelError where none can be made."""
+    """Make an empty folder for a run; its name begins with the time (UTC), so names sort by age.
+    Raises ModelError where the folder cannot be made."""
     folder = checkpoints / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     try:
         folder.mkdir(parents=True)
@@ -68,12 +68,13 @@ def new_folder(checkpoints: Path) -> Path:
 
 
 @contextlib.contextmanager
-def holding(folder: Path) -> Iterator[None]:
-    """The block is the only one that trains this run. Raises ModelError where another does."""
-    with _on_disk(folder):
+def train_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the run's training for the block. Raises ModelError where another process
+    holds it."""
+    with _disk_errors(folder):
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        # Somebody may only be looking whether it is held.
+        # Another process may hold it for a moment, in `is_training`.
         if not durable_io.lock(descriptor, wait_seconds=_LOCK_SECONDS):
             raise ModelError(
                 f"run {folder.name} is being trained by another process: wait for it, or stop it"
@@ -83,8 +84,8 @@ def holding(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def held(folder: Path) -> bool:
-    """Whether a process is training the run."""
+def is_training(folder: Path) -> bool:
+    """Whether a process trains the run."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDONLY)
     except OSError:
@@ -96,31 +97,30 @@ def held(folder: Path) -> bool:
 
 
 def write(folder: Path, record: Mapping[str, Any], *, state: str) -> Run:
-    """Write the record with this state, durably. Raises BrokenOff where the disk does not let it;
-    the record that is there stays."""
+    """Write the record with this state, durably. Raises BrokenOff where the disk refuses; the old
+    record then stays."""
     record = {**record, "state": state}
-    text = json.dumps(record, indent=2) + "\n"
-    with _on_disk(folder):
-        durable_io.replace(folder / RECORD, text.encode())
+    with _disk_errors(folder):
+        durable_io.replace(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
     return Run(folder, record)
 
 
 def finish(folder: Path, record: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> Run:
-    """Write the record with the hashes of `files`; `tidy` is what is left to do."""
-    with _on_disk(folder):
+    """Write the record with the hashes of `files`; call `delete_leftovers` after it."""
+    with _disk_errors(folder):
         hashes = {name: durable_io.file_hash(folder / name) for name in files}
     return write(folder, {**record, "files": hashes}, state=FINISHED)
 
 
-def tidy(folder: Path) -> None:
-    """Remove what only an unfinished run needs, as far as the disk lets it."""
+def delete_leftovers(folder: Path) -> None:
+    """Delete the files that only an unfinished run needs; disk errors are ignored."""
     with contextlib.suppress(OSError):
         checkpoint.clear(folder)
         (folder / _LOCK).unlink(missing_ok=True)
 
 
-def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
-    """All runs by name, newest first; the error in the place of a record that cannot be read."""
+def all_runs(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
+    """(name, run) newest first; the error instead of a run whose record cannot be read."""
     for path in sorted(checkpoints.glob(f"*/{RECORD}"), reverse=True):
         try:
             yield path.parent.name, _read(path)
@@ -128,51 +128,48 @@ def listed(checkpoints: Path) -> Iterator[tuple[str, Run | ModelError]]:
             yield path.parent.name, error
 
 
-def named(checkpoints: Path, name: str) -> Run:
-    """The run of that name, whatever its state. Raises ModelError where there is none, or where its
-    record cannot be read."""
+def find(checkpoints: Path, name: str) -> Run:
+    """The run of this name, in any state. Raises ModelError where there is none, or its record
+    cannot be read."""
     return _read(folder_of(checkpoints, name) / RECORD)
 
 
 def folder_of(checkpoints: Path, name: str) -> Path:
-    """Raises ModelError where there is no run of that name."""
-    # A name, not a path: it may come from a command line.
+    """The folder of the run of this name. Raises ModelError where there is none."""
+    # Not a path: the name may come from a command line.
     if not name or Path(name).name != name or not (checkpoints / name).is_dir():
         raise ModelError(f"there is no run {name} in {checkpoints}: `bitstorm runs` lists them")
     return checkpoints / name
 
 
 def newest(
-    checkpoints: Path,
-    *,
-    name: str | None = None,
-    damaged: Callable[[str], None] | None = None,
+    checkpoints: Path, *, name: str | None = None, damaged: Callable[[str], None] | None = None
 ) -> Run:
     """The newest finished run, or the named one. Raises ModelError where there is none.
 
-    A record that cannot be read may be that of the newest one: it is raised, too, or told to
-    `damaged` and passed over."""
+    A run whose record cannot be read can be the newest one: `damaged` gets a message and the run is
+    skipped; without `damaged` it raises ModelError, too."""
     if name is not None:
-        run = named(checkpoints, name)
+        run = find(checkpoints, name)
         if run.state != FINISHED:
             raise ModelError(
                 f"run {name} is {run.state}, expected a finished one: "
-                f"`bitstorm train --resume {name}` goes on with it"
+                f"`bitstorm train --resume {name}` continues it"
             )
         return run
-    for _, found in listed(checkpoints):
+    for _, found in all_runs(checkpoints):
         if isinstance(found, ModelError):
             if damaged is None:
                 raise found
-            damaged(f"{str(found).removesuffix(': train again')}; an older run is taken")
+            damaged(f"{str(found).removesuffix(': train again')}; an older run is used")
         elif found.state == FINISHED:
             return found
     raise ModelError(f"there is no finished run in {checkpoints}: run `bitstorm train` first")
 
 
 @contextlib.contextmanager
-def readable(run: Run) -> Iterator[None]:
-    """Raises ModelError where the block does not find in the record what this version writes."""
+def record_errors(run: Run) -> Iterator[None]:
+    """Raise ModelError where the block fails since the record has another form."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
@@ -183,21 +180,20 @@ def readable(run: Run) -> Iterator[None]:
 
 
 def settings_of(run: Run) -> Training:
-    """The settings of its training, without those that there once were. Raises ModelError."""
-    with readable(run):
-        found = run.record["settings"].items()
-        return Training.model_validate({k: v for k, v in found if k not in _RETIRED})
+    """The settings of its training. Raises ModelError where the record has another form."""
+    with record_errors(run):
+        recorded = run.record["settings"].items()
+        return Training.model_validate({k: v for k, v in recorded if k not in _RETIRED})
 
 
 def load_network(run: Run) -> Any:
-    """The run's best network, built anew from its settings, with the weights of its file: called
-    as (window (n, look_back, features), training=False) it says (n, 1). Raises ModelError where the
-    file is not the one that the record names by its hash, or what computed it is not installed."""
-    made_by = run.record.get("backend", "tensorflow")
-    backend.require(made_by, reason=f"run {run.name} was trained with {made_by}")
-    load = _torch_network if made_by == "torch" else _keras_network
+    """The run's best network, built from its settings, with the weights of its file: a function of
+    (window float32 (n, look_back, features), training=False) → float32 (n, 1). Raises ModelError
+    where the file's hash is not in the record, or the backend is not installed."""
+    name = run.record.get("backend", "tensorflow")
+    backend.require(name, reason=f"run {run.name} was trained with {name}")
     try:
-        return load(run)
+        return _torch_network(run) if name == "torch" else _keras_network(run)
     except (ModelError, KeyError) as error:
         reason = f"its record has no {error}" if isinstance(error, KeyError) else str(error)
         reason = reason.removesuffix(": train again")
@@ -209,8 +205,8 @@ def load_network(run: Run) -> Any:
 def _keras_network(run: Run) -> Any:
     from bitstorm.model import network
 
-    content = checked(run, network.BEST)
-    built = network.build(**_described(run))
+    content = read_file(run, network.BEST)
+    built = network.build(**_network_shape(run))
     network.load_weights(built, content)
     return built
 
@@ -218,13 +214,13 @@ def _keras_network(run: Run) -> Any:
 def _torch_network(run: Run) -> Any:
     from bitstorm.model import torch_backend
 
-    content = checked(run, torch_backend.BEST)
-    built = torch_backend.seeded(**_described(run), seed=0)
+    content = read_file(run, torch_backend.BEST)
+    built = torch_backend.seeded(**_network_shape(run), seed=0)
     built.load(content)
     return lambda window, training=False: built.predict(window)[:, None]
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _network_shape(run: Run) -> dict[str, Any]:
     settings = run.record["settings"]
     return {
         "look_back": settings["look_back"],
@@ -235,9 +231,9 @@ def _described(run: Run) -> dict[str, Any]:
     }
 
 
-def checked(run: Run, name: str) -> bytes:
-    """A file of the run, the one whose hash is in its record. Raises ModelError, its text a
-    reason."""
+def read_file(run: Run, name: str) -> bytes:
+    """The content of a file of the run. Raises ModelError, its text a reason, where its hash is
+    not in the record."""
     if "files" not in run.record:
         raise ModelError("its record, of an older version, has no hash of it")
     try:
@@ -260,14 +256,15 @@ def _read(path: Path) -> Run:
 
 
 @contextlib.contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Raise BrokenOff, with the command to continue, where the block fails to write."""
     try:
         yield
     except OSError as error:
-        # Without a record or a state there is nothing to go on with.
+        # A run without a record and a state cannot be resumed.
         begun = True
         with contextlib.suppress(OSError):
-            begun = (folder / RECORD).is_file() or checkpoint.written(folder)
+            begun = (folder / RECORD).is_file() or checkpoint.exists(folder)
         way = f"`bitstorm train --resume {folder.name}` goes on" if begun else "train again"
         raise BrokenOff(
             f"{folder} cannot be written to ({error.strerror or error}): make room there, then "
@@ -279,12 +276,12 @@ _GIT_SECONDS = 5.0
 
 
 def code() -> dict[str, Any]:
-    """The package's version and, in a checkout, its commit (`-dirty` where files differ)."""
+    """The package's version and, in a checkout, its commit (with `-dirty` where files differ)."""
     return {"version": __version__, "commit": _commit()}
 
 
 def versions(*libraries: str) -> dict[str, str]:
-    """Of Python and of the libraries that had a part in it."""
+    """The versions of the package, of Python and of these libraries."""
     return {
         "bitstorm": __version__,
         "python": platform.python_version(),
@@ -293,7 +290,7 @@ def versions(*libraries: str) -> dict[str, str]:
 
 
 def cores() -> int:
-    """That this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -301,14 +298,10 @@ def _commit() -> str | None:
     root = project_root()
     if root is None or not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         answer = subprocess.run(
-            [*command, "--dirty"],
-            capture_output=True,
-            text=True,
-            timeout=_GIT_SECONDS,
-            check=True,
+            command, cwd=root, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -320,7 +313,7 @@ METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")
 
 @dataclass(frozen=True, repr=False)
 class Overview(Result):
-    """A line of the list; what the run's record does not say is None."""
+    """A run's line in the list; None where its record has no such value."""
 
     run: str
     state: str
@@ -336,19 +329,19 @@ class Overview(Result):
 
 
 def overview_of(run: Run) -> Overview:
-    record = run.record
-    fitted, problem = record.get("fitted"), None
-    if run.state != runs.FINISHED:
+    """The run's line; an unfinished run has the metrics of its newest checkpoint."""
+    record, problem = run.record, None
+    fitted: dict[str, Any] = {"epochs": 0, "seconds": 0.0, **record.get("fitted", {})}
+    if run.state != FINISHED:
         try:
             since, problems = checkpoint.load(run.folder)
-            if not fitted and since is not None:
+            if "fitted" not in record and since is not None:
                 seconds = sum(epoch.seconds for epoch in since.history)
-                found = (since.epochs, since.best_epoch, since.best_loss, seconds)
-                fitted = dict(zip(METRICS, found, strict=True))
+                values = (since.epochs, since.best_epoch, since.best_loss, seconds)
+                fitted = dict(zip(METRICS, values, strict=True))
             problem = "; ".join(problems) or record.get("reason")
         except ModelError as error:
             problem = str(error)
-    fitted = fitted or {}
     return Overview(
         run=run.name,
         state=run.state,
@@ -356,9 +349,6 @@ def overview_of(run: Run) -> Overview:
         backend=record.get("backend", "tensorflow"),
         indicators=record.get("indicators"),
         windows=record.get("windows", {}).get("training"),
-        epochs=fitted.get("epochs", 0),
-        best_epoch=fitted.get("best_epoch"),
-        best_validation_loss=fitted.get("best_validation_loss"),
-        seconds=fitted.get("seconds", 0.0),
         problem=problem,
+        **{name: fitted.get(name) for name in METRICS},
     )

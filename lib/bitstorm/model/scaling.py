@@ -1,4 +1,4 @@
-"""What brings features and target near one: fitted on the training part only, kept as JSON."""
+"""Scaling of features and target: fitted on the training part only, saved as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from bitstorm.core.errors import DataError
 from bitstorm.model import windowing
-from bitstorm.model.windowing import Frame
+from bitstorm.model.windowing import Columns, WindowSpec
 
 Method = Literal["standard", "min_max", "deviation"]
 
@@ -32,7 +32,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Scaler:
-    """One `Scale` a feature, and the target's."""
+    """One `Scale` for each feature and one for the target."""
 
     features: Mapping[str, Scale]
     target: Scale
@@ -51,33 +51,30 @@ class Scaler:
         )
 
 
-def fit(frame: Frame, blocks: Iterable[Mapping[str, np.ndarray]], *, last: int) -> Scaler:
-    """Of the features over the points up to the grid index `last`, and of the target over those
-    whose target lies up to it. `blocks` are the series' columns (see `windowing`), some at a time.
+def fit(spec: WindowSpec, blocks: Iterable[Columns], *, last: int) -> Scaler:
+    """Fit on the features of the points, and on the targets, up to the grid index `last`.
 
-    For log returns mean and population sd, of the target the root mean square without a shift, so
-    that a return of zero stays zero; for prices minimum and range. Raises DataError, with the
-    numbers, for a column that is constant or has no value.
+    With log returns as the target: mean and population standard deviation of each feature, and the
+    root mean square of the target, unshifted, so that a return of zero stays zero. With prices:
+    minimum and range. Raises DataError, with the numbers, for a column that is constant or empty.
     """
-    spreads = {name: Spread() for name in (*frame.features, "target")}
+    spreads = {name: Spread() for name in (*spec.features, "target")}
     points = 0
     for columns in blocks:
-        count, values = windowing.known(frame, columns, last=last)
+        count, values = windowing.scaler_values(spec, columns, last=last)
         points += count
         spreads = {name: spread.with_more(values[name]) for name, spread in spreads.items()}
-    by_return = frame.target == "log_return"
+    by_return = spec.target == "log_return"
+    method: Method = "standard" if by_return else "min_max"
     return Scaler(
-        {
-            name: _scale(name, spreads[name], points, "standard" if by_return else "min_max")
-            for name in frame.features
-        },
+        {name: _scale(name, spreads[name], points, method) for name in spec.features},
         _scale("target", spreads["target"], points, "deviation" if by_return else "min_max"),
     )
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Of the numbers seen so far; `squares` is the sum of the squared deviations from the mean."""
+    """Count, mean and range of some numbers; `squares` is the sum of squared deviations."""
 
     count: int = 0
     mean: float = 0.0
@@ -86,17 +83,16 @@ class Spread:
     most: float = -math.inf
 
     def with_more(self, values: np.ndarray) -> Spread:
-        """Merged as Chan, Golub and LeVeque (1979) do it: nothing cancels."""
+        """The spread of these numbers, too, by the formula of Chan, Golub and LeVeque (1979)."""
         if not len(values):
             return self
         count, mean = self.count + len(values), float(values.mean())
         apart = mean - self.mean
+        own = float(((values - mean) ** 2).sum())
         return Spread(
             count,
             self.mean + apart * len(values) / count,
-            self.squares
-            + float(((values - mean) ** 2).sum())
-            + apart**2 * self.count * len(values) / count,
+            self.squares + own + apart**2 * self.count * len(values) / count,
             min(self.least, float(values.min())),
             max(self.most, float(values.max())),
         )
@@ -113,12 +109,10 @@ def _scale(name: str, spread: Spread, points: int, method: Method) -> Scale:
         found = Scale(0.0, 0.0)
     if found.scale > 0:
         return found
-    state = (
-        f"is {spread.least:g} at all {spread.count:,} points that have one"
-        if spread.count
-        else f"has no value at any of {points:,} points"
-    )
+    state = f"has no value at any of {points:,} points"
+    if spread.count:
+        state = f"is {spread.least:g} at all {spread.count:,} points that have a value"
     raise DataError(
-        f"{name} {state} in the training part, so there is nothing to learn from it; "
+        f"{name} {state} in the training part, so a network cannot learn from it; "
         "expected it to vary: take more or other data"
     )

@@ -17,18 +17,44 @@ from bitstorm.model.checkpoint import Checkpoint, Epoch
 from bitstorm.model.feed import Feed, reason_of
 
 AUTO_BATCH_SIZE = 256
-# What Adam's own paper suggests, at the batch size that Keras takes by default.
+# Adam's paper suggests this rate; Keras takes this batch size by default.
 BASE_LEARNING_RATE, BASE_BATCH_SIZE = 0.001, 32
 
 
 @dataclass(frozen=True)
-class Rules:
-    """`epochs` at most; `patience` epochs without a better validation loss end it before."""
+class Progress:
+    """The state of an epoch. `loss` is the mean over the windows so far; `val_loss` is None before
+    the epoch's end. `seconds_left` lasts until the last allowed epoch, at the present rate."""
 
+    epoch: int
+    epochs: int
+    windows: int
+    of_windows: int
+    loss: float
+    val_loss: float | None
+    windows_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `fit` needs in addition to the network.
+
+    The training ends after `epochs`, or after `patience` epochs without a better validation loss.
+    `seed` decides the order of the windows. All files go into `folder`; each checkpoint holds
+    `record`. The training continues from `since`, if given.
+    """
+
+    train: Feed
+    validation: Feed
     epochs: int
     patience: int
     batch_size: int
     seed: int
+    folder: Path
+    record: Mapping[str, Any]
+    since: Checkpoint | None = None
+    progress: Callable[[Progress], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -42,29 +68,19 @@ class Fitted:
 
 
 def auto_learning_rate(batch_size: int) -> float:
-    """Of Adam. With k times the windows a step, sqrt(k) times the rate: Malladi, Lyu, Panigrahi and
-    Arora, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (2022)."""
+    """Adam's learning rate: sqrt(k) times the base rate for k times the base batch size (Malladi,
+    Lyu, Panigrahi and Arora, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms",
+    2022)."""
     return BASE_LEARNING_RATE * math.sqrt(batch_size / BASE_BATCH_SIZE)
 
 
-def fit(
-    network: Any,
-    *,
-    train: Feed,
-    validation: Feed,
-    rules: Rules,
-    folder: Path,
-    progress: Callable[[Progress], None],
-    record: Mapping[str, Any],
-    since: Checkpoint | None = None,
-) -> Fitted:
-    """Train a network by `network.seeded` from the start, or from `since`, until `rules` end it.
+def fit(network: Any, task: Task) -> Fitted:
+    """Train a network from `network.seeded`; afterwards it has the weights of the best epoch.
 
-    After each epoch a checkpoint (with `record`), a row of `history.csv`, and where it is the best
-    so far `best.keras` are written into the folder. An epoch whose loss is not a finite number is
-    the last one; the best before it counts, and ModelError is raised when there is none. Raises
-    BrokenOff, in a sentence that names the way on, where a signal came, the feed failed, or the
-    disk is full. Afterwards the network has the best epoch's weights.
+    Each epoch writes a checkpoint and a row of `history.csv`; the best epoch so far also writes
+    `best.keras`. An epoch whose loss is not finite is the last one. Raises ModelError where no
+    epoch has a finite loss. Raises BrokenOff, with the command to resume, after a signal, where the
+    feed fails, and where the disk is full.
     """
     import tensorflow as tf
     from keras.callbacks import EarlyStopping, ModelCheckpoint, TerminateOnNaN
@@ -72,38 +88,32 @@ def fit(
     from bitstorm.model import callbacks
     from bitstorm.model.network import SCRATCH
 
-    stop = Stop()
-    size, done = rules.batch_size, 0 if since is None else since.epochs
-    goes_on = since is None or since.goes_on(epochs=rules.epochs, patience=rules.patience)
-    told = callbacks.Progress(
-        Meter(len(train), batch_size=size, epochs=rules.epochs, tell=progress)
-    )
-    early = EarlyStopping(monitor="val_loss", patience=rules.patience, restore_best_weights=True)
-    best = ModelCheckpoint(folder / SCRATCH, monitor="val_loss", save_best_only=True)
-    state = callbacks.ResumableState(folder, record, since, early=early, best=best)
-    with breaking_off(folder, lambda: len(state.history), tf.errors.OpError):
-        history = callbacks.History(folder, state.history)
+    stop, since = Stop(), task.since
+    done = 0 if since is None else since.epochs
+    has_next = since is None or since.has_next(task.epochs, task.patience)
+    progress = callbacks.ReportProgress(EpochTimer(task))
+    early = EarlyStopping(monitor="val_loss", patience=task.patience, restore_best_weights=True)
+    best = ModelCheckpoint(task.folder / SCRATCH, monitor="val_loss", save_best_only=True)
+    state = callbacks.ResumableState(task, early, best)
+    size = task.batch_size
+    with ends_as_broken_off(task.folder, lambda: len(state.history), tf.errors.OpError):
+        history = callbacks.History(task.folder, state.history)
+        ours = [progress, early, best, history, TerminateOnNaN(), state]
         try:
-            with stop.catch_signals(), without_third_party_warnings(), _quiet():
+            with stop.catch_signals(), without_third_party_warnings(), _keras_silenced():
                 network.fit(
-                    train.dataset(batch_size=size, seed=rules.seed, epoch=lambda: told.epoch),
-                    validation_data=validation.dataset(batch_size=size),
+                    task.train.dataset(
+                        batch_size=size, seed=task.seed, epoch=lambda: progress.epoch
+                    ),
+                    validation_data=task.validation.dataset(batch_size=size),
                     initial_epoch=done,
-                    # None of a run that was stopped between its end and its record.
-                    epochs=rules.epochs if goes_on else done,
-                    callbacks=[
-                        told,
-                        early,
-                        best,
-                        history,
-                        TerminateOnNaN(),
-                        state,
-                        callbacks.StopOnSignal(stop),
-                    ],
+                    # No epoch is left where the process ended between the last epoch and run.json.
+                    epochs=task.epochs if has_next else done,
+                    callbacks=[*ours, callbacks.StopOnSignal(stop)],
                     verbose=0,
                 )
         finally:
-            # What ends a training by an error doesn't tell the callbacks.
+            # Keras does not call this after an error.
             with suppress(OSError):
                 history.on_train_end()
     return outcome(state.history, early.best_epoch + 1, early.best)
@@ -121,11 +131,11 @@ def outcome(history: tuple[Epoch, ...], best_epoch: int, best_loss: float | None
 
 
 @contextmanager
-def breaking_off(
+def ends_as_broken_off(
     folder: Path, epochs: Callable[[], int], *failures: type[Exception]
 ) -> Iterator[None]:
-    """What ends the block early ends it as BrokenOff, with the way on after so many epochs: a
-    signal, the disk, or one of the feed's failures."""
+    """Raise BrokenOff, with the command to resume, where a signal, the disk or one of the feed's
+    `failures` ends the block; `epochs()` counts the complete epochs."""
     ends: tuple[type[Exception], ...] = (BrokenOff, OSError, *failures)
     try:
         yield
@@ -139,8 +149,8 @@ def breaking_off(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keras says on standard output that a loss is not finite; so does the error."""
+def _keras_silenced() -> Iterator[None]:
+    """Keras prints on standard output that a loss is not finite; the error says so already."""
     import keras
 
     before = keras.config.is_interactive_logging_enabled()
@@ -152,68 +162,41 @@ def _quiet() -> Iterator[None]:
             keras.config.enable_interactive_logging()
 
 
-_TELL_SECONDS = 0.1
+_REPORT_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where an epoch is. `loss` is that of the windows so far; `val_loss` is known at its end."""
+class EpochTimer:
+    """Times the epochs of a task and reports their progress, at most ten times a second."""
 
-    epoch: int
-    epochs: int
-    windows: int
-    of_windows: int
-    loss: float
-    val_loss: float | None
-    windows_per_second: float
-    # Until the last epoch that there can be, at the present rate.
-    seconds_left: float
-
-
-class Meter:
-    """Times epochs and tells their progress, ten times a second at most."""
-
-    def __init__(
-        self, windows: int, *, batch_size: int, epochs: int, tell: Callable[[Progress], None]
-    ) -> None:
-        self._windows, self._batch_size, self._epochs = windows, batch_size, epochs
-        self._tell = tell
-        self._epoch = 0
-        self._began = self._told = self._trained = 0.0
+    def __init__(self, task: Task) -> None:
+        self._task, self._windows, self._epoch = task, len(task.train), 0
+        self._began = self._reported = self._trained = 0.0
 
     def begin(self, epoch: int) -> None:
+        """Start the epoch of this number, from 1."""
         self._epoch = epoch
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def batch(self, batches: int, loss: float) -> None:
-        """So many batches of the epoch are done."""
+        """Note that so many batches of the epoch are done."""
         now = time.monotonic()
-        if now - self._told > _TELL_SECONDS:
-            self._told = now
-            seen = min(batches * self._batch_size, self._windows)
-            self._say(seen, now - self._began, loss, None)
+        if now - self._reported > _REPORT_SECONDS:
+            self._reported = now
+            seen = min(batches * self._task.batch_size, self._windows)
+            self._report(seen, now - self._began, loss, None)
 
     def trained(self) -> None:
-        """The epoch's validation begins."""
+        """Note that the epoch's validation begins."""
         self._trained = time.monotonic()
 
     def end(self, loss: float, val_loss: float) -> float:
-        """The epoch's seconds."""
-        self._say(self._windows, self._trained - self._began, loss, val_loss)
+        """End the epoch; its seconds."""
+        self._report(self._windows, self._trained - self._began, loss, val_loss)
         return round(time.monotonic() - self._began, 3)
 
-    def _say(self, seen: int, seconds: float, loss: float, val_loss: float | None) -> None:
-        rate = seen / seconds
-        left = (self._epochs - self._epoch + 1) * self._windows - seen
-        self._tell(
-            Progress(
-                epoch=self._epoch,
-                epochs=self._epochs,
-                windows=seen,
-                of_windows=self._windows,
-                loss=loss,
-                val_loss=val_loss,
-                windows_per_second=rate,
-                seconds_left=left / rate,
-            )
+    def _report(self, seen: int, seconds: float, loss: float, val_loss: float | None) -> None:
+        task, epoch, windows, rate = self._task, self._epoch, self._windows, seen / seconds
+        left = ((task.epochs - epoch + 1) * windows - seen) / rate
+        task.progress(
+            Progress(epoch, task.epochs, seen, windows, loss, val_loss, rate, seconds_left=left)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
@@ -14,73 +14,67 @@ from bitstorm.core.schema import indicator_table, rows_before
 from bitstorm.core.time import iso
 from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import backend, blocks, dataset, scaling
-from bitstorm.model.dataset import Stored
+from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.training_run import Attempt, Prepared
-from bitstorm.model.windowing import Frame, Split, split_by_time
+from bitstorm.model.windowing import Split, WindowSpec, split_by_time
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-
-# What `features: []` stands for.
+# The features for `features: []`.
 DEFAULT_FEATURES = {"log_return": ["log_return"], "price": ["price"]}
 PARTS = ("training", "validation", "test")
 
 
 @contextmanager
-def prepared(context: Context, attempt: Attempt) -> Iterator[Prepared]:
-    """The data of a run; the feeds can be read for as long as the block lasts."""
+def prepare(context: Context, attempt: Attempt) -> Iterator[Prepared]:
+    """The data of a run; its feeds can be read inside the block. Raises DataError where the
+    indicators cannot serve these settings, and ModelError where the backend is not installed."""
     settings, snapshot = attempt.settings, attempt.snapshot
     backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
     features = settings.features or DEFAULT_FEATURES[settings.target]
     _check_features(features, snapshot)
     _check_length(snapshot, features, settings)
-    split = attempt.split or _split_of(*blocks.span_of(snapshot), settings)
-    blocks.check(snapshot, features, spans(split))
-    frame = blocks.frame_of(snapshot, settings, features)
-    warm_up = {
-        "needed": _needed(snapshot, features, settings),
-        "had": snapshot.manifest.rows,
-    }
-    with ExitStack() as held:
-        # Nothing of Spark's is needed once the blocks are written: a fit has the machine alone.
+    split = attempt.split or _split(*blocks.span_of(snapshot), settings)
+    blocks.check_points(snapshot, features, spans(split))
+    spec = blocks.spec_of(snapshot, settings, features)
+    needed = _points_needed(snapshot, features, settings)
+    warm_up = {"needed": needed, "had": snapshot.manifest.rows}
+    with ExitStack() as stack:
+        # Spark is closed once the blocks are written, so that it takes nothing from the training.
         with context.spark("train", tensorflow=settings.backend == "tensorflow") as spark:
-            stored = held.enter_context(stored_blocks(context, spark, snapshot, frame))
-        scaler = attempt.scaler or scaling.fit(
-            frame, stored.columns(), last=split.train_until_ms // frame.step_ms
-        )
+            stored = stack.enter_context(write_blocks(context, spark, snapshot, spec))
+        last = split.train_until_ms // spec.step_ms
+        scaler = attempt.scaler or scaling.fit(spec, stored.columns(), last=last)
         feeds = {
             part: make_feed(stored, scaler, after_ms=after, until_ms=until)
             for part, (after, until) in spans(split).items()
         }
-        counts = _counts(feeds, features, settings)
+        counts = _window_counts(feeds, features, settings)
         yield Prepared(features, split, scaler, warm_up, feeds, counts)
 
 
-@contextmanager
-def stored_blocks(
-    context: Context, spark: SparkSession, snapshot: Snapshot, frame: Frame
-) -> Iterator[Stored]:
-    """The snapshot's points as the converter's data set of blocks, for every part of the series."""
-    cut = Blocks(frame.size, before=frame.before, after=frame.horizon)
+def write_blocks(
+    context: Context, spark: SparkSession, snapshot: Snapshot, spec: WindowSpec
+) -> AbstractContextManager[StoredBlocks]:
+    """Write the snapshot's points, of all parts, as blocks; deleted after the block of code."""
+    cut = Blocks(spec.size, before=spec.before, after=spec.horizon)
     first, last = blocks.span_of(snapshot)
     context.console.progress("    writing the windows' blocks")
-    files = dataset.files_for((last - first) // frame.step_ms + 1, frame)
+    files = dataset.file_count((last - first) // spec.step_ms + 1, spec)
     table = indicator_table(snapshot.manifest.details["windows"])
     seen = petastorm_io.read_spark(spark, snapshot, table).selectExpr(
-        f"timestamp div {frame.step_ms} AS index", "price", "imputed", *frame.columns
+        f"timestamp div {spec.step_ms} AS index", "price", "imputed", *spec.columns
     )
-    rows = blocks.to_rows(in_blocks(seen, cut), frame, files=files)
-    with dataset.stored(spark, frame, rows, root=context.workspace.cache / "blocks") as stored:
-        yield stored
+    rows = blocks.to_rows(in_blocks(seen, cut), spec, files=files)
+    return dataset.write_blocks(spark, spec, rows, root=context.workspace.cache / "blocks")
 
 
 def spans(split: Split) -> dict[str, tuple[int | None, int | None]]:
-    """The parts by name; a window belongs to the one that its target's time, (after, until], lies
-    in."""
+    """(after, until] of each part, ms UTC; a window belongs to the part that holds its target."""
     return {
         "training": (None, split.train_until_ms),
         "validation": (split.train_until_ms, split.validate_until_ms),
@@ -88,8 +82,10 @@ def spans(split: Split) -> dict[str, tuple[int | None, int | None]]:
     }
 
 
-def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> dict[str, int]:
-    """Windows of each part. Raises DataError where one has none."""
+def _window_counts(
+    feeds: dict[str, Feed], features: list[str], settings: Training
+) -> dict[str, int]:
+    """The number of windows of each part. Raises DataError where one has none."""
     counts = {part: len(feed) for part, feed in feeds.items()}
     if 0 in counts.values():
         raise DataError(
@@ -101,36 +97,31 @@ def _counts(feeds: dict[str, Feed], features: list[str], settings: Training) -> 
     return counts
 
 
-def _split_of(first_ms: int, last_ms: int, settings: Training) -> Split:
-    return split_by_time(
-        first_ms=first_ms,
-        last_ms=last_ms,
-        train_share=settings.train_share,
-        validation_share=settings.validation_share,
-    )
+def _split(first_ms: int, last_ms: int, settings: Training) -> Split:
+    return split_by_time(first_ms, last_ms, settings.train_share, settings.validation_share)
 
 
-def _needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
-    """Points before the first one that can be a target."""
+def _points_needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
+    """The number of points before the first possible target."""
     windows = snapshot.manifest.details["windows"]
     slowest = max(rows_before(feature, windows=windows) for feature in features)
     return slowest + settings.look_back - 1 + settings.horizon
 
 
 def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
-    """Refuse what can't work before Spark and TensorFlow take their time.
+    """Raise DataError where the span is too short, before Spark and TensorFlow are loaded.
 
-    What only the points themselves show, such as holes, is left to `_counts`.
+    Holes show only in the points themselves; `_window_counts` finds them.
     """
     manifest = snapshot.manifest
     first, last = blocks.span_of(snapshot)
     step = blocks.step_of(snapshot)
-    first_target = _needed(snapshot, features, settings)
+    first_target = _points_needed(snapshot, features, settings)
     at_least = first_target + len(PARTS)
 
     def fits(count: int) -> bool:
         """Whether so many points in a row have a target in each part."""
-        split = _split_of(0, (count - 1) * step, settings)
+        split = _split(0, (count - 1) * step, settings)
         ends = split.train_until_ms // step, split.validate_until_ms // step
         return first_target <= ends[0] < ends[1] < count - 1
 
@@ -151,6 +142,6 @@ def _check_features(features: list[str], snapshot: Snapshot) -> None:
     unknown = [name for name in features if name not in known]
     if unknown:
         raise DataError(
-            f"training.features has {', '.join(unknown)}, which the indicators don't; "
-            f"there are {', '.join(known)}"
+            f"training.features names {', '.join(unknown)}, which the indicators don't have; "
+            f"expected some of {', '.join(known)}"
         )

@@ -1,4 +1,4 @@
-"""The part of `train` after the data: a run on disk, from its first epoch or from a later one."""
+"""The part of `train` after the data: begin a run on disk, or continue one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.training import Progress, Rules
+from bitstorm.model.training import Progress, Task
 from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -30,8 +30,8 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run to begin, or one to go on with: then `folder`, its `record` and what to go on from
-    (None: it had not completed an epoch)."""
+    """A run to begin, or to continue: then with its folder and record, and with its newest
+    checkpoint (None before the first complete epoch)."""
 
     settings: Training
     snapshot: Snapshot
@@ -41,18 +41,20 @@ class Attempt:
 
     @property
     def split(self) -> Split | None:
-        """As it was when the run began; None for a new one."""
+        """The split of the run to continue; None for a new run."""
         return None if self.record is None else Split(**self.record["split"])
 
     @property
     def scaler(self) -> Scaler | None:
-        """As it was when the run began: sums over partitions may differ in their last bit."""
+        """The scaler of the run to continue, since a new fit can differ in the last bit; None for a
+        new run."""
         return None if self.record is None else Scaler.from_json(self.record["scaler"])
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a network is fitted with; `feeds` and `counts` (windows) are by part."""
+    """The data of a training. `feeds` and `counts`, the numbers of windows, are by part; `warm_up`
+    has the points `needed` before the first target and the points `had`."""
 
     features: list[str]
     split: Split
@@ -63,88 +65,89 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def attempt(context: Context, *, resume: str | None, accept_snapshot: bool) -> Iterator[Attempt]:
-    """What is to be trained on what; a run that is resumed is held for the block.
+def open_attempt(
+    context: Context, *, resume: str | None, accept_snapshot: bool
+) -> Iterator[Attempt]:
+    """A new run, or the run `resume`, whose lock is held for the block.
 
-    Raises NothingToDo for a finished run, ModelError for one that cannot go on: it has failed, is
-    being trained, its settings or its snapshot are others, or its states are damaged.
+    Raises NothingToDo where the run is finished. Raises ModelError where it cannot continue: it has
+    failed, another process trains it, its checkpoints are damaged, or the settings or the snapshot
+    differ.
     """
     if resume is None:
-        snapshot = _snapshot(context, context.snapshot)
-        yield Attempt(context.settings.training, snapshot)
+        yield Attempt(context.settings.training, _snapshot(context, context.snapshot))
         return
     checkpoints = context.workspace.checkpoints
-    with runs.holding(runs.folder_of(checkpoints, resume)):
-        run, since = _recovered(context, resume)
+    with runs.train_lock(runs.folder_of(checkpoints, resume)):
+        run, since = _load_run(context, resume)
         if run.record.get("state", runs.FINISHED) == runs.FINISHED:
-            runs.tidy(run.folder)
+            runs.delete_leftovers(run.folder)
             raise NothingToDo(f"run {resume} is finished: there is nothing to resume")
         if run.record["state"] == runs.FAILED:
             raise ModelError(f"run {resume} has failed ({run.record.get('reason')}): train again")
-        settings = _settings(context, run)
-        snapshot = _same_snapshot(context, run, accept=accept_snapshot)
+        settings = _settings_of(context, run)
+        snapshot = _snapshot_of(context, run, accept=accept_snapshot)
         epochs = 0 if since is None else since.epochs
-        context.console.log(f"    run {resume} goes on after epoch {epochs} on {snapshot.id}")
+        context.console.log(f"    run {resume} continues after epoch {epochs} on {snapshot.id}")
         yield Attempt(settings, snapshot, run.folder, run.record, since)
 
 
 def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
-    """Train until the rules end it; the finished run."""
-    settings, since = attempt.settings, _on_the_data(attempt)
-    batch_size, learning_rate = rates(settings)
+    """Train to the end; the finished run."""
+    settings, since = attempt.settings, _start_of(attempt)
+    batch_size, learning_rate = batch_size_and_rate(settings)
     folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
     record = {"run": folder.name, **_record(attempt, data, batch_size, learning_rate)}
     made_with = {part: record[part] for part in ("threads", "versions", "code")}
     if attempt.record is not None:
-        _tell_of_changes(context, attempt.record, record)
-        # Those of the run are what it was begun with; each session says what it went on with.
-        kept = ("created_at", "sessions", *made_with)
-        record = {**record, **{name: attempt.record[name] for name in kept}}
+        _warn_of_changes(context, attempt.record, record)
+        # The record keeps the values of the run's start; each session has its own.
+        first = ("created_at", "sessions", *made_with)
+        record = {**record, **{name: attempt.record[name] for name in first}}
     done = 0 if attempt.since is None else attempt.since.epochs
-    session = {
-        "started_at": _now(),
-        "after_epoch": done,
-        "indicators": attempt.snapshot.id,
-        **made_with,
-    }
+    session = {"started_at": _now(), "after_epoch": done, "indicators": attempt.snapshot.id}
+    session |= made_with
     record["sessions"] = [*record["sessions"], session]
+    shape = {
+        "look_back": settings.look_back,
+        "features": len(data.features),
+        "units": settings.units,
+        "dropout": settings.dropout,
+        "learning_rate": learning_rate,
+        "seed": settings.seed,
+    }
     with (
-        runs.holding(folder) if attempt.folder is None else contextlib.nullcontext(),
+        runs.train_lock(folder) if attempt.folder is None else contextlib.nullcontext(),
         context.console.bar() as bar,
     ):
-        with _ending(folder, record):
+        task = Task(
+            train=data.feeds["training"],
+            validation=data.feeds["validation"],
+            epochs=settings.epochs,
+            patience=settings.patience,
+            batch_size=batch_size,
+            seed=settings.seed,
+            folder=folder,
+            record=record,
+            since=since,
+            progress=lambda at: bar(_share(at), progress_text(at), at.val_loss is not None),
+        )
+        with _failure_recorded(folder, record):
             runs.write(folder, record, state=runs.RUNNING)
-            fitted = backend.fit(
-                settings.backend,
-                {
-                    "look_back": settings.look_back,
-                    "features": len(data.features),
-                    "units": settings.units,
-                    "dropout": settings.dropout,
-                    "learning_rate": learning_rate,
-                    "seed": settings.seed,
-                },
-                train=data.feeds["training"],
-                validation=data.feeds["validation"],
-                rules=Rules(settings.epochs, settings.patience, batch_size, settings.seed),
-                folder=folder,
-                progress=lambda at: bar(_share(at), told(at), at.val_loss is not None),
-                record=record,
-                since=since,
-            )
+            fitted = backend.fit(settings.backend, shape, task)
             session["ended_at"] = _now()
             record["fitted"] = vars(fitted)
             best = backend.BEST[settings.backend]
             run = runs.finish(folder, record, files=(best, runs.HISTORY))
-        # Whatever ends the process from here on, the run stays a finished one.
-        runs.tidy(folder)
+        # From here on the run is finished, however the process ends.
+        runs.delete_leftovers(folder)
         return run
 
 
 def _record(
     attempt: Attempt, data: Prepared, batch_size: int, learning_rate: float
 ) -> dict[str, Any]:
-    """What is known of a run before its first epoch."""
+    """The record before the first epoch."""
     settings, manifest = attempt.settings, attempt.snapshot.manifest
     return {
         "created_at": _now(),
@@ -169,16 +172,16 @@ def _record(
     }
 
 
-def rates(settings: Training) -> tuple[int, float]:
-    """The batch size and the learning rate that the settings stand for."""
+def batch_size_and_rate(settings: Training) -> tuple[int, float]:
+    """The batch size and the learning rate, with `auto` resolved."""
     batch_size = training.AUTO_BATCH_SIZE if settings.batch_size == "auto" else settings.batch_size
     if settings.learning_rate == "auto":
         return batch_size, training.auto_learning_rate(batch_size)
     return batch_size, settings.learning_rate
 
 
-def told(at: Progress) -> str:
-    """The text beside the bar, or the line of an epoch."""
+def progress_text(at: Progress) -> str:
+    """The text next to the bar, and the line of an epoch."""
     parts = [f"epoch {at.epoch}/{at.epochs}", f"loss {at.loss:.4f}"]
     if at.val_loss is not None:
         parts.append(f"validation {at.val_loss:.4f}")
@@ -192,27 +195,27 @@ def _share(at: Progress) -> float:
     return (at.epoch - 1 + at.windows / at.of_windows) / at.epochs
 
 
-def _on_the_data(attempt: Attempt) -> Checkpoint | None:
-    """What to go on from. A loss on other data says nothing about that on these: the next epoch is
-    then the best so far. Raises ModelError where there would be none."""
+def _start_of(attempt: Attempt) -> Checkpoint | None:
+    """The checkpoint to continue from, without its losses where the data are others: these cannot
+    be compared. Raises ModelError where no epoch is left for other data."""
     since, settings = attempt.since, attempt.settings
     if since is None:
         return None
     now = (attempt.snapshot.id, attempt.snapshot.manifest.digest)
     if now == (since.record["indicators"], since.record["indicators_digest"]):
         return since
-    if not since.goes_on(epochs=settings.epochs, patience=settings.patience):
+    if not since.has_next(settings.epochs, settings.patience):
         raise ModelError(
-            f"the {since.epochs} epochs of this run are all that training.epochs "
-            f"({settings.epochs}) and training.patience ({settings.patience}) allow, so none is "
-            "left for other data: leave --accept-snapshot away, or train a new run"
+            f"this run has {since.epochs} epochs, all that training.epochs ({settings.epochs}) and "
+            f"training.patience ({settings.patience}) allow, so none is left for other data: "
+            "remove --accept-snapshot, or train a new run"
         )
-    return since.on_other_data()
+    return since.without_losses()
 
 
 @contextlib.contextmanager
-def _ending(folder: Path, record: dict[str, Any]) -> Iterator[None]:
-    """However the block ends, the record says so, if only the disk lets it."""
+def _failure_recorded(folder: Path, record: dict[str, Any]) -> Iterator[None]:
+    """Where the block fails, write the reason into the record; disk errors are ignored."""
     try:
         yield
     except BaseException as error:
@@ -224,12 +227,12 @@ def _ending(folder: Path, record: dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
-    """The run and its newest whole state; a damaged record is taken from the state."""
+def _load_run(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
+    """The run and its newest checkpoint, which also replaces a damaged record."""
     folder = runs.folder_of(context.workspace.checkpoints, name)
     problem = None
     try:
-        run = runs.named(context.workspace.checkpoints, name)
+        run = runs.find(context.workspace.checkpoints, name)
         if run.record.get("state", runs.FINISHED) in (runs.FINISHED, runs.FAILED):
             return run, None
     except ModelError as error:
@@ -238,52 +241,49 @@ def _recovered(context: Context, name: str) -> tuple[Run, Checkpoint | None]:
     if problem is not None:
         if since is None:
             raise problem
-        context.console.warn(f"{problem}; what its last state says of it is used")
+        context.console.warn(f"{problem}; the record in its last state is used")
         run = Run(folder, {**since.record, "state": runs.INTERRUPTED})
     if problems and since is not None:
-        context.console.warn(
-            f"{'; '.join(problems)}: the state before it, after epoch {since.epochs}, is used"
-        )
+        used = f"the state before it, after epoch {since.epochs}, is used"
+        context.console.warn(f"{'; '.join(problems)}: {used}")
     return run, since
 
 
-def _settings(context: Context, run: Run) -> Training:
-    """Those of the run. Raises ModelError where another value was asked for now."""
-    recorded = runs.settings_of(run)
-    asked = context.settings.training
-    given = {name: getattr(asked, name) for name in asked.model_fields_set}
+def _settings_of(context: Context, run: Run) -> Training:
+    """The settings of the run. Raises ModelError where the user sets another value."""
+    recorded, now = runs.settings_of(run), context.settings.training
     changed = [
-        f"training.{name} was {getattr(recorded, name)!r} and is now {value!r}"
-        for name, value in sorted(given.items())
-        if value != getattr(recorded, name)
+        f"training.{name} was {getattr(recorded, name)!r} and is now {getattr(now, name)!r}"
+        for name in sorted(now.model_fields_set)
+        if getattr(now, name) != getattr(recorded, name)
     ]
     if changed:
         raise ModelError(
-            f"run {run.name} cannot go on with other settings ({'; '.join(changed)}): leave them "
-            "away, or train a new run"
+            f"run {run.name} cannot continue with other settings ({'; '.join(changed)}): "
+            "remove them, or train a new run"
         )
     return recorded
 
 
-def _same_snapshot(context: Context, run: Run, *, accept: bool) -> Snapshot:
-    """The one that the run was begun on, though newer ones be there; another only when accepted."""
+def _snapshot_of(context: Context, run: Run, *, accept: bool) -> Snapshot:
+    """The snapshot of the run, even if there are newer ones; another one only with `accept`."""
     own = run.record["indicators"]
     wanted = context.snapshot or own
-    way = f"add --accept-snapshot to go on with run {run.name} on other data, or train a new run"
+    way = f"add --accept-snapshot to continue run {run.name} on other data, or train a new run"
     try:
         snapshot = _snapshot(context, wanted)
     except SnapshotMissing as error:
         if wanted != own:
             raise
         raise ModelError(
-            f"the snapshot {own} that run {run.name} was trained on is no longer there ({error}): "
+            f"the snapshot {own} that run {run.name} was trained on is missing ({error}): "
             f"name another with --snapshot, and {way}"
         ) from None
     same = snapshot.id == own and snapshot.manifest.digest == run.record["indicators_digest"]
     if not same and not accept:
         raise ModelError(
-            f"run {run.name} was trained on the indicators {own}, not on {snapshot.id}: leave "
-            f"--snapshot away, or {way}"
+            f"run {run.name} was trained on the indicators {own}, not on {snapshot.id}: remove "
+            f"--snapshot, or {way}"
         )
     frequency = snapshot.manifest.details["frequency"]
     if frequency != run.record["frequency"]:
@@ -300,18 +300,16 @@ def _snapshot(context: Context, name: str | None) -> Snapshot:
     return snapshot
 
 
-def _tell_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """What a bit-equal continuation needs beside the data and the settings."""
-    other = [
+def _warn_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn where threads or versions differ: a continuation to the same bits needs them, too."""
+    changes = [
         f"{part}.{name} was {before[part].get(name)} and is {value}"
         for part in ("threads", "versions", "code")
         for name, value in now[part].items()
         if before[part].get(name) != value and (part, name) != ("code", "version")
     ]
-    if other:
-        context.console.warn(
-            f"the weights may differ from those of an unbroken run: {'; '.join(other)}"
-        )
+    if changes:
+        context.console.warn(f"the weights can differ from an unbroken run: {'; '.join(changes)}")
 
 
 def _now() -> str:

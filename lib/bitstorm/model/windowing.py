@@ -1,11 +1,11 @@
-"""Blocks of the series → windows: the maths, in numpy, one place for every way of feeding.
+"""Blocks of the series → windows, in numpy, for every way of feeding a network.
 
-A block is one row: the prices of `Frame.length` consecutive grid indexes in one array, and each
-further feature in one more. It owns the windows whose last point is one of its `size` indexes;
-before these it carries `look_back` points, so that the first window's first return has its
-previous price, and after them the `horizon` that targets lie in. Where the grid has no point the
-price is NaN, and an imputed price is negative: a cut of the series is a NaN that no window, return
-or target may reach over.
+A block is one row: an array with the prices of `WindowSpec.length` consecutive grid indexes, and
+one more array for each further feature. A block owns the windows whose last point is one of its
+`size` indexes. Before these it holds `look_back` points, so that the first return of the first
+window has its previous price; after them it holds the `horizon` points of the targets. The price is
+NaN where the grid has no point, and negative where it is imputed. No window, return or target
+reaches over a NaN, so none crosses a cut.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 
 Target = Literal["log_return", "price"]
+# The arrays of some blocks by name: `block` int64 (n,), `price` float32 (n, length), and the spec's
+# columns, float64 (n, length).
+Columns = Mapping[str, np.ndarray]
 
-# What the price alone gives; other features have a column of their own.
+# Features that follow from the price; each other feature has its own column.
 FROM_PRICE = ("log_return", "price")
 SIZE = 4_096
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What a window is made of: `look_back` points of `features`, and the price `horizon` points
-    after the last one. Grid index = timestamp // `step_ms`."""
+class WindowSpec:
+    """A window has `look_back` points of `features`; its target is the price `horizon` points after
+    the last one. Grid index = timestamp // `step_ms`."""
 
     look_back: int
     horizon: int
@@ -41,32 +44,32 @@ class Frame:
 
     @property
     def before(self) -> int:
-        """Points that a block carries before its own."""
+        """How many points a block holds before its own."""
         return self.look_back
 
     @property
     def length(self) -> int:
-        """Points in a block."""
+        """How many points a block holds."""
         return self.before + self.size + self.horizon
 
     @property
     def own(self) -> slice:
-        """A block's own points."""
+        """The places of a block's own points."""
         return slice(self.before, self.before + self.size)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The features that a block holds beside the price."""
+        """The features that have their own column."""
         return tuple(name for name in self.features if name not in FROM_PRICE)
 
 
 @dataclass(frozen=True)
-class Framed:
-    """Windows as places in one long array: what is gathered is `values[start : start + look_back]`.
+class Windows:
+    """Windows as places in one long array: a window is `values[start : start + look_back]`.
 
     `values` float32 (points, features), scaled; `starts` int32 (n,); `target` float32 (n,), scaled,
-    NaN where it is not known; `price` float32 (n,) at the window's end; `target_timestamp` int64
-    (n,) ms UTC; `target_price` float32 (n,).
+    NaN where it is unknown; `price` float32 (n,), at the window's end; `target_timestamp` int64
+    (n,), ms UTC; `target_price` float32 (n,).
     """
 
     values: np.ndarray
@@ -79,32 +82,27 @@ class Framed:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def taken(self, which: Any) -> Framed:
-        """The windows of these positions, in their order, over the same values."""
-        return Framed(self.values, *(getattr(self, f.name)[which] for f in fields(self)[1:]))
+    def select(self, which: Any) -> Windows:
+        """The windows at these positions, in this order, over the same values."""
+        return Windows(self.values, *(getattr(self, f.name)[which] for f in fields(self)[1:]))
 
-    def gathered(self, look_back: int, which: slice = slice(None)) -> Batch:
-        """The windows of these positions, in arrays of their own."""
+    def to_batch(self, look_back: int, which: slice = slice(None)) -> Batch:
+        """Copies of the windows at these positions."""
         features = self.values.shape[1]
-        # A window's numbers lie in one row: copied line by line, whatever the features.
+        # The numbers of a window are contiguous, so each window is one copy of one line.
         numbers = look_back * features
         if self.values.size < numbers:
             lines = np.empty((0, numbers), np.float32)
         else:
             flat = np.lib.stride_tricks.sliding_window_view(self.values.reshape(-1), numbers)
             lines = flat[::features]
-        return Batch(
-            lines[self.starts[which]].reshape(-1, look_back, features),
-            self.target[which].copy(),
-            self.price[which].copy(),
-            self.target_timestamp[which].copy(),
-            self.target_price[which].copy(),
-        )
+        windows = lines[self.starts[which]].reshape(-1, look_back, features)
+        return Batch(windows, *(getattr(self, f.name)[which].copy() for f in fields(Batch)[1:]))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Gathered windows: `window` float32 (n, look_back, features); the others as of `Framed`."""
+    """Windows for a network: `window` float32 (n, look_back, features); else as in `Windows`."""
 
     window: np.ndarray
     target: np.ndarray
@@ -117,23 +115,23 @@ class Batch:
 
     def followed_by(self, more: Batch) -> Batch:
         """The windows of both, in this order."""
-        names = [field.name for field in fields(self)]
-        return Batch(*(np.concatenate([getattr(self, n), getattr(more, n)]) for n in names))
+        pairs = [(getattr(self, f.name), getattr(more, f.name)) for f in fields(self)]
+        return Batch(*map(np.concatenate, pairs))
 
 
-def batches(groups: Iterable[Framed], *, look_back: int, batch_size: int) -> Iterator[Batch]:
-    """Every window once, in the groups' order; each batch is of `batch_size` but for the last."""
+def batches(groups: Iterable[Windows], *, look_back: int, batch_size: int) -> Iterator[Batch]:
+    """Every window once, in the groups' order; each batch except the last has `batch_size`."""
     left: Batch | None = None
     for group in groups:
         begin = 0
         if left is not None:
             begin = batch_size - len(left)
-            left = left.followed_by(group.gathered(look_back, slice(begin)))
+            left = left.followed_by(group.to_batch(look_back, slice(begin)))
             if len(left) == batch_size:
                 yield left
                 left = None
         for start in range(begin, len(group), batch_size):
-            some = group.gathered(look_back, slice(start, start + batch_size))
+            some = group.to_batch(look_back, slice(start, start + batch_size))
             if len(some) == batch_size:
                 yield some
             else:
@@ -142,22 +140,16 @@ def batches(groups: Iterable[Framed], *, look_back: int, batch_size: int) -> Ite
         yield left
 
 
-def whole(
-    frame: Frame,
-    columns: Mapping[str, np.ndarray],
-    *,
-    first: int | None = None,
-    last: int | None = None,
+def complete_windows(
+    spec: WindowSpec, columns: Columns, *, first: int | None = None, last: int | None = None
 ) -> np.ndarray:
-    """Whether the window that ends at each of the blocks' own points is whole and has a target.
+    """Whether the window that ends at each own point is complete and has a target.
 
-    bool (blocks, size). `columns` has `block` int64 (n,), `price` float32 (n, length) and the
-    frame's columns, float64 (n, length). `first` and `last` bound the target's grid index, both
-    inclusive.
+    bool (blocks, size). `first` and `last`, both inclusive, bound the target's grid index.
     """
     missing = np.isnan(columns["price"])
-    found = _whole(frame, columns, missing)[:, frame.own] & _reached(frame, columns, missing)
-    index = _targets(frame, columns)
+    found = _is_complete(spec, columns, missing)[:, spec.own] & _has_target(spec, columns, missing)
+    index = _target_indexes(spec, columns)
     if first is not None:
         found &= index >= first
     if last is not None:
@@ -165,111 +157,103 @@ def whole(
     return found
 
 
-def known(
-    frame: Frame, columns: Mapping[str, np.ndarray], *, last: int
+def scaler_values(
+    spec: WindowSpec, columns: Columns, *, last: int
 ) -> tuple[int, dict[str, np.ndarray]]:
-    """What a scaler may be fitted on: how many own points the blocks have up to the grid index
-    `last`, and of these the values, in double, of each feature and of `target` (of those whose
-    target, observed, lies up to `last`)."""
+    """The data of a scaler: the count of own points up to the grid index `last`, and float64 (n,)
+    by name: the values of each feature at these points, and `target`, of all observed targets up
+    to `last`."""
     price = columns["price"]
     missing = np.isnan(price)
     exact = np.abs(price.astype(np.float64))
-    there = ~missing[:, frame.own] & (_targets(frame, columns) - frame.horizon <= last)
+    there = ~missing[:, spec.own] & (_target_indexes(spec, columns) - spec.horizon <= last)
     found = {}
-    for name in frame.features:
-        values = _feature(name, exact, columns)[:, frame.own][there]
+    for name in spec.features:
+        values = _feature_values(name, exact, columns)[:, spec.own][there]
         found[name] = values[~np.isnan(values)]
-    aims = there & _reached(frame, columns, missing) & (_targets(frame, columns) <= last)
-    rows, offsets = np.nonzero(aims)
-    ends = offsets + frame.before
-    found["target"] = _learnt(frame, exact[rows, ends], exact[rows, ends + frame.horizon])
+    usable = there & _has_target(spec, columns, missing) & (_target_indexes(spec, columns) <= last)
+    rows, offsets = np.nonzero(usable)
+    ends = offsets + spec.before
+    found["target"] = _target_values(spec, exact[rows, ends], exact[rows, ends + spec.horizon])
     return int(there.sum()), found
 
 
-def framed(
-    frame: Frame, columns: Mapping[str, np.ndarray], scaler: Scaler, which: np.ndarray
-) -> Framed:
-    """The windows that `which` (as `whole` gives it) picks, block by block, by time in each.
+def to_windows(spec: WindowSpec, columns: Columns, scaler: Scaler, which: np.ndarray) -> Windows:
+    """The windows where `which` holds (bool (blocks, size)), block by block, each in order of time.
 
-    Everything is computed in double: `log_return` is log1p((p - q) / q) as in the indicators, the
-    target log(p[t+h] / p[t]) or p[t+h]; then scaled, then float32.
+    Everything is computed and scaled in double, then cast to float32. `log_return` is
+    log1p((p - q) / q), as in the indicators; the target is log(p[t+h] / p[t]), or p[t+h].
     """
     price = columns["price"]
     exact = np.abs(price.astype(np.float64))
-    values = np.empty((*price.shape, len(frame.features)), np.float32)
-    for place, name in enumerate(frame.features):
-        values[..., place] = scaler.features[name].forward(_feature(name, exact, columns))
+    values = np.empty((*price.shape, len(spec.features)), np.float32)
+    for place, name in enumerate(spec.features):
+        values[..., place] = scaler.features[name].forward(_feature_values(name, exact, columns))
     rows, offsets = np.nonzero(which)
-    ends = offsets + frame.before
-    thens = ends + frame.horizon
+    ends = offsets + spec.before
+    thens = ends + spec.horizon
     now, then = exact[rows, ends], exact[rows, thens]
-    return Framed(
-        values.reshape(-1, len(frame.features)),
-        (rows * frame.length + ends + 1 - frame.look_back).astype(np.int32),
-        scaler.target.forward(_learnt(frame, now, then)).astype(np.float32),
+    return Windows(
+        values.reshape(-1, len(spec.features)),
+        (rows * spec.length + ends + 1 - spec.look_back).astype(np.int32),
+        scaler.target.forward(_target_values(spec, now, then)).astype(np.float32),
         now.astype(np.float32),
-        _targets(frame, columns)[rows, offsets] * frame.step_ms,
+        _target_indexes(spec, columns)[rows, offsets] * spec.step_ms,
         then.astype(np.float32),
     )
 
 
-def newest(
-    frame: Frame, columns: Mapping[str, np.ndarray], scaler: Scaler, *, index: int
-) -> Framed | None:
-    """The one window that ends at a grid index, whatever comes after it; None where it is not
-    whole. `columns` holds the index's block."""
-    rows = np.flatnonzero(columns["block"] == index // frame.size)
-    ends = np.zeros((len(columns["block"]), frame.size), bool)
-    ends[rows, index % frame.size] = True
-    ends &= _whole(frame, columns, np.isnan(columns["price"]))[:, frame.own]
-    return framed(frame, columns, scaler, ends) if ends.any() else None
+def newest_window(
+    spec: WindowSpec, columns: Columns, scaler: Scaler, *, index: int
+) -> Windows | None:
+    """The window that ends at a grid index, with or without a target; None where it is incomplete.
+    `columns` holds the block of the index."""
+    rows = np.flatnonzero(columns["block"] == index // spec.size)
+    ends = np.zeros((len(columns["block"]), spec.size), bool)
+    ends[rows, index % spec.size] = True
+    ends &= _is_complete(spec, columns, np.isnan(columns["price"]))[:, spec.own]
+    return to_windows(spec, columns, scaler, ends) if ends.any() else None
 
 
-def _whole(frame: Frame, columns: Mapping[str, np.ndarray], missing: np.ndarray) -> np.ndarray:
-    """Whether the window that ends at each point of a block is whole; bool (blocks, length)."""
+def _is_complete(spec: WindowSpec, columns: Columns, missing: np.ndarray) -> np.ndarray:
+    """Whether the window that ends at each point is complete; bool (blocks, length)."""
     bad = missing.copy()
-    for name in frame.columns:
+    for name in spec.columns:
         bad |= np.isnan(columns[name])
-    if "log_return" in frame.features:
-        # A return needs the point before it; what comes before the block's first, nobody knows.
+    if "log_return" in spec.features:
+        # A return needs the point before it, which the block's first point lacks.
         bad[:, 1:] |= missing[:, :-1]
         bad[:, 0] = True
-    running = _running(bad)
+    counts, look_back = _counts_before(bad), spec.look_back
     found = np.zeros(bad.shape, bool)
-    look_back = frame.look_back
-    found[:, look_back - 1 :] = running[:, look_back:] == running[:, :-look_back]
+    found[:, look_back - 1 :] = counts[:, look_back:] == counts[:, :-look_back]
     return found
 
 
-def _reached(frame: Frame, columns: Mapping[str, np.ndarray], missing: np.ndarray) -> np.ndarray:
-    """Whether nothing is missing from each of the own points to its target, and that was observed;
-    bool (blocks, size)."""
-    holes = _running(missing)
-    ends = np.arange(frame.before, frame.before + frame.size) + 1
-    then = slice(frame.before + frame.horizon, frame.length)
-    without = holes[:, ends + frame.horizon] == holes[:, ends]
-    return without & ~np.signbit(columns["price"][:, then])
+def _has_target(spec: WindowSpec, columns: Columns, missing: np.ndarray) -> np.ndarray:
+    """Whether each own point has an observed target with no hole before it; bool (blocks, size)."""
+    holes = _counts_before(missing)[:, spec.before + 1 :]
+    unbroken = holes[:, spec.horizon :] == holes[:, : spec.size]
+    return unbroken & ~np.signbit(columns["price"][:, spec.before + spec.horizon :])
 
 
-def _learnt(frame: Frame, now: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """What is learnt of the price at a window's end and the one `horizon` later, unscaled."""
-    return np.log(then / now) if frame.target == "log_return" else then
+def _target_values(spec: WindowSpec, now: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """The unscaled targets, from the prices at the windows' ends and `horizon` points later."""
+    return np.log(then / now) if spec.target == "log_return" else then
 
 
-def _running(flags: np.ndarray) -> np.ndarray:
-    """How many of a row's flags stand before each place; int32 (rows, places + 1)."""
-    counts = np.zeros((flags.shape[0], flags.shape[1] + 1), np.int32)
-    np.cumsum(flags, axis=1, out=counts[:, 1:])
-    return counts
+def _counts_before(flags: np.ndarray) -> np.ndarray:
+    """How many flags of a row are set before each place; int32 (rows, places + 1)."""
+    return np.pad(np.cumsum(flags, axis=1, dtype=np.int32), ((0, 0), (1, 0)))
 
 
-def _targets(frame: Frame, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _target_indexes(spec: WindowSpec, columns: Columns) -> np.ndarray:
     """Grid indexes of the targets; int64 (blocks, size)."""
-    begin = columns["block"].astype(np.int64) * frame.size + frame.horizon
-    return begin[:, None] + np.arange(frame.size)
+    begin = columns["block"].astype(np.int64) * spec.size + spec.horizon
+    return begin[:, None] + np.arange(spec.size)
 
 
-def _feature(name: str, exact: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _feature_values(name: str, exact: np.ndarray, columns: Columns) -> np.ndarray:
     if name == "price":
         return exact
     if name != "log_return":
@@ -281,9 +265,9 @@ def _feature(name: str, exact: np.ndarray, columns: Mapping[str, np.ndarray]) ->
 
 @dataclass(frozen=True)
 class Split:
-    """The last instants (ms UTC, inclusive) of the training and the validation part.
+    """The last times (ms UTC, inclusive) of the training and the validation part.
 
-    A window belongs to the part in which its target lies; the test part is all after that.
+    A window belongs to the part that holds its target; all later targets are the test part.
     """
 
     train_until_ms: int
@@ -291,12 +275,12 @@ class Split:
 
 
 def split_by_time(
-    *, first_ms: int, last_ms: int, train_share: float, validation_share: float
+    first_ms: int, last_ms: int, train_share: float, validation_share: float
 ) -> Split:
-    """Shares of the time span from the first to the last point."""
+    """Split the time from the first to the last point by these shares of it."""
     span = last_ms - first_ms
     return Split(
-        # Rounded: 0.7 of 10 steps must not end a millisecond before the seventh.
+        # Rounded, since 0.7 of 10 steps must not end a millisecond before the seventh.
         train_until_ms=first_ms + round(span * train_share),
         validate_until_ms=first_ms + round(span * (train_share + validation_share)),
     )

@@ -8,9 +8,8 @@ from bitstorm.collect.backfill import Backfilled, BackfillRequest, Planned, Prog
 from bitstorm.collect.backfill import backfill as fetch_history
 from bitstorm.context import Context
 from bitstorm.core.time import DAY_MS, iso, now_ms
-from bitstorm.pipelines.collect import opened, tell_refused
-
-_BAR = 20
+from bitstorm.pipelines.collect import open_source, say_refused
+from bitstorm.pipelines.gaps import find_gaps, known_hours
 
 
 def backfill(
@@ -21,18 +20,21 @@ def backfill(
     gaps_only: bool = False,
     clock: Callable[[], int] = now_ms,
 ) -> Backfilled:
-    """History of `days` up to `until_ms` (ms UTC; now), in slices, only what is missing.
+    """Fetch the missing history of `days` up to `until_ms` (ms UTC; None is now), in slices.
 
-    With `gaps_only` just the slots that `gaps` lists as not fetched yet.
+    With `gaps_only` fetch only the slots that `gaps` lists as not fetched yet. Raises SourceError.
     """
-
-    def show(progress: Progress) -> None:
-        context.console.progress(progress_line(progress))
-
-    with opened(context, clock=clock) as client:
+    with open_source(context, clock=clock) as client:
         wanted = _wanted(context, days, until_ms, gaps_only, clock)
-        found = fetch_history(client, context.workspace.landing, wanted, clock=clock, progress=show)
-        tell_refused(context, client)
+        with context.console.bar() as bar:
+
+            def show(at: Progress) -> None:
+                context.console.log(f"    {progress_text(at)}")
+                bar(at.done / at.total, progress_text(at), False)
+
+            landing = context.workspace.landing
+            found = fetch_history(client, landing, wanted, clock=clock, progress=show)
+        say_refused(context, client)
         return found
 
 
@@ -44,19 +46,17 @@ def plan(
     gaps_only: bool = False,
     clock: Callable[[], int] = now_ms,
 ) -> Planned:
-    """What `backfill` would ask for, and what that would cost; no price is fetched."""
-    with opened(context, clock=clock) as client:
+    """The requests and the cost of such a `backfill`; fetches no price."""
+    with open_source(context, clock=clock) as client:
         wanted = _wanted(context, days, until_ms, gaps_only, clock)
         return plan_backfill(client, context.workspace.landing, wanted, clock=clock)
 
 
-def progress_line(progress: Progress) -> str:
-    """A bar and what was had so far."""
-    full = _BAR * progress.done // progress.total
+def progress_text(at: Progress) -> str:
+    """The text next to the bar, and the line in the log file."""
     return (
-        f"    [{'#' * full}{'.' * (_BAR - full)}] slice {progress.done}/{progress.total}  "
-        f"{progress.points:,} points  {progress.empty:,} hours without one  "
-        f"{progress.calls} calls  {progress.credits} credits  back to {iso(progress.span.start)}"
+        f"slice {at.done}/{at.total}  {at.points:,} points  {at.empty:,} hours without one  "
+        f"{at.calls} calls  {at.credits} credits  back to {iso(at.span.start)}"
     )
 
 
@@ -67,16 +67,13 @@ def _wanted(
     gaps_only: bool,
     clock: Callable[[], int],
 ) -> BackfillRequest:
-    # The store loads pyarrow, which one live observation can do without.
-    from bitstorm.pipelines.gaps import find_gaps, known_hours
-
     settings, origin = context.settings, context.origin()
     context.workspace.check(origin)
     within = None
     if gaps_only:
         within = find_gaps(context, clock=clock).unasked_spans()
         if days is None:
-            # All of them, as far back as they go.
+            # Far enough back for all of them.
             oldest = min([span.start for span in within], default=clock())
             days = max(1, -(-(clock() - oldest) // DAY_MS))
     return BackfillRequest(

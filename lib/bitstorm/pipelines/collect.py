@@ -16,37 +16,33 @@ from bitstorm.core.time import now_ms
 
 
 def collect(context: Context, *, asking: AbstractContextManager[object] | None = None) -> Collected:
-    """One live observation → one batch, or none when the source still states the last one.
+    """One live observation → one batch, or none where the source still has the last one.
 
-    The request runs inside `asking`. Raises SourceError, and WorkspaceError when the batch cannot
+    The request runs inside `asking`. Raises SourceError, and WorkspaceError where the batch cannot
     be written.
     """
-    settings = context.settings.source
-    with opened(context) as client:
+    settings, landing = context.settings.source, context.workspace.landing
+    coin, currency = settings.coin, settings.vs_currency
+    with open_source(context) as client:
         context.workspace.check(context.origin())
         try:
             collected = collect_once(
-                client,
-                context.workspace.landing,
-                coin=settings.coin,
-                vs_currency=settings.vs_currency,
-                during_request=asking,
+                client, landing, coin=coin, vs_currency=currency, during_request=asking
             )
         except OSError as error:
             raise WorkspaceError(
-                f"the observation cannot be written into {context.workspace.landing} "
-                f"({error.strerror}); make room or set the folder's permissions right, then "
-                "collect again: a batch is there whole or not at all"
+                f"the observation cannot be written into {landing} ({error.strerror}): free some "
+                "space or correct the folder's permissions, then collect again"
             ) from error
-        tell_refused(context, client)
+        say_refused(context, client)
         return collected
 
 
-def opened(
+def open_source(
     context: Context, *, clock: Callable[[], int] = now_ms
 ) -> AbstractContextManager[CoinGecko]:
-    """The settings' source, held to its limits by the workspace's count of calls; what it refuses
-    is kept in the workspace's `rejects/`."""
+    """Open the settings' source, within the limits that the workspace counts calls for. Refused
+    answers are kept in the workspace's `rejects/`."""
     settings, workspace = context.settings, context.workspace
     checks = AnswerChecks(
         rejects=workspace.rejects,
@@ -65,11 +61,11 @@ def opened(
     )
 
 
-def tell_refused(context: Context, client: CoinGecko) -> None:
-    """Say how many values were left out, if any, and where the answers are that had them."""
+def say_refused(context: Context, client: CoinGecko) -> None:
+    """Say how many values were refused, if any, and where their answers are."""
     if client.refused:
         folder = context.workspace.rejects / FOLDER
         context.console.say(
-            f"{client.refused:,} values of the source were left out; what it said, and why not, "
-            f"is in {folder}"
+            f"{client.refused:,} values of the source were refused; the answers and the reasons "
+            f"are in {folder}"
         )

@@ -1,10 +1,10 @@
-"""`forecast`: the newest run on the newest indicators → `forecast.csv` and `metrics.json`."""
+"""`forecast`: a training run and the newest indicators → `forecast.csv` and `metrics.json`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from bitstorm.core.time import iso
 from bitstorm.model import blocks, evaluation, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.runs import Run
-from bitstorm.model.windowing import Framed
+from bitstorm.model.windowing import Windows
 from bitstorm.report.summary import (
     Forecast,
     write_metrics,
@@ -24,41 +24,34 @@ from bitstorm.report.summary import (
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
-if TYPE_CHECKING:
-    pass
-
 
 def forecast(context: Context, *, run: str | None = None) -> Forecast:
-    """Forecast the test part and the next step, and hold the former against persistence.
+    """Forecast the test part and the next step, and compare the test part with persistence.
 
-    Everything after the run's validation part is its test part, however new. The next step's
-    numbers are NaN (null in the file) where the newest point ends no whole window.
+    All points after the run's validation part are its test part, also the newest. The next step is
+    NaN (null in the file) where no complete window ends at the newest point. Raises ModelError,
+    SnapshotMissing, and DataError where there are too few points.
     """
     chosen = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
     snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
-    settings, scaler, split = forecasts.recalled(chosen)
+    settings, scaler, split = forecasts.trained_with(chosen)
     forecasts.check_fit(chosen, snapshot, split)
     context.load_tensorflow()
     network = runs.load_network(chosen)
-    frame = blocks.frame_of(snapshot, settings, chosen.record["features"])
+    spec = blocks.spec_of(snapshot, settings, chosen.record["features"])
 
-    def predicted(windows: Iterable[Framed]) -> pd.DataFrame:
+    def predict(windows: Iterable[Windows]) -> pd.DataFrame:
         return forecasts.predict(
-            network,
-            windows,
-            look_back=settings.look_back,
-            scaler=scaler,
-            target=settings.target,
+            network, windows, look_back=spec.look_back, scaler=scaler, target=spec.target
         )
 
-    found = predicted(
-        forecasts.windows_after(snapshot, frame, scaler, after_ms=split.train_until_ms)
-    )
+    windows = forecasts.windows_after(snapshot, spec, scaler, after_ms=split.train_until_ms)
+    found = predict(windows)
     if found.empty:
-        raise DataError("there is no whole window after the training part: collect more")
-    # None when the series was cut a moment ago: then there is no forecast from now.
-    newest = forecasts.newest_window(snapshot, frame, scaler)
+        raise DataError("there is no complete window after the training part: collect more")
+    # None where a cut is near the end of the series.
+    newest = forecasts.newest_window(snapshot, spec, scaler)
     prices = snapshots.known(context.workspace.prices, snapshot.manifest.details["prices"])
     overview = forecasts.overview_of(
         snapshot, observations=None if prices is None else prices.manifest.rows
@@ -67,14 +60,14 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
     band = evaluation.interval(residuals, level=context.settings.forecast.level)
     table = forecasts.table_of(test, band)
-    following = math.nan if newest is None else float(predicted([newest])["forecast"].iloc[0])
+    following = math.nan if newest is None else float(predict([newest])["forecast"].iloc[0])
     lower, upper = band.around(np.array([following]))
     metrics = {
         **_facts(context, chosen, snapshot),
         **overview,
         **forecasts.scores(test, table, band, horizon=settings.horizon),
         "next": {
-            "time": iso(blocks.span_of(snapshot)[1] + settings.horizon * frame.step_ms),
+            "time": iso(blocks.span_of(snapshot)[1] + settings.horizon * spec.step_ms),
             "from_price": overview["latest"]["price"],
             "forecast": following,
             "lower": float(lower[0]),
@@ -87,15 +80,15 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     }
     reports = context.workspace.reports
     reports.mkdir(parents=True, exist_ok=True)
-    path = reports / "forecast.csv"
-    with durable_io.replacing(path) as stream:
+    csv, json = reports / "forecast.csv", reports / "metrics.json"
+    with durable_io.replacing(csv) as stream:
         table.to_csv(stream, index=False, mode="wb")
-    write_metrics(reports / "metrics.json", metrics)
-    return Forecast(metrics, str(path), str(reports / "metrics.json"))
+    write_metrics(json, metrics)
+    return Forecast(metrics, str(csv), str(json))
 
 
 def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
-    """What was forecast, of which prices, by which run."""
+    """The source, the target, the snapshots and the run."""
     bound, settings = context.workspace.bound_to() or context.origin(), runs.settings_of(run)
     return {
         "source": bound.source,

@@ -1,4 +1,4 @@
-"""`gaps`: the slots of the grid that should have an observation against those that have."""
+"""`gaps`: the slots of the grid that should have an observation, and those that have one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from bitstorm.store.snapshots import stored_slots
 
 @dataclass(frozen=True, repr=False)
 class Gaps(Result):
-    """What is expected from the first observation to now, in slots of `frequency`.
+    """The expected slots of `frequency`: from the first observation to now, or to the last row
+    where the prices come from a file.
 
-    Of a file nothing is expected after its last row. `first_ms` and `until_ms` bound the expected
-    slots, `age_ms` says how old the newest observation is; None before the first one. `unasked` of
-    the `missing` slots are not fetched yet. `gaps` are oldest first; times are Unix ms UTC.
+    `first_ms` and `until_ms` bound the expected slots, and `age_ms` is the age of the newest
+    observation; all are None before the first observation. `unasked` of the `missing` slots are not
+    fetched yet. `gaps` are oldest first. Times are Unix ms UTC.
     """
 
     frequency: str
@@ -40,15 +41,15 @@ class Gaps(Result):
         return not self.missing
 
     def unasked_spans(self) -> list[Span]:
-        """Where `backfill --gaps` has something to ask for."""
+        """The spans that `backfill --gaps` fetches."""
         return [Span(gap.start_ms, gap.end_ms) for gap in self.gaps if gap.state == "open"]
 
 
 def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
-    """Gaps of the data set together with the batches that wait for ingest; reads times only.
+    """The gaps of the data set plus the batches that wait for ingest, or of the context's snapshot
+    alone, where it names one. Reads only times.
 
-    With a snapshot pinned, of that one alone. `clock` gives Unix ms. Raises SnapshotMissing for an
-    unknown ID, SnapshotDamaged for files that are not as written.
+    `clock` gives Unix ms. Raises SnapshotMissing, and SnapshotDamaged where a file has changed.
     """
     settings, landing = context.settings, context.workspace.landing
     step = duration_ms(settings.grid.frequency)
@@ -91,7 +92,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
 
 
 def known_hours(context: Context, origin: Origin) -> list[Span]:
-    """The hours that the newest snapshot holds; none where it is of another origin."""
+    """The hours of the newest snapshot; none where the workspace has another origin."""
     if context.workspace.bound_to() not in (None, origin):
         return []
     return stored_slots(snapshots.current(context.workspace.prices), HOUR_MS)

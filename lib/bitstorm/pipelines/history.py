@@ -1,4 +1,4 @@
-"""`history`, `verify`, `rollback` and `gc`: what was published, whether it still is what it was."""
+"""`history`, `verify`, `rollback` and `gc`: the published snapshots."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Rolled(Result):
 
 
 def history(context: Context) -> list[Commit]:
-    """Every commit that is still recorded, newest first; a damaged manifest is named as such."""
+    """All recorded commits, newest first, damaged manifests included."""
     return [c for name in DATA_SETS for c in maintenance.commits(context.workspace.root / name)]
 
 
 def trace(context: Context, timestamp_ms: int) -> Trace:
-    """The batch and line that a row of `prices` was read from. Raises SnapshotMissing."""
+    """The batch and the line of a row of `prices`. Raises SnapshotMissing."""
     snapshot = snapshots.required(context.workspace.prices, snapshot=context.snapshot)
     return snapshots.trace(snapshot, timestamp_ms)
 
 
 def verify(context: Context) -> dict[str, Verified]:
-    """Re-hash both data sets. Raises SnapshotDamaged with every problem found."""
+    """Check all hashes of both data sets. Raises SnapshotDamaged with all problems."""
     found = {
         name: maintenance.verify(context.workspace.root / name)
         for name in DATA_SETS
@@ -56,10 +56,11 @@ def verify(context: Context) -> dict[str, Verified]:
 
 
 def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
-    """Make the named snapshot current again, as a new commit. Raises SnapshotMissing."""
+    """Publish this snapshot again, as a new commit. Raises SnapshotMissing, and NothingToDo where
+    it is the current one."""
     for name in DATA_SETS:
         root = context.workspace.root / name
-        with writer_lock_of(context, root):
+        with _writer_lock(context, root):
             try:
                 old = snapshots.required(root, snapshot=identity)
             except SnapshotMissing:
@@ -69,8 +70,8 @@ def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
                 newest = snapshots.current(root)
                 if newest is not None and newest.id == old.id:
                     raise NothingToDo(f"{identity} is the current snapshot of {name} already")
-            made = republish(root, old, reason=reason)
-            return Rolled(name, made.id, made.manifest.sequence, made.manifest.rows)
+            new = republish(root, old, reason=reason)
+            return Rolled(name, new.id, new.manifest.sequence, new.manifest.rows)
     raise SnapshotMissing(
         f"there is no snapshot {identity!r} in {context.workspace.root}: "
         "`bitstorm history` lists them"
@@ -78,21 +79,21 @@ def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
 
 
 def collect_garbage(context: Context, *, keep: int, hours: float) -> dict[str, Collected]:
-    """Remove what neither the newest `keep` commits nor the last `hours` need."""
+    """Delete what neither the newest `keep` commits nor the commits of the last `hours` need."""
     found = {}
     for name in DATA_SETS:
         root = context.workspace.root / name
         if not root.is_dir():
             continue
-        with writer_lock_of(context, root):
+        with _writer_lock(context, root):
             found[name] = maintenance.collect_garbage(
                 root, keep=keep, younger_than_s=hours * 3600, now_s=time.time()
             )
     return found
 
 
-def writer_lock_of(context: Context, root: Path) -> AbstractContextManager[object]:
-    """The data set's lock, waited for as the settings say."""
+def _writer_lock(context: Context, root: Path) -> AbstractContextManager[object]:
+    """The data set's lock; waits `ingest.lock_seconds` for it."""
     if not root.is_dir():
         return contextlib.nullcontext()
     return writer_lock(root, wait_seconds=context.settings.ingest.lock_seconds)

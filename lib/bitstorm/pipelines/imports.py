@@ -1,4 +1,4 @@
-"""`import`: a price history of the user's own → a batch in the landing folder."""
+"""`import`: the user's file with a price history → a batch in the landing folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bitstorm.core.sidecar import Origin
 
 
 def import_file(context: Context, wanted: ImportOptions) -> Imported:
-    """Land the file's rows, every one of them, for `ingest` to judge."""
+    """Land all rows of the file as a batch; `ingest` checks them."""
     settings = context.settings.source
     context.workspace.check(Origin(importer.SOURCE, settings.coin, settings.vs_currency))
     return importer.import_file(
@@ -22,7 +22,7 @@ def import_file(context: Context, wanted: ImportOptions) -> Imported:
 
 
 def preview(context: Context, wanted: ImportOptions) -> Preview:
-    """What the first rows would be taken as; nothing is written."""
+    """The first rows as they would be imported; writes nothing."""
     return importer.preview(wanted.file, _reading(context, wanted))
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Computed(Result):
-    """`idle` when the newest indicators are already those of these prices and settings.
+    """`idle` where the newest indicators already belong to these prices and settings.
 
-    `months` were computed and written, `linked` are the files of the snapshot before.
+    `months` months were computed and written; `linked` are files of the parent snapshot.
     """
 
     snapshot: str
@@ -40,7 +40,7 @@ class Computed(Result):
 def indicators(context: Context) -> Computed:
     """Put the newest prices on the grid and publish their indicators.
 
-    Raises SnapshotMissing, SnapshotDamaged, and DataError where the prices fill no step.
+    Raises SnapshotMissing, SnapshotDamaged, and DataError where the prices do not fill one step.
     """
     workspace, settings = context.workspace, context.settings
     prices = snapshots.required(workspace.prices, snapshot=context.snapshot)
@@ -59,19 +59,19 @@ def indicators(context: Context) -> Computed:
     plan = plan_update(workspace, parent, prices, recipe)
     if plan.damaged:
         context.console.warn(
-            f"{', '.join(plan.damaged)} is not what was written (its SHA-256 differs): nothing is "
-            "taken over from that snapshot, all months are computed from the prices"
+            f"the SHA-256 of {', '.join(plan.damaged)} differs from the manifest: no file of that "
+            "snapshot is linked, all months are computed from the prices"
         )
     table = indicator_table(settings.indicators.windows)
     before = set() if parent is None else {file.month for file in parent.manifest.files}
 
-    def published(spark: SparkSession | None) -> Snapshot:
+    def publish_indicators(spark: SparkSession | None) -> Snapshot:
         def write(draft: Draft) -> Change:
             if spark is not None:
                 points = computed_points(spark, prices, parent, settings, plan)
                 petastorm_io.write_dataset(points, draft.folder, table)
             written = {file.parent.name.partition("=")[2] for file in part_files(draft.folder)}
-            # Another window or gap, or a price taken back, may even take points away.
+            # Other windows or gaps, and retracted prices, can remove points.
             return Change(
                 frozenset((before | written) - plan.kept), may_lose_keys=True, details=recipe
             )
@@ -87,9 +87,9 @@ def indicators(context: Context) -> Computed:
 
     if plan.computed or plan.mended:
         with context.spark("indicators") as spark:
-            snapshot = published(spark)
+            snapshot = publish_indicators(spark)
     else:
-        snapshot = published(None)
+        snapshot = publish_indicators(None)
     months = {file.month for file in snapshot.manifest.files}
     return _computed(
         snapshot, idle=False, months=len(months - plan.kept), linked=len(months & plan.kept)
@@ -100,8 +100,8 @@ def _check_span(prices: Snapshot, step_ms: int, frequency: str) -> None:
     first, last = prices.manifest.first_ms, prices.manifest.last_ms
     if first is None or last is None or last // step_ms < -(-first // step_ms):
         raise DataError(
-            f"the {prices.manifest.rows} prices do not yet fill one step of {frequency}, so there "
-            "is no point to compute on: collect more, or set a finer grid.frequency"
+            f"found {prices.manifest.rows} prices, which do not fill one step of {frequency}; "
+            "expected at least one full step: collect more, or set a finer grid.frequency"
         )
 
 

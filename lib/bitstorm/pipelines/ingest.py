@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import ranked
 from bitstorm.ingest.publish_prices import Ingested, as_only_writer, publish_checked
 from bitstorm.ingest.select_batches import of_one_origin
-from bitstorm.ingest.validate import (
-    checked_lines,
-    provenance,
-)
+from bitstorm.ingest.validate import checked_lines, provenance
 from bitstorm.store import landing, rejects, snapshots
-
-if TYPE_CHECKING:
-    pass
 
 
 def ingest(context: Context) -> Ingested:
-    """Take every new batch of the landing folder into a new snapshot of `prices`.
+    """Add all new batches of the landing folder to `prices`, as a new snapshot.
 
-    Raises StoreError when another run holds the data set for longer than `ingest.lock_seconds`.
+    Raises StoreError where another process holds the lock for longer than `ingest.lock_seconds`.
     """
     return as_only_writer(context, lambda: _ingest(context), doing="merging")
 

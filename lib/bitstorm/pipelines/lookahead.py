@@ -1,4 +1,4 @@
-"""`check-lookahead`: no indicator up to a cut may change with what comes after it."""
+"""`check-lookahead`: no indicator before a cut may change with later prices."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Looked(Result):
-    """`changed` are the columns that changed at some cut, a planted one left out; `caught` says at
-    how many cuts that one was reported, and is None where none was planted. `passed`: nothing
-    changed but what was planted, and that was caught."""
+    """`changed` are the columns that changed at any cut, without the planted one. `caught` counts
+    the cuts at which the planted column changed, None without one. `passed` means that no other
+    column changed, and that the planted one was caught."""
 
     passed: bool
     prices: str
@@ -48,8 +48,8 @@ def check_lookahead(
     plant: bool = False,
     tolerance: Tolerance | None = None,
 ) -> Looked:
-    """Compute the indicators of the whole snapshot once, then for each cut (drawn with `seed`, or
-    one that is made up and told) without what comes after it, and with other prices after it.
+    """Compute the indicators of the snapshot once, then for each cut twice: without the prices
+    after it, and with other prices after it. `seed` draws the cuts; None draws a seed, too.
 
     Raises SnapshotMissing, SnapshotDamaged, and DataError where there is nothing to compare.
     """
@@ -59,7 +59,6 @@ def check_lookahead(
     step = duration_ms(settings.grid.frequency)
     tolerance = tolerance or Tolerance()
     seed = secrets.randbelow(2**31) if seed is None else seed
-
     grid, first_ms = Grid(step, settings.grid.max_gap), prices.manifest.first_ms or 0
 
     def compute(observations: DataFrame, last_ms: int) -> DataFrame:
@@ -71,7 +70,7 @@ def check_lookahead(
 
     with context.spark("check-lookahead") as spark:
         observations = petastorm_io.read_spark(spark, prices, PRICES).select(lookahead.KEY, "price")
-        places, ends = _drawn(context, observations, prices, count=cuts, seed=seed)
+        places, ends = _cuts(context, observations, prices, count=cuts, seed=seed)
         rows, columns, found = lookahead.look(
             observations,
             compute,
@@ -97,13 +96,13 @@ def check_lookahead(
     )
 
 
-def _drawn(
+def _cuts(
     context: Context, observations: DataFrame, prices: Snapshot, *, count: int, seed: int
 ) -> tuple[list[tuple[int, Place]], list[End]]:
-    """The times to cut at, and the end of the input up to each."""
+    """The times of the cuts, and the end of the input before each."""
     grid = context.settings.grid
     step = duration_ms(grid.frequency)
-    with context.console.stage("cuts") as say:
+    with context.console.stage("cuts") as result:
         places = lookahead.draw_cuts(
             observations,
             slots=stored_slots(prices, step),
@@ -112,5 +111,5 @@ def _drawn(
             count=count,
             random=Random(seed),
         )
-        say(f"{len(places)} drawn with seed {seed}")
+        result(f"{len(places)} drawn with seed {seed}")
     return places, lookahead.ends_of(observations, places, step)

@@ -1,4 +1,4 @@
-"""`ingest --replay-rejects`: refused rows that are good by now → the `prices` data set."""
+"""`ingest --replay-rejects`: refused rows that now pass the rules → the `prices` data set."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from bitstorm.store import rejects, snapshots
 
 
 def replay(context: Context) -> Ingested:
-    """Judge every refused row again, as the settings are now; take what is good.
+    """Check all refused rows again, with the settings of now, and accept those that pass.
 
-    A row keeps its batch and line. In the ledger the rows taken back from a batch stand under a
-    key of their own, which names them, so a replay that was killed after its commit takes nothing
-    twice. What stays refused stays in `rejects/`, with the reason that holds now.
+    A row keeps its batch and line. The ledger has a separate entry for the accepted rows of a
+    batch, whose key follows from them, so a replay that is killed after its commit accepts no row
+    twice. The others stay in `rejects/`, with the new reason.
     """
     return as_only_writer(context, lambda: _replay(context), doing="replaying")
 

@@ -1,4 +1,4 @@
-"""`report`: pictures, summary and dashboard from what the stages before have left."""
+"""`report`: the last forecast → pictures, summary and dashboard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -25,20 +25,21 @@ from bitstorm.report.summary import (
 )
 from bitstorm.store import snapshots
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, repr=False)
 class Report(Result):
-    """The files written, in `folder`."""
+    """The names of the written files, in `folder`."""
 
     folder: str
     files: tuple[str, ...]
 
 
 def report(context: Context) -> Report:
-    """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast."""
+    """Write the pictures, `summary.txt` and `dashboard.html` of the last forecast.
+
+    Raises DataError where there is no forecast, and SnapshotMissing or ModelError where its
+    indicators or its run are missing.
+    """
     from bitstorm.report import canvas, plots
 
     folder = context.workspace.reports
@@ -76,25 +77,18 @@ def report(context: Context) -> Report:
 
 
 def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, the newest among them; one file in
-    memory at a time."""
-    wanted = [
-        "timestamp",
-        "price",
-        "imputed",
-        *[f"ma_{w}" for w in windows],
-        *[f"volatility_{w}" for w in windows],
-        "rsi_14",
-        "drawdown",
-    ]
+    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one; reads file by
+    file."""
+    moving = [f"{name}_{w}" for name in ("ma", "volatility") for w in windows]
+    wanted = ["timestamp", "price", "imputed", *moving, "rsi_14", "drawdown"]
     step_ms, (_, last) = blocks.step_of(snapshot), blocks.span_of(snapshot)
     every = -(-snapshot.manifest.rows // MOST_POINTS)
-    kept = []
+    pieces = []
     for table in blocks.tables(snapshot, wanted):
         rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
-        kept.append(rows[back % every == 0])
-    return pd.concat(kept, ignore_index=True)
+        pieces.append(rows[back % every == 0])
+    return pd.concat(pieces, ignore_index=True)
 
 
 def _metrics(path: Path) -> dict[str, Any]:

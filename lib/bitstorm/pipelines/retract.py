@@ -1,4 +1,4 @@
-"""`retract`: takes a wrong batch out again, as a new snapshot; what it had displaced comes back."""
+"""`retract`: a new snapshot of `prices` without a wrong batch, with the rows it had displaced."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bitstorm.store.publish import Change, Draft, publish
 
 @dataclass(frozen=True, repr=False)
 class Retracted(Result):
-    """`removed` rows of the batch are gone; at `restored` of their times another batch's
-    observation stands again. `absent_batches` were ingested but no longer lie in `landing/`, so
-    what they had said of these times cannot come back."""
+    """`removed` rows of the batch were removed; at `restored` of their times an observation of
+    another batch replaces them. `absent_batches` were ingested but are no longer in `landing/`, so
+    their observations cannot come back."""
 
     batch: str
     name: str
@@ -33,15 +33,14 @@ class Retracted(Result):
 
 
 def retract(context: Context, batch: str, *, reason: str) -> Retracted:
-    """Take out the batch of that file name or hash (its first digits will do)."""
+    """Remove the batch with this file name or hash (or the hash's first digits). Raises UsageError
+    where the reason is empty, or not exactly one batch matches."""
     if not reason.strip():
-        raise UsageError("--reason is empty; say why, it stays in the history")
-    return as_only_writer(
-        context, lambda: _retract(context, batch, reason=reason), doing="retracting"
-    )
+        raise UsageError("--reason is empty; expected a reason, which the history keeps")
+    return as_only_writer(context, lambda: _retract(context, batch, reason), doing="retracting")
 
 
-def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
+def _retract(context: Context, batch: str, reason: str) -> Retracted:
     workspace = context.workspace
     parent = snapshots.required(workspace.prices)
     ledger = snapshots.read_ledger(parent)
@@ -57,17 +56,17 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
         ranks = [rank for rank, source in enumerate(ranking) if source.batch == sha256]
         wrong = stored["rank"].isin(ranks)
         removed = stored.where(wrong).select("timestamp")
-        kept = stored.where(~wrong)
-        candidates = kept
+        remaining = stored.where(~wrong)
+        candidates = remaining
         if others and months:
             lines = checked_lines(spark, context, others, folder, ranking=ranking)
             again = only_good(to_judged(lines))
-            candidates = kept.unionByName(again.join(removed, "timestamp", "left_semi"))
+            candidates = remaining.unionByName(again.join(removed, "timestamp", "left_semi"))
         winners = with_place(candidates).where("place = 1").persist()
-        rows, held, left = removed.count(), kept.count(), winners.count()
+        rows, others_rows, all_rows = removed.count(), remaining.count(), winners.count()
 
         def write(draft: Draft) -> Change:
-            if left:
+            if all_rows:
                 write_rows(winners, draft, ranking)
             return Change(
                 frozenset(months),
@@ -77,7 +76,7 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
                 details={"retracted": sha256},
             )
 
-        made = publish(
+        new = publish(
             workspace.prices,
             table=PRICES,
             schema=petastorm_io.BitcoinSchema,
@@ -88,4 +87,5 @@ def _retract(context: Context, batch: str, *, reason: str) -> Retracted:
         )
         stored.unpersist()
         winners.unpersist()
-    return Retracted(sha256, name, rows, left - held, absent, made.id, made.manifest.rows)
+    restored = all_rows - others_rows
+    return Retracted(sha256, name, rows, restored, absent, new.id, new.manifest.rows)

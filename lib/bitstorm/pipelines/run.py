@@ -1,4 +1,4 @@
-"""`run`: the whole line, from prices to the report."""
+"""`run`: all stages, from the prices to the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bitstorm.report.summary import Forecast
 
 @dataclass(frozen=True, repr=False)
 class Outcome(Result):
-    """What the run came to; `seconds` by stage."""
+    """The results of the stages; `seconds` by stage."""
 
     ingested: Ingested
     forecast: Forecast
@@ -42,14 +42,17 @@ class Outcome(Result):
 
 
 def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
-    """Collect (or import), ingest, indicators, train, forecast, report, in one Spark session."""
+    """Collect (or import), ingest, indicators, train, forecast, report, in one Spark session.
+
+    Raises the errors of the stages, and DataError where the workspace has no prices afterwards.
+    """
     seconds: dict[str, float] = {}
 
-    def stage(name: str, work: Callable[[], Any], told: Callable[[Any], str]) -> Any:
+    def stage(name: str, work: Callable[[], Any], text_of: Callable[[Any], str]) -> Any:
         began = time.monotonic()
         with context.console.stage(name) as outcome:
             result = work()
-            outcome(told(result))
+            outcome(text_of(result))
         seconds[name] = round(time.monotonic() - began, 2)
         return result
 
@@ -58,18 +61,18 @@ def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
     with context.spark("run", tensorflow=context.settings.training.backend == "tensorflow"):
         seconds["spark"] = round(time.monotonic() - began, 2)
         context.console.say(f"  {'spark':<11} {seconds['spark']:6.1f} s  session started")
-        ingested: Ingested = stage("ingest", lambda: ingest(context), _told_ingest)
+        ingested: Ingested = stage("ingest", lambda: ingest(context), _ingest_text)
         if ingested.snapshot is None:
             raise DataError(
-                f"of {ingested.read} rows read none was accepted; see the reasons in "
+                f"all {ingested.read} rows were refused; the reasons are in "
                 f"{context.workspace.rejects}"
                 if ingested.read
                 else f"there is no batch to ingest in {context.workspace.landing}: collect, "
                 "backfill or import first"
             )
         stage("indicators", lambda: indicators(context), lambda r: f"{r.rows:,} points")
-        stage("train", lambda: train(context), _told_train)
-        forecasted: Forecast = stage("forecast", lambda: forecast(context), _told_forecast)
+        stage("train", lambda: train(context), _train_text)
+        forecasted: Forecast = stage("forecast", lambda: forecast(context), _forecast_text)
         reported: Report = stage("report", lambda: report(context), lambda r: r.folder)
     return Outcome(ingested, forecasted, reported, seconds)
 
@@ -80,7 +83,7 @@ def _collect(context: Context, csv: ImportOptions | None, stage: Callable[..., A
         for note in imported.notes:
             context.console.say(f"    note: {note}")
     elif context.settings.source.mode == "csv":
-        raise NothingToDo("source.mode is csv, but no file was named: add --csv FILE")
+        raise NothingToDo("source.mode is csv, but there is no file: add --csv FILE")
     else:
         from bitstorm.pipelines.backfill import backfill
         from bitstorm.pipelines.collect import collect
@@ -90,30 +93,30 @@ def _collect(context: Context, csv: ImportOptions | None, stage: Callable[..., A
             lambda: backfill(context),
             lambda r: f"{r.points:,} points in {r.slices} slices, {r.source}",
         )
-        stage("collect", lambda: collect(context), _told_collect)
+        stage("collect", lambda: collect(context), _collect_text)
 
 
-def _told_collect(collected: Any) -> str:
+def _collect_text(collected: Any) -> str:
     price = f"{collected.observation.price:,.2f}"
     state = "as before" if collected.stale else "new"
     return f"{price} at {iso(collected.observation.timestamp)}, {state}"
 
 
-def _told_ingest(result: Ingested) -> str:
+def _ingest_text(result: Ingested) -> str:
     if result.idle:
         return f"nothing new; {result.rows:,} rows"
     return f"{result.accepted:,} accepted of {result.read:,} read"
 
 
-def _told_train(result: Any) -> str:
+def _train_text(result: Any) -> str:
     return (
         f"{result.epochs} epochs of {result.windows:,} windows, best {result.best_epoch}, "
         f"validation loss {result.best_validation_loss:.4f}"
     )
 
 
-def _told_forecast(result: Forecast) -> str:
+def _forecast_text(result: Forecast) -> str:
     following = result.metrics["next"]
     if math.isnan(following["forecast"]):
-        return "no next step: the newest stretch of prices is too short"
+        return "no next step: too few points since the last cut"
     return f"{following['forecast']:,.2f} at {following['time']}"

@@ -1,4 +1,4 @@
-"""`runs`: which training runs there are, what one of them is, and in what some differ."""
+"""`runs`: the list of the training runs, one run in full, and the differences of some."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bitstorm.core.results import Result
 from bitstorm.model import runs
 from bitstorm.model.runs import METRICS, Overview, Run, overview_of
 
-# What tells a run from any other says nothing of why it came out as it did.
+# These differ between any two runs, and explain nothing.
 _ALWAYS_DIFFERENT = ("run", "created_at", "sessions", "files", "state", "reason")
 
 
 @dataclass(frozen=True, repr=False)
 class Shown(Result):
-    """One run: its line, its record, and what is wrong with its files."""
+    """One run: its line, its record, and the problems of its files."""
 
     overview: Overview
     record: Mapping[str, Any]
@@ -27,31 +27,30 @@ class Shown(Result):
 
 @dataclass(frozen=True, repr=False)
 class Compared(Result):
-    """`differ`: by setting or metric, the value of each run in the order of `runs`; None where it
-    has none."""
+    """`differ` has, by setting or metric, the values of the runs in the order of `runs`; None where
+    a run has no value."""
 
     runs: tuple[str, ...]
     differ: dict[str, tuple[Any, ...]]
 
 
 def overviews(context: Context) -> list[Overview]:
-    """All runs, newest first."""
-    found = []
-    for name, run in runs.listed(context.workspace.checkpoints):
-        if isinstance(run, ModelError):
-            found.append(Overview(name, "damaged", problem=str(run)))
-        else:
-            found.append(overview_of(run))
-    return found
+    """All runs, newest first; one whose record cannot be read is `damaged`."""
+    return [
+        Overview(name, "damaged", problem=str(run))
+        if isinstance(run, ModelError)
+        else overview_of(run)
+        for name, run in runs.all_runs(context.workspace.checkpoints)
+    ]
 
 
 def show(context: Context, name: str) -> Shown:
-    """Raises ModelError where there is no such run, or where its record cannot be read."""
-    run = runs.named(context.workspace.checkpoints, name)
+    """One run. Raises ModelError where there is none of this name, or its record cannot be read."""
+    run = runs.find(context.workspace.checkpoints, name)
     problems = []
     for file in run.record.get("files", {}):
         try:
-            runs.checked(run, file)
+            runs.read_file(run, file)
         except ModelError as error:
             problems.append(str(error))
     overview = overview_of(run)
@@ -61,15 +60,12 @@ def show(context: Context, name: str) -> Shown:
 
 
 def compare(context: Context, names: Sequence[str]) -> Compared:
-    """The settings and the metrics in which the runs differ. Raises ModelError as `show` does."""
-    found = [runs.named(context.workspace.checkpoints, name) for name in names]
+    """The settings and metrics in which the runs differ. Raises ModelError as `show` does."""
+    found = [runs.find(context.workspace.checkpoints, name) for name in names]
     flat = [dict(_flattened(_with_metrics(run))) for run in found]
-    keys = list(dict.fromkeys(key for record in flat for key in record))
-    differ = {}
-    for key in keys:
-        values = tuple(record.get(key) for record in flat)
-        if any(value != values[0] for value in values):
-            differ[key] = values
+    keys = dict.fromkeys(key for record in flat for key in record)
+    values = {key: tuple(record.get(key) for record in flat) for key in keys}
+    differ = {key: v for key, v in values.items() if any(value != v[0] for value in v)}
     return Compared(tuple(names), differ)
 
 

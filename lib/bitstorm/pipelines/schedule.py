@@ -1,4 +1,4 @@
-"""`collect --every`: a look at the market at every full step of the clock, until told to stop."""
+"""`collect --every`: one observation in each full step of the clock, until a signal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import FrameType
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
 from bitstorm.core import errors
-from bitstorm.core.errors import BitstormError, UsageError
+from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result
 from bitstorm.core.stopping import Stop, next_step, repeat_every
 from bitstorm.core.time import SECOND_MS, duration_text, iso, now_ms
 from bitstorm.pipelines.collect import collect
 
-# What the next look would meet again. All else (an outage, a full disk, spent credits) may pass.
+# Errors that come again at the next observation. Others (an outage, a full disk) can pass.
 FATAL = (
     UsageError,
     errors.KeyProblem,
@@ -30,7 +30,7 @@ FATAL = (
 
 @dataclass(frozen=True, repr=False)
 class Kept(Result):
-    """What the looks came to, until the signal."""
+    """The number of requests until the signal, by outcome."""
 
     runs: int = 0
     landed: int = 0
@@ -39,11 +39,11 @@ class Kept(Result):
 
 
 class _Stopped(BaseException):
-    """Raised by the signal's handler, and only while a request is under way."""
+    """The signal's handler raises it, only during a request."""
 
 
 class _Stop(Stop):
-    """SIGTERM and SIGINT: a request is broken off, a write is finished."""
+    """SIGTERM and SIGINT end a request at once, but let a write finish."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,54 +67,51 @@ class _Stop(Stop):
 
 
 def collect_every(context: Context, every_ms: int) -> Kept:
-    """One look now, then one at each multiple of `every_ms` (since 1970, UTC), until a signal.
+    """Collect now, then at each multiple of `every_ms` (since 1970, UTC), until a signal.
 
-    Looks don't overlap; of those that were missed (a slow source, a sleeping machine) one is made
-    up for. What fails is told in a line, and the next look comes in its turn. To be called in the
-    main thread. Raises UsageError for a step below a second, and what no later look could mend
-    (`FATAL`), after the write in progress.
+    Requests don't overlap; after missed steps (a slow source, a sleeping machine) one request
+    follows at once. A failed request prints a warning, and the next step tries again. Call this in
+    the main thread. Raises UsageError for a step below a second, and the errors in `FATAL`.
     """
     if every_ms < SECOND_MS:
-        raise UsageError(
-            f"--every {duration_text(every_ms)} is shorter than a second; the source states a new "
-            "price about once a minute"
+        raise errors.UsageError(
+            f"--every is {duration_text(every_ms)}, expected at least a second; the source has a "
+            "new price about once a minute"
         )
-    stop = _Stop()
-    kept = Kept()
+    stop, counts = _Stop(), Kept()
     failure: BaseException | None = None
 
-    def look() -> None:
-        nonlocal kept, failure
+    def collect_now() -> None:
+        nonlocal counts, failure
         try:
             found = collect(context, asking=stop.asking())
         except _Stopped:
             return
         except FATAL as error:
             failure = error
-        except BitstormError as error:
-            kept = replace(kept, runs=kept.runs + 1, failed=kept.failed + 1)
+        except errors.BitstormError as error:
+            counts = replace(counts, runs=counts.runs + 1, failed=counts.failed + 1)
             after = iso(next_step(now_ms(), every_ms))
-            context.console.warn(f"{' '.join(str(error).split())}; the next look is at {after}")
-        except Exception as error:  # noqa: BLE001 - told once the signals are back
+            context.console.warn(f"{' '.join(str(error).split())}; the next request is at {after}")
+        except Exception as error:  # noqa: BLE001 - raised after the signal handlers are restored
             failure = error
         else:
-            kept = replace(
-                kept,
-                runs=kept.runs + 1,
-                landed=kept.landed + (not found.stale),
-                stale=kept.stale + found.stale,
-            )
-            context.console.say(_told(found))
+            landed, stale = counts.landed + (not found.stale), counts.stale + found.stale
+            counts = replace(counts, runs=counts.runs + 1, landed=landed, stale=stale)
+            context.console.say(_text(found))
 
     with stop.catch_signals():
-        repeat_every(every_ms, look, until=lambda: stop.signal is not None or failure is not None)
+        repeat_every(
+            every_ms, collect_now, until=lambda: stop.signal is not None or failure is not None
+        )
     if failure is not None:
         raise failure
-    return kept
+    return counts
 
 
-def _told(found: Collected) -> str:
-    seen = f"{found.observation.price:,.2f} at {iso(found.observation.timestamp)}"
+def _text(found: Collected) -> str:
+    observation = found.observation
+    seen = f"{observation.price:,.2f} at {iso(observation.timestamp)}"
     if found.stale or found.batch is None:
         return f"{seen}: stale"
     return f"{seen} → {found.batch.path.name}"

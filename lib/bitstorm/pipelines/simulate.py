@@ -20,9 +20,9 @@ def simulate(
     announce: Callable[[str], None],
     plan: Plan = "keyless",
 ) -> None:
-    """Serve on loopback until interrupted; `announce` gets the address.
+    """Serve on loopback until a signal; `announce` gets the address.
 
-    Raises UsageError for a recording that cannot be read, or a port that is taken.
+    Raises UsageError where the recording cannot be read, or the port is in use.
     """
     settings = context.settings.simulator
     simulator = Simulator(

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Stats(Result):
-    """`statistics` are the columns of `indicators.statistics`, `bars` the newest rows, in order, of
-    `indicators.bars.to_summaries` with `complete`.
+    """`statistics` has the columns of `indicators.statistics.statistics`; `bars` are the newest
+    bars, oldest first, with the columns of `to_summaries` and `complete`.
 
-    `prices` and `indicators` are snapshots; `matching` says that the one was made from the other.
-    `rows` counts the bars written to `output`, both None where none were asked for.
+    `prices` and `indicators` are snapshots; `matching` means that these indicators were computed
+    from these prices. `rows` counts the bars in the file `output`; both are None without a file.
     """
 
     source: str
@@ -44,10 +44,10 @@ class Stats(Result):
 def stats(
     context: Context, *, period_ms: int, bars: int, lags: Sequence[int], output: Path | None = None
 ) -> Stats:
-    """Statistics of the indicators, the newest `bars` bars, and all of them in the file `output`.
+    """Compute statistics of the indicators and the newest `bars` bars; write all bars to `output`.
 
-    `context.snapshot` may name a snapshot of either data set; the other one is then the one that
-    belongs to it. Raises SnapshotMissing where either is not there, DataError without prices.
+    `context.snapshot` can name a snapshot of either data set; it decides on the other one. Raises
+    SnapshotMissing where either is missing, and DataError where there are no prices.
     """
     if output is not None:
         files.check_target(output)
@@ -56,7 +56,7 @@ def stats(
     )
     last_ms = prices.manifest.last_ms
     if last_ms is None:
-        raise DataError(f"snapshot {prices.id} holds no prices: ingest some first")
+        raise DataError(f"snapshot {prices.id} has no prices: ingest a batch first")
     for snapshot in (prices, indicators):
         snapshots.check_content(snapshot)
     details = indicators.manifest.details

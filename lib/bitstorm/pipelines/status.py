@@ -1,4 +1,4 @@
-"""`status`: what is there, without Spark."""
+"""`status`: what the workspace holds, without Spark."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bitstorm.store import landing, snapshots
 
 @dataclass(frozen=True, repr=False)
 class Status(Result):
-    """`age_ms` is how old the newest price is, those that wait for ingest included.
+    """`age_ms` is the age of the newest price, also of one that waits for ingest.
 
-    `expected`, `missing` and `unasked` count slots of the settings' grid, as `gaps` has them;
-    `gaps` are the newest few of `gap_count`, newest first.
+    `expected`, `missing` and `unasked` count slots as in `Gaps`; `gaps` are the newest MOST_GAPS of
+    `gap_count`, newest first.
     """
 
     origin: str | None
@@ -43,7 +43,7 @@ MOST_GAPS = 5
 
 
 def status(context: Context) -> Status:
-    """Rows, span, gaps and freshness of the data sets, and what waits in the landing folder."""
+    """Rows, span, gaps and age of the data sets, and the batches in the landing folder."""
     workspace, settings = context.workspace, context.settings
     prices = snapshots.current(workspace.prices, snapshot=context.snapshot)
     indicators = snapshots.current(workspace.indicators)

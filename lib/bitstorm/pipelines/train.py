@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from bitstorm.context import Context
 from bitstorm.model import training_run
-from bitstorm.model.training_data import prepared
+from bitstorm.model.training_data import prepare
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The run and what it came to; losses are of the scaled target."""
+    """The finished run; losses are mean squared errors of the scaled target."""
 
     run: str
     indicators: str
@@ -24,14 +24,16 @@ class Trained:
 
 
 def train(context: Context, *, resume: str | None = None, accept_snapshot: bool = False) -> Trained:
-    """Fit the network on the oldest part of the indicators, stop on the part after it.
+    """Fit the network on the oldest part of the indicators; the part after it ends the training.
 
-    With `resume` go on with that run after its last complete epoch, on its own snapshot or, when
-    it is accepted, on the context's.
+    With `resume` continue that run after its last complete epoch, on its own snapshot, or with
+    `accept_snapshot` on the context's. Raises ModelError, DataError and NothingToDo.
     """
     with (
-        training_run.attempt(context, resume=resume, accept_snapshot=accept_snapshot) as attempt,
-        prepared(context, attempt) as ready,
+        training_run.open_attempt(
+            context, resume=resume, accept_snapshot=accept_snapshot
+        ) as attempt,
+        prepare(context, attempt) as ready,
     ):
         run = training_run.fit(context, attempt, ready)
     record = run.record

@@ -1,7 +1,7 @@
-"""The frame around every Matplotlib picture: axes in UTC and money, banner, attribution, PNG.
+"""What every Matplotlib picture has: axes in UTC and money, banner, attribution, PNG.
 
-Figures are built without pyplot, so nothing keeps them alive and no global state is touched.
-Import this module inside functions: it imports Matplotlib.
+Figures are built without pyplot and its global state, so nothing keeps them alive. Import this
+module inside functions: it imports Matplotlib.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DPI = 150
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself, whether or not pyplot was ever imported."""
+    """A Figure that a notebook shows by itself, also without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -34,51 +34,29 @@ class Picture(Figure):
 
 
 def picture(title: str, *, mark: Mark, size: tuple[float, float] = (11, 5.5)) -> Picture:
-    """An empty picture of `size` inches with its title and what `mark` has to say."""
+    """An empty picture of `size` inches with title, and with banner and attribution of `mark`."""
     inch = 1 / size[1]
     foot = 0.28 * inch if mark.attribution else 0.0
-    # The head holds the title and the banner, the foot the attribution.
+    # The title and the banner are at the top, the attribution at the bottom.
     layout = ConstrainedLayoutEngine(rect=(0.005, foot, 0.99, 1 - 0.42 * inch - foot))
     figure = Picture(figsize=size, dpi=DPI, layout=layout, facecolor="white")
-    _text(figure, 0.012, 1 - 0.13 * inch, title, size=13, weight="bold", color=INK, va="top")
+    bold: dict[str, Any] = {"parse_math": False, "weight": "bold"}
+    top = 1 - 0.13 * inch
+    figure.text(0.012, top, title, size=13, color=INK, va="top", **bold)
     if mark.banner:
-        _text(
-            figure,
-            0.988,
-            1 - 0.13 * inch,
-            mark.banner,
-            size=10,
-            weight="bold",
-            color="white",
-            ha="right",
-            va="top",
-            bbox={"facecolor": WARNING, "edgecolor": "none", "boxstyle": "round,pad=0.3"},
-        )
-        _text(
-            figure,
-            0.5,
-            0.45,
-            "SIMULATED",
-            size=9 * min(size),
-            weight="bold",
-            color=WARNING,
-            alpha=0.07,
-            rotation=20,
-            ha="center",
-            va="center",
-            zorder=10,
-        )
+        box = {"facecolor": WARNING, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
+        corner: dict[str, Any] = {"ha": "right", "va": "top", "bbox": box}
+        figure.text(0.988, top, mark.banner, size=10, color="white", **corner, **bold)
+        across: dict[str, Any] = {"alpha": 0.07, "rotation": 20, "zorder": 10}
+        across |= {"ha": "center", "va": "center"}
+        figure.text(0.5, 0.45, "SIMULATED", size=9 * min(size), color=WARNING, **across, **bold)
     if mark.attribution:
-        _text(figure, 0.988, 0.09 * inch, mark.attribution, size=9, color=QUIET, ha="right")
+        figure.text(0.988, 0.09 * inch, mark.attribution, size=9, color=QUIET, ha="right")
     return figure
 
 
-def _text(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    figure.text(x, y, text, parse_math=False, **style)
-
-
-def dress(axes: Axes, *, title: str | None = None) -> None:
-    """The common look: light grid, no box, title at the left above the legend's line."""
+def style_axes(axes: Axes, *, title: str | None = None) -> None:
+    """Apply the common look: light grid, no box, title at the left above the legend."""
     axes.grid(color="#dfe3e8", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -88,51 +66,42 @@ def dress(axes: Axes, *, title: str | None = None) -> None:
         axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=24)
 
 
-def legend(axes: Axes) -> None:
-    """A legend in one line above the axes, where it covers no data."""
+def add_legend(axes: Axes) -> None:
+    """Add a legend in one line above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles,
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(-0.008, 1.0),
-        ncols=max(1, len(labels)),
-        frameon=False,
-        borderaxespad=0.2,
-        fontsize=9,
-        columnspacing=1.4,
-        handlelength=1.6,
-    )
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.008, 1.0), "ncols": max(1, len(labels))}
+    space = {"borderaxespad": 0.2, "columnspacing": 1.4, "handlelength": 1.6}
+    axes.legend(handles, labels, frameon=False, fontsize=9, **place, **space)
 
 
-def time_axis(axes: Axes) -> None:
-    """The x axis as dates in UTC, whatever the reader's rcParams say."""
+def set_time_axis(axes: Axes) -> None:
+    """Show the x axis as dates in UTC, for any rcParams."""
     locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
     axes.set_xlabel("time (UTC)")
 
 
-def money_axis(axes: Axes, unit: str, label: str = "price") -> None:
-    """The y axis with thousands separators and as many decimals as the ticks need."""
+def set_money_axis(axes: Axes, unit: str, label: str = "price") -> None:
+    """Show the y axis with thousands separators and as many decimals as the ticks need."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_ylabel(f"{label} ({unit})")
 
 
-def percent_axis(axes: Axes, label: str) -> None:
-    """The y axis of fractions, written as percent."""
+def set_percent_axis(axes: Axes, label: str) -> None:
+    """Show the fractions of the y axis as percent."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:,.6g} %"))
     axes.set_ylabel(label)
 
 
 def show(figure: Figure) -> None:
-    """Show the picture once: in a notebook's output, or in a window that is waited for.
+    """Show the picture in a notebook's output, or in a window until the user closes it.
 
-    Without a notebook and without a screen nothing happens. pyplot is used only here, and keeps
-    nothing.
+    Does nothing without a notebook and a screen. Only this function uses pyplot.
     """
-    shell = _notebook()
-    if shell is not None:
+    ipython = sys.modules.get("IPython")
+    # Only the shell of a notebook has a kernel.
+    if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
         from IPython.display import display
 
         display(figure)
@@ -147,15 +116,8 @@ def show(figure: Figure) -> None:
         pyplot.close(figure)
 
 
-def _notebook() -> Any:
-    """The IPython shell of a notebook's kernel, None elsewhere."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell if hasattr(shell, "kernel") else None
-
-
 def save_png(figure: Figure, path: Path) -> None:
-    """Write the picture; a reader of `path` sees the old file or the whole new one."""
+    """Write the picture; a reader of `path` sees the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with durable_io.replacing(path) as stream:
         figure.savefig(stream, format="png", dpi=DPI)

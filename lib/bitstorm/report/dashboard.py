@@ -1,6 +1,6 @@
-"""dashboard.html: the whole report in one file that needs no network.
+"""dashboard.html: the report in one file that needs no network.
 
-The page is the template `templates/dashboard.html`; it includes its style and its script.
+The template `templates/dashboard.html` includes the style and the script.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bitstorm.report.style import FORECAST_COLUMNS, HISTORY_COLUMNS, Mark, requi
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# So many that a single step can be seen.
+# Few enough to show single steps.
 NEWEST_POINTS = 96
 
 
@@ -30,12 +30,12 @@ def dashboard_html(
     windows: Sequence[int],
     mark: Mark,
 ) -> str:
-    """The whole page: Plotly itself, the figures and their numbers are inside.
+    """The page, with Plotly, the figures and their numbers inside.
 
-    `prices` has `timestamp` (int64 ms), `price`, `ma_W` and `volatility_W` of `windows`,
-    `rsi_14` and `drawdown`; `forecast` has the columns of forecast.csv, `history` those of
-    history.csv, `metrics` are those of metrics.json. The caller thins long series. Raises
-    DataError for a missing column.
+    `metrics`, `forecast` and `history` have the content of metrics.json, forecast.csv and
+    history.csv. `prices` has `timestamp` (int64, ms UTC), `price`, `ma_W` and `volatility_W` of
+    `windows`, `rsi_14` and `drawdown`. The caller thins long series. Raises DataError where a
+    column is missing.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -49,6 +49,7 @@ def dashboard_html(
     require(history, HISTORY_COLUMNS, of="training history")
     newest = forecast.tail(NEWEST_POINTS)
     level = (metrics.get("interval") or {}).get("level")
+    best = (metrics.get("training") or {}).get("best_epoch")
     figures: dict[str, go.Figure] = {
         "price": charts.price_chart(prices, windows=windows, unit=mark.unit),
         "recent": charts.forecast_chart(newest, unit=mark.unit, level=level),
@@ -57,25 +58,21 @@ def dashboard_html(
         "saved": charts.saved_chart(forecast),
         "volatility": charts.volatility_chart(prices, windows=windows),
         "momentum": charts.momentum_chart(prices),
-        "training": charts.training_chart(
-            history, best=(metrics.get("training") or {}).get("best_epoch")
-        ),
+        "training": charts.training_chart(history, best=best),
     }
-    page = Environment(
-        loader=FunctionLoader(template),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return page.get_template("dashboard.html").render(
+    loader = FunctionLoader(template)
+    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    return pages.get_template("dashboard.html").render(
         metrics=metrics,
         mark=mark,
         level=level,
         style=style,
         summary=summary,
-        # In a script element only "<" could end the element or open a comment.
+        # In a script element only "<" can end the element or begin a comment.
         figures={
-            name: Markup(charts.stamp(figure, mark).to_json(engine="json").replace("<", "\\u003c"))
+            name: Markup(
+                charts.add_mark(figure, mark).to_json(engine="json").replace("<", "\\u003c")
+            )
             for name, figure in figures.items()
         },
         newest=len(newest),
@@ -84,5 +81,5 @@ def dashboard_html(
 
 
 def template(name: str) -> str:
-    """The text of a file in `templates/`, also where the package lies in a zip."""
+    """The text of a file in `templates/`, also where the package is in a zip file."""
     return resources.files("bitstorm.report").joinpath("templates", name).read_text("utf-8")

@@ -1,8 +1,8 @@
 """Pictures and a printed report of a pandas price frame, for notebooks.
 
-The frames are those of `prepare_bitcoin_df`: a DatetimeIndex in ascending order (naive means UTC)
-and `price_usd` or `price`. `df.attrs["source"]`, where it is set, says where the prices are from:
-with `simulated:SEED` everything drawn or printed is marked.
+A frame comes from `prepare_bitcoin_df`: it has an ascending DatetimeIndex (naive means UTC) and
+`price_usd` or `price`. `df.attrs["source"]` can name the source of the prices; pictures and text of
+`simulated:SEED` are marked.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 _DAY = pd.Timedelta(hours=24)
 _WINDOW = 7
-# Raw observations come irregularly: only a longer silence than so many steps is a hole.
+# A longer distance is a hole: observations are irregular.
 _HOLE_STEPS = 6
 
 
 def plot_price_trend(df: pd.DataFrame) -> Figure:
-    """The price and every `ma_W` that the frame has, over time in UTC.
+    """The price and every `ma_W` of the frame, over time in UTC.
 
-    A notebook shows the returned figure by itself. Raises DataError when the frame is not as
-    `prepare_bitcoin_df` gives it, or is empty.
+    A notebook shows the returned figure. Raises DataError where the frame is empty or does not come
+    from `prepare_bitcoin_df`.
     """
     return _figure(_plain(df), "ma")
 
 
 def plot_volatility(df: pd.DataFrame) -> Figure:
-    """Every `volatility_W` that the frame has, or `volatility_7` when it has none.
+    """Every `volatility_W` of the frame, or `volatility_7` where it has none.
 
-    Returns and raises as `plot_price_trend` does.
+    Result and errors are as in `plot_price_trend`.
     """
     frame = _plain(df)
     if not _windows(frame, "volatility"):
@@ -48,19 +48,19 @@ def plot_volatility(df: pd.DataFrame) -> Figure:
 
 
 def _figure(frame: pd.DataFrame, name: str) -> Figure:
-    """The picture of the columns `name_W` of a frame as `_plain` gives it."""
+    """The picture of the columns `name_W` of a frame from `_plain`."""
     from bitstorm.report import plots
 
     draw = {"ma": plots.price_figure, "volatility": plots.volatility_figure}[name]
-    windows, step_ms = _windows(frame, name), _longest_step(frame)
-    return draw(frame, windows=windows, mark=_mark(frame), step_ms=step_ms)
+    step_ms = _HOLE_STEPS * typical_step(frame["timestamp"].to_numpy(np.int64))
+    return draw(frame, windows=_windows(frame, name), mark=_mark(frame), step_ms=step_ms)
 
 
 def generate_report(df: pd.DataFrame) -> str:
     """Print period, count, statistics, latest price and 24 h change; show both pictures.
 
-    `ma_7` and `volatility_7` are added where they are missing (`df` is not changed). Returns
-    what it printed. Raises as `plot_price_trend` does.
+    Works on a copy, which gets `ma_7` and `volatility_7` where they are missing. Returns the
+    printed text. Errors are as in `plot_price_trend`.
     """
     from bitstorm.report.canvas import show
 
@@ -74,7 +74,7 @@ def generate_report(df: pd.DataFrame) -> str:
 
 
 def _mark(df: pd.DataFrame) -> Mark:
-    """Most frames don't know their source; the currency is the column's."""
+    """The mark of the frame's source, which is mostly unknown."""
     return Mark(str(df.attrs.get("source", "unknown")), "bitcoin", "usd")
 
 
@@ -100,9 +100,9 @@ def _report_text(frame: pd.DataFrame) -> str:
 
 
 def _change_in_a_day(frame: pd.DataFrame) -> float | None:
-    """Percent against the last observation that is at least 24 h older; None without a near one.
+    """The change, in percent, since the last observation that is at least 24 h old.
 
-    Near is within two steps or an hour of 24 h: over a hole there is no such change.
+    None where that observation is more than two steps, and more than an hour, older than 24 h.
     """
     timestamp = frame["timestamp"].to_numpy(np.int64)
     day_ago = int(timestamp[-1]) - _DAY // pd.Timedelta(milliseconds=1)
@@ -114,14 +114,11 @@ def _change_in_a_day(frame: pd.DataFrame) -> float | None:
 
 
 def _plain(df: pd.DataFrame) -> pd.DataFrame:
-    """`timestamp` (int64 ms) and `price` (float64) in front, the frame's other columns after."""
+    """`timestamp` (int64, ms UTC) and `price` (float64), then the frame's other columns."""
     name = next((name for name in ("price_usd", "price") if name in df.columns), None)
     if name is None or not isinstance(df.index, pd.DatetimeIndex):
-        raise DataError(
-            "the frame has no "
-            + ("column price_usd or price" if name is None else "DatetimeIndex")
-            + "; pass it through prepare_bitcoin_df first"
-        )
+        lacks = "column price_usd or price" if name is None else "DatetimeIndex"
+        raise DataError(f"the frame has no {lacks}; pass it through prepare_bitcoin_df first")
     if df.empty:
         raise DataError("the frame has no row; there is nothing to report")
     if df.index.hasnans or not df.index.is_monotonic_increasing:
@@ -142,7 +139,7 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:
-    """`ma_7` and `volatility_7` where they are missing, as `indicators.frame` defines them."""
+    """The frame with `ma_7` and `volatility_7`, defined as in `indicators.frame`."""
     prices = frame["price"]
     changes = prices.pct_change(fill_method=None)
     added = {
@@ -156,7 +153,3 @@ def _windows(frame: pd.DataFrame, name: str) -> list[int]:
     """The windows W of the columns `name_W`, ascending."""
     found = (re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns)
     return sorted(int(match[1]) for match in found if match)
-
-
-def _longest_step(frame: pd.DataFrame) -> int:
-    return _HOLE_STEPS * typical_step(frame["timestamp"].to_numpy(np.int64))

@@ -1,4 +1,4 @@
-"""What all pictures share: the mark of their source, numbers as text, and colours."""
+"""What all pictures share: the mark of the source, numbers as text, colours and columns."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Mark(Origin):
 
     @property
     def unit(self) -> str:
-        """The unit of every price, such as `USD`."""
+        """The unit of the prices, such as `USD`."""
         return self.vs_currency.upper()
 
     @property
     def subject(self) -> str:
-        """`Bitcoin in USD`."""
+        """Coin and unit: `Bitcoin in USD`."""
         return f"{self.coin.capitalize()} in {self.unit}"
 
     @property
     def banner(self) -> str | None:
-        """The line over simulated data, None over real data."""
+        """The warning for simulated data; None for real data."""
         if not self.simulated:
             return None
         _, _, seed = self.source.partition(":")
@@ -42,12 +42,12 @@ class Mark(Origin):
 
     @property
     def attribution(self) -> str | None:
-        """The line that CoinGecko asks for beside its data, None for other sources."""
+        """The line that CoinGecko requires next to its data; None for other sources."""
         return "Data provided by CoinGecko" if self.source == COINGECKO else None
 
     @property
     def origin(self) -> str:
-        """One phrase for provenance lists."""
+        """The source in words."""
         if self.simulated:
             return f"{self.source} (the built-in simulated market)"
         return "CoinGecko" if self.source == COINGECKO else f"{self.source} (imported file)"
@@ -71,13 +71,18 @@ def money(value: float | None, unit: str) -> str:
     return text if text == NONE else f"{text} {unit}"
 
 
+def seconds(value: float | None) -> str:
+    """`12.3 s`."""
+    return _text(value, "{:,.1f} s")
+
+
 def small(value: float | None) -> str:
     """Four significant digits, for log returns and losses: `0.004213`, `2.1e-07`."""
     return _text(value, "{:.4g}")
 
 
 def score(value: float | None) -> str:
-    """A skill, as the verdict writes it: `+0.0021`."""
+    """A skill, as in the verdict: `+0.0021`."""
     return _text(value, "{:+,.4f}")
 
 
@@ -97,7 +102,7 @@ def count(value: int | None) -> str:
 
 
 def moment(iso: str | None) -> str:
-    """`2024-03-01 12:00 UTC` of `2024-03-01T12:00:00Z`; other texts stay as they are."""
+    """`2024-03-01T12:00:00Z` → `2024-03-01 12:00 UTC`; other texts stay unchanged."""
     if not iso:
         return NONE
     match = re.fullmatch(r"(\d{4}-\d{2}-\d{2})T(\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?Z", iso)
@@ -110,12 +115,12 @@ def moment(iso: str | None) -> str:
 INK = "#1f2933"
 INK_ON_DARK = "#e6e9ee"
 QUIET = "#7b8794"
-FORECAST = "#1B84C6"  # theirs, lighter: it has to show on a dark ground too
+FORECAST = "#1B84C6"  # lighter than the palette's blue, for a dark background
 PERSISTENCE = "#E69F00"
 WARNING = "#D55E00"
 BETTER = "#009E73"
 
-# For the windows, shortest first; further windows start again.
+# For the windows, shortest first; after the last colour the first one follows.
 WINDOWS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", FORECAST)
 
 
@@ -124,21 +129,13 @@ def window_colour(position: int) -> str:
     return WINDOWS[position % len(WINDOWS)]
 
 
-FORECAST_COLUMNS = (
-    "timestamp",
-    "actual",
-    "forecast",
-    "persistence",
-    "lower",
-    "upper",
-    "actual_log_return",
-    "forecast_log_return",
-)
+LEVELS = ("actual", "forecast", "persistence", "lower", "upper")
+FORECAST_COLUMNS = ("timestamp", *LEVELS, "actual_log_return", "forecast_log_return")
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss")
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:
-    """Raise DataError when `frame` lacks one of `columns`; `of` names the frame."""
+    """Raise DataError where `frame` lacks one of `columns`; `of` names the frame."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(
@@ -155,11 +152,11 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
 def with_breaks(
     frame: pd.DataFrame, columns: Sequence[str], *, step_ms: int | None = None
 ) -> pd.DataFrame:
-    """`timestamp` (int64 ms, ascending) and `columns` as float64, a row of NaN inside each hole.
+    """`timestamp` (int64 ms, ascending) and `columns` as float64, with a row of NaN in each hole.
 
-    A hole is where two consecutive timestamps lie more than `step_ms` apart (by default the
-    median distance: right for a grid, and for a grid of which every k-th row was kept). The
-    inserted row lies one step after the hole's left edge, so that no line bridges the hole.
+    A hole is where two consecutive timestamps are more than `step_ms` apart. The default is the
+    median distance, which fits a grid, also with only every k-th row. The new row lies one step
+    after the hole's left edge, so that no line bridges the hole.
     """
     timestamp = frame["timestamp"].to_numpy(np.int64)
     step = typical_step(timestamp) if step_ms is None else step_ms
@@ -173,15 +170,15 @@ def with_breaks(
 
 
 def utc(timestamp: pd.Series) -> NDArray[np.datetime64]:
-    """datetime64[ms] of Unix milliseconds; the zone is UTC by convention."""
+    """Unix milliseconds as datetime64[ms], in UTC."""
     return timestamp.to_numpy(np.int64).astype("datetime64[ms]")
 
 
 def squared_error_saved(forecast: pd.DataFrame) -> NDArray[np.float64]:
-    """Running sum of persistence's squared error less the model's, in squared log return.
+    """The running sum of persistence's squared error minus the model's, in squared log return.
 
     It rises where the model is closer than "the price stays as it is" and falls where it is
-    farther. Rows without an actual value count as nothing.
+    farther. Rows without an actual value add zero.
     """
     actual = forecast["actual_log_return"].to_numpy(np.float64)
     missed = actual - forecast["forecast_log_return"].to_numpy(np.float64)
@@ -189,6 +186,6 @@ def squared_error_saved(forecast: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def returns_reach(forecast: pd.DataFrame) -> float:
-    """The largest log return, actual or predicted, with 5 % to spare: the range of both axes."""
+    """The range of both axes: the largest actual or predicted log return, plus 5 %."""
     known = np.abs(forecast[["actual_log_return", "forecast_log_return"]].to_numpy(np.float64))
     return 1.05 * max(float(np.max(known[np.isfinite(known)], initial=0.0)), 1e-9)

@@ -14,18 +14,7 @@ import pandas as pd
 
 from bitstorm.core import durable_io
 from bitstorm.core.results import Result
-from bitstorm.report.style import (
-    COINGECKO_URL,
-    NONE,
-    Mark,
-    count,
-    moment,
-    money,
-    percent,
-    score,
-    share,
-    small,
-)
+from bitstorm.report import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,19 +22,22 @@ if TYPE_CHECKING:
 Metrics = Mapping[str, Any]
 
 
-def mark_of(metrics: Metrics) -> Mark:
-    """The mark of the data that the metrics are of."""
-    return Mark(metrics["source"], metrics["coin"], metrics["vs_currency"])
+def mark_of(metrics: Metrics) -> style.Mark:
+    """The mark of the metrics' data."""
+    return style.Mark(metrics["source"], metrics["coin"], metrics["vs_currency"])
 
 
 def summary_text(metrics: Metrics) -> str:
-    """The whole of summary.txt. A value that is missing or not finite reads `n/a`."""
+    """The text of summary.txt, with `n/a` for a value that is missing or not finite."""
     mark = mark_of(metrics)
+    verdict = [verdict_sentence(metrics)]
+    if _part(metrics, "difference"):
+        verdict.append(difference_sentence(metrics))
     sections = [
         ("Data", _pairs(data_facts(metrics))),
         ("Model", _pairs(model_facts(metrics))),
         ("Errors on the test part", _table(error_rows(metrics))),
-        ("Verdict", _verdict(metrics)),
+        ("Verdict", verdict),
         ("Interval", [interval_sentence(metrics)]),
         ("Next step", [next_sentence(metrics)]),
         ("Provenance", _pairs(provenance_facts(metrics))),
@@ -56,119 +48,123 @@ def summary_text(metrics: Metrics) -> str:
         head += ["", f"*** {mark.banner} ***"]
     body = [line for title, lines in sections for line in ("", title, "-" * len(title), *lines)]
     if mark.attribution:
-        body += ["", f"{mark.attribution} ({COINGECKO_URL})"]
+        body += ["", f"{mark.attribution} ({style.COINGECKO_URL})"]
     return "\n".join([*head, *body]) + "\n"
 
 
 def data_facts(metrics: Metrics) -> list[tuple[str, str]]:
-    """(name, text) of what the data holds."""
+    """(name, text) of the data."""
     span, latest = _part(metrics, "span"), _part(metrics, "latest")
-    unit = mark_of(metrics).unit
+    points, price = style.count(span.get("grid_points")), latest.get("price")
+    latest_price = style.money(price, mark_of(metrics).unit)
     return [
-        ("first observation", moment(span.get("first"))),
-        ("last observation", moment(span.get("last"))),
-        ("observations", count(span.get("rows"))),
-        ("grid points", f"{count(span.get('grid_points'))} of {metrics.get('frequency', NONE)}"),
-        ("carried forward", count(span.get("imputed"))),
-        ("cuts (long holes)", count(span.get("cuts"))),
-        ("latest price", f"{money(latest.get('price'), unit)} at {moment(latest.get('time'))}"),
-        ("change in 24 h", percent(latest.get("change_24h_percent"))),
+        ("first observation", style.moment(span.get("first"))),
+        ("last observation", style.moment(span.get("last"))),
+        ("observations", style.count(span.get("rows"))),
+        ("grid points", f"{points} of {metrics.get('frequency', style.NONE)}"),
+        ("carried forward", style.count(span.get("imputed"))),
+        ("cuts (long holes)", style.count(span.get("cuts"))),
+        ("latest price", f"{latest_price} at {style.moment(latest.get('time'))}"),
+        ("change in 24 h", style.percent(latest.get("change_24h_percent"))),
     ]
 
 
 def model_facts(metrics: Metrics) -> list[tuple[str, str]]:
-    """(name, text) of how the model was trained and tested."""
+    """(name, text) of the training and the test."""
     training, test = _part(metrics, "training"), _part(metrics, "test")
+    epochs, best = (style.count(training.get(name)) for name in ("epochs", "best_epoch"))
     return [
-        ("target", str(metrics.get("target", NONE))),
-        ("horizon", f"{metrics.get('horizon', NONE)} × {metrics.get('frequency', NONE)}"),
-        ("trained on", f"{count(training.get('windows'))} windows"),
-        ("epochs", f"{count(training.get('epochs'))}, best {count(training.get('best_epoch'))}"),
-        ("training time", _seconds(training.get("seconds"))),
-        ("tested on", f"{count(test.get('windows'))} windows"),
-        ("test part", f"{moment(test.get('first'))} to {moment(test.get('last'))}"),
+        ("target", str(metrics.get("target", style.NONE))),
+        (
+            "horizon",
+            f"{metrics.get('horizon', style.NONE)} × {metrics.get('frequency', style.NONE)}",
+        ),
+        ("trained on", f"{style.count(training.get('windows'))} windows"),
+        ("epochs", f"{epochs}, best {best}"),
+        ("training time", style.seconds(training.get("seconds"))),
+        ("tested on", f"{style.count(test.get('windows'))} windows"),
+        ("test part", f"{style.moment(test.get('first'))} to {style.moment(test.get('last'))}"),
     ]
 
 
 def error_rows(metrics: Metrics) -> list[tuple[str, str, str]]:
     """The errors as rows of (measure, model, persistence), the heading first."""
     unit = mark_of(metrics).unit
-    model, persistence = _part(metrics, "model"), _part(metrics, "persistence")
+    both = (_part(metrics, "model"), _part(metrics, "persistence"))
     rows = [("", "model", "the price stays as it is")]
-    for name, key, written in (
-        ("RMSE", "rmse_usd", unit),
-        ("MAE", "mae_usd", unit),
-        ("RMSE, log return", "rmse_log_return", None),
-        ("MAE, log return", "mae_log_return", None),
-    ):
-        both = (model.get(key), persistence.get(key))
-        texts = [small(v) if written is None else money(v, written) for v in both]
-        rows.append((name, texts[0], texts[1]))
-    rows.append(("skill, log return", score(model.get("skill")), "0"))
-    rows.append((f"skill, {unit}", score(model.get("skill_usd")), "0"))
+    for name in ("RMSE", "MAE"):
+        ours, theirs = (style.money(e.get(f"{name.lower()}_usd"), unit) for e in both)
+        rows.append((name, ours, theirs))
+    for name in ("RMSE", "MAE"):
+        ours, theirs = (style.small(e.get(f"{name.lower()}_log_return")) for e in both)
+        rows.append((f"{name}, log return", ours, theirs))
+    rows.append(("skill, log return", style.score(both[0].get("skill")), "0"))
+    rows.append((f"skill, {unit}", style.score(both[0].get("skill_usd")), "0"))
     return rows
 
 
 def verdict_sentence(metrics: Metrics) -> str:
-    return str(metrics.get("verdict") or NONE)
+    """The verdict of metrics.json."""
+    return str(metrics.get("verdict") or style.NONE)
 
 
 def difference_sentence(metrics: Metrics) -> str:
     """How much squared error the model saves against persistence, with its uncertainty."""
     difference = _part(metrics, "difference")
+    mean, error, t = (style.small(difference.get(n)) for n in ("mean", "standard_error", "t"))
     return (
-        "Squared error of persistence less that of the model, in log return (above zero the model "
-        f"is better): mean {small(difference.get('mean'))}, "
-        f"standard error {small(difference.get('standard_error'))}, "
-        f"t = {small(difference.get('t'))}."
+        "Squared error of persistence minus squared error of the model, in log return (above zero "
+        f"the model is better): mean {mean}, standard error {error}, t = {t}."
     )
 
 
 def interval_sentence(metrics: Metrics) -> str:
+    """The coverage of the interval on the test part."""
     interval = _part(metrics, "interval")
     return (
-        f"The {share(interval.get('level'), digits=0)} interval held "
-        f"{share(interval.get('coverage'))} of the test part's outcomes."
+        f"The {style.share(interval.get('level'), digits=0)} interval held "
+        f"{style.share(interval.get('coverage'))} of the test part's outcomes."
     )
 
 
 def next_sentence(metrics: Metrics) -> str:
     """The forecast of the next step with its interval."""
     following = _part(metrics, "next")
+    names = ("forecast", "lower", "upper", "from_price")
     unit = mark_of(metrics).unit
-    level = share(_part(metrics, "interval").get("level"), digits=0)
+    forecast, lower, upper, origin = (style.money(following.get(name), unit) for name in names)
+    level = style.share(_part(metrics, "interval").get("level"), digits=0)
     return (
-        f"{moment(following.get('time'))}: {money(following.get('forecast'), unit)} "
-        f"({level} interval {money(following.get('lower'), unit)} to "
-        f"{money(following.get('upper'), unit)}), from {money(following.get('from_price'), unit)}."
+        f"{style.moment(following.get('time'))}: {forecast} ({level} interval {lower} to {upper}), "
+        f"from {origin}."
     )
 
 
 def provenance_facts(metrics: Metrics) -> list[tuple[str, str]]:
-    """(name, text) of where everything came from."""
+    """(name, text) of the source, the snapshots and the training run."""
     snapshot = _part(metrics, "snapshot")
     return [
         ("source", mark_of(metrics).origin),
-        ("prices snapshot", str(snapshot.get("prices") or NONE)),
-        ("indicators snapshot", str(snapshot.get("indicators") or NONE)),
-        ("training run", str(metrics.get("run") or NONE)),
+        ("prices snapshot", str(snapshot.get("prices") or style.NONE)),
+        ("indicators snapshot", str(snapshot.get("indicators") or style.NONE)),
+        ("training run", str(metrics.get("run") or style.NONE)),
     ]
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
-    """Write metrics.json: sorted keys, NaN and infinities as null, replaced at one moment."""
+    """Write metrics.json like `write_text`, with sorted keys, and null for NaN and infinities."""
     text = json.dumps(_plain(metrics), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; a reader of `path` sees the old file or the whole new one."""
+    """Write UTF-8; a reader of `path` sees the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable_io.replace(path, text.encode())
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON knows it: NumPy scalars as Python's, what is not finite as None."""
+    """The value for JSON: NumPy's types as Python's, None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):
@@ -182,28 +178,14 @@ def _part(metrics: Metrics, name: str) -> Mapping[str, Any]:
     return metrics.get(name) or {}
 
 
-def _seconds(value: float | None) -> str:
-    return NONE if value is None or not math.isfinite(value) else f"{value:,.1f} s"
-
-
 def _pairs(facts: Sequence[tuple[str, str]]) -> list[str]:
     width = max(len(name) for name, _ in facts)
     return [f"{name:<{width}}  {text}" for name, text in facts]
 
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        f"{name:<{widths[0]}}  {model:>{widths[1]}}  {persistence:>{widths[2]}}"
-        for name, model, persistence in rows
-    ]
-
-
-def _verdict(metrics: Metrics) -> list[str]:
-    lines = [verdict_sentence(metrics)]
-    if _part(metrics, "difference"):
-        lines.append(difference_sentence(metrics))
-    return lines
+    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [f"{name:<{first}}  {ours:>{second}}  {theirs:>{third}}" for name, ours, theirs in rows]
 
 
 # More points than a picture has pixels cannot be seen.
