@@ -174,6 +174,20 @@ def test_no_ten_lines_stand_in_two_places():
     assert twice == []
 
 
+def test_every_test_file_is_named_after_its_module():
+    tests = ROOT / "tests"
+    wrong = []
+    for path in sorted(tests.rglob("test_*.py")):
+        room = path.parent.relative_to(tests)
+        if not room.parts or room.parts[0] not in ROOMS:
+            continue
+        words = path.stem.removeprefix("test_").split("_")
+        names = {"_".join(words[:end]) for end in range(1, len(words) + 1)}
+        theirs = {module.stem for module in (LIBRARY / room).glob("*.py")} | {room.name}
+        wrong += [path.relative_to(tests).as_posix()] if not names & theirs else []
+    assert wrong == []
+
+
 def test_third_parties_stay_inside_their_fences():
     wrong = []
     for path in modules():

@@ -22,7 +22,7 @@ from bitstorm.store import maintenance, snapshots
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal import arrow_schema
-from indicators.test_compute import assert_equal
+from indicators.compared import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient
 
