@@ -158,7 +158,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def set_up(tree: Tree, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    done = tree.call("scripts/setup", *arguments, **environ)
+    done = tree.call("scripts/setup", *arguments, cwd=None, stdin="", **environ)
     assert done.returncode == 0, done.stderr
     return done
 

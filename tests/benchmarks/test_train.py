@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_a_pass_as_arrays_is_every_window_once_and_a_short_one_is_told(small):
 
 def test_ours_and_keras_train_as_far_in_as_many_epochs(small, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "TOGETHER", 6)
-    ready = SimpleNamespace(feeds=dict(zip(("training", "validation"), small, strict=True)))
+    ready: Any = SimpleNamespace(feeds=dict(zip(("training", "validation"), small, strict=True)))
     seen = []
     ours, theirs = new_network(seed=1), new_network(seed=1)
     seconds, loss = train._fit(

@@ -49,7 +49,7 @@ def check(context, made: dict[str, Broken]) -> None:
     for one in made.values():
         if one.rule is None and not one.waits:
             wanted.update(one.rows)
-    found = snapshots.current(workspace.prices)
+    found = snapshots.required(workspace.prices)
     if not wanted:
         assert found is None or found.manifest.rows == 0
     else:
@@ -122,7 +122,7 @@ def struck_and_redone(tmp_path: Path, seed: int) -> None:
             ingest(context)
         except (BitstormError, OSError, KeyboardInterrupt):
             assert strike.fell
-    now = snapshots.current(context.workspace.prices)
+    now = snapshots.required(context.workspace.prices)
     assert now is None or snapshots.damaged_files(now) == []
     if now != old:
         assert now.manifest.sequence == (1 if old is None else 2)
@@ -166,11 +166,11 @@ def undone_under_a_strike(tmp_path: Path, seed: int) -> None:
                 act()
             except (BitstormError, OSError, KeyboardInterrupt):
                 assert strike.fell
-        found = rows_of(snapshots.current(context.workspace.prices))
-        assert found in (sorted(old.items()), sorted(new.items()))
+        rows = rows_of(snapshots.required(context.workspace.prices))
+        assert rows in (sorted(old.items()), sorted(new.items()))
         with contextlib.suppress(NothingToDo):
             act()
-        found = snapshots.current(context.workspace.prices)
+        found = snapshots.required(context.workspace.prices)
         assert [t for t, _ in rows_of(found)] == sorted(new)
         assert dict(rows_of(found)) == pytest.approx(new)
         assert maintenance.verify(context.workspace.prices).problems == ()
@@ -259,7 +259,7 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
     seconds = time.monotonic() - began
     # Every time and month is UTC, those around midnight and New York's own changes, too.
     check(whole, made)
-    published = snapshots.current(whole.workspace.prices).manifest
+    published = snapshots.required(whole.workspace.prices).manifest
     days = [one for one in published.files if one.month >= "2021-10"]
     assert [one.month for one in days] == ["2021-10", "2021-11"]
     for number, share in enumerate(moments):
@@ -268,12 +268,12 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
         process = child(context.workspace.root)
         time.sleep(share * seconds)
         kill(process)
-        now = snapshots.current(context.workspace.prices)
+        now = snapshots.required(context.workspace.prices)
         assert snapshots.damaged_files(now) == []
         assert now == old or now.manifest.digest == published.digest
         ingest(context)
         check(context, made)
-        assert snapshots.current(context.workspace.prices).manifest.digest == published.digest
+        assert snapshots.required(context.workspace.prices).manifest.digest == published.digest
         shutil.rmtree(context.workspace.root)
 
 
@@ -326,6 +326,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
     )
     name = f"{durable_io.of_file(batch)[:32]}.csv"
     staged = context.workspace.cache / f"staging-{process.pid}" / name
+    assert process.stdin is not None
     process.stdin.write(f"{staged}\n")
     process.stdin.flush()
     try:
@@ -386,7 +387,7 @@ def flip(path: Path) -> None:
 
 
 def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_it(filled):
-    found = snapshots.current(filled.workspace.prices)
+    found = snapshots.required(filled.workspace.prices)
     flip(found.files[1])
     name = found.manifest.files[1].path
     with pytest.raises(SnapshotDamaged, match=name):
@@ -407,7 +408,7 @@ def test_a_flipped_byte_in_indicators_stops_train(filled):
     from bitstorm.pipelines.train import train
 
     indicators(filled)
-    found = snapshots.current(filled.workspace.indicators)
+    found = snapshots.required(filled.workspace.indicators)
     flip(found.files[0])
     with pytest.raises(SnapshotDamaged, match=found.manifest.files[0].path):
         train(filled)
@@ -429,7 +430,7 @@ def test_a_poisoned_common_metadata_is_never_unpickled(filled, tmp_path):
     poison = pickle.dumps(_Poison(marker))
     pickle.loads(poison).close()
     marker.unlink()  # it is live
-    found = snapshots.current(filled.workspace.prices)
+    found = snapshots.required(filled.workspace.prices)
     schema = arrow_schema(PRICES).with_metadata({UNISCHEMA_KEY: poison})
     pq.write_metadata(schema, found.folder / "_common_metadata")
     assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == 960

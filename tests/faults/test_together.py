@@ -42,7 +42,7 @@ def ended(process: subprocess.Popen, *, within: float) -> str:
 def check(root: Path, names: list[str], commits: int) -> None:
     wanted = [row for name in names for n in range(commits) for row in own_rows(name, n)]
     assert len(dict(wanted)) == len(wanted)
-    found = snapshots.current(root)
+    found = snapshots.required(root)
     assert rows_of(found) == sorted(wanted)
     assert len(unbroken(root)) == len(names) * commits
     assert len(list((root / "manifests").iterdir())) == len(names) * commits
@@ -91,7 +91,7 @@ def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
     wanted = [
         row for name, n in (("one", 60), ("two", 5)) for k in range(n) for row in own_rows(name, k)
     ]
-    found = snapshots.current(root)
+    found = snapshots.required(root)
     assert rows_of(found) == sorted(wanted)
     assert maintenance.verify(root).problems == ()
 
@@ -104,4 +104,4 @@ def test_gc_passes_over_what_its_writer_has_renamed_before_it_is_looked_at(tmp_p
         (place / f"{TEMPORARY}gone").symlink_to("nothing")
     found = maintenance.collect_garbage(root, keep=1, younger_than_s=0, now_s=time.time() + 9)
     assert found.snapshots == () and found.orphans == ()
-    assert rows_of(snapshots.current(root)) == sorted(own_rows("one", 1))
+    assert rows_of(snapshots.required(root)) == sorted(own_rows("one", 1))

@@ -195,7 +195,7 @@ def test_the_window_is_seven_by_default_and_the_frame_given_is_not_changed(
 
 
 def test_single_precision_prices_are_averaged_in_double() -> None:
-    prices = np.float32([60_000.004, 60_000.01, 60_000.02])
+    prices = np.asarray([60_000.004, 60_000.01, 60_000.02], np.float32)
     found = calculate_moving_average(pd.DataFrame({"price": prices}), 3)["ma_3"]
     assert found.dtype == np.float64
     assert found.iloc[2] == pytest.approx(float(prices.astype(np.float64).mean()), rel=1e-15)

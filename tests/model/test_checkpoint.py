@@ -18,7 +18,7 @@ from bitstorm.model.checkpoint import Checkpoint, Epoch
 def state(epochs: int) -> Checkpoint:
     history = tuple(Epoch(n, 1 / n, 0.7 / n, 1.5) for n in range(1, epochs + 1))
     random = np.random.default_rng(epochs)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "weights/lstm/kernel": random.normal(size=(3, 8)).astype(np.float32),
         "optimizer/000": np.array(epochs, np.int64),
         "seeds/000": random.integers(0, 2**32, 2, dtype=np.uint32),
@@ -28,7 +28,8 @@ def state(epochs: int) -> Checkpoint:
     return Checkpoint(history, epochs, 0.7 / epochs, arrays, best, record)
 
 
-def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
+def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
+    assert found is not None
     for name in ("history", "best_epoch", "best_loss", "record"):
         assert getattr(found, name) == getattr(expected, name)
     for ours, theirs in ((found.state, expected.state), (found.best, expected.best)):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def same(ours, theirs) -> bool:
 def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
     from bitstorm.model import network
 
-    told = []
+    told: list[Any] = []
     train, validation = feeds(folder)
     outcome = fitted(
         out, train, validation, new_network(seed=1), seed=1, epochs=5, told=told.append
@@ -150,7 +151,7 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out)
     whole, whole_losses, whole_out = trained(folder, seed=5, epochs=6)
     fitted(out, *feeds(folder), new_network(seed=5), seed=5, epochs=after)
     since, problems = checkpoint.load(out)
-    assert problems == [] and since.epochs == after
+    assert problems == [] and since is not None and since.epochs == after
     # What a kill leaves in the middle of an epoch: a row too many, a file of another epoch.
     with (out / "history.csv").open("a") as stream:
         stream.write("3,0.1,1.0,0.1\r\n")
@@ -163,6 +164,7 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out)
         whole.best_validation_loss,
     )
     ours, theirs = checkpoint.load(out)[0], checkpoint.load(whole_out)[0]
+    assert ours is not None and theirs is not None
     assert same(ours.state, theirs.state) and same(ours.best, theirs.best)
     assert any(name.startswith("seeds/") for name in ours.state)
 
@@ -215,7 +217,8 @@ def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folde
         "`bitstorm train --resume 20240101T000000Z-abcdef` goes on after epoch 2"
     )
     assert len(losses(out)) == 2
-    assert checkpoint.load(out)[0].epochs == 2
+    kept, _ = checkpoint.load(out)
+    assert kept is not None and kept.epochs == 2
 
 
 class Signalling(InMemory):

@@ -49,7 +49,8 @@ def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(
     sizes, batch_size, look_back, features
 ):
     given_groups, expected = groups(sizes, look_back=look_back, features=features)
-    found, lengths = [], []
+    found: list[tuple] = []
+    lengths = []
     for batch in windowing.batches(given_groups, look_back=look_back, batch_size=batch_size):
         assert batch.window.dtype == np.float32
         assert batch.window.shape == (len(batch), look_back, features)

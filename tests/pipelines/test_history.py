@@ -30,7 +30,7 @@ def text(rows):
 
 
 def stored(context, snapshot=None):
-    found = snapshots.current(context.workspace.prices, snapshot=snapshot)
+    found = snapshots.required(context.workspace.prices, snapshot=snapshot)
     if not found.files:
         return {}
     frame = pd.read_parquet(found.folder)
@@ -71,7 +71,7 @@ def test_retracting_a_batch_brings_back_what_it_had_displaced(context):
     assert (result.removed, result.restored, result.absent_batches) == (3, 2, 0)
     # As if it had never been there: the digest is that of the second ingest.
     second = manifests.read(context.workspace.prices, 2)
-    assert snapshots.current(context.workspace.prices).manifest.digest == second.digest
+    assert snapshots.required(context.workspace.prices).manifest.digest == second.digest
     assert ingest(context).idle
     with pytest.raises(NothingToDo, match="a test feed"):
         retract(context, "wrong.csv", reason="again")
@@ -107,7 +107,7 @@ def test_rollback_is_a_new_commit_that_makes_the_old_rows_and_progress_current(c
     again = ingest(context)
     assert again.batches == 2
     third = manifests.read(context.workspace.prices, 3)
-    assert snapshots.current(context.workspace.prices).manifest.digest == third.digest
+    assert snapshots.required(context.workspace.prices).manifest.digest == third.digest
     operations = [c.operation for c in history.history(context)]
     assert operations == ["ingest", "rollback", "ingest", "ingest", "ingest"]
 
@@ -131,7 +131,7 @@ def test_a_truncated_newest_manifest_is_an_error_that_names_the_way_out(context)
         history.verify(context)
     second = manifests.read(root, 2).id
     history.rollback(context, second, reason="the newest manifest is damaged")
-    assert snapshots.current(root).id == second
+    assert snapshots.required(root).id == second
     assert ingest(context).batches == 1
 
 

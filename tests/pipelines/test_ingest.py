@@ -223,7 +223,7 @@ def test_the_snapshot_opens_with_every_peer_and_each_gives_the_same_rows(spark_s
     summary = pq.read_metadata(folder / "_metadata")
     assert summary.num_rows == result.rows == 200
     listed = {summary.row_group(g).column(0).file_path for g in range(summary.num_row_groups)}
-    assert listed == {f.path for f in snapshots.current(context.workspace.prices).manifest.files}
+    assert listed == {f.path for f in snapshots.required(context.workspace.prices).manifest.files}
     assert (folder / "_common_metadata").exists()
 
 

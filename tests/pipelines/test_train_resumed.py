@@ -120,7 +120,7 @@ def test_a_signal_leaves_a_run_that_says_how_to_go_on(made):
 def test_the_run_goes_on_to_the_same_bits_though_newer_points_are_there(broken):
     context, whole, name = broken
     checkpoints = context.workspace.checkpoints
-    own = snapshots.current(context.workspace.indicators)
+    own = snapshots.required(context.workspace.indicators)
     published(context, points_of(random_walk(6)))
     done = train(context, resume=name)
     assert (done.run, done.epochs, done.indicators) == (name, 8, own.id)
@@ -163,7 +163,7 @@ def test_another_snapshot_is_refused_unless_it_is_accepted(broken):
     altered = random_walk(5)
     altered[300:] *= 1.5
     published(context, points_of(altered))
-    newer = snapshots.current(context.workspace.indicators).id
+    newer = snapshots.required(context.workspace.indicators).id
     other = dataclasses.replace(context, snapshot=newer)
     with pytest.raises(ModelError, match=f"not on {newer}: leave .* add --accept-snapshot"):
         train(dataclasses.replace(impatient(context), snapshot=newer), resume=name)

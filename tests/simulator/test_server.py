@@ -191,7 +191,7 @@ def test_overlapping_ranges_show_the_same_points(simulator: Simulator) -> None:
 
 
 def test_a_range_without_points_is_three_empty_arrays(simulator: Simulator) -> None:
-    nothing = {"prices": [], "market_caps": [], "total_volumes": []}
+    nothing: dict[str, list[Any]] = {"prices": [], "market_caps": [], "total_volumes": []}
     assert between(simulator, NOW_MS, NOW_MS - DAY_MS) == nothing
 
 

@@ -13,6 +13,7 @@ from pandas.testing import assert_frame_equal
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.core.third_party_noise import third_party_warnings_hushed
 from bitstorm.indicators.frame import prepare_bitcoin_df
+from bitstorm.store import snapshots
 from bitstorm.store.files import (
     get_parquet_columns,
     load_all_csvs_from_folder,
@@ -31,7 +32,7 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "timestamp": [1_704_067_200_000, 1_704_070_800_000, 1_704_074_400_000],
-            "price": np.float32([42_000.5, 42_100.25, 42_050.0]),
+            "price": np.asarray([42_000.5, 42_100.25, 42_050.0], np.float32),
             "market_cap": [8.2e11, np.nan, 8.3e11],
             "note": ["a", 'with "quotes", and a comma', "größer"],
         }
@@ -246,11 +247,10 @@ def test_a_data_sets_root_means_its_newest_snapshot(tmp_path: Path) -> None:
     whole = load_petastorm_batches_to_df(str(root))
     assert whole["timestamp"].tolist() == stamps
     assert whole["month"].tolist() == ["2024-01", "2024-02"]
-    assert_frame_equal(load_petastorm_batches_to_df(str(writer.snapshot.folder)), whole)
+    folder = snapshots.resolve(root)
+    assert_frame_equal(load_petastorm_batches_to_df(str(folder)), whole)
     first = min((root / "snapshots").iterdir(), key=lambda path: path.name)
     assert load_petastorm_batches_to_df(str(first))["timestamp"].tolist() == stamps[:1]
     # A stray file that no manifest names is not read as part of the data set.
-    pq.write_table(
-        pa.table({"timestamp": [5]}), writer.snapshot.folder / "month=2024-01" / "part-x.parquet"
-    )
+    pq.write_table(pa.table({"timestamp": [5]}), folder / "month=2024-01" / "part-x.parquet")
     assert_frame_equal(load_petastorm_batches_to_df(str(root)), whole)
