@@ -188,6 +188,15 @@ def test_every_test_file_is_named_after_its_module():
     assert wrong == []
 
 
+def test_names_of_tests_have_at_most_60_characters():
+    long = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+        long += [name for name in names if name.startswith("test_") and len(name) > 60]
+    assert long == []
+
+
 def test_third_parties_stay_inside_their_fences():
     wrong = []
     for path in modules():

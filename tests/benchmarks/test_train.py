@@ -42,7 +42,7 @@ def test_the_walk_follows_its_past_and_is_landed_whole(tmp_path):
     assert weight == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_pass_as_arrays_is_every_window_once_and_a_short_one_is_told(small):
+def test_a_pass_as_arrays_has_every_window_once_or_fails(small):
     window, target = train._arrays(small[0], 16)
     np.testing.assert_array_equal(window, small[0].window)
     np.testing.assert_array_equal(target, small[0].target)

@@ -91,7 +91,7 @@ def drawn(rng: random.Random, kinds: list[str], first_slot: int = 1) -> dict[str
     }
 
 
-def test_each_kind_of_broken_batch_is_taken_refused_or_left_as_it_must_be(spark_session, tmp_path):
+def test_each_kind_of_broken_batch_is_taken_refused_or_left(spark_session, tmp_path):
     context = context_of(tmp_path)
     made = drawn(random.Random(1), list(KINDS))
     landed(context, made)
@@ -289,7 +289,7 @@ def test_spark_and_its_jvm_killed_at_twenty_moments(spark_session, tmp_path, see
     killed_and_redone(tmp_path, [rng.uniform(0.35, 1.0) for _ in range(5)])
 
 
-def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_path):
+def test_a_task_that_fails_once_is_retried_without_lost_rows(tmp_path):
     """Each thread's first look at the batch fails with EIO, put in by the kernel's tracer."""
     strace = shutil.which("strace")
     if strace is None:
@@ -341,7 +341,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
     check(context, made)
 
 
-def test_tasks_that_always_fail_publish_nothing_and_the_run_can_be_redone(spark_session, tmp_path):
+def test_tasks_that_always_fail_publish_nothing(spark_session, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
@@ -386,7 +386,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_it(filled):
+def test_a_flipped_byte_in_prices_stops_indicators_and_ingest(filled):
     found = snapshots.required(filled.workspace.prices)
     flip(found.files[1])
     name = found.manifest.files[1].path

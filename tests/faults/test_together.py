@@ -51,7 +51,7 @@ def check(root: Path, names: list[str], commits: int) -> None:
 
 
 @pytest.mark.parametrize("role", ["writer", "unlocked"])
-def test_five_writers_of_ten_commits_make_exactly_fifty_manifests(tmp_path, role):
+def test_five_writers_of_ten_commits_make_fifty_manifests(tmp_path, role):
     root, names = tmp_path / "prices", ["one", "two", "three", "four", "five"]
     writers = [started(role, root, name, 10) for name in names]
     for process in writers:
@@ -59,7 +59,7 @@ def test_five_writers_of_ten_commits_make_exactly_fifty_manifests(tmp_path, role
     check(root, names, 10)
 
 
-def test_readers_during_a_hundred_publishes_each_see_one_manifests_rows(tmp_path):
+def test_readers_during_publishes_see_the_rows_of_one_manifest(tmp_path):
     root, stop = tmp_path / "prices", tmp_path / "stop"
     readers = [started("reader", root, stop) for _ in range(2)]
     try:
@@ -96,7 +96,7 @@ def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):
     assert maintenance.verify(root).problems == ()
 
 
-def test_gc_passes_over_what_its_writer_has_renamed_before_it_is_looked_at(tmp_path):
+def test_gc_ignores_a_name_with_nothing_behind_it(tmp_path):
     root = tmp_path / "prices"
     assert commit(root, [Batch("one", own_rows("one", 1))])
     # A name that is listed and has nothing behind it when it is asked for.

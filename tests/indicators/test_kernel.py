@@ -194,7 +194,7 @@ def test_what_remembers_equals_a_recursion_with_forty_digits(lengths, windows, s
     assert_within(found, expected, price.astype(np.float64))
 
 
-def test_macd_is_right_to_a_share_of_the_price_where_it_crosses_zero():
+def test_macd_is_exact_relative_to_the_price_near_zero():
     chance = np.random.default_rng(17)
     price, fast, slow = np.empty(3_000, np.float32), 0.0, 0.0
     price[0] = 20_000
@@ -291,7 +291,7 @@ def test_an_exponential_mean_is_that_of_pandas():
 
 
 @pytest.mark.parametrize("widest", [2, 168, 2_000])
-def test_after_the_rows_remembered_the_start_weighs_less_than_the_last_digit(widest):
+def test_the_start_is_below_the_last_digit_after_rows_remembered(widest):
     rows = rows_remembered([2, widest])
     assert (1 - 2 / (widest + 1)) ** rows < 2**-63
     assert (13 / 14) ** rows < 1e-280

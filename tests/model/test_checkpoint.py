@@ -46,7 +46,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_newest_state_comes_back_and_the_one_before_it_is_kept(folder):
+def test_the_newest_state_comes_back_and_the_last_one_is_kept(folder):
     found, problems = checkpoint.load(folder)
     assert_same(found, state(3))
     assert problems == []
@@ -77,7 +77,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_in_the_place_of_a_damaged_one_the_one_before_it_is_used_and_that_is_said(folder, damage):
+def test_the_state_before_a_damaged_one_is_used_and_reported(folder, damage):
     kind, change = DAMAGES[damage]
     path = folder / f"state-000003.{kind}"
     before = path.read_bytes()
@@ -92,7 +92,7 @@ def test_in_the_place_of_a_damaged_one_the_one_before_it_is_used_and_that_is_sai
     assert_same(checkpoint.load(folder)[0], state(3))
 
 
-def test_arrays_that_are_gone_count_as_damage_and_two_damaged_states_as_none(folder):
+def test_missing_arrays_are_damage_and_two_damaged_states_fail(folder):
     (folder / "state-000003.npz").unlink()
     assert_same(checkpoint.load(folder)[0], state(2))
     (folder / "state-000002.json").write_text("{")

@@ -140,7 +140,7 @@ def by_target(dataset) -> list[tuple[float, list[float]]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
-def test_blocks_are_made_in_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
+def test_blocks_take_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
     rows, frame = irregular(seed=9), Frame(3, 1, ("price", "rsi"), "price", STEP, 16)
     points = spark_session.createDataFrame(rows, SCHEMA)
     made = blocks.to_rows(in_blocks(points, Blocks(16, before=3, after=1)), frame, files=3)
@@ -193,7 +193,7 @@ def one_epoch(feed, *, number=0, **settings) -> list[int]:
     return targets(feed.dataset(epoch=lambda: number, **settings))
 
 
-def test_a_pass_serves_every_window_once_and_keeps_the_short_last_batch(counted):
+def test_a_pass_serves_every_window_once_with_a_short_last_batch(counted):
     assert len(counted) == len(WHOLE)
     whole = counted.dataset(batch_size=64)
     assert whole.element_spec[0].shape.as_list() == [None, 4, 1]
@@ -203,7 +203,7 @@ def test_a_pass_serves_every_window_once_and_keeps_the_short_last_batch(counted)
     assert sorted(targets(whole)) == WHOLE
 
 
-def test_every_epoch_has_an_order_of_its_own_that_seed_and_number_decide(counted):
+def test_seed_and_number_of_an_epoch_decide_its_order(counted):
     first = [one_epoch(counted, batch_size=50, seed=3, number=n) for n in range(3)]
     assert all(Counter(one) == Counter(WHOLE) for one in first)
     assert len({tuple(one) for one in first}) == 3
@@ -222,7 +222,7 @@ def test_a_data_set_asks_for_its_number_at_every_pass(counted):
         assert targets(dataset) == one_epoch(counted, batch_size=50, seed=3, number=n)
 
 
-def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted):
+def test_validation_is_read_once_in_the_same_order(counted):
     dataset = counted.dataset(batch_size=50)
     first = targets(dataset)
     for path in counted.stored.folder.iterdir():
@@ -302,7 +302,7 @@ def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
     assert quarters.min() >= 8 and quarters.max() <= 45
 
 
-def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
+def test_a_long_series_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "SHUFFLED_BLOCKS", 4)
     monkeypatch.setattr(feeds, "KEPT_BLOCKS", 4)
     frame = blocked.frame_of(look_back=4, size=64)
@@ -354,9 +354,7 @@ def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatc
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
-    tmp_path, monkeypatch, caplog, backend
-):
+def test_a_missing_or_damaged_file_is_one_clear_sentence(tmp_path, monkeypatch, caplog, backend):
     monkeypatch.setattr(feeds, "GROUPED_BLOCKS", 1)
     if backend == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
@@ -387,7 +385,7 @@ def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
         next(feed.groups(rows, seed=None, epoch=0))
 
 
-def test_a_pass_that_serves_another_number_than_counted_is_an_error(tmp_path):
+def test_a_pass_of_another_number_than_counted_is_an_error(tmp_path):
     frame = blocked.frame_of(look_back=4, size=32)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 400), files=3)
     feed = blocked.feed(folder, frame)

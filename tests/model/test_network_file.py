@@ -65,7 +65,7 @@ def test_the_weights_come_back_into_a_network_of_our_own(saved):
     assert np.array_equal(np.asarray(other(window)), np.asarray(trained(window)))
 
 
-def test_a_file_with_a_lambda_layer_is_refused_and_its_code_not_run(saved, tmp_path):
+def test_a_file_with_a_lambda_layer_is_refused_and_not_run(saved, tmp_path):
     import keras
 
     from bitstorm.model import network

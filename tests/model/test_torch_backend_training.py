@@ -83,7 +83,7 @@ def test_both_backends_go_the_same_way_from_the_same_weights(tmp_path):
     assert heads[0] == heads[1]
 
 
-def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(tmp_path):
+def test_a_resumed_training_reaches_the_same_bits(tmp_path):
     given = feeds(tmp_path)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     whole = trained(unbroken, given, network_of(dropout=0.3), epochs=5)
@@ -103,7 +103,7 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(tmp_path):
             assert one[name].tobytes() == other[name].tobytes(), name
 
 
-def test_patience_ends_it_and_a_loss_that_is_no_number_is_refused(tmp_path):
+def test_patience_ends_it_and_a_loss_of_nan_is_refused(tmp_path):
     train, validation = feeds(tmp_path)
     # What is learnt has the opposite sign in the validation part.
     scale = validation.scaler.target

@@ -43,7 +43,7 @@ def same(ours, theirs) -> bool:
     )
 
 
-def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
+def test_the_best_network_is_kept_and_every_epoch_recorded(folder, out):
     from bitstorm.model import network
 
     told: list[Any] = []
@@ -114,9 +114,7 @@ def test_training_ends_when_the_validation_loss_no_longer_falls(folder, out):
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_a_loss_that_is_no_number_is_refused_and_ends_the_training_at_once(
-    folder, out, part, capfd
-):
+def test_a_loss_of_nan_ends_the_training_at_once(folder, out, part, capfd):
     parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
     parts[part].window[5, 2, 0] = np.nan
     with pytest.raises(ModelError, match="loss is not a finite number") as refusal:
@@ -135,7 +133,7 @@ class Exploding(InMemory):
         return InMemory(window, self.target).batches(batch_size, seed, number)
 
 
-def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder, out):
+def test_a_loss_that_explodes_later_leaves_the_best_epoch(folder, out):
     train, validation = feeds(folder)
     given = Exploding(train.window, train.target)
     outcome = fitted(out, given, validation, new_network(seed=1), seed=1)
@@ -146,7 +144,7 @@ def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder, out)
     assert (out / "best.keras").exists()
 
 
-def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out):
+def test_a_resumed_training_reaches_the_same_bits(folder, out):
     after = 2
     whole, whole_losses, whole_out = trained(folder, seed=5, epochs=6)
     fitted(out, *feeds(folder), new_network(seed=5), seed=5, epochs=after)
@@ -208,7 +206,7 @@ class Failing(InMemory):
         raise ModelError("part-00000.parquet is gone")
 
 
-def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folder, out):
+def test_a_failing_feed_ends_the_training_with_cause_and_advice(folder, out):
     train, validation = feeds(folder)
     with pytest.raises(BrokenOff) as broken:
         fitted(out, Failing(train.window, train.target), validation, new_network(seed=1), seed=1)
@@ -233,7 +231,7 @@ class Signalling(InMemory):
 
 
 @pytest.mark.parametrize(("part", "epochs"), [("train", 2), ("validation", 0)])
-def test_a_signal_ends_the_training_after_the_batch_with_the_way_on(folder, out, part, epochs):
+def test_a_signal_ends_the_training_after_the_batch(folder, out, part, epochs):
     parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
     parts[part] = Signalling(parts[part].window, parts[part].target)
     before = signal.getsignal(signal.SIGTERM)
@@ -246,7 +244,7 @@ def test_a_signal_ends_the_training_after_the_batch_with_the_way_on(folder, out,
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_keras_is_given_its_own_callbacks_and_the_converters_data_set(tmp_path, monkeypatch, long):
+def test_keras_gets_its_own_callbacks_and_the_converters_data(tmp_path, monkeypatch, long):
     """The way that `bitstorm train` takes."""
     import keras
     from petastorm.spark import SparkDatasetConverter

@@ -207,7 +207,7 @@ def test_what_cannot_be_built_upon_is_computed_anew(spark_session, tmp_path, obs
     assert again("grid.max_gap=7", rows=observations[1:1_530]).linked == 0
 
 
-def test_a_damaged_month_that_would_be_built_upon_is_computed_anew_and_said(
+def test_a_damaged_month_is_computed_anew_and_reported(
     spark_session, tmp_path, observations, capsys
 ):
     context = context_of(tmp_path, "indicators.windows=[2, 3]")

@@ -40,7 +40,7 @@ def landed(context):
     collected(context.workspace.landing, "a [1].csv", text, fetched_at=START + HOUR)
 
 
-def test_rows_that_are_good_by_now_are_taken_back_and_keep_batch_and_line(spark_session, tmp_path):
+def test_rows_that_became_good_keep_their_batch_and_line(spark_session, tmp_path):
     context = context_of(tmp_path)
     landed(context)
     assert (ingest(context).refused, len(rejected(context))) == (2, 2)
@@ -64,7 +64,7 @@ def test_rows_that_are_good_by_now_are_taken_back_and_keep_batch_and_line(spark_
     assert len(digests) == 1
 
 
-def test_a_replay_that_was_killed_after_its_commit_takes_nothing_twice(spark_session, tmp_path):
+def test_a_replay_killed_after_its_commit_takes_nothing_twice(spark_session, tmp_path):
     context = context_of(tmp_path)
     landed(context)
     ingest(context)

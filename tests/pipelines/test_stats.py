@@ -76,7 +76,7 @@ def bars_by_pandas(prices: pd.DataFrame) -> pd.DataFrame:
     return bars.reset_index()
 
 
-def test_the_file_has_all_bars_and_the_result_the_newest_and_the_statistics(context, tmp_path):
+def test_the_file_has_all_bars_and_the_result_the_newest(context, tmp_path):
     target = tmp_path / "bars.csv"
     target.write_text("an older file")
     result = stats(context, **WANTED, output=target)
@@ -128,7 +128,7 @@ def test_prices_with_many_digits_are_shown_whole(context):
     assert all(any(f" {bar['high']:,.2f} " in line for line in lines) for bar in dear)
 
 
-def test_a_snapshot_of_either_data_set_brings_the_other_one_that_belongs_to_it(context):
+def test_a_snapshot_of_one_data_set_brings_its_counterpart(context):
     old_prices, old_points = (
         snapshots.required(root).id
         for root in (context.workspace.prices, context.workspace.indicators)
@@ -161,7 +161,7 @@ def test_what_is_missing_is_said_before_spark_starts(context, tmp_path):
         stats(unknown, **WANTED)
 
 
-def test_a_file_that_cannot_be_put_there_is_refused_before_spark_starts(context, tmp_path):
+def test_an_impossible_output_file_is_refused_before_spark(context, tmp_path):
     for target in (tmp_path / "a.txt", tmp_path / "none" / "a.csv"):
         with pytest.raises(UsageError):
             stats(impatient(context), **WANTED, output=target)

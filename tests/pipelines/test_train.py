@@ -45,7 +45,7 @@ def prepared(spark_session, tmp_path):
     return with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
 
 
-def test_prices_of_the_test_part_leave_scaler_and_losses_bit_identical(prepared, tmp_path):
+def test_prices_of_the_test_part_change_no_bit_of_the_training(prepared, tmp_path):
     first = train(prepared)
     # The same prices up to the end of the validation part, others from there on.
     altered = random_walk(1)
@@ -117,9 +117,7 @@ def test_as_many_points_as_are_asked_for_are_enough(spark_session, tmp_path, set
     assert trained.validation_windows >= 1
 
 
-def test_holes_that_leave_a_part_without_a_window_are_refused_with_the_counts(
-    spark_session, tmp_path
-):
+def test_a_part_without_a_window_is_refused_with_the_counts(spark_session, tmp_path):
     # 100 points in a row, then a hole, then pieces of 5: too short for eight returns.
     steps = np.concatenate(
         [np.arange(100), *[np.arange(start, start + 5) for start in range(110, 150, 10)]]
@@ -141,7 +139,7 @@ def test_carried_forward_prices_are_no_targets(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_feature_that_is_no_finite_number_is_refused_before_spark_starts(tmp_path, value):
+def test_a_feature_that_is_not_finite_is_refused_before_spark(tmp_path, value):
     points = points_of(random_walk(3)[:200])
     drawdown = np.linspace(0, -0.5, 200)
     drawdown[[150, 190]] = value

@@ -45,7 +45,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_price_and_moving_averages_are_drawn_as_given_and_break_at_the_hole(
+def test_price_and_moving_averages_break_at_the_hole(
     prices: pd.DataFrame,
 ) -> None:
     (axes,) = price_figure(prices, windows=(7, 24), mark=SIMULATED).axes
@@ -100,7 +100,7 @@ def test_volatility_is_drawn_as_given(prices: pd.DataFrame) -> None:
     assert axes.get_ylim()[0] == 0
 
 
-def test_the_forecast_shows_levels_zoom_band_returns_and_saved_error(
+def test_the_forecast_shows_levels_band_returns_and_saved_error(
     forecast: pd.DataFrame,
 ) -> None:
     figure = forecast_figure(forecast, mark=SIMULATED, level=0.8, skill=-0.0123, last=30)
@@ -152,7 +152,7 @@ def test_losses_are_drawn_as_given_and_the_best_epoch_is_marked(history: pd.Data
     assert np.asarray(mark.get_xdata()).tolist() == [3, 3]
 
 
-def test_simulated_data_is_marked_on_every_picture_and_real_data_on_none(
+def test_simulated_data_is_marked_on_every_picture_real_on_none(
     prices: pd.DataFrame, forecast: pd.DataFrame, history: pd.DataFrame
 ) -> None:
     for mark in (SIMULATED, COINGECKO):
@@ -186,7 +186,7 @@ def test_the_shortest_frames_are_drawn(
         save_png(figure, tmp_path / f"{number}.png")
 
 
-def test_a_saved_png_is_a_picture_of_a_good_size_and_leaves_nothing_beside_it(
+def test_a_saved_png_has_a_good_size_and_leaves_nothing_else(
     prices: pd.DataFrame, tmp_path: Path
 ) -> None:
     path = tmp_path / "reports" / "price.png"

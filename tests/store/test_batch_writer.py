@@ -38,7 +38,7 @@ def read(root):
     return dict(zip(frame["timestamp"], frame["price"], strict=True))
 
 
-def test_pieces_in_any_order_become_one_snapshot_that_petastorm_reads(tmp_path):
+def test_pieces_in_any_order_become_one_readable_snapshot(tmp_path):
     stamps = [START + n * DAY for n in range(70)]
     random.Random(1).shuffle(stamps)
     with make_batch_writer(tmp_path / "prices", BitcoinSchema) as writer:
@@ -54,7 +54,7 @@ def test_pieces_in_any_order_become_one_snapshot_that_petastorm_reads(tmp_path):
     assert verify(tmp_path / "prices").problems == ()
 
 
-def test_the_same_rows_in_other_pieces_are_the_same_batch_and_write_nothing(tmp_path):
+def test_the_same_rows_in_other_pieces_write_nothing(tmp_path):
     stamps = [START + n * DAY for n in range(10)]
     with make_batch_writer(str(tmp_path), BitcoinSchema) as first:
         first.write(prices(stamps))
@@ -64,7 +64,7 @@ def test_the_same_rows_in_other_pieces_are_the_same_batch_and_write_nothing(tmp_
     assert published(second).id == published(first).id
 
 
-def test_untouched_months_are_shared_and_the_better_observation_stands(tmp_path):
+def test_untouched_months_are_shared_and_the_better_row_stands(tmp_path):
     january, february = [START, START + DAY], [START + 31 * DAY]
     with make_batch_writer(tmp_path, BitcoinSchema) as first:
         first.write(prices(january + february, 1.0))
