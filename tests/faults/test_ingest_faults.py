@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import prepared
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BitstormError, NothingToDo, SnapshotDamaged
 from bitstorm.core.schema import PRICES
@@ -370,14 +371,8 @@ def test_tasks_that_always_fail_publish_nothing(spark_session, tmp_path):
 
 
 @pytest.fixture
-def filled(spark_session, tmp_path):
-    context = context_of(tmp_path)
-    rows = {JANUARY + n * HOUR: 100.0 + n % 17 for n in range(24 * 40)}
-    lines = "".join(f"{stamp},{price}\n" for stamp, price in rows.items())
-    made = {"rows.csv": Broken(f"timestamp,price\n{lines}".encode(), rows)}
-    landed(context, made)
-    ingest(context)
-    return context
+def filled(spark_session, ingested_workspace, workspace_copy):
+    return prepared.context(workspace_copy(ingested_workspace))
 
 
 def flip(path: Path) -> None:
@@ -395,7 +390,7 @@ def test_a_flipped_byte_in_prices_stops_indicators_and_ingest(filled):
     drop(
         filled.workspace.landing,
         "more.csv",
-        Broken(f"timestamp,price\n{JANUARY + 39 * 24 * HOUR + 1},5\n".encode()),
+        Broken(f"timestamp,price\n{prepared.FIRST_MS + prepared.HOURS * HOUR},5\n".encode()),
     )
     with pytest.raises(SnapshotDamaged, match=name):
         ingest(filled)
@@ -404,15 +399,15 @@ def test_a_flipped_byte_in_prices_stops_indicators_and_ingest(filled):
     assert name in problem and found.id in problem
 
 
-def test_a_flipped_byte_in_indicators_stops_train(filled):
+def test_a_flipped_byte_in_indicators_stops_train(indicators_workspace, workspace_copy):
     from bitstorm.pipelines.train import train
 
-    indicators(filled)
-    found = snapshots.required(filled.workspace.indicators)
+    context = prepared.context(workspace_copy(indicators_workspace))
+    found = snapshots.required(context.workspace.indicators)
     flip(found.files[0])
     with pytest.raises(SnapshotDamaged, match=found.manifest.files[0].path):
-        train(filled)
-    (problem,) = maintenance.verify(filled.workspace.indicators).problems
+        train(context)
+    (problem,) = maintenance.verify(context.workspace.indicators).problems
     assert found.manifest.files[0].path in problem
 
 
@@ -433,8 +428,9 @@ def test_a_poisoned_common_metadata_is_never_unpickled(filled, tmp_path):
     found = snapshots.required(filled.workspace.prices)
     schema = arrow_schema(PRICES).with_metadata({UNISCHEMA_KEY: poison})
     pq.write_metadata(schema, found.folder / "_common_metadata")
-    assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == 960
-    assert len(load_petastorm_batches_to_df(str(found.folder))) == 960
+    rows = len(prepared.hours())
+    assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == rows
+    assert len(load_petastorm_batches_to_df(str(found.folder))) == rows
     indicators(filled)
     ingest(filled)
     maintenance.verify(filled.workspace.prices)

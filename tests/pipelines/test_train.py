@@ -11,10 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+import prepared
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import iso
 from bitstorm.pipelines.train import train
+from landed import HOUR
 from pipelines.priced import (
+    START,
     TRAIN_UNTIL,
     VALIDATE_UNTIL,
     impatient,
@@ -39,22 +42,17 @@ def record(context, run: str) -> dict:
     return json.loads((context.workspace.checkpoints / run / "run.json").read_text())
 
 
-@pytest.fixture
-def prepared(spark_session, tmp_path):
-    """A random walk up to its indicators."""
-    return with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
-
-
-def test_prices_of_the_test_part_change_no_bit_of_the_training(prepared, tmp_path):
-    first = train(prepared)
+def test_prices_of_the_test_part_change_no_bit_of_the_training(spark_session, tmp_path):
+    context = with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
+    first = train(context)
     # The same prices up to the end of the validation part, others from there on.
     altered = random_walk(1)
     altered[511:] *= np.linspace(1.5, 3, len(altered) - 511)
     other_context = with_prices(small(tmp_path / "other", "training.epochs=2"), altered)
     other = train(other_context)
 
-    assert losses(prepared, first.run) == losses(other_context, other.run)
-    ours, theirs = record(prepared, first.run), record(other_context, other.run)
+    assert losses(context, first.run) == losses(other_context, other.run)
+    ours, theirs = record(context, first.run), record(other_context, other.run)
     assert ours["prices"] != theirs["prices"]
     for key in ("scaler", "split", "windows", "features"):
         assert ours[key] == theirs[key]
@@ -73,12 +71,12 @@ def test_prices_of_the_test_part_change_no_bit_of_the_training(prepared, tmp_pat
     assert ours["windows"] == {"training": 412, "validation": 90, "test": 90}
     assert (first.windows, first.validation_windows) == (412, 90)
 
-    folder = prepared.workspace.checkpoints / first.run
+    folder = context.workspace.checkpoints / first.run
     assert {p.name for p in folder.iterdir()} == {"best.keras", "history.csv", "run.json"}
     assert ours["settings"]["look_back"] == 8
     assert ours["frequency"] == "1h"
     # The blocks go with their training.
-    assert list((prepared.workspace.cache / "blocks").iterdir()) == []
+    assert list((context.workspace.cache / "blocks").iterdir()) == []
 
 
 def test_without_indicators_the_user_is_told_what_to_run(tmp_path):
@@ -174,10 +172,14 @@ def test_unknown_features_are_named_before_spark_starts(tmp_path):
         train(impatient(published(context, points_of(wave()[:200]))))
 
 
-def test_a_training_on_another_snapshot_has_its_windows(prepared):
-    first = train(prepared)
-    later = with_prices(prepared, random_walk(4)[:100] + 30_000, steps=np.arange(601, 701))
-    other = train(later)
+def test_a_training_on_another_snapshot_has_its_windows(
+    spark_session, indicators_workspace, workspace_copy
+):
+    context = prepared.context(workspace_copy(indicators_workspace))
+    first = train(context)
+    after = (prepared.FIRST_MS - START) // HOUR + prepared.HOURS
+    with_prices(context, random_walk(4)[:100] + 30_000, steps=np.arange(after, after + 100))
+    other = train(context)
     assert other.indicators != first.indicators
     assert other.windows > first.windows
 
