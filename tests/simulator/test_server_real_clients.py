@@ -17,6 +17,7 @@ from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
+from simulator.asking import get
 from simulator.watched import Simulator
 
 KEY = "CG-abcDEF0123456789"
@@ -191,8 +192,6 @@ def test_pycoingecko_knows_our_refusals(community: Any) -> None:
 def test_the_simulator_answers_a_recorded_exchange_as_the_api(
     simulator: Simulator,
 ) -> None:
-    from simulator.asking import get
-
     path = recording("recorded_http_exchanges_2021.json.gz")
     compared = 0
     for exchange in json.loads(gzip.decompress(path.read_bytes())):
@@ -216,8 +215,6 @@ def test_the_simulator_answers_a_recorded_exchange_as_the_api(
 
 
 def test_recorded_candles_are_of_the_simulators_shape(simulator: Simulator) -> None:
-    from simulator.asking import get
-
     path = recording("recorded_ohlc_bitcoin_usd_days-7_2021-05-15.json.gz")
     recorded = json.loads(gzip.decompress(path.read_bytes()))
     served = get(simulator, "/coins/bitcoin/ohlc?vs_currency=usd&days=7&precision=2").json()
