@@ -150,8 +150,8 @@ def computed(spark: SparkSession, scratch: Path, grid: pd.DataFrame) -> pd.DataF
     table = from_prices(rows, grid=points, windows=WIDTHS, span=span)
     table.drop("month").write.parquet(file_url(found))
     frame = pd.read_parquet(found).sort_values("timestamp", ignore_index=True)
-    points = ["timestamp", "price", "imputed"]
-    if not frame[points].equals(grid[points]):
+    columns = ["timestamp", "price", "imputed"]
+    if not frame[columns].equals(grid[columns]):
         raise ValueError("the points of the grid are not those that were made")
     return frame
 

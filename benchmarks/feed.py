@@ -19,7 +19,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -247,7 +247,7 @@ def _plain(series: Series) -> Pass:
         yield views[ends - LOOK_BACK + 1], series.targets[ends]
 
 
-def _epoch(feed: Feed, *, seed: int | None, number: int) -> Pass:
+def _epoch(feed: Feed, *, seed: int | None, number: int) -> Generator[tuple[Any, Any], None, None]:
     yield from feed.dataset(batch_size=BATCH, seed=seed, epoch=lambda: number)
 
 
@@ -436,7 +436,7 @@ def by_torch(series: Series, number: int) -> Pass:
 
     values, targets, ends = series.scaled[:, None], series.targets, series.ends
 
-    class Windows(torch.utils.data.Dataset):  # type: ignore[misc]
+    class Windows(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return len(ends)
 

@@ -95,7 +95,7 @@ def by_polars(files: Sequence[Path], widths: Sequence[int]) -> Any:
         "trend": (short - long).sign(),
         "month": pl.from_epoch("timestamp", time_unit="ms").dt.strftime("%Y-%m"),
     }
-    return pl.scan_parquet(files).with_columns(**columns).collect()
+    return pl.scan_parquet(list(files)).with_columns(**columns).collect()
 
 
 WAYS: dict[str, Way] = {"pandas": by_pandas, "polars": by_polars}

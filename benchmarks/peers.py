@@ -70,7 +70,7 @@ def by_polars(files: Sequence[Path], widths: Sequence[int]) -> Any:
             exact.rolling_mean(width).alias(f"ma_{width}"),
             exact.pct_change().rolling_std(width).alias(f"volatility_{width}"),
         ]
-    return pl.scan_parquet(files).with_columns(columns).collect()
+    return pl.scan_parquet(list(files)).with_columns(columns).collect()
 
 
 WAYS: dict[str, Way] = {"duckdb": by_duckdb, "pandas": by_pandas, "polars": by_polars}

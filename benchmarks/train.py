@@ -266,12 +266,13 @@ def _determinism_cost(arrays: dict[str, tuple[np.ndarray, np.ndarray]], scratch:
 
     def asked(kind: str) -> Callable[[int], float]:
         process = started[kind]
-        assert process.stdin is not None and process.stdout is not None
+        to, back = process.stdin, process.stdout
+        assert to is not None and back is not None
 
         def ask(number: int) -> float:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
+            to.write("\n")
+            to.flush()
+            return float(back.readline())
 
         return ask
 

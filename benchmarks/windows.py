@@ -101,10 +101,11 @@ def _run(scratch: Path, rows: int, *, scale: bool) -> Outcome:
                 if count not in sizes:
                     sizes[count] = write_walk(scratch / f"walk-{count}", count)
                     larger = sizes[count]
-                    timed = interleaved(
-                        {"ours": lambda _, f=larger: two.seconds(files=f, widths=WIDTHS)},
-                        warm_up=False,
-                    )
+
+                    def whole(_: int, files: Sequence[Path] = larger) -> float:
+                        return two.seconds(files=files, widths=WIDTHS)
+
+                    timed = interleaved({"ours": whole}, warm_up=False)
                     times[count] = medians(timed)["ours"]
                     results[f"ours_at_{count}"] = times[count]
     notes["linear_exponent_at_rows"] = sorted(times)

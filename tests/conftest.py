@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -50,50 +51,66 @@ def _copied(source: Path, target: Path) -> Path:
     return target
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def ingested_workspace(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def made_once(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder for all processes of the run: the first fills it, the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        root, unfinished = base / name, tmp_path_factory.mktemp(name)
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not root.exists():
+                shared_session(pytestconfig)
+                with third_party_noise.without_third_party_warnings():
+                    fill(unfinished)
+                unfinished.rename(root)
+        return root
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def ingested_workspace(made_once: Once) -> Path:
     """Batches and prices (see prepared.py). Shared: read it, or take a `workspace_copy`."""
     from bitstorm.pipelines.ingest import ingest
 
-    root = tmp_path_factory.mktemp("ingested")
-    shared_session(pytestconfig)
-    prepared.drop_batches(root / "landing")
-    with third_party_noise.without_third_party_warnings():
+    def fill(root: Path) -> None:
+        prepared.drop_batches(root / "landing")
         ingest(prepared.context(root))
-    return root
+
+    return made_once("ingested", fill)
 
 
 @pytest.fixture(scope="session")
-def indicators_workspace(
-    ingested_workspace: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def indicators_workspace(ingested_workspace: Path, made_once: Once) -> Path:
     """`ingested_workspace` with its indicators. Shared, as that."""
     from bitstorm.pipelines.indicators import indicators
 
-    root = _copied(ingested_workspace, tmp_path_factory.mktemp("indicators"))
-    with third_party_noise.without_third_party_warnings():
-        indicators(prepared.context(root))
-    return root
+    return made_once(
+        "indicators", lambda root: indicators(prepared.context(_copied(ingested_workspace, root)))
+    )
 
 
 @pytest.fixture(scope="session")
-def prepared_workspace(
-    indicators_workspace: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def prepared_workspace(indicators_workspace: Path, made_once: Once) -> Path:
     """`indicators_workspace` with a trained run, a forecast and a report. Shared, as that."""
     from bitstorm.pipelines.forecast import forecast
     from bitstorm.pipelines.report import report
     from bitstorm.pipelines.train import train
 
-    root = _copied(indicators_workspace, tmp_path_factory.mktemp("prepared"))
-    context = prepared.context(root)
-    with third_party_noise.without_third_party_warnings():
+    def fill(root: Path) -> None:
+        context = prepared.context(_copied(indicators_workspace, root))
         train(context)
         forecast(context)
         report(context)
-    return root
+
+    return made_once("prepared", fill)
 
 
 @pytest.fixture

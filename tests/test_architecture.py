@@ -125,7 +125,6 @@ def test_pipelines_hold_no_expressions_of_spark():
 LINES, PARAMETERS, MODULE_LINES, PIPELINE_LINES = 60, 8, 400, 120
 # What is longer, or takes more, and why.
 LONG = {
-    "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
     "store/publish._completed": "one field after the other of a manifest",
 }
 LONG_MODULES: dict[str, str] = {}
@@ -164,6 +163,29 @@ def test_no_ten_lines_stand_in_two_places():
             if seen.setdefault(run, here) != here:
                 twice.append(f"{seen[run]} and {here}")
     assert twice == []
+
+
+def test_every_test_file_is_named_after_its_module():
+    tests = ROOT / "tests"
+    wrong = []
+    for path in sorted(tests.rglob("test_*.py")):
+        room = path.parent.relative_to(tests)
+        if not room.parts or room.parts[0] not in ROOMS:
+            continue
+        words = path.stem.removeprefix("test_").split("_")
+        names = {"_".join(words[:end]) for end in range(1, len(words) + 1)}
+        theirs = {module.stem for module in (LIBRARY / room).glob("*.py")} | {room.name}
+        wrong += [path.relative_to(tests).as_posix()] if not names & theirs else []
+    assert wrong == []
+
+
+def test_names_of_tests_have_at_most_60_characters():
+    long = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        names = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+        long += [name for name in names if name.startswith("test_") and len(name) > 60]
+    assert long == []
 
 
 def test_third_parties_stay_inside_their_fences():

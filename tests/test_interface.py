@@ -350,7 +350,8 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
         assert forecast.verdict in repr(forecast)
         assert len(forecast.table) == forecast.metrics["test"]["windows"]
         for figure in (forecast.plot(), run.plot()):
-            assert figure._repr_png_().startswith(b"\x89PNG")
+            picture: Any = figure  # its Jupyter form is not in its type
+            assert picture._repr_png_().startswith(b"\x89PNG")
         assert "dashboard.html" in ws.report().files
         assert (ws.path / "reports" / "dashboard.html").is_file()
         with pytest.raises(bitstorm.NothingToDo, match=run.name):

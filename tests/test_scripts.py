@@ -158,7 +158,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 def set_up(tree: Tree, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    done = tree.call("scripts/setup", *arguments, **environ)
+    done = tree.call("scripts/setup", *arguments, cwd=None, stdin="", **environ)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -172,7 +172,7 @@ def test_every_script_is_executable_and_bash_can_read_it() -> None:
         subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-def test_the_first_setup_installs_what_is_locked_and_then_bitstorm(tree: Tree) -> None:
+def test_the_first_setup_installs_the_lock_and_then_bitstorm(tree: Tree) -> None:
     done = tree.call("scripts/setup", cwd=tree.stubs)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", "stdout belongs to the programs"
@@ -182,7 +182,7 @@ def test_the_first_setup_installs_what_is_locked_and_then_bitstorm(tree: Tree) -
     assert not list(tree.root.glob(".venv-tools*"))
 
 
-def test_a_second_setup_does_nothing_and_takes_less_than_a_second(tree: Tree) -> None:
+def test_a_second_setup_does_nothing_in_less_than_a_second(tree: Tree) -> None:
     set_up(tree)
     before = tree.calls.read_text()
     began = time.monotonic()
@@ -239,7 +239,7 @@ def torch_tree(tree: Tree) -> Tree:
     return tree
 
 
-def test_torch_is_installed_by_pip_after_the_locked_packages_and_held_to_them(
+def test_torch_is_installed_after_the_lock_and_held_to_it(
     torch_tree: Tree,
 ) -> None:
     (torch_tree.root / "requirements.txt").write_text("one==1 ; here \\\n    --hash=sha256:1\n")
@@ -389,7 +389,7 @@ def test_a_real_python_describes_what_it_was_made_from(tree: Tree) -> None:
     assert not Path(base).is_relative_to(CHECKOUT / ".venv")
 
 
-def test_a_python_that_was_asked_for_and_does_not_suit_is_an_error(tree: Tree) -> None:
+def test_a_requested_python_that_does_not_suit_is_an_error(tree: Tree) -> None:
     fake_python(tree, "mine", "echo '3.13 3.13.0 venv /new'")
     done = tree.call("scripts/setup", BITSTORM_PYTHON="mine")
     assert done.returncode == 1
@@ -435,7 +435,7 @@ def test_as_root_a_missing_java_is_installed_with_apt(tree: Tree) -> None:
     assert call.startswith("apt-get install") and "--no-upgrade" in call
 
 
-def test_package_lists_are_updated_only_when_needed_and_21_will_do(tree: Tree) -> None:
+def test_package_lists_are_updated_only_when_needed(tree: Tree) -> None:
     tree.stub("apt-get", FAKE_APT)
     stage = JAVA_STAGE + 'is_root() { true; }; need_java "$PYTHON"'
     done = tree.bash(stage, APT_HAS="openjdk-21-jre-headless", APT_OLD="yes")
@@ -563,7 +563,7 @@ def test_run_passes_stdin_and_the_exit_status_through(tree: Tree) -> None:
         (["tests/a b.py", "--faults"], "faults", "<tests/a b.py>"),
     ],
 )
-def test_test_chooses_the_marks_and_gives_java_and_the_rest_to_pytest(
+def test_test_chooses_the_marks_and_passes_the_rest_to_pytest(
     tree: Tree, arguments: list[str], marks: str, rest: str
 ) -> None:
     done = tree.call("scripts/test", *arguments, cwd=tree.stubs)
@@ -580,14 +580,14 @@ def test_check_runs_every_check_and_fails_with_any(tree: Tree) -> None:
     assert done.stdout.splitlines() == [
         "<ruff><format><--check><.>",
         "<ruff><check><.>",
-        "<mypy><lib>",
+        "<mypy>",
     ]
     done = tree.call("scripts/check", "--fix", EXIT_STATUS="1")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "<ruff><format><.>",
         "<ruff><check><--fix><.>",
-        "<mypy><lib>",
+        "<mypy>",
     ]
     assert "ruff format, ruff check, mypy found something" in done.stderr
 
@@ -623,7 +623,7 @@ def test_lock_compiles_every_input_in_order_and_names_no_index(tree: Tree) -> No
     ]
 
 
-def test_package_builds_a_wheel_and_a_zip_that_import_by_themselves(tree: Tree) -> None:
+def test_package_builds_a_wheel_and_a_zip_that_import(tree: Tree) -> None:
     (tree.root / "lib" / "bitstorm" / "__init__.py").write_text("")
     (tree.root / "README.md").write_text("# Bitstorm\n")
     stale = tree.root / "lib" / "bitstorm" / "__pycache__"

@@ -37,7 +37,7 @@ def expected(series):
     return np.sort(found)
 
 
-def test_the_series_has_cuts_and_imputed_points_which_no_window_has_as_a_target(series, expected):
+def test_no_window_targets_an_imputed_point_or_crosses_a_cut(series, expected):
     assert series.table["imputed"].to_numpy().sum() > 0
     assert len(np.unique(series.table["segment"])) == feed.CUTS + 1
     # A cut costs sixty windows, an imputed point at most one.

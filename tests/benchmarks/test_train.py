@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_the_walk_follows_its_past_and_is_landed_whole(tmp_path):
     assert weight == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_pass_as_arrays_is_every_window_once_and_a_short_one_is_told(small):
+def test_a_pass_as_arrays_has_every_window_once_or_fails(small):
     window, target = train._arrays(small[0], 16)
     np.testing.assert_array_equal(window, small[0].window)
     np.testing.assert_array_equal(target, small[0].target)
@@ -51,7 +52,7 @@ def test_a_pass_as_arrays_is_every_window_once_and_a_short_one_is_told(small):
 
 def test_ours_and_keras_train_as_far_in_as_many_epochs(small, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "TOGETHER", 6)
-    ready = SimpleNamespace(feeds=dict(zip(("training", "validation"), small, strict=True)))
+    ready: Any = SimpleNamespace(feeds=dict(zip(("training", "validation"), small, strict=True)))
     seen = []
     ours, theirs = new_network(seed=1), new_network(seed=1)
     seconds, loss = train._fit(

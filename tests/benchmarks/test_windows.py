@@ -80,10 +80,15 @@ def test_the_slope_is_the_power_that_time_grows_with():
 
 
 def test_a_slow_way_runs_less_and_its_first_run_is_apart():
-    ran, cold = [], {}
+    ran: list[tuple[str, int]] = []
+    cold: dict[str, float] = {}
 
     def way(name):
-        return lambda number: ran.append((name, number)) or 10.0 + number
+        def run(number):
+            ran.append((name, number))
+            return 10.0 + number
+
+        return run
 
     ways = {"quick": way("quick"), "slow": way("slow")}
     seconds = interleaved(ways, runs=2, at_most={"slow": 1}, cold=cold)
@@ -109,8 +114,8 @@ serve(run)
 
 def test_a_process_answers_with_seconds_and_says_how_it_failed(tmp_path, monkeypatch):
     (tmp_path / "serving.py").write_text(SERVING)
-    root = Path(importlib.import_module("benchmarks").__file__).parents[1]
-    library = Path(importlib.import_module("bitstorm").__file__).parents[1]
+    root = Path(str(importlib.import_module("benchmarks").__file__)).parents[1]
+    library = Path(str(importlib.import_module("bitstorm").__file__)).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}:{library}")
     with served("serving") as program:
         assert 0.1 < program.seconds(job="sleep", seconds=0.1) < 5

@@ -68,7 +68,7 @@ class World:
 
 
 @contextmanager
-def world_of(market: Market, plan: str = "keyless") -> Iterator[World]:
+def world_of(market: Market, plan: Any = "keyless") -> Iterator[World]:
     worlds: list[World] = []
 
     def clock() -> int:

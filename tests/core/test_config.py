@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from bitstorm.core.config import Settings, load
 from bitstorm.core.errors import SettingsError
@@ -28,6 +29,7 @@ def base_yaml() -> str:
     ]
     for attribute, section in Settings.model_fields.items():
         lines += ["", f"{section.alias or attribute}:"]
+        assert isinstance(section.annotation, type) and issubclass(section.annotation, BaseModel)
         for name, field in section.annotation.model_fields.items():
             text = yaml.safe_dump(field.default, default_flow_style=True, width=1000).strip()
             entry = f"{name}: {text.removesuffix('...').strip()}"

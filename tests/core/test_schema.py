@@ -63,7 +63,7 @@ def test_the_indicator_schema_follows_the_windows():
 
 
 @pytest.mark.slow
-def test_every_column_has_its_first_value_after_as_many_rows_as_are_stated(spark_session):
+def test_every_column_begins_after_the_stated_number_of_rows(spark_session):
     prices = 100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, 60)))
     frame = spark_session.createDataFrame(
         [((n + 1) * HOUR, float(p)) for n, p in enumerate(prices)], "timestamp bigint, price float"

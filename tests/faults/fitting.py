@@ -10,11 +10,13 @@ Each run is a fork of this process, which has loaded TensorFlow but computed not
 
 from __future__ import annotations
 
+import functools
 import json
 import resource
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -48,7 +50,11 @@ def fresh(context: Context) -> Context:
 
 
 def recorded(context: Context) -> list[runs.Run]:
-    return [run for _, run in runs.all_runs(context.workspace.checkpoints)]
+    found = []
+    for _, run in runs.all_runs(context.workspace.checkpoints):
+        assert isinstance(run, runs.Run)
+        found.append(run)
+    return found
 
 
 def act(context: Context) -> None:
@@ -58,7 +64,7 @@ def act(context: Context) -> None:
         name = found[0].name if found else None
         try:
             with training_run.open_attempt(context, resume=name, accept_snapshot=False) as attempt:
-                parts = feeds()
+                parts: dict[str, Any] = feeds()
                 data = training_run.Prepared(
                     features=["log_return"],
                     split=Split(TRAIN_UNTIL, VALIDATE_UNTIL),
@@ -147,7 +153,7 @@ def main(kind: str, folder: Path, step: int) -> None:
         runs_so_far += 1
         assert runs_so_far < 500, f"it never gets through: {ended}"
         fresh(context)
-        outcome = forked(lambda n=number: struck(kind, context, n, told))
+        outcome = forked(functools.partial(struck, kind, context, number, told))
         line = outcome.strip().splitlines()[-1] if outcome else "through"
         name = line.partition(":")[0].rpartition(".")[2]
         ended[name] = ended.get(name, 0) + 1

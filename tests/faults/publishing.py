@@ -241,7 +241,7 @@ def unbroken(root: Path) -> list[dict[str, Any]]:
 
     They end with the newest one without a hole; `gc` may have taken the oldest.
     """
-    records = []
+    records: list[dict[str, Any]] = []
     paths = sorted((root / "manifests").glob("[0-9]*.json"))
     for number, path in enumerate(paths, start=int(paths[0].stem) if paths else 1):
         record = json.loads(path.read_text())

@@ -164,5 +164,5 @@ def _wrap() -> None:
         write_table(table, where, *arguments, **options)
         _seen("written", str(where), half=Path(str(where)))
 
-    os.fsync = synced
+    os.fsync = synced  # type: ignore[assignment]
     pq.write_table = written

@@ -14,7 +14,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -65,12 +67,12 @@ class Copies(Next):
     def act(self, root: Path) -> None:
         link = os.link
 
-        def refused(source, target, **options):  # type: ignore[no-untyped-def]
+        def refused(source: Any, target: Any, **options: Any) -> None:
             if str(target).endswith(".parquet"):
                 raise OSError(18, "Invalid cross-device link")
             link(source, target, **options)
 
-        os.link = refused
+        os.link = refused  # type: ignore[assignment]
         super().act(root)
 
 
@@ -185,11 +187,11 @@ def sweep(scenario: Scenario, kind: str, folder: Path, *, reads: bool) -> dict[s
         shutil.copytree(base, work, copy_function=_same_links({}))
         root = work / "prices"
         told = folder / "told"
-        outcome = forked(lambda n=number, r=root, t=told: _struck(scenario, kind, r, n, t, reads))
+        outcome = forked(partial(_struck, scenario, kind, root, number, told, reads))
         (folder / "filler").unlink(missing_ok=True)
         name = outcome.strip().splitlines()[-1].partition(":")[0] if outcome else "through"
         ended[name.rpartition(".")[2]] = ended.get(name.rpartition(".")[2], 0) + 1
-        problem = forked(lambda r=root: _afterwards(r, scenario))
+        problem = forked(partial(_afterwards, root, scenario))
         if problem:
             calls = told.read_text().splitlines() if told.exists() else []
             problems.append(f"{kind} {number} {calls[number - 1 : number]}: {problem}")
@@ -244,7 +246,7 @@ def _afterwards(root: Path, scenario: Scenario) -> None:
     # Nothing that a crash left behind stops the next run.
     more = [*final, batch("e", MARCH + 5 * HOUR, 1)]
     job(root, more)
-    assert (root / "CURRENT").read_text().strip() == snapshots.current(root).id  # type: ignore
+    assert (root / "CURRENT").read_text().strip() == snapshots.required(root).id
 
 
 def _after_writer(root: Path, scenario: Writer) -> None:

@@ -108,7 +108,7 @@ def assert_key_nowhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["kill", "EIO", "ENOSPC", "full", "gone", "interrupt"])
-def test_a_fault_at_every_write_step_leaves_a_whole_batch_or_none(
+def test_a_fault_at_any_write_step_leaves_a_whole_batch_or_none(
     tmp_path: Path, ledger: Ledger, kind: str
 ) -> None:
     done = subprocess.run(
@@ -149,9 +149,7 @@ def test_a_fault_at_every_write_step_leaves_a_whole_batch_or_none(
 # A full disk
 
 
-def test_a_disk_that_is_full_is_one_sentence_and_the_next_run_lands(
-    tmp_path: Path, ledger: Ledger
-) -> None:
+def test_a_full_disk_is_one_sentence_and_the_next_run_lands(tmp_path: Path, ledger: Ledger) -> None:
     def full() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
@@ -296,7 +294,7 @@ def test_after_a_429_the_observation_lands_once(
     assert_key_nowhere(tmp_path)
 
 
-def test_a_429_that_asks_for_eleven_days_is_given_back_at_once_and_the_next_look_lands(
+def test_a_429_of_eleven_days_fails_at_once(
     tmp_path: Path,
 ) -> None:
     waits = Waits()
@@ -314,7 +312,7 @@ def landed_or_none(workspace: Path) -> list[int]:
     return landed(workspace) if (workspace / "landing").is_dir() else []
 
 
-def test_four_kinds_of_server_fault_in_a_row_cost_waits_and_no_observation(tmp_path: Path) -> None:
+def test_four_server_faults_in_a_row_cost_waits_only(tmp_path: Path) -> None:
     faults = [
         http("500 Internal Server Error", b'{"status":500,"error":"Internal Server Error"}'),
         http("502 Bad Gateway", b"Bad Gateway"),

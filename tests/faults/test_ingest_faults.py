@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+import prepared
 from bitstorm.core import durable_io
 from bitstorm.core.errors import BitstormError, NothingToDo, SnapshotDamaged
 from bitstorm.core.schema import PRICES
@@ -49,7 +50,7 @@ def check(context, made: dict[str, Broken]) -> None:
     for one in made.values():
         if one.rule is None and not one.waits:
             wanted.update(one.rows)
-    found = snapshots.current(workspace.prices)
+    found = snapshots.required(workspace.prices)
     if not wanted:
         assert found is None or found.manifest.rows == 0
     else:
@@ -91,7 +92,7 @@ def drawn(rng: random.Random, kinds: list[str], first_slot: int = 1) -> dict[str
     }
 
 
-def test_each_kind_of_broken_batch_is_taken_refused_or_left_as_it_must_be(spark_session, tmp_path):
+def test_each_kind_of_broken_batch_is_taken_refused_or_left(spark_session, tmp_path):
     context = context_of(tmp_path)
     made = drawn(random.Random(1), list(KINDS))
     landed(context, made)
@@ -122,7 +123,7 @@ def struck_and_redone(tmp_path: Path, seed: int) -> None:
             ingest(context)
         except (BitstormError, OSError, KeyboardInterrupt):
             assert strike.fell
-    now = snapshots.current(context.workspace.prices)
+    now = snapshots.required(context.workspace.prices)
     assert now is None or snapshots.damaged_files(now) == []
     if now != old:
         assert now.manifest.sequence == (1 if old is None else 2)
@@ -166,11 +167,11 @@ def undone_under_a_strike(tmp_path: Path, seed: int) -> None:
                 act()
             except (BitstormError, OSError, KeyboardInterrupt):
                 assert strike.fell
-        found = rows_of(snapshots.current(context.workspace.prices))
-        assert found in (sorted(old.items()), sorted(new.items()))
+        rows = rows_of(snapshots.required(context.workspace.prices))
+        assert rows in (sorted(old.items()), sorted(new.items()))
         with contextlib.suppress(NothingToDo):
             act()
-        found = snapshots.current(context.workspace.prices)
+        found = snapshots.required(context.workspace.prices)
         assert [t for t, _ in rows_of(found)] == sorted(new)
         assert dict(rows_of(found)) == pytest.approx(new)
         assert maintenance.verify(context.workspace.prices).problems == ()
@@ -259,7 +260,7 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
     seconds = time.monotonic() - began
     # Every time and month is UTC, those around midnight and New York's own changes, too.
     check(whole, made)
-    published = snapshots.current(whole.workspace.prices).manifest
+    published = snapshots.required(whole.workspace.prices).manifest
     days = [one for one in published.files if one.month >= "2021-10"]
     assert [one.month for one in days] == ["2021-10", "2021-11"]
     for number, share in enumerate(moments):
@@ -268,12 +269,12 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
         process = child(context.workspace.root)
         time.sleep(share * seconds)
         kill(process)
-        now = snapshots.current(context.workspace.prices)
+        now = snapshots.required(context.workspace.prices)
         assert snapshots.damaged_files(now) == []
         assert now == old or now.manifest.digest == published.digest
         ingest(context)
         check(context, made)
-        assert snapshots.current(context.workspace.prices).manifest.digest == published.digest
+        assert snapshots.required(context.workspace.prices).manifest.digest == published.digest
         shutil.rmtree(context.workspace.root)
 
 
@@ -289,7 +290,7 @@ def test_spark_and_its_jvm_killed_at_twenty_moments(spark_session, tmp_path, see
     killed_and_redone(tmp_path, [rng.uniform(0.35, 1.0) for _ in range(5)])
 
 
-def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_path):
+def test_a_task_that_fails_once_is_retried_without_lost_rows(tmp_path):
     """Each thread's first look at the batch fails with EIO, put in by the kernel's tracer."""
     strace = shutil.which("strace")
     if strace is None:
@@ -326,6 +327,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
     )
     name = f"{durable_io.file_hash(batch)[:32]}.csv"
     staged = context.workspace.cache / f"staging-{process.pid}" / name
+    assert process.stdin is not None
     process.stdin.write(f"{staged}\n")
     process.stdin.flush()
     try:
@@ -340,7 +342,7 @@ def test_a_task_that_fails_once_is_done_again_and_every_row_is_there_once(tmp_pa
     check(context, made)
 
 
-def test_tasks_that_always_fail_publish_nothing_and_the_run_can_be_redone(spark_session, tmp_path):
+def test_tasks_that_always_fail_publish_nothing(spark_session, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
@@ -369,14 +371,8 @@ def test_tasks_that_always_fail_publish_nothing_and_the_run_can_be_redone(spark_
 
 
 @pytest.fixture
-def filled(spark_session, tmp_path):
-    context = context_of(tmp_path)
-    rows = {JANUARY + n * HOUR: 100.0 + n % 17 for n in range(24 * 40)}
-    lines = "".join(f"{stamp},{price}\n" for stamp, price in rows.items())
-    made = {"rows.csv": Broken(f"timestamp,price\n{lines}".encode(), rows)}
-    landed(context, made)
-    ingest(context)
-    return context
+def filled(spark_session, ingested_workspace, workspace_copy):
+    return prepared.context(workspace_copy(ingested_workspace))
 
 
 def flip(path: Path) -> None:
@@ -385,8 +381,8 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_it(filled):
-    found = snapshots.current(filled.workspace.prices)
+def test_a_flipped_byte_in_prices_stops_indicators_and_ingest(filled):
+    found = snapshots.required(filled.workspace.prices)
     flip(found.files[1])
     name = found.manifest.files[1].path
     with pytest.raises(SnapshotDamaged, match=name):
@@ -394,7 +390,7 @@ def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_i
     drop(
         filled.workspace.landing,
         "more.csv",
-        Broken(f"timestamp,price\n{JANUARY + 39 * 24 * HOUR + 1},5\n".encode()),
+        Broken(f"timestamp,price\n{prepared.FIRST_MS + prepared.HOURS * HOUR},5\n".encode()),
     )
     with pytest.raises(SnapshotDamaged, match=name):
         ingest(filled)
@@ -403,15 +399,15 @@ def test_a_flipped_byte_in_prices_stops_indicators_and_ingest_and_verify_names_i
     assert name in problem and found.id in problem
 
 
-def test_a_flipped_byte_in_indicators_stops_train(filled):
+def test_a_flipped_byte_in_indicators_stops_train(indicators_workspace, workspace_copy):
     from bitstorm.pipelines.train import train
 
-    indicators(filled)
-    found = snapshots.current(filled.workspace.indicators)
+    context = prepared.context(workspace_copy(indicators_workspace))
+    found = snapshots.required(context.workspace.indicators)
     flip(found.files[0])
     with pytest.raises(SnapshotDamaged, match=found.manifest.files[0].path):
-        train(filled)
-    (problem,) = maintenance.verify(filled.workspace.indicators).problems
+        train(context)
+    (problem,) = maintenance.verify(context.workspace.indicators).problems
     assert found.manifest.files[0].path in problem
 
 
@@ -429,11 +425,12 @@ def test_a_poisoned_common_metadata_is_never_unpickled(filled, tmp_path):
     poison = pickle.dumps(_Poison(marker))
     pickle.loads(poison).close()
     marker.unlink()  # it is live
-    found = snapshots.current(filled.workspace.prices)
+    found = snapshots.required(filled.workspace.prices)
     schema = arrow_schema(PRICES).with_metadata({UNISCHEMA_KEY: poison})
     pq.write_metadata(schema, found.folder / "_common_metadata")
-    assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == 960
-    assert len(load_petastorm_batches_to_df(str(found.folder))) == 960
+    rows = len(prepared.hours())
+    assert len(load_petastorm_batches_to_df(str(filled.workspace.prices))) == rows
+    assert len(load_petastorm_batches_to_df(str(found.folder))) == rows
     indicators(filled)
     ingest(filled)
     maintenance.verify(filled.workspace.prices)

@@ -85,6 +85,6 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["first", "next"])
-def test_a_disk_that_is_full_after_one_block_two_blocks_and_so_on(small_disk, scenario):
+def test_a_disk_that_is_full_after_any_number_of_blocks(small_disk, scenario):
     report = swept(small_disk, scenario, "tmpfs")
     assert report["ended"].get("StoreError", 0) >= 5

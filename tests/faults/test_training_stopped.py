@@ -52,7 +52,7 @@ def losses(folder: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_within_5_seconds_and_resume_comes_out_the_same(workspace, number):
+def test_a_signal_ends_it_in_5_seconds_and_resume_completes_it(workspace, number):
     process = started(workspace)
     run = waited(workspace, "*/state-000002.json", process)
     time.sleep(0.1)
@@ -79,7 +79,7 @@ def test_a_signal_ends_it_within_5_seconds_and_resume_comes_out_the_same(workspa
     assert len(losses(run)) == 12
 
 
-def test_a_training_that_is_killed_is_taken_up_by_one_process_alone(workspace):
+def test_a_killed_training_is_resumed_by_one_process_alone(workspace):
     process = started(workspace)
     run = waited(workspace, "*/state-000002.json", process)
     process.kill()

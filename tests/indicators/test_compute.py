@@ -14,13 +14,13 @@ import talib
 from bitstorm.core.schema import indicator_table
 from bitstorm.indicators.compute import Span, from_prices, observed_after_ms, span_of
 from bitstorm.indicators.kernel import Grid
+from indicators.compared import assert_equal
 
 pytestmark = pytest.mark.slow
 
 HOUR = 3_600_000
 WINDOWS = [7, 24, 168]
 GRID = Grid(HOUR, 6)
-FLOOR = {"log_return": 1e-6, "volatility": 1e-6}
 
 
 def reference(price: pd.Series, windows: list[int]) -> pd.DataFrame:
@@ -54,23 +54,6 @@ def computed(spark, observations: pd.DataFrame, *, windows: list[int], **options
     span = options.pop("span", None) or span_of(int(times.min()), int(times.max()), grid=GRID)
     found = from_prices(frame.repartition(3), grid=GRID, windows=windows, span=span, **options)
     return found.orderBy("timestamp").toPandas()
-
-
-def assert_equal(
-    found: pd.DataFrame, expected: pd.DataFrame, tolerance: float = 1e-9, *, unit: float = 1.0
-) -> None:
-    """`unit` is what 1e-12 of the price, which MACD may be off by, is multiplied with."""
-    for name in expected.columns:
-        ours = found[name].astype("float64").to_numpy()
-        theirs = expected[name].astype("float64").to_numpy()
-        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"nulls of {name}")
-        floor = next((f for start, f in FLOOR.items() if name.startswith(start)), 1e-9)
-        allowed = tolerance * np.maximum(np.abs(theirs), floor)
-        if name.startswith("macd"):
-            allowed = unit * 1e-12 * found["price"].astype("float64").to_numpy()
-        apart = (np.abs(ours - theirs) - allowed)[~np.isnan(theirs)]
-        worst = np.max(np.asarray(apart), initial=-np.inf)
-        assert worst <= 0, f"{name} is off by {worst:.3g} more than allowed"
 
 
 def test_indicators_on_real_hours_equal_pandas_and_talib(spark_session, real_data):

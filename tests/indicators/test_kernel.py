@@ -27,10 +27,13 @@ START = 1_600_000_000_000
 GRID = Grid(STEP, 6)
 
 
-def by_buckets(times, prices, *, max_gap: int, last_ms: int):
+def by_buckets(
+    times: list[int], prices: list[float], *, max_gap: int, last_ms: int
+) -> list[tuple[int, float, bool, int]]:
     """(index, price, imputed, place) by looking at every bucket in turn."""
     seen = sorted(zip(times, prices, strict=True))
-    rows, place, price, waiting = [], -1, None, []
+    rows: list[tuple[int, float, bool, int]] = []
+    place, price, waiting = -1, None, []
     for index in range(-(-seen[0][0] // STEP), -(-last_ms // STEP) + 1) if seen else []:
         inside = [p for t, p in seen if (index - 1) * STEP < t <= index * STEP]
         if not inside:
@@ -76,7 +79,7 @@ def grid_of(*observed: tuple[int, float]) -> list[tuple[int, float, bool, int]]:
     times = np.array([START + t for t, _ in observed])
     prices = np.array([p for _, p in observed], np.float32)
     rows = rows_of(to_points(times, prices, grid=GRID, last_ms=int(times.max())))
-    return [(index - START // STEP, *rest) for index, *rest in rows]
+    return [(row[0] - START // STEP, *row[1:]) for row in rows]
 
 
 def test_a_point_holds_nothing_later_than_its_label():
@@ -100,7 +103,7 @@ def test_a_hole_of_max_gap_is_carried_and_one_more_cuts():
 @given(steps=OBSERVED, max_gap=st.sampled_from([0, 1, 6]), cut=st.integers(0, 60 * 3 * STEP))
 def test_no_point_changes_with_what_is_observed_after_it(steps, max_gap, cut):
     times = START + np.cumsum(np.array([1, *steps], dtype=np.int64))
-    prices = np.float32(np.random.default_rng(cut).uniform(1, 2, len(times)))
+    prices = np.asarray(np.random.default_rng(cut).uniform(1, 2, len(times)), np.float32)
     cut_ms = START + 1 + cut % int(times[-1] - START)
 
     def computed(times, prices):
@@ -129,7 +132,8 @@ def points_of(price: np.ndarray, lengths: list[int]) -> Points:
 
 def by_recursion(price: np.ndarray, windows: list[int]) -> dict[str, np.ndarray]:
     """One run, each value from the one before it, with 40 digits."""
-    out = {f"ema_{w}": [] for w in windows} | {"macd": [], "macd_signal": [], "rsi_14": []}
+    names = (*(f"ema_{w}" for w in windows), "macd", "macd_signal", "rsi_14")
+    out: dict[str, list[float]] = {name: [] for name in names}
     with localcontext() as context:
         context.prec = 40
         spans = {n: Decimal(2) / (n + 1) for n in {*windows, 9, 12, 26}}
@@ -183,14 +187,14 @@ def test_what_remembers_equals_a_recursion_with_forty_digits(lengths, windows, s
     chance = np.random.default_rng(seed)
     moves = chance.choice([0.0, 0.01, 0.06], sum(lengths)) * chance.uniform(-1, 1, sum(lengths))
     moves = np.where(chance.random(len(moves)) < 0.02, chance.choice([99.0, -0.99]), moves)
-    price = np.float32(np.clip(300 * np.cumprod(1 + moves), 1e-3, 1e6))
+    price = np.asarray(np.clip(300 * np.cumprod(1 + moves), 1e-3, 1e6), np.float32)
     found = with_memory(points_of(price, lengths), windows=windows)
     parts = [by_recursion(part, windows) for part in np.split(price, np.cumsum(lengths)[:-1])]
     expected = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     assert_within(found, expected, price.astype(np.float64))
 
 
-def test_macd_is_right_to_a_share_of_the_price_where_it_crosses_zero():
+def test_macd_is_exact_relative_to_the_price_near_zero():
     chance = np.random.default_rng(17)
     price, fast, slow = np.empty(3_000, np.float32), 0.0, 0.0
     price[0] = 20_000
@@ -211,7 +215,8 @@ def test_macd_is_right_to_a_share_of_the_price_where_it_crosses_zero():
 
 def test_strength_equals_talib_and_is_zero_without_a_movement():
     chance = np.random.default_rng(4)
-    price = np.float64(np.float32(100 * np.exp(np.cumsum(chance.normal(0, 0.01, 500)))))
+    single = (100 * np.exp(np.cumsum(chance.normal(0, 0.01, 500)))).astype(np.float32)
+    price = single.astype(np.float64)
     np.testing.assert_allclose(relative_strength(price), talib.RSI(price, 14), rtol=1e-12)
     assert set(relative_strength(np.full(40, 5.25))[14:]) == {0.0}
     assert np.isnan(relative_strength(price[:14])).all()
@@ -219,7 +224,7 @@ def test_strength_equals_talib_and_is_zero_without_a_movement():
 
 def test_bands_are_two_deviations_from_the_mean_of_twenty():
     chance = np.random.default_rng(5)
-    price = np.float32(20_000 * np.exp(np.cumsum(chance.normal(0, 0.02, 300))))
+    price = np.asarray(20_000 * np.exp(np.cumsum(chance.normal(0, 0.02, 300))), np.float32)
     found = with_memory(points_of(price, [120, 180]), windows=[3])
     for name, sign in (("bollinger_upper_20", 1), ("bollinger_lower_20", -1)):
         parts = []
@@ -240,7 +245,7 @@ def test_the_rows_that_a_block_sees_before_its_own_are_enough(windows, seed, cal
     chance = np.random.default_rng(seed)
     own, before = 40, rows_remembered(windows)
     moves = chance.normal(0, 0.02, 5_000 + before + own)
-    price = np.float32(900 * np.exp(np.cumsum(moves)))
+    price = np.asarray(900 * np.exp(np.cumsum(moves)), np.float32)
     # Nothing moves for a while before the block's own rows.
     price[-own - calm : -own] = price[-own - calm]
     whole = with_memory(points_of(price, [len(price)]), windows=windows)
@@ -273,12 +278,12 @@ def test_the_highest_price_of_the_open_run_is_found_back_in_time(lengths, pieces
 
 
 def test_the_highest_of_a_run_begins_anew_after_a_cut():
-    points = points_of(np.float32([3, 5, 4, 2, 1, 7]), [3, 3])
+    points = points_of(np.asarray([3, 5, 4, 2, 1, 7], np.float32), [3, 3])
     assert highest_of_runs(points).tolist() == [3, 5, 5, 2, 2, 7]
 
 
 def test_an_exponential_mean_is_that_of_pandas():
-    price = np.float32(np.random.default_rng(1).uniform(1, 2, 200))
+    price = np.asarray(np.random.default_rng(1).uniform(1, 2, 200), np.float32)
     found = with_memory(points_of(price, [200]), windows=[24])["ema_24"]
     series = pd.Series(price.astype(np.float64))
     expected = series.ewm(span=24, adjust=False, min_periods=24).mean()
@@ -286,7 +291,7 @@ def test_an_exponential_mean_is_that_of_pandas():
 
 
 @pytest.mark.parametrize("widest", [2, 168, 2_000])
-def test_after_the_rows_remembered_the_start_weighs_less_than_the_last_digit(widest):
+def test_the_start_is_below_the_last_digit_after_rows_remembered(widest):
     rows = rows_remembered([2, widest])
     assert (1 - 2 / (widest + 1)) ** rows < 2**-63
     assert (13 / 14) ** rows < 1e-280

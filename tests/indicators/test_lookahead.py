@@ -82,7 +82,7 @@ def test_without_tolerance_the_last_bit_is_a_change(spark_session):
     assert [row[4] for row in cells(sides, tolerance=Tolerance(0, 0))] == [True, True]
 
 
-def test_the_last_digits_of_a_difference_of_prices_are_those_of_the_price(spark_session):
+def test_macd_may_differ_by_the_last_digit_of_the_price(spark_session):
     cases = [(5e4, 1e-9, False), (5e4, 1e-6, True), (1e-6, 1e-12, True)]
     pairs = [((p, p * 1e-3), (p, p * 1e-3 + apart)) for p, apart, _ in cases]
     found = cells(frames(spark_session, pairs, names="price macd"))
@@ -103,7 +103,7 @@ def test_other_columns_are_refused_by_name(spark_session):
         compared_cells(one, one.withColumnRenamed("a", "b"), last_ms=1, tolerance=Tolerance())
 
 
-def test_only_prices_after_the_cut_are_altered_each_by_a_factor_of_its_own(spark_session):
+def test_only_prices_after_the_cut_are_altered(spark_session):
     rows = [(n, 100.0) for n in range(50)]
     frame = spark_session.createDataFrame(rows, "timestamp bigint, price float")
     altered = altered_after(frame, cut_ms=20)
@@ -114,7 +114,7 @@ def test_only_prices_after_the_cut_are_altered_each_by_a_factor_of_its_own(spark
     assert len(set(prices[21:])) > 20
 
 
-def test_the_newest_complete_label_has_an_observation_at_it_or_after_it(spark_session):
+def test_a_complete_label_has_an_observation_at_or_after_it(spark_session):
     times = [0, 1, STEP, 9 * STEP + 5, 9 * STEP + 7]
     frame = spark_session.createDataFrame([(t,) for t in times], "timestamp bigint")
     ends = {
@@ -167,7 +167,7 @@ def test_the_indicators_look_at_nothing_later_on_irregular_data(spark_session):
     assert changed_at(indicators, prices, times[40] + 1) == [set(), set()]
 
 
-def test_planted_columns_of_one_step_ahead_and_of_the_whole_series_are_found(spark_session):
+def test_planted_look_ahead_of_one_step_and_of_all_is_found(spark_session):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -191,7 +191,7 @@ def test_planted_columns_of_one_step_ahead_and_of_the_whole_series_are_found(spa
     assert changed_at(with_plants, prices, START + 60 * STEP) == [planted, planted]
 
 
-def test_a_hole_that_is_filled_backwards_is_found_though_no_row_is_missing(spark_session):
+def test_a_hole_that_is_filled_backwards_is_found(spark_session):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 

@@ -96,7 +96,7 @@ def walk(seed: int, count: int) -> np.ndarray:
     return 30_000 * np.exp(np.cumsum(moves))
 
 
-def test_irregular_points_with_holes_equal_pandas_and_the_formulas(spark_session):
+def test_irregular_points_equal_pandas_and_the_formulas(spark_session):
     hours = np.flatnonzero(np.random.default_rng(3).random(700) > 0.1)
     hours = np.concatenate([hours[:300], hours[300:] + 400])
     points = points_of(walk(3, len(hours)), hours=hours, imputed=[5, 6, 200])
@@ -108,7 +108,7 @@ def test_irregular_points_with_holes_equal_pandas_and_the_formulas(spark_session
     assert_equal(found, reference(points, lags))
 
 
-def test_pandas_has_the_moments_of_the_sample_and_these_are_the_populations(spark_session):
+def test_moments_are_of_the_population_unlike_those_of_pandas(spark_session):
     points = points_of(walk(8, 40))
     found, r = computed(spark_session, points), points["log_return"].dropna()
     n = len(r)
@@ -136,7 +136,7 @@ def test_values_by_hand(spark_session):
     ]  # fmt: skip
 
 
-def test_the_drawdown_is_the_first_of_equal_ones_from_the_last_peak_before_it(spark_session):
+def test_of_equal_drawdowns_the_first_from_its_last_peak_counts(spark_session):
     prices = [4.0, 8.0, 8.0, 6.0, 4.0, 8.0, 4.0, 16.0, 15.0]
     found = computed(spark_session, points_of(prices))
     assert found["largest_drawdown"] == -0.5
@@ -151,7 +151,7 @@ def test_a_drawdown_begins_anew_after_a_cut(spark_session):
     assert found["returns"] == 3
 
 
-def test_a_price_that_never_moves_has_no_shape_and_no_correlation(spark_session):
+def test_a_constant_price_has_no_shape_and_no_correlation(spark_session):
     found = computed(spark_session, points_of([5.25] * 40), lags=(1,))
     assert (found["mean"], found["sd"], found["annualised_volatility"]) == (0, 0, 0)
     assert (found["minimum"], found["maximum"], found["positive_share"]) == (0, 0, 0)
@@ -195,7 +195,7 @@ def test_no_points_at_all_are_counted_as_none(spark_session):
     assert found["autocorrelation"][0]["pairs"] == 0
 
 
-def test_digits_are_kept_where_the_mean_is_a_million_times_the_spread(spark_session):
+def test_digits_are_kept_at_a_mean_a_million_times_the_spread(spark_session):
     points = points_of(walk(1, 500))
     noise = np.random.default_rng(1).normal(0, 1e-3, 500)
     points["log_return"] = 1_000.0 + noise
@@ -216,7 +216,7 @@ def test_lags_that_make_no_sense_are_refused(spark_session, lags):
         statistics(frame, step_ms=HOUR_MS, lags=lags)
 
 
-def test_pairs_are_found_without_bringing_all_rows_into_one_partition(spark_session):
+def test_pairs_are_found_without_a_single_partition(spark_session):
     spark_session.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
     rows = [(START + n * HOUR_MS, 1.0, False, float(n), 0.0) for n in range(50)]
     frame = spark_session.createDataFrame(rows, SCHEMA).repartition(3)

@@ -90,9 +90,11 @@ def beyond(table: pd.DataFrame, price: np.ndarray, run: np.ndarray) -> dict[str,
 
 
 def test_no_digit_of_any_series_is_lost(spark_session):
-    whole = {name: (np.float32(price), np.zeros(ROWS, int)) for name, price in SERIES.items()}
+    whole = {
+        name: (np.asarray(price, np.float32), np.zeros(ROWS, int)) for name, price in SERIES.items()
+    }
     runs = np.searchsorted(CUTS, np.arange(ROWS), side="right")
-    series = {**whole, "a walk with cuts": (np.float32(WALK), runs)}
+    series = {**whole, "a walk with cuts": (np.asarray(WALK, np.float32), runs)}
     tables = dict(zip(series, in_one_job(spark_session, series.values()), strict=True))
     lost = {name: beyond(tables[name], *series[name]) for name in series}
     assert {name: columns for name, columns in lost.items() if columns} == {}

@@ -32,9 +32,7 @@ SOURCES = [Provenance(batch, gran, fetched) for _, _, batch, _, gran, fetched in
 
 
 @pytest.mark.parametrize("few", [64, 0], ids=["by_map", "by_join"])
-def test_finer_then_later_fetched_then_smaller_hash_then_earlier_line_wins(
-    spark_session, monkeypatch, few
-):
+def test_finer_then_newer_then_smaller_hash_then_first_line_wins(spark_session, monkeypatch, few):
     monkeypatch.setattr(deduplicate, "_FEW", few)
     for seed in range(3):
         chance = random.Random(seed)

@@ -96,7 +96,7 @@ def judged(
     return frame.transform(with_fields).transform(with_values).transform(with_rule)
 
 
-def test_every_line_is_taken_or_refused_by_the_rule_that_it_breaks(spark_session):
+def test_a_line_is_taken_or_refused_by_the_rule_it_breaks(spark_session):
     found = {row["text"]: row for row in judged(spark_session, list(LINES)).collect()}
     assert {text: found[text]["rule"] for text in LINES} == LINES
     for text, rule in LINES.items():
@@ -104,7 +104,7 @@ def test_every_line_is_taken_or_refused_by_the_rule_that_it_breaks(spark_session
             assert reason(rule, found[text].asDict())
 
 
-def test_lines_known_to_hold_no_letter_are_judged_as_if_that_were_not_known(spark_session):
+def test_knowing_that_a_line_has_no_letter_changes_no_verdict(spark_session):
     lines = [line for line in LINES if not re.search(r"[^0-9.,+\- \t\"]", line)]
     assert len(lines) > 15 and {LINES[line] for line in lines} > {None, "price_positive"}
     told = judged(spark_session, lines, numeric=True).drop("numeric").collect()
@@ -129,7 +129,7 @@ def test_times_become_unix_milliseconds_utc_whatever_their_form(spark_session):
     assert {row["text"]: row["timestamp"] for row in rows} == expected
 
 
-def test_columns_go_by_name_and_prices_are_rounded_to_float32_once(spark_session):
+def test_columns_go_by_name_and_prices_are_rounded_once(spark_session):
     header = ("price_change_24h", "price", "timestamp")
     lines = ["-1.4093297098441402,77953.82550382407,1679027899041"]
     places = judged(spark_session, lines, header)
@@ -161,7 +161,7 @@ def test_a_reason_says_what_was_found_and_never_a_whole_novel(spark_session):
     assert "xxx" in text and "number" in text and len(text) < 200
 
 
-def test_a_refused_row_keeps_nothing_but_its_place_even_when_its_time_is_no_calendar_day(
+def test_a_refused_row_keeps_only_its_place(
     spark_session,
 ):
     lines = ["999999999999999999,5,,,", "1609459200,7,,,"]

@@ -26,10 +26,10 @@ def frame_of(*, look_back=3, horizon=1, features=("price",), target="price", siz
 def write(
     folder: Path,
     frame: WindowSpec,
-    price: Sequence[float],
+    price: np.ndarray | Sequence[float],
     *,
-    imputed: Sequence[bool] | None = None,
-    extra: Mapping[str, Sequence[float]] | None = None,
+    imputed: np.ndarray | None = None,
+    extra: Mapping[str, np.ndarray] | None = None,
     files: int = 2,
 ) -> Path:
     """One point a step from index 0 on; a NaN is a hole. Block n goes to file n mod `files`."""
@@ -39,13 +39,13 @@ def write(
     series = {"price": np.asarray(price) * signs, **(extra or {})}
     rows = []
     for block in range(-(-count // frame.size)):
-        row = {"block": block, **{name: [] for name in series}}
+        values_of: dict[str, list[float]] = {name: [] for name in series}
         begin = block * frame.size - frame.before
         for index in range(begin, begin + frame.length):
             for name, values in series.items():
-                row[name].append(float(values[index]) if 0 <= index < count else float("nan"))
-        if not np.isnan(row["price"]).all():
-            rows.append(row)
+                values_of[name].append(float(values[index]) if 0 <= index < count else float("nan"))
+        if not np.isnan(values_of["price"]).all():
+            rows.append({"block": block, **values_of})
     kinds = {name: pa.float32() if name == "price" else pa.float64() for name in series}
     schema = pa.schema(
         [("block", pa.int64()), *[(name, pa.list_(kind)) for name, kind in kinds.items()]]

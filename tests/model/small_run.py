@@ -18,7 +18,13 @@ import numpy as np
 from bitstorm.core import third_party_noise
 
 LOOK_BACK = 4
-SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "dropout": 0.2, "learning_rate": 0.02}
+SHAPE: dict[str, Any] = {
+    "look_back": LOOK_BACK,
+    "features": 1,
+    "units": 4,
+    "dropout": 0.2,
+    "learning_rate": 0.02,
+}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bitstorm.model.checkpoint import Checkpoint, Epoch
 def state(epochs: int) -> Checkpoint:
     history = tuple(Epoch(n, 1 / n, 0.7 / n, 1.5) for n in range(1, epochs + 1))
     random = np.random.default_rng(epochs)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "weights/lstm/kernel": random.normal(size=(3, 8)).astype(np.float32),
         "optimizer/000": np.array(epochs, np.int64),
         "seeds/000": random.integers(0, 2**32, 2, dtype=np.uint32),
@@ -28,7 +28,8 @@ def state(epochs: int) -> Checkpoint:
     return Checkpoint(history, epochs, 0.7 / epochs, arrays, best, record)
 
 
-def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
+def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
+    assert found is not None
     for name in ("history", "best_epoch", "best_loss", "record"):
         assert getattr(found, name) == getattr(expected, name)
     for ours, theirs in ((found.state, expected.state), (found.best, expected.best)):
@@ -45,7 +46,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_newest_state_comes_back_and_the_one_before_it_is_kept(folder):
+def test_the_newest_state_comes_back_and_the_last_one_is_kept(folder):
     found, problems = checkpoint.load(folder)
     assert_same(found, state(3))
     assert problems == []
@@ -76,7 +77,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_in_the_place_of_a_damaged_one_the_one_before_it_is_used_and_that_is_said(folder, damage):
+def test_the_state_before_a_damaged_one_is_used_and_reported(folder, damage):
     kind, change = DAMAGES[damage]
     path = folder / f"state-000003.{kind}"
     before = path.read_bytes()
@@ -91,7 +92,7 @@ def test_in_the_place_of_a_damaged_one_the_one_before_it_is_used_and_that_is_sai
     assert_same(checkpoint.load(folder)[0], state(3))
 
 
-def test_arrays_that_are_gone_count_as_damage_and_two_damaged_states_as_none(folder):
+def test_missing_arrays_are_damage_and_two_damaged_states_fail(folder):
     (folder / "state-000003.npz").unlink()
     assert_same(checkpoint.load(folder)[0], state(2))
     (folder / "state-000002.json").write_text("{")

@@ -52,7 +52,7 @@ def test_two_at_once_have_two_folders(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_living_process_keeps_its_folder_and_a_killed_one_loses_it(tmp_path):
+def test_a_living_process_keeps_its_folder_a_killed_one_not(tmp_path):
     process, folder = held(tmp_path)
     with process:
         try:

@@ -43,7 +43,7 @@ def test_errors_are_those_of_a_hand_calculation():
     assert found.mae_log_return == pytest.approx(sum(abs(x) for x in logs) / 3)
 
 
-def test_a_forecast_that_errs_half_as_far_has_a_skill_of_three_quarters():
+def test_half_the_error_is_a_skill_of_three_quarters():
     actual = np.exp(np.array([0.02, -0.02, 0.04, -0.04]))
     half = np.exp(np.array([0.01, -0.01, 0.02, -0.02]))
     found = evaluation.compare(forecast=half, actual=actual, origin=np.ones(4), horizon=1)
@@ -56,7 +56,7 @@ def test_a_forecast_that_errs_half_as_far_has_a_skill_of_three_quarters():
     assert found["difference"]["t"] == pytest.approx(7.5e-4 / spread)
 
 
-def test_persistence_itself_has_skill_zero_and_is_not_called_better():
+def test_persistence_has_skill_zero_and_is_not_called_better():
     random = np.random.default_rng(1)
     origin = 100 * np.exp(np.cumsum(random.normal(0, 0.01, 200)))
     actual = origin * np.exp(random.normal(0, 0.01, 200))
@@ -67,7 +67,7 @@ def test_persistence_itself_has_skill_zero_and_is_not_called_better():
     assert found["verdict"].startswith("Not distinguishable")
 
 
-def test_the_skill_of_a_price_that_never_moved_is_zero_for_persistence_and_lost_for_others():
+def test_on_a_constant_price_only_persistence_has_skill_zero():
     still = np.full(50, 7.0)
     same = evaluation.compare(forecast=still, actual=still, origin=still, horizon=1)
     wrong = evaluation.compare(forecast=still * 1.1, actual=still, origin=still, horizon=1)
@@ -89,7 +89,7 @@ def test_no_forecast_has_a_skill_above_one(forecast, actual, origin):
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5])
-def test_the_standard_error_sums_every_pair_of_overlapping_forecasts(horizon):
+def test_the_standard_error_sums_pairs_of_overlapping_forecasts(horizon):
     # A moving sum of `horizon` shocks: just the overlap that h-step errors have.
     shocks = np.random.default_rng(3).normal(0.2, 1, 300)
     gains = np.convolve(shocks, np.ones(horizon), mode="valid")
@@ -99,7 +99,7 @@ def test_the_standard_error_sums_every_pair_of_overlapping_forecasts(horizon):
     assert found.standard_error == pytest.approx(math.sqrt(variance / len(gains)))
 
 
-def test_where_that_sum_is_negative_bartlett_weights_keep_the_variance_positive():
+def test_bartlett_weights_keep_the_variance_positive():
     gains = np.array([1.0, -1.0] * 10) + np.linspace(0, 0.1, 20)
     assert long_run_variance(gains.tolist(), 2, weighted=False) < 0
     variance = long_run_variance(gains.tolist(), 2, weighted=True)
@@ -126,7 +126,7 @@ def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
         (-50.0, 1, "Not distinguishable"),
     ],
 )
-def test_a_verdict_needs_two_standard_errors_and_thirty_forecasts(t, independent, expected):
+def test_a_verdict_needs_two_standard_errors_and_30_forecasts(t, independent, expected):
     text = evaluation.verdict(0.5, Difference(t, 1.0), independent=independent)
     assert text.startswith(expected)
     assert f"t = {t:+.2f}" in text
@@ -164,7 +164,7 @@ def test_coverage_counts_outcomes_on_the_bounds_as_inside():
 
 
 @given(hnp.arrays(float, st.integers(50, 200), elements=st.floats(-0.1, 0.1), unique=True))
-def test_an_interval_holds_its_level_of_the_errors_that_it_was_made_of(residuals):
+def test_an_interval_holds_its_level_of_its_own_errors(residuals):
     band = evaluation.interval(residuals, level=0.8)
     inside = np.mean((residuals >= band.lower) & (residuals <= band.upper))
     assert inside == pytest.approx(0.8, abs=2 / len(residuals))

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,7 @@ def brute_force(rows, frame: WindowSpec) -> dict[int, tuple]:
             for name in frame.features:
                 one, scale = value(name, index), SCALER.features[name]
                 window.append(None if one is None else (one - scale.shift) / scale.scale)
-        ahead = [place.get(index) for index in range(end + 1, end + frame.horizon + 1)]
+        ahead: list[Any] = [place.get(index) for index in range(end + 1, end + frame.horizon + 1)]
         if None in window or None in ahead or ahead[-1][3]:
             continue
         then = ahead[-1][2]
@@ -132,14 +133,14 @@ def test_windows_and_targets_equal_a_loop_over_every_point(
 
 def by_target(dataset) -> list[tuple[float, list[float]]]:
     """(target, window) of a pass, ascending."""
-    found = []
+    found: list[tuple[float, Any]] = []
     for window, target in dataset:
         assert (window.dtype.name, target.dtype.name) == ("float32", "float32")
         found += zip(target.numpy().tolist(), map(np.ravel, window.numpy()), strict=True)
     return sorted(found, key=lambda pair: pair[0])
 
 
-def test_blocks_are_made_in_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
+def test_blocks_take_one_shuffle_and_always_come_out_the_same(spark_session, tmp_path):
     rows, frame = irregular(seed=9), WindowSpec(3, 1, ("price", "rsi"), "price", STEP, 16)
     points = spark_session.createDataFrame(rows, SCHEMA)
     made = blocks.to_rows(in_blocks(points, Blocks(16, before=3, after=1)), frame, files=3)
@@ -178,7 +179,7 @@ WHOLE = [
 
 def targets(batches, *, look_back: int = 4) -> list[int]:
     """The targets' indexes in their order, with their windows looked at."""
-    found = []
+    found: list[int] = []
     for window, target in batches:
         window, target = np.asarray(window), np.asarray(target)
         assert window.shape == (len(target), look_back, 1)
@@ -192,7 +193,7 @@ def one_epoch(feed, *, number=0, **settings) -> list[int]:
     return targets(feed.dataset(epoch=lambda: number, **settings))
 
 
-def test_a_pass_serves_every_window_once_and_keeps_the_short_last_batch(counted):
+def test_a_pass_serves_every_window_once_with_a_short_last_batch(counted):
     assert len(counted) == len(WHOLE)
     whole = counted.dataset(batch_size=64)
     assert whole.element_spec[0].shape.as_list() == [None, 4, 1]
@@ -202,7 +203,7 @@ def test_a_pass_serves_every_window_once_and_keeps_the_short_last_batch(counted)
     assert sorted(targets(whole)) == WHOLE
 
 
-def test_every_epoch_has_an_order_of_its_own_that_seed_and_number_decide(counted):
+def test_seed_and_number_of_an_epoch_decide_its_order(counted):
     first = [one_epoch(counted, batch_size=50, seed=3, number=n) for n in range(3)]
     assert all(Counter(one) == Counter(WHOLE) for one in first)
     assert len({tuple(one) for one in first}) == 3
@@ -221,7 +222,7 @@ def test_a_data_set_asks_for_its_number_at_every_pass(counted):
         assert targets(dataset) == one_epoch(counted, batch_size=50, seed=3, number=n)
 
 
-def test_validation_is_the_same_rows_in_the_same_order_and_is_read_once(counted):
+def test_validation_is_read_once_in_the_same_order(counted):
     dataset = counted.dataset(batch_size=50)
     first = targets(dataset)
     for path in counted.stored.folder.iterdir():
@@ -254,9 +255,13 @@ def test_pytorch_gets_the_same_windows_in_the_same_order(tmp_path):
         tmp_path / "blocks", frame, price, imputed=imputed, extra={"rsi": rsi}, files=5
     )
     feed = blocked.feed(folder, frame, first=50, last=2_960)
-    for settings, number in (({}, 0), ({"seed": 3}, 0), ({"seed": 3}, 1)):
-        ours = list(feed.torch_batches(batch_size=100, epoch=number, **settings))
-        theirs = list(feed.dataset(batch_size=100, epoch=lambda n=number: n, **settings))
+    for seed, number in ((None, 0), (3, 0), (3, 1)):
+
+        def epoch(number: int = number) -> int:
+            return number
+
+        ours = list(feed.torch_batches(batch_size=100, epoch=number, seed=seed))
+        theirs = list(feed.dataset(batch_size=100, epoch=epoch, seed=seed))
         assert len(ours) == len(theirs) > 10
         for batch, (window, target) in zip(ours, theirs, strict=True):
             assert np.array_equal(batch.window, window)
@@ -270,7 +275,7 @@ def test_two_snapshots_in_one_process_each_serve_their_own_rows(spark_session, t
     with both[0] as one, both[1] as two:
         drawn = [iter(feeds.make_feed(s, SCALER).dataset(batch_size=5)) for s in (one, two)]
         # Side by side, a batch of each in turn.
-        served = [[], []]
+        served: list[list[float]] = [[], []]
         for batches in itertools.zip_longest(*drawn):
             for place, batch in enumerate(batches):
                 served[place] += [] if batch is None else batch[1].numpy().tolist()
@@ -297,7 +302,7 @@ def test_the_shuffle_is_uniform_over_the_whole_buffer(tmp_path):
     assert quarters.min() >= 8 and quarters.max() <= 45
 
 
-def test_a_series_longer_than_the_buffer_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
+def test_a_long_series_is_shuffled_buffer_by_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr(feeds, "SHUFFLED_BLOCKS", 4)
     monkeypatch.setattr(feeds, "KEPT_BLOCKS", 4)
     frame = blocked.frame_of(look_back=4, size=64)
@@ -332,7 +337,12 @@ def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatc
     monkeypatch.setattr(feeds, "KEPT_BLOCKS", 0)
     stopped = []
     stop = Reader.stop
-    monkeypatch.setattr(Reader, "stop", lambda self: stopped.append(1) or stop(self))
+
+    def noted(self):
+        stopped.append(1)
+        return stop(self)
+
+    monkeypatch.setattr(Reader, "stop", noted)
     if backend == "torch":
         batches = counted.torch_batches(batch_size=10, seed=1)
     else:
@@ -344,9 +354,7 @@ def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatc
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
-    tmp_path, monkeypatch, caplog, backend
-):
+def test_a_missing_or_damaged_file_is_one_clear_sentence(tmp_path, monkeypatch, caplog, backend):
     monkeypatch.setattr(feeds, "GROUPED_BLOCKS", 1)
     if backend == "torch":
         pytest.importorskip("torch", reason="PyTorch is not installed (scripts/setup --torch)")
@@ -377,7 +385,7 @@ def test_a_file_that_vanishes_or_is_damaged_is_one_clear_sentence(
         next(feed.groups(rows, seed=None, epoch=0))
 
 
-def test_a_pass_that_serves_another_number_than_counted_is_an_error(tmp_path):
+def test_a_pass_of_another_number_than_counted_is_an_error(tmp_path):
     frame = blocked.frame_of(look_back=4, size=32)
     folder = blocked.write(tmp_path / "blocks", frame, np.arange(1.0, 400), files=3)
     feed = blocked.feed(folder, frame)

@@ -30,7 +30,7 @@ def test_a_new_folder_is_named_by_its_time_and_never_shared(tmp_path):
     assert all(list(folder.iterdir()) == [] for folder in folders)
 
 
-def test_a_finished_run_comes_back_with_its_record_and_nothing_to_resume_from(tmp_path):
+def test_a_finished_run_has_its_record_and_no_state_to_resume(tmp_path):
     folder = tmp_path / "20240101T000000Z-aaaaaa"
     folder.mkdir()
     (folder / "best.keras").write_bytes(b"weights")
@@ -65,7 +65,7 @@ def test_the_newest_finished_run_is_taken_and_no_other(tmp_path):
     assert len(list(runs.all_runs(tmp_path))) == 6
 
 
-def test_a_record_of_before_there_were_states_is_that_of_a_finished_run(tmp_path):
+def test_a_record_without_a_state_is_a_finished_run(tmp_path):
     folder = tmp_path / "20240101T000000Z-aaaaaa"
     folder.mkdir()
     (folder / "run.json").write_text('{"settings": {}}')
@@ -133,7 +133,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, text):
     assert name == run.name and isinstance(error, ModelError)
 
 
-def test_a_damaged_newest_record_is_told_and_the_run_before_it_taken(tmp_path):
+def test_the_run_before_a_damaged_newest_record_is_taken(tmp_path):
     older = made(tmp_path, "20240101T000000Z-aaaaaa", {"n": 1})
     newer = made(tmp_path, "20240201T000000Z-bbbbbb", {"n": 2})
     (newer.folder / "run.json").write_text("{")
@@ -166,7 +166,7 @@ def test_a_network_comes_back_with_its_weights(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_that_is_not_the_one_of_the_record_is_one_clear_sentence(tmp_path):
+def test_a_network_that_differs_from_the_record_is_refused(tmp_path):
     run, _ = with_network(tmp_path)
     path = run.folder / "best.keras"
     whole = path.read_bytes()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,10 +43,10 @@ def same(ours, theirs) -> bool:
     )
 
 
-def test_the_best_epochs_network_is_kept_and_every_epoch_recorded(folder, out):
+def test_the_best_network_is_kept_and_every_epoch_recorded(folder, out):
     from bitstorm.model import network
 
-    told = []
+    told: list[Any] = []
     train, validation = feeds(folder)
     outcome = fitted(
         out, train, validation, new_network(seed=1), seed=1, epochs=5, told=told.append
@@ -113,9 +114,7 @@ def test_training_ends_when_the_validation_loss_no_longer_falls(folder, out):
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_a_loss_that_is_no_number_is_refused_and_ends_the_training_at_once(
-    folder, out, part, capfd
-):
+def test_a_loss_of_nan_ends_the_training_at_once(folder, out, part, capfd):
     parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
     parts[part].window[5, 2, 0] = np.nan
     with pytest.raises(ModelError, match="loss is not a finite number") as refusal:
@@ -134,7 +133,7 @@ class Exploding(InMemory):
         return InMemory(window, self.target).batches(batch_size, seed, number)
 
 
-def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder, out):
+def test_a_loss_that_explodes_later_leaves_the_best_epoch(folder, out):
     train, validation = feeds(folder)
     given = Exploding(train.window, train.target)
     outcome = fitted(out, given, validation, new_network(seed=1), seed=1)
@@ -145,12 +144,12 @@ def test_a_loss_that_explodes_later_leaves_the_best_epoch_before_it(folder, out)
     assert (out / "best.keras").exists()
 
 
-def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out):
+def test_a_resumed_training_reaches_the_same_bits(folder, out):
     after = 2
     whole, whole_losses, whole_out = trained(folder, seed=5, epochs=6)
     fitted(out, *feeds(folder), new_network(seed=5), seed=5, epochs=after)
     since, problems = checkpoint.load(out)
-    assert problems == [] and since.epochs == after
+    assert problems == [] and since is not None and since.epochs == after
     # What a kill leaves in the middle of an epoch: a row too many, a file of another epoch.
     with (out / "history.csv").open("a") as stream:
         stream.write("3,0.1,1.0,0.1\r\n")
@@ -163,6 +162,7 @@ def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(folder, out)
         whole.best_validation_loss,
     )
     ours, theirs = checkpoint.load(out)[0], checkpoint.load(whole_out)[0]
+    assert ours is not None and theirs is not None
     assert same(ours.state, theirs.state) and same(ours.best, theirs.best)
     assert any(name.startswith("seeds/") for name in ours.state)
 
@@ -206,7 +206,7 @@ class Failing(InMemory):
         raise ModelError("part-00000.parquet is gone")
 
 
-def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folder, out):
+def test_a_failing_feed_ends_the_training_with_cause_and_advice(folder, out):
     train, validation = feeds(folder)
     with pytest.raises(BrokenOff) as broken:
         fitted(out, Failing(train.window, train.target), validation, new_network(seed=1), seed=1)
@@ -215,7 +215,8 @@ def test_a_feed_that_fails_ends_the_training_with_its_cause_and_the_way_on(folde
         "`bitstorm train --resume 20240101T000000Z-abcdef` goes on after epoch 2"
     )
     assert len(losses(out)) == 2
-    assert checkpoint.load(out)[0].epochs == 2
+    kept, _ = checkpoint.load(out)
+    assert kept is not None and kept.epochs == 2
 
 
 class Signalling(InMemory):
@@ -230,7 +231,7 @@ class Signalling(InMemory):
 
 
 @pytest.mark.parametrize(("part", "epochs"), [("train", 2), ("validation", 0)])
-def test_a_signal_ends_the_training_after_the_batch_with_the_way_on(folder, out, part, epochs):
+def test_a_signal_ends_the_training_after_the_batch(folder, out, part, epochs):
     parts = dict(zip(("train", "validation"), feeds(folder), strict=True))
     parts[part] = Signalling(parts[part].window, parts[part].target)
     before = signal.getsignal(signal.SIGTERM)
@@ -243,7 +244,7 @@ def test_a_signal_ends_the_training_after_the_batch_with_the_way_on(folder, out,
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_keras_is_given_its_own_callbacks_and_the_converters_data_set(tmp_path, monkeypatch, long):
+def test_keras_gets_its_own_callbacks_and_the_converters_data(tmp_path, monkeypatch, long):
     """The way that `bitstorm train` takes."""
     import keras
     from petastorm.spark import SparkDatasetConverter

@@ -45,11 +45,10 @@ def groups(sizes: list[int], *, look_back: int, features: int) -> tuple[list[Win
     look_back=st.integers(1, 5),
     features=st.integers(1, 3),
 )
-def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(
-    sizes, batch_size, look_back, features
-):
+def test_batches_hold_every_window_once_in_order(sizes, batch_size, look_back, features):
     given_groups, expected = groups(sizes, look_back=look_back, features=features)
-    found, lengths = [], []
+    found: list[tuple] = []
+    lengths = []
     for batch in windowing.batches(given_groups, look_back=look_back, batch_size=batch_size):
         assert batch.window.dtype == np.float32
         assert batch.window.shape == (len(batch), look_back, features)
@@ -64,7 +63,7 @@ def test_every_window_is_served_once_in_order_and_the_short_last_batch_is_kept(
 
 
 @pytest.mark.parametrize("points", [0, 1, 2])
-def test_no_window_of_fewer_points_than_the_look_back_is_an_empty_batch(points):
+def test_fewer_points_than_the_look_back_are_an_empty_batch(points):
     empty = np.empty(0, np.float32)
     values, starts = np.zeros((points, 2), np.float32), np.empty(0, np.int32)
     group = Windows(values, starts, empty, empty, empty.astype(np.int64), empty)

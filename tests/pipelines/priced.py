@@ -110,7 +110,7 @@ def points_of(prices: np.ndarray, *, steps: np.ndarray | None = None) -> pd.Data
             "price": prices.astype(np.float32),
             "imputed": np.zeros(len(prices), bool),
             # A null, as the indicators have it, not a NaN.
-            "log_return": pd.array(np.where(np.isnan(returns), None, returns), "Float64"),
+            "log_return": pd.array([None if np.isnan(r) else r for r in returns], "Float64"),
         }
     )
 

@@ -154,7 +154,7 @@ def walked(spark_session, folders):
     return folders("walk", lambda root: with_prices(small(root), random_walk(11)))
 
 
-def test_what_follows_from_the_past_is_forecast_and_called_better(learnt):
+def test_a_predictable_series_is_forecast_and_called_better(learnt):
     table, metrics = written(learnt)
     assert_rows_follow(table, metrics, wave(), horizon=1)
     assert_metrics_follow(table, metrics, horizon=1)
@@ -184,7 +184,7 @@ def test_what_follows_from_the_past_is_forecast_and_called_better(learnt):
     }
 
 
-def test_newer_points_lengthen_the_test_part_and_a_cut_leaves_no_next_step(learnt):
+def test_newer_points_lengthen_the_test_part_up_to_a_cut(learnt):
     before, _ = written(learnt)
     prices = wave()
     # Five more hours, then nothing for two days, then too few points for a window.
@@ -208,7 +208,7 @@ def test_newer_points_lengthen_the_test_part_and_a_cut_leaves_no_next_step(learn
     assert math.isnan(found.metrics["next"]["forecast"])
 
 
-def test_several_features_and_steps_ahead_are_forecast_and_a_random_walk_is_not_beaten(walked):
+def test_a_random_walk_with_several_features_is_not_beaten(walked):
     context = small(
         walked, "training.horizon=3", "training.features=[log_return, rsi_14, ma_3, trend]"
     )
@@ -225,7 +225,7 @@ def test_several_features_and_steps_ahead_are_forecast_and_a_random_walk_is_not_
     assert not metrics["verdict"].startswith("Better")
 
 
-def test_a_network_on_prices_is_held_against_the_same_persistence(walked):
+def test_a_network_on_prices_is_held_to_the_same_persistence(walked):
     context = small(walked, "training.target=price", "training.epochs=3")
     run = train(context)
     forecast(context)
@@ -250,7 +250,7 @@ def test_without_a_run_the_user_is_told_to_train(walked):
         forecast(impatient(small(walked)))
 
 
-def test_a_run_on_other_steps_features_or_times_is_refused_before_tensorflow_is_loaded(learnt):
+def test_a_run_that_does_not_fit_is_refused_before_tensorflow(learnt):
     published(learnt, points_of(wave()), frequency="2h")
     with pytest.raises(ModelError, match=r"trained on steps of 1h, but the indicators have .* 2h"):
         forecast(impatient(learnt))
@@ -268,7 +268,7 @@ def test_a_run_on_other_steps_features_or_times_is_refused_before_tensorflow_is_
         forecast(impatient(learnt))
 
 
-def test_a_run_with_a_setting_that_there_once_was_still_forecasts(learnt):
+def test_a_run_with_a_setting_of_the_past_still_forecasts(learnt):
     _, before = written(learnt)
     path = next(learnt.workspace.checkpoints.glob("*/run.json"))
     record = json.loads(path.read_text())

@@ -188,7 +188,7 @@ def test_what_only_a_batch_had_is_not_empty_nor_asked_for(
     assert found.unasked == 0
 
 
-def ledgered(context: Context, batches: dict[str, dict[str, object]]) -> None:
+def ledgered(context: Context, batches: dict[str, dict[str, str]]) -> None:
     """The newest snapshot again, with these batches in its ledger."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -30,7 +30,7 @@ def text(rows):
 
 
 def stored(context, snapshot=None):
-    found = snapshots.current(context.workspace.prices, snapshot=snapshot)
+    found = snapshots.required(context.workspace.prices, snapshot=snapshot)
     if not found.files:
         return {}
     frame = pd.read_parquet(found.folder)
@@ -71,14 +71,14 @@ def test_retracting_a_batch_brings_back_what_it_had_displaced(context):
     assert (result.removed, result.restored, result.absent_batches) == (3, 2, 0)
     # As if it had never been there: the digest is that of the second ingest.
     second = manifests.read(context.workspace.prices, 2)
-    assert snapshots.current(context.workspace.prices).manifest.digest == second.digest
+    assert snapshots.required(context.workspace.prices).manifest.digest == second.digest
     assert ingest(context).idle
     with pytest.raises(NothingToDo, match="a test feed"):
         retract(context, "wrong.csv", reason="again")
     history.verify(context)
 
 
-def test_a_batch_is_known_by_its_name_or_hash_and_a_reason_is_needed(context):
+def test_a_batch_is_named_by_name_or_hash_with_a_reason(context):
     with pytest.raises(UsageError, match="no ingested batch"):
         retract(context, "unknown.csv", reason="x")
     with pytest.raises(UsageError, match="--reason"):
@@ -97,7 +97,7 @@ def test_every_row_can_be_traced_to_batch_and_line(context):
         history.trace(context, START + 1)
 
 
-def test_rollback_is_a_new_commit_that_makes_the_old_rows_and_progress_current(context):
+def test_rollback_is_a_new_commit_with_the_old_rows_and_progress(context):
     first = manifests.read(context.workspace.prices, 1)
     result = history.rollback(context, first.id, reason="start over")
     assert (result.sequence, result.snapshot) == (4, first.id)
@@ -107,7 +107,7 @@ def test_rollback_is_a_new_commit_that_makes_the_old_rows_and_progress_current(c
     again = ingest(context)
     assert again.batches == 2
     third = manifests.read(context.workspace.prices, 3)
-    assert snapshots.current(context.workspace.prices).manifest.digest == third.digest
+    assert snapshots.required(context.workspace.prices).manifest.digest == third.digest
     operations = [c.operation for c in history.history(context)]
     assert operations == ["ingest", "rollback", "ingest", "ingest", "ingest"]
 
@@ -120,7 +120,7 @@ def test_an_old_snapshot_can_be_read_and_computed_on(context):
     assert (computed.prices, computed.rows) == (first, 2)
 
 
-def test_a_truncated_newest_manifest_is_an_error_that_names_the_way_out(context):
+def test_a_truncated_newest_manifest_is_an_error_with_advice(context):
     root = context.workspace.prices
     path = manifests.path_of(root, 3)
     path.write_bytes(path.read_bytes()[:200])
@@ -131,11 +131,11 @@ def test_a_truncated_newest_manifest_is_an_error_that_names_the_way_out(context)
         history.verify(context)
     second = manifests.read(root, 2).id
     history.rollback(context, second, reason="the newest manifest is damaged")
-    assert snapshots.current(root).id == second
+    assert snapshots.required(root).id == second
     assert ingest(context).batches == 1
 
 
-def test_verify_names_a_flipped_byte_and_every_snapshot_that_shares_it(context):
+def test_verify_names_a_flipped_byte_and_its_snapshots(context):
     root = context.workspace.prices
     old, new = manifests.read(root, 1), manifests.read(root, 2)
     february = next(f for f in new.files if f.month == "2021-02")
@@ -150,7 +150,7 @@ def test_verify_names_a_flipped_byte_and_every_snapshot_that_shares_it(context):
         indicators(context_of(context.workspace.root, snapshot=new.id))
 
 
-def test_gc_keeps_the_newest_and_the_young_and_removes_the_rest_and_orphans(context):
+def test_gc_keeps_the_newest_and_the_young_and_removes_the_rest(context):
     root = context.workspace.prices
     orphan = root / "snapshots" / "00000009-0123456789ab"
     orphan.mkdir()

@@ -22,7 +22,7 @@ from bitstorm.store import maintenance, snapshots
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal import arrow_schema
-from indicators.test_compute import assert_equal
+from indicators.compared import assert_equal
 from landed import HOUR, context_of
 from pipelines.priced import impatient
 
@@ -62,13 +62,13 @@ def put(context: Context, observations: pd.DataFrame) -> None:
 
 def files(context: Context) -> dict[str, tuple[int, str]]:
     """Inode and SHA-256 of each month's file."""
-    found = snapshots.current(context.workspace.indicators)
+    found = snapshots.required(context.workspace.indicators)
     listed = zip(found.manifest.files, found.files, strict=True)
     return {file.month: (path.stat().st_ino, file.sha256) for file, path in listed}
 
 
 def points(context: Context) -> pd.DataFrame:
-    found = snapshots.current(context.workspace.indicators)
+    found = snapshots.required(context.workspace.indicators)
     tables = [pq.read_table(path, partitioning=None) for path in found.files]
     return pa.concat_tables(tables).to_pandas().sort_values("timestamp", ignore_index=True)
 
@@ -207,14 +207,14 @@ def test_what_cannot_be_built_upon_is_computed_anew(spark_session, tmp_path, obs
     assert again("grid.max_gap=7", rows=observations[1:1_530]).linked == 0
 
 
-def test_a_damaged_month_that_would_be_built_upon_is_computed_anew_and_said(
+def test_a_damaged_month_is_computed_anew_and_reported(
     spark_session, tmp_path, observations, capsys
 ):
     context = context_of(tmp_path, "indicators.windows=[2, 3]")
     put(context, observations[:1_500])
     indicators(context)
     good = points(context)
-    newest = snapshots.current(context.workspace.indicators).files[-1]
+    newest = snapshots.required(context.workspace.indicators).files[-1]
     newest.chmod(0o600)
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     put(context, observations[:1_530])
@@ -224,4 +224,4 @@ def test_a_damaged_month_that_would_be_built_upon_is_computed_anew_and_said(
     found = points(context)
     assert_equal(found[: len(good)], good.drop(columns=["timestamp"]), tolerance=1e-12)
     assert result.rows > len(good)
-    assert not snapshots.damaged_files(snapshots.current(context.workspace.indicators))
+    assert not snapshots.damaged_files(snapshots.required(context.workspace.indicators))

@@ -40,9 +40,7 @@ def stored(context) -> pd.DataFrame:
     return pq.read_table(folder).to_pandas().sort_values("timestamp", ignore_index=True)
 
 
-def test_bad_rows_are_kept_with_file_line_text_and_reason_and_good_ones_go_on(
-    spark_session, tmp_path
-):
+def test_bad_rows_are_kept_with_their_reason_and_good_ones_go_on(spark_session, tmp_path):
     context = context_of(tmp_path)
     landing = context.workspace.landing
     bad = {
@@ -139,7 +137,7 @@ def test_a_line_ends_only_at_a_line_break_and_keeps_its_number(spark_session, tm
     }
 
 
-def test_line_numbers_are_exact_when_spark_reads_a_file_in_many_chunks(spark_session, tmp_path):
+def test_line_numbers_are_exact_in_a_file_of_many_chunks(spark_session, tmp_path):
     spark_session.conf.set("spark.sql.files.maxPartitionBytes", "4096")
     spark_session.conf.set("spark.sql.files.openCostInBytes", "0")
     context = context_of(tmp_path)
@@ -175,7 +173,7 @@ def test_every_order_of_arrival_ends_in_the_same_rows(spark_session, tmp_path):
     assert replaced == 1
 
 
-def test_the_snapshot_opens_with_every_peer_and_each_gives_the_same_rows(spark_session, tmp_path):
+def test_every_reader_opens_the_snapshot_and_gets_the_same_rows(spark_session, tmp_path):
     context = context_of(tmp_path)
     rows = [(START + n * 12 * HOUR, 29_000 + n / 3, 1e12 + n if n % 3 else "") for n in range(200)]
     text = "timestamp,price,market_cap\n" + "".join(f"{t},{p},{c}\n" for t, p, c in rows)
@@ -223,7 +221,7 @@ def test_the_snapshot_opens_with_every_peer_and_each_gives_the_same_rows(spark_s
     summary = pq.read_metadata(folder / "_metadata")
     assert summary.num_rows == result.rows == 200
     listed = {summary.row_group(g).column(0).file_path for g in range(summary.num_row_groups)}
-    assert listed == {f.path for f in snapshots.current(context.workspace.prices).manifest.files}
+    assert listed == {f.path for f in snapshots.required(context.workspace.prices).manifest.files}
     assert (folder / "_common_metadata").exists()
 
 
@@ -241,7 +239,7 @@ def test_a_workspace_takes_prices_of_one_origin_only(spark_session, tmp_path):
         context.workspace.check(Origin("coingecko", "bitcoin", "usd"))
 
 
-def test_a_batch_without_one_good_row_is_explained_and_makes_no_data_set(spark_session, tmp_path):
+def test_a_batch_without_a_good_row_makes_no_data_set(spark_session, tmp_path):
     context = context_of(tmp_path)
     drop(context.workspace.landing, "bad.csv", "timestamp,price\nnever,1\n\n")
     result = ingest(context)

@@ -54,9 +54,7 @@ def holed(tmp_path_factory: pytest.TempPathFactory) -> Context:
     return workspace(tmp_path_factory.mktemp("holed"), times_with_holes())
 
 
-def test_only_what_was_planted_changes_at_any_cut_and_each_kind_of_place_is_looked_at(
-    spark_session, holed
-):
+def test_only_planted_look_ahead_is_found_at_cuts_of_every_kind(spark_session, holed):
     result = check_lookahead(holed, cuts=3, seed=3, plant=True)
     assert result.passed and result.changed == () and result.caught == 3
     places = [cut.place for cut in result.cuts]
@@ -89,7 +87,7 @@ def test_the_same_seed_draws_the_same_cuts(spark_session):
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-def test_cuts_are_at_the_end_of_a_hole_inside_a_bucket_and_within_the_series(spark_session):
+def test_cuts_are_at_a_holes_end_in_a_bucket_and_in_the_series(spark_session):
     times = [START + n * HOUR for n in (0, 1, 2, 30, 31)] + [
         START + 31 * HOUR + 7,
         START + 32 * HOUR,
@@ -118,7 +116,7 @@ def test_a_regular_series_without_holes_has_random_cuts_only(spark_session):
     assert [place for _, place in drawn] == ["random"] * 3
 
 
-def test_output_that_waits_for_later_input_is_a_row_that_disappears(spark_session, holed):
+def test_output_that_waits_for_later_input_is_found(spark_session, holed):
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -174,9 +172,7 @@ def command(context: Context, *arguments: str) -> tuple[int, str, str]:
     return done.return_value, done.stdout, done.stderr
 
 
-def test_the_command_fails_with_columns_and_times_when_something_changed(
-    spark_session, holed, looking_ahead
-):
+def test_the_command_fails_with_the_changed_columns_and_times(spark_session, holed, looking_ahead):
     code, out, err = command(holed, "--cuts", "1", "--seed", "4")
     assert code == 1
     assert err.startswith("bitstorm: centred changed with the prices after 2021-01-")
@@ -200,9 +196,7 @@ def test_too_few_prices_are_told(spark_session, tmp_path):
         check_lookahead(context, cuts=2, seed=1)
 
 
-def test_real_prices_change_at_no_cut_and_the_command_ends_with_0(
-    spark_session, tmp_path, real_data
-):
+def test_real_prices_change_at_no_cut_and_the_exit_code_is_0(spark_session, tmp_path, real_data):
     frame = pd.read_csv(real_data / "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz")
     # A bar's stamp is its start; its close is known an hour later.
     times = (frame["timestamp_s"].to_numpy() + 3600) * 1000

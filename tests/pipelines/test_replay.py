@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -39,7 +40,7 @@ def landed(context):
     collected(context.workspace.landing, "a [1].csv", text, fetched_at=START + HOUR)
 
 
-def test_rows_that_are_good_by_now_are_taken_back_and_keep_batch_and_line(spark_session, tmp_path):
+def test_rows_that_became_good_keep_their_batch_and_line(spark_session, tmp_path):
     context = context_of(tmp_path)
     landed(context)
     assert (ingest(context).refused, len(rejected(context))) == (2, 2)
@@ -59,11 +60,11 @@ def test_rows_that_are_good_by_now_are_taken_back_and_keep_batch_and_line(spark_
     straight = context_of(tmp_path / "straight", "ingest.future_seconds=36000")
     landed(straight)
     ingest(straight)
-    digests = {snapshots.current(c.workspace.prices).manifest.digest for c in (context, straight)}
+    digests = {snapshots.required(c.workspace.prices).manifest.digest for c in (context, straight)}
     assert len(digests) == 1
 
 
-def test_a_replay_that_was_killed_after_its_commit_takes_nothing_twice(spark_session, tmp_path):
+def test_a_replay_killed_after_its_commit_takes_nothing_twice(spark_session, tmp_path):
     context = context_of(tmp_path)
     landed(context)
     ingest(context)
@@ -121,4 +122,4 @@ def test_a_spike_is_refused_and_the_rows_around_it_are_not(spark_session, tmp_pa
 )
 def test_a_rule_or_action_that_cannot_be_is_told(override, said):
     with pytest.raises(SettingsError, match=said):
-        context_of("/", override)
+        context_of(Path("/"), override)

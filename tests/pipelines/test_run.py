@@ -81,8 +81,8 @@ def test_the_metrics_name_the_snapshots_that_they_came_from(done):
     workspace = done[1]
     metrics = json.loads((workspace.reports / "metrics.json").read_text())
     assert metrics["snapshot"] == {
-        "prices": snapshots.current(workspace.prices).id,
-        "indicators": snapshots.current(workspace.indicators).id,
+        "prices": snapshots.required(workspace.prices).id,
+        "indicators": snapshots.required(workspace.indicators).id,
     }
     frame = pd.read_csv(workspace.reports / "forecast.csv")
     saved = (
@@ -105,7 +105,7 @@ def test_status_then_tells_what_is_there(done):
     )
     status = json.loads(process.stdout)
     assert status["origin"] == "simulated:7, bitcoin, usd"
-    assert status["prices"]["rows"] == snapshots.current(workspace.prices).manifest.rows
+    assert status["prices"]["rows"] == snapshots.required(workspace.prices).manifest.rows
     assert status["waiting_batches"] == 0 and status["age_ms"] < 3_600_000
     assert status["missing"] == sum_of_missing_hours(workspace)
 

@@ -83,7 +83,7 @@ def test_without_a_run_the_list_says_how_to_make_one(capsys, tmp_path):
     assert json.loads(told(capsys, tmp_path, "runs", "--json").out) == []
 
 
-def test_a_damaged_record_or_state_is_named_and_the_others_are_shown(capsys, workspace):
+def test_a_damaged_record_or_state_is_named_among_the_others(capsys, workspace):
     folder = workspace / "checkpoints"
     (folder / DONE / "run.json").write_text("{")
     for state in (folder / LEFT).glob("state-*.json"):
@@ -95,7 +95,7 @@ def test_a_damaged_record_or_state_is_named_and_the_others_are_shown(capsys, wor
     assert err.startswith("bitstorm: ") and "cannot be read" in err
 
 
-def test_a_run_is_shown_with_its_settings_and_what_is_wrong_with_its_files(capsys, workspace):
+def test_a_run_is_shown_with_its_settings_and_damaged_files(capsys, workspace):
     out = told(capsys, workspace, "runs", "show", DONE).out
     assert "  look_back      60" in out and "  best_epoch            2" in out
     assert "problem" not in out

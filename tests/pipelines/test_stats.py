@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 # 200 hours: eight whole days and eight hours of the ninth.
 HOURS = 200
-WANTED = {"period_ms": DAY_MS, "bars": 3, "lags": [1, 24]}
+WANTED: dict[str, Any] = {"period_ms": DAY_MS, "bars": 3, "lags": [1, 24]}
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +54,12 @@ def context(spark_session, tmp_path, template) -> Context:
 
 
 def stored_prices(context: Context) -> pd.DataFrame:
-    found = snapshots.current(context.workspace.prices)
+    found = snapshots.required(context.workspace.prices)
     return pd.read_parquet(found.folder).sort_values("timestamp", ignore_index=True)
 
 
 def stored_points(context: Context) -> pd.DataFrame:
-    found = snapshots.current(context.workspace.indicators)
+    found = snapshots.required(context.workspace.indicators)
     return pd.read_parquet(found.folder).sort_values("timestamp", ignore_index=True)
 
 
@@ -75,7 +76,7 @@ def bars_by_pandas(prices: pd.DataFrame) -> pd.DataFrame:
     return bars.reset_index()
 
 
-def test_the_file_has_all_bars_and_the_result_the_newest_and_the_statistics(context, tmp_path):
+def test_the_file_has_all_bars_and_the_result_the_newest(context, tmp_path):
     target = tmp_path / "bars.csv"
     target.write_text("an older file")
     result = stats(context, **WANTED, output=target)
@@ -127,9 +128,9 @@ def test_prices_with_many_digits_are_shown_whole(context):
     assert all(any(f" {bar['high']:,.2f} " in line for line in lines) for bar in dear)
 
 
-def test_a_snapshot_of_either_data_set_brings_the_other_one_that_belongs_to_it(context):
+def test_a_snapshot_of_one_data_set_brings_its_counterpart(context):
     old_prices, old_points = (
-        snapshots.current(root).id
+        snapshots.required(root).id
         for root in (context.workspace.prices, context.workspace.indicators)
     )
     drop(context.workspace.landing, "more.csv", f"timestamp,price\n{START + HOURS * HOUR_MS},1\n")
@@ -151,7 +152,7 @@ def test_what_is_missing_is_said_before_spark_starts(context, tmp_path):
     context.workspace.indicators.rename(tmp_path / "away")
     with pytest.raises(SnapshotMissing, match="run `bitstorm indicators` first"):
         stats(quick, **WANTED)
-    name = snapshots.current(context.workspace.prices).id
+    name = snapshots.required(context.workspace.prices).id
     pinned = type(quick)(quick.workspace, quick.settings, quick.console, name)
     with pytest.raises(SnapshotMissing, match=f"bitstorm indicators --snapshot {name}"):
         stats(pinned, **WANTED)
@@ -160,7 +161,7 @@ def test_what_is_missing_is_said_before_spark_starts(context, tmp_path):
         stats(unknown, **WANTED)
 
 
-def test_a_file_that_cannot_be_put_there_is_refused_before_spark_starts(context, tmp_path):
+def test_an_impossible_output_file_is_refused_before_spark(context, tmp_path):
     for target in (tmp_path / "a.txt", tmp_path / "none" / "a.csv"):
         with pytest.raises(UsageError):
             stats(impatient(context), **WANTED, output=target)
@@ -171,7 +172,7 @@ def test_a_file_that_cannot_be_put_there_is_refused_before_spark_starts(context,
 
 def test_damaged_data_are_not_computed_on(context):
     for root in (context.workspace.indicators, context.workspace.prices):
-        path = snapshots.current(root).files[0]
+        path = snapshots.required(root).files[0]
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)

@@ -11,10 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+import prepared
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import iso
 from bitstorm.pipelines.train import train
+from landed import HOUR
 from pipelines.priced import (
+    START,
     TRAIN_UNTIL,
     VALIDATE_UNTIL,
     impatient,
@@ -39,22 +42,17 @@ def record(context, run: str) -> dict:
     return json.loads((context.workspace.checkpoints / run / "run.json").read_text())
 
 
-@pytest.fixture
-def prepared(spark_session, tmp_path):
-    """A random walk up to its indicators."""
-    return with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
-
-
-def test_prices_of_the_test_part_leave_scaler_and_losses_bit_identical(prepared, tmp_path):
-    first = train(prepared)
+def test_prices_of_the_test_part_change_no_bit_of_the_training(spark_session, tmp_path):
+    context = with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
+    first = train(context)
     # The same prices up to the end of the validation part, others from there on.
     altered = random_walk(1)
     altered[511:] *= np.linspace(1.5, 3, len(altered) - 511)
     other_context = with_prices(small(tmp_path / "other", "training.epochs=2"), altered)
     other = train(other_context)
 
-    assert losses(prepared, first.run) == losses(other_context, other.run)
-    ours, theirs = record(prepared, first.run), record(other_context, other.run)
+    assert losses(context, first.run) == losses(other_context, other.run)
+    ours, theirs = record(context, first.run), record(other_context, other.run)
     assert ours["prices"] != theirs["prices"]
     for key in ("scaler", "split", "windows", "features"):
         assert ours[key] == theirs[key]
@@ -73,12 +71,12 @@ def test_prices_of_the_test_part_leave_scaler_and_losses_bit_identical(prepared,
     assert ours["windows"] == {"training": 412, "validation": 90, "test": 90}
     assert (first.windows, first.validation_windows) == (412, 90)
 
-    folder = prepared.workspace.checkpoints / first.run
+    folder = context.workspace.checkpoints / first.run
     assert {p.name for p in folder.iterdir()} == {"best.keras", "history.csv", "run.json"}
     assert ours["settings"]["look_back"] == 8
     assert ours["frequency"] == "1h"
     # The blocks go with their training.
-    assert list((prepared.workspace.cache / "blocks").iterdir()) == []
+    assert list((context.workspace.cache / "blocks").iterdir()) == []
 
 
 def test_without_indicators_the_user_is_told_what_to_run(tmp_path):
@@ -117,9 +115,7 @@ def test_as_many_points_as_are_asked_for_are_enough(spark_session, tmp_path, set
     assert trained.validation_windows >= 1
 
 
-def test_holes_that_leave_a_part_without_a_window_are_refused_with_the_counts(
-    spark_session, tmp_path
-):
+def test_a_part_without_a_window_is_refused_with_the_counts(spark_session, tmp_path):
     # 100 points in a row, then a hole, then pieces of 5: too short for eight returns.
     steps = np.concatenate(
         [np.arange(100), *[np.arange(start, start + 5) for start in range(110, 150, 10)]]
@@ -141,7 +137,7 @@ def test_carried_forward_prices_are_no_targets(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_feature_that_is_no_finite_number_is_refused_before_spark_starts(tmp_path, value):
+def test_a_feature_that_is_not_finite_is_refused_before_spark(tmp_path, value):
     points = points_of(random_walk(3)[:200])
     drawdown = np.linspace(0, -0.5, 200)
     drawdown[[150, 190]] = value
@@ -176,10 +172,14 @@ def test_unknown_features_are_named_before_spark_starts(tmp_path):
         train(impatient(published(context, points_of(wave()[:200]))))
 
 
-def test_a_training_on_another_snapshot_has_its_windows(prepared):
-    first = train(prepared)
-    later = with_prices(prepared, random_walk(4)[:100] + 30_000, steps=np.arange(601, 701))
-    other = train(later)
+def test_a_training_on_another_snapshot_has_its_windows(
+    spark_session, indicators_workspace, workspace_copy
+):
+    context = prepared.context(workspace_copy(indicators_workspace))
+    first = train(context)
+    after = (prepared.FIRST_MS - START) // HOUR + prepared.HOURS
+    with_prices(context, random_walk(4)[:100] + 30_000, steps=np.arange(after, after + 100))
+    other = train(context)
     assert other.indicators != first.indicators
     assert other.windows > first.windows
 

@@ -69,7 +69,7 @@ def test_a_run_of_pytorch_learns_is_recorded_and_forecasts(pytorch, spark_sessio
 
 
 @pytest.mark.faults
-def test_a_run_that_was_stopped_goes_on_to_the_weights_of_an_unbroken_one(
+def test_a_stopped_run_reaches_the_weights_of_an_unbroken_one(
     pytorch, spark_session, tmp_path, monkeypatch
 ):
     from bitstorm.model import torch_backend

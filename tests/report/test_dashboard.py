@@ -119,7 +119,7 @@ def test_the_button_that_sends_a_chart_to_plotlys_server_is_off(render: Render) 
     assert "showSendToCloud: false, plotlyServerURL: ''" in render().scripts["code"]
 
 
-def test_simulated_data_is_marked_in_title_banner_and_every_figure(render: Render) -> None:
+def test_simulated_data_is_marked_in_title_banner_and_figures(render: Render) -> None:
     page = render()
     assert "SIMULATED: Bitcoin in USD · Bitstorm" in page.text
     assert page.text.count("SIMULATED market (seed 7): not real prices") == 2
@@ -140,7 +140,7 @@ def test_real_data_is_attributed_and_not_called_simulated(
     assert [note["text"] for note in notes] == ["Data provided by CoinGecko"]
 
 
-def test_price_volatility_and_momentum_figures_hold_the_input_with_a_break_at_the_hole(
+def test_figures_hold_the_input_with_a_break_at_the_hole(
     render: Render, prices: pd.DataFrame
 ) -> None:
     page = render()
@@ -172,7 +172,7 @@ def test_forecast_figures_hold_the_input(render: Render, forecast: pd.DataFrame)
     np.testing.assert_allclose(page.trace("saved", "model")[1], with_break(sums, hole))
 
 
-def test_the_band_is_one_closed_outline_for_each_unbroken_stretch(
+def test_the_band_is_one_closed_outline_for_each_stretch(
     render: Render, forecast: pd.DataFrame
 ) -> None:
     x, y = render().trace("forecast", "80 % interval")
@@ -184,7 +184,7 @@ def test_the_band_is_one_closed_outline_for_each_unbroken_stretch(
     np.testing.assert_array_equal(x[:gap], [*before["timestamp"], *before["timestamp"][::-1]])
 
 
-def test_the_training_figure_holds_the_history_and_the_best_epoch(
+def test_the_training_figure_has_the_history_and_the_best_epoch(
     render: Render, history: pd.DataFrame
 ) -> None:
     page = render()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import image, pyplot
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from bitstorm.core.errors import DataError
@@ -45,7 +45,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_price_and_moving_averages_are_drawn_as_given_and_break_at_the_hole(
+def test_price_and_moving_averages_break_at_the_hole(
     prices: pd.DataFrame,
 ) -> None:
     (axes,) = price_figure(prices, windows=(7, 24), mark=SIMULATED).axes
@@ -62,6 +62,7 @@ def test_price_and_moving_averages_are_drawn_as_given_and_break_at_the_hole(
 def test_carried_forward_points_are_shown_where_they_are(prices: pd.DataFrame) -> None:
     (axes,) = price_figure(prices, windows=(), mark=COINGECKO).axes
     (ticks,) = [c for c in axes.collections if "carried forward" in str(c.get_label())]
+    assert isinstance(ticks, LineCollection)
     assert len(ticks.get_segments()) == int(prices["imputed"].sum()) == 4
 
 
@@ -99,7 +100,7 @@ def test_volatility_is_drawn_as_given(prices: pd.DataFrame) -> None:
     assert axes.get_ylim()[0] == 0
 
 
-def test_the_forecast_shows_levels_zoom_band_returns_and_saved_error(
+def test_the_forecast_shows_levels_band_returns_and_saved_error(
     forecast: pd.DataFrame,
 ) -> None:
     figure = forecast_figure(forecast, mark=SIMULATED, level=0.8, skill=-0.0123, last=30)
@@ -115,7 +116,7 @@ def test_the_forecast_shows_levels_zoom_band_returns_and_saved_error(
         np.testing.assert_array_equal(line(zoom, label), forecast[column].tail(30))
     (band,) = [c for c in zoom.collections if isinstance(c, PolyCollection)]
     assert band.get_label() == "80 % interval"
-    corners = np.concatenate([path.vertices[:, 1] for path in band.get_paths()])
+    corners = np.concatenate([np.asarray(path.vertices)[:, 1] for path in band.get_paths()])
     tail = forecast.tail(30)
     assert set(np.round(corners, 6)) == set(np.round([*tail["lower"], *tail["upper"]], 6))
     (cloud,) = returns.collections
@@ -148,10 +149,10 @@ def test_losses_are_drawn_as_given_and_the_best_epoch_is_marked(history: pd.Data
     np.testing.assert_array_equal(line(axes, "training"), history["loss"])
     np.testing.assert_array_equal(line(axes, "validation"), history["val_loss"])
     (mark,) = [found for found in axes.get_lines() if found.get_label() == "best epoch (3)"]
-    assert list(mark.get_xdata()) == [3, 3]
+    assert np.asarray(mark.get_xdata()).tolist() == [3, 3]
 
 
-def test_simulated_data_is_marked_on_every_picture_and_real_data_on_none(
+def test_simulated_data_is_marked_on_every_picture_real_on_none(
     prices: pd.DataFrame, forecast: pd.DataFrame, history: pd.DataFrame
 ) -> None:
     for mark in (SIMULATED, COINGECKO):
@@ -185,7 +186,7 @@ def test_the_shortest_frames_are_drawn(
         save_png(figure, tmp_path / f"{number}.png")
 
 
-def test_a_saved_png_is_a_picture_of_a_good_size_and_leaves_nothing_beside_it(
+def test_a_saved_png_has_a_good_size_and_leaves_nothing_else(
     prices: pd.DataFrame, tmp_path: Path
 ) -> None:
     path = tmp_path / "reports" / "price.png"

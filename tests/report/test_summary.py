@@ -32,7 +32,7 @@ def test_the_summary_says_every_number_of_the_metrics(metrics: dict[str, Any]) -
         assert part in text, part
 
 
-def test_the_errors_stand_beside_those_of_persistence_in_one_aligned_table(
+def test_errors_stand_beside_those_of_persistence_in_a_table(
     metrics: dict[str, Any],
 ) -> None:
     lines = summary_text(metrics).splitlines()
@@ -48,7 +48,7 @@ def test_the_errors_stand_beside_those_of_persistence_in_one_aligned_table(
     ]
 
 
-def test_real_data_has_the_attribution_and_no_word_of_a_simulation(
+def test_real_data_has_the_attribution_and_no_simulation_mark(
     metrics: dict[str, Any],
 ) -> None:
     text = summary_text({**metrics, "source": "coingecko", "simulated": False})

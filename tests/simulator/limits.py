@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import Any
 
 from bitstorm.core.time import MINUTE_MS
 from bitstorm.simulator.answers import Plan
@@ -67,7 +68,7 @@ class RateLimit:
             self._month, self._spent = month, 0
         return self._spent
 
-    def shown(self, now_ms: int) -> dict[str, int]:
+    def shown(self, now_ms: int) -> dict[str, Any]:
         """What `/key` shows of them."""
         bounds = {"per_minute": self.limits.per_minute, "per_month": self.limits.per_month}
         return {k: v for k, v in bounds.items() if v} | {"spent": self.spent(now_ms)}

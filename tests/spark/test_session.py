@@ -64,7 +64,7 @@ def test_an_archive_that_was_cut_short_is_left_alone(home: Path) -> None:
     assert "SharedArchiveFile" not in options(home)
 
 
-def test_what_comes_next_is_loaded_meanwhile_and_done_before_the_block_ends() -> None:
+def test_imports_run_meanwhile_and_end_before_the_block() -> None:
     begun, may_end = threading.Event(), threading.Event()
     ended = []
 

@@ -15,7 +15,9 @@ from pyspark.sql.types import LongType, StringType
 
 from bitstorm.core.errors import DataError, StoreError, UsageError
 from bitstorm.store import snapshots
+from bitstorm.store.batch_writer import BatchWriter
 from bitstorm.store.maintenance import verify
+from bitstorm.store.snapshots import Snapshot
 from bitstorm.utils import BitcoinSchema, load_petastorm_batches_to_df, make_batch_writer
 
 START = 1_609_459_200_000
@@ -26,12 +28,17 @@ def prices(stamps, value=100.0):
     return pd.DataFrame({"timestamp": stamps, "price": [value] * len(stamps)})
 
 
+def published(writer: BatchWriter) -> Snapshot:
+    assert writer.snapshot is not None
+    return writer.snapshot
+
+
 def read(root):
     frame = load_petastorm_batches_to_df(str(root)).sort_values("timestamp", ignore_index=True)
     return dict(zip(frame["timestamp"], frame["price"], strict=True))
 
 
-def test_pieces_in_any_order_become_one_snapshot_that_petastorm_reads(tmp_path):
+def test_pieces_in_any_order_become_one_readable_snapshot(tmp_path):
     stamps = [START + n * DAY for n in range(70)]
     random.Random(1).shuffle(stamps)
     with make_batch_writer(tmp_path / "prices", BitcoinSchema) as writer:
@@ -39,25 +46,25 @@ def test_pieces_in_any_order_become_one_snapshot_that_petastorm_reads(tmp_path):
             writer.write(prices(stamps[start : start + 9], value=float(start + 1)))
     expected = {t: float(place // 9 * 9 + 1) for place, t in enumerate(stamps)}
     assert read(tmp_path / "prices") == expected
-    manifest = writer.snapshot.manifest
+    manifest = published(writer).manifest
     assert (manifest.sequence, manifest.rows, len(manifest.files)) == (1, 70, 3)
-    url = writer.snapshot.folder.as_uri()
+    url = published(writer).folder.as_uri()
     with make_batch_reader(url, reader_pool_type="dummy", num_epochs=1) as reader:
         assert sum(len(batch.timestamp) for batch in reader) == 70
     assert verify(tmp_path / "prices").problems == ()
 
 
-def test_the_same_rows_in_other_pieces_are_the_same_batch_and_write_nothing(tmp_path):
+def test_the_same_rows_in_other_pieces_write_nothing(tmp_path):
     stamps = [START + n * DAY for n in range(10)]
     with make_batch_writer(str(tmp_path), BitcoinSchema) as first:
         first.write(prices(stamps))
     with make_batch_writer(tmp_path.as_uri(), BitcoinSchema) as second:
         second.write(pa.Table.from_pandas(prices(stamps[:3])))
         second.write(prices(stamps[3:]))
-    assert second.snapshot.id == first.snapshot.id
+    assert published(second).id == published(first).id
 
 
-def test_untouched_months_are_shared_and_the_better_observation_stands(tmp_path):
+def test_untouched_months_are_shared_and_the_better_row_stands(tmp_path):
     january, february = [START, START + DAY], [START + 31 * DAY]
     with make_batch_writer(tmp_path, BitcoinSchema) as first:
         first.write(prices(january + february, 1.0))
@@ -71,10 +78,11 @@ def test_untouched_months_are_shared_and_the_better_observation_stands(tmp_path)
         START + 31 * DAY: 2.0,
         START + 32 * DAY: 2.0,
     }
-    by_month = {f.month: f for f in third.snapshot.manifest.files}
-    shared = third.snapshot.folder / by_month["2021-01"].path
-    assert shared.stat().st_ino == (first.snapshot.folder / by_month["2021-01"].path).stat().st_ino
-    (tally,) = third.snapshot.manifest.batches.values()
+    by_month = {f.month: f for f in published(third).manifest.files}
+    shared = published(third).folder / by_month["2021-01"].path
+    before = published(first).folder / by_month["2021-01"].path
+    assert shared.stat().st_ino == before.stat().st_ino
+    (tally,) = published(third).manifest.batches.values()
     assert (tally["read"], tally["accepted"], tally["duplicate"]) == (1, 0, 1)
 
 
@@ -91,7 +99,7 @@ def test_the_digest_does_not_depend_on_the_order_of_the_batches(tmp_path):
             root = tmp_path / str(number)
             with make_batch_writer(root, BitcoinSchema, granularity_ms=granularity) as writer:
                 writer.write(rows)
-        digests.add(writer.snapshot.manifest.digest)
+        digests.add(published(writer).manifest.digest)
         assert read(root) == {START: 1.0, START + DAY: 2.0, START + 40 * DAY: 2.0}
     assert len(digests) == 1
 
@@ -136,7 +144,7 @@ def test_a_schema_of_ones_own_works_and_another_one_is_kept_out(tmp_path):
     with make_batch_writer(tmp_path, own) as writer:
         writer.write(pd.DataFrame({"timestamp": [START, START + 1], "venue": ["é", None]}))
     # Not by petastorm, which reads a null text as "None".
-    frame = pd.read_parquet(writer.snapshot.folder)
+    frame = pd.read_parquet(published(writer).folder)
     assert frame["venue"].tolist() == ["é", None]
 
     def mixed():

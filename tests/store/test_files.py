@@ -13,6 +13,7 @@ from pandas.testing import assert_frame_equal
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError
 from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.indicators.frame import prepare_bitcoin_df
+from bitstorm.store import snapshots
 from bitstorm.store.files import (
     get_parquet_columns,
     load_all_csvs_from_folder,
@@ -31,7 +32,7 @@ def frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "timestamp": [1_704_067_200_000, 1_704_070_800_000, 1_704_074_400_000],
-            "price": np.float32([42_000.5, 42_100.25, 42_050.0]),
+            "price": np.asarray([42_000.5, 42_100.25, 42_050.0], np.float32),
             "market_cap": [8.2e11, np.nan, 8.3e11],
             "note": ["a", 'with "quotes", and a comma', "größer"],
         }
@@ -85,9 +86,7 @@ def test_without_a_name_a_csv_gets_its_time_and_no_two_meet(
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
-def test_a_named_index_is_saved_as_a_column_and_an_unnamed_one_is_not(
-    tmp_path: Path, frame: pd.DataFrame
-) -> None:
+def test_only_a_named_index_is_saved_as_a_column(tmp_path: Path, frame: pd.DataFrame) -> None:
     prepared = prepare_bitcoin_df(frame)
     save_to_csv(prepared, str(tmp_path / "csv"), "a.csv")
     read = load_all_csvs_from_folder(str(tmp_path / "csv"))
@@ -116,7 +115,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert_frame_equal(pd.read_parquet(tmp_path / "data.parquet"), frame)
 
 
-def test_every_csv_is_joined_by_column_name_in_the_order_of_the_file_names(
+def test_csv_files_are_joined_by_column_in_order_of_their_names(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "b.csv").write_text("price,timestamp\n3,30\n", encoding="utf-8")
@@ -131,7 +130,7 @@ def test_every_csv_is_joined_by_column_name_in_the_order_of_the_file_names(
     )
 
 
-def test_what_does_not_load_is_skipped_with_a_warning_that_names_it(tmp_path: Path) -> None:
+def test_a_file_that_does_not_load_is_skipped_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("timestamp,price\n1,2\n", encoding="utf-8")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00a,b\n\x80")
     (tmp_path / "empty.csv").write_bytes(b"")
@@ -148,7 +147,7 @@ def test_what_does_not_load_is_skipped_with_a_warning_that_names_it(tmp_path: Pa
     assert all(warning.filename == __file__ for warning in caught)
 
 
-def test_a_folder_without_csv_is_an_empty_frame_and_no_folder_an_error(tmp_path: Path) -> None:
+def test_no_csv_is_an_empty_frame_and_no_folder_an_error(tmp_path: Path) -> None:
     assert load_all_csvs_from_folder(str(tmp_path)).empty
     with pytest.raises(StoreError, match="there is no folder"):
         load_all_csvs_from_folder(str(tmp_path / "none"))
@@ -195,7 +194,7 @@ def test_a_frame_without_rows_survives_parquet(tmp_path: Path, frame: pd.DataFra
     assert list(load_from_parquet(str(tmp_path))) == []
 
 
-def test_a_folder_is_read_whole_and_in_order_with_month_from_the_paths(
+def test_a_folder_is_read_in_order_with_month_from_the_paths(
     dataset: Path, frame: pd.DataFrame
 ) -> None:
     for location in (str(dataset), dataset.as_uri(), str(dataset) + "/"):
@@ -246,11 +245,10 @@ def test_a_data_sets_root_means_its_newest_snapshot(tmp_path: Path) -> None:
     whole = load_petastorm_batches_to_df(str(root))
     assert whole["timestamp"].tolist() == stamps
     assert whole["month"].tolist() == ["2024-01", "2024-02"]
-    assert_frame_equal(load_petastorm_batches_to_df(str(writer.snapshot.folder)), whole)
+    folder = snapshots.resolve(root)
+    assert_frame_equal(load_petastorm_batches_to_df(str(folder)), whole)
     first = min((root / "snapshots").iterdir(), key=lambda path: path.name)
     assert load_petastorm_batches_to_df(str(first))["timestamp"].tolist() == stamps[:1]
     # A stray file that no manifest names is not read as part of the data set.
-    pq.write_table(
-        pa.table({"timestamp": [5]}), writer.snapshot.folder / "month=2024-01" / "part-x.parquet"
-    )
+    pq.write_table(pa.table({"timestamp": [5]}), folder / "month=2024-01" / "part-x.parquet")
     assert_frame_equal(load_petastorm_batches_to_df(str(root)), whole)

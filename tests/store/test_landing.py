@@ -44,7 +44,7 @@ def test_columns_go_by_name_in_any_order(header, columns):
         ("1609459200,29000", "columns_known", "1609459200"),
     ],
 )
-def test_a_header_off_the_contract_refuses_the_batch_and_says_why(header, rule, said):
+def test_a_wrong_header_refuses_the_batch_and_says_why(header, rule, said):
     with pytest.raises(BatchError, match=said) as refused:
         contract_columns(header)
     assert refused.value.rule == rule

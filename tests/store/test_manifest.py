@@ -38,7 +38,7 @@ def newest(root):
     return sorted((root / "manifests").iterdir())[-1]
 
 
-def test_each_manifest_names_its_parent_and_ends_the_chain_that_anybody_can_check(tmp_path):
+def test_each_manifest_names_its_parent_and_extends_the_chain(tmp_path):
     batches = three_commits(tmp_path)
     records = unbroken(tmp_path)
     assert [r["sequence"] for r in records] == [1, 2, 3]
@@ -46,7 +46,7 @@ def test_each_manifest_names_its_parent_and_ends_the_chain_that_anybody_can_chec
     verified(tmp_path, batches)
 
 
-def test_a_manifest_states_schema_files_totals_versions_and_the_batches_it_consumed(tmp_path):
+def test_a_manifest_states_schema_files_totals_and_batches(tmp_path):
     job(tmp_path, [batch("one", JANUARY, 3), batch("two", FEBRUARY, 2)])
     record = json.loads(newest(tmp_path).read_text())
     assert [(f["name"], f["type"], f["nullable"]) for f in record["schema"]] == [
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_numbered_manifest_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_a_cut_newest_manifest_is_a_loud_error_that_names_rollback(tmp_path, share):
+def test_a_truncated_newest_manifest_is_an_error_with_advice(tmp_path, share):
     three_commits(tmp_path)
     content = newest(tmp_path).read_bytes()
     newest(tmp_path).write_bytes(content[: int(len(content) * share)])
@@ -125,7 +125,7 @@ def test_an_edited_manifest_is_found_out(tmp_path, edit):
         snapshots.current(tmp_path)
 
 
-def test_fields_that_this_version_does_not_know_are_not_read_over(tmp_path):
+def test_unknown_fields_are_not_ignored(tmp_path):
     publish(tmp_path, whole({JANUARY: 1.0}))
     record = {**json.loads(newest(tmp_path).read_text()), "encrypted": True}
     newest(tmp_path).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
@@ -157,7 +157,7 @@ def test_a_manifest_that_may_not_be_read_is_no_missing_data_set(tmp_path):
         snapshots.current(tmp_path)
 
 
-def test_older_snapshots_stay_readable_by_name_beside_a_damaged_newest_one(tmp_path):
+def test_older_snapshots_stay_readable_beside_a_damaged_one(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}), first)
     newest(tmp_path).write_bytes(b"{")

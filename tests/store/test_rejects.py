@@ -8,7 +8,7 @@ from bitstorm.store.landing import Refused
 from bitstorm.store.rejects import keep_batch, keep_rows
 
 
-def test_a_refused_batch_is_kept_whole_with_its_reason_and_only_once(tmp_path):
+def test_a_refused_batch_is_kept_whole_and_once_with_its_reason(tmp_path):
     source = tmp_path / "bad.csv"
     source.write_bytes(b"\xff\xfe\0x")
     refused = Refused(source, "ab" * 32, "batch_utf8", "it is not UTF-8")
@@ -21,7 +21,7 @@ def test_a_refused_batch_is_kept_whole_with_its_reason_and_only_once(tmp_path):
     assert (note["rule"], note["reason"]) == ("batch_utf8", "it is not UTF-8")
 
 
-def test_refused_rows_are_kept_by_batch_and_a_repetition_changes_nothing(tmp_path):
+def test_refused_rows_are_kept_by_batch_and_once(tmp_path):
     names = {"a" * 64: "one.csv", "b" * 64: "two.csv"}
     facts = {
         batch: {"file": name, "columns": ["timestamp", "price"], "seen_ms": 5}

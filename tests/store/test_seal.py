@@ -112,7 +112,7 @@ def test_a_symbolic_link(tmp_path):
     refused(tmp_path, also(act), "link, month=2021-01/part-1.parquet")
 
 
-def test_what_spark_leaves_beside_its_files_is_taken_away_not_refused(tmp_path):
+def test_what_spark_leaves_beside_its_files_is_removed(tmp_path):
     def act(folder):
         (folder / "_SUCCESS").touch()
         for name in ("._SUCCESS.crc", "._metadata.crc", "month=2021-01/.part-0.parquet.crc"):
@@ -321,7 +321,7 @@ def test_an_inherited_file_that_did_not_arrive(folder):
 
 
 @pytest.mark.parametrize("how", ["cut", "longer", "footer", "others"])
-def test_an_inherited_file_that_is_not_its_record_asks_for_verify(folder, how):
+def test_an_inherited_file_unlike_its_record_asks_for_verify(folder, how):
     records = {file.path: file for file in sealed(folder).files}
     path = folder / "month=2021-01" / "part-0.parquet"
     content = path.read_bytes()
@@ -337,7 +337,7 @@ def test_an_inherited_file_that_is_not_its_record_asks_for_verify(folder, how):
         sealed(folder, inherited=records)
 
 
-def test_inherited_files_are_not_read_so_the_cost_follows_what_was_rewritten(folder, monkeypatch):
+def test_inherited_files_are_not_read_again(folder, monkeypatch):
     records = {file.path: file for file in sealed(folder).files}
     monkeypatch.setattr(pq, "ParquetFile", lambda *_, **__: pytest.fail("rows were read"))
     found = sealed(folder, inherited=records)
@@ -390,7 +390,7 @@ def test_a_month_that_is_written_and_not_declared(tmp_path):
     refused(tmp_path, write, "months 2021-01 .*mix", parent)
 
 
-def test_a_merge_over_a_damaged_parent_does_not_seal_the_damage_anew(tmp_path):
+def test_a_merge_over_a_damaged_parent_does_not_seal_the_damage(tmp_path):
     def write(draft):
         for start, month in ((JANUARY, "2021-01"), (FEBRUARY, "2021-02")):
             rows = {start + n: 1000.0 + n for n in range(50)}

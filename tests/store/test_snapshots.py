@@ -39,7 +39,7 @@ from faults.publishing import (
 )
 
 
-def test_a_published_snapshot_is_current_and_holds_what_was_written(tmp_path):
+def test_a_published_snapshot_is_current_and_has_its_rows(tmp_path):
     root = tmp_path / "prices"
     rows = {JANUARY: 5.0, JANUARY + HOUR: 7.0, FEBRUARY: 9.0}
     first = publish(root, whole(rows))
@@ -61,10 +61,10 @@ def test_its_folder_is_a_whole_data_set_for_other_programs(tmp_path):
     assert pq.read_table(found.folder)["price"].to_pylist() == [5.0, 9.0]
 
 
-def test_untouched_months_are_the_parents_files_and_their_records_are_inherited(tmp_path):
+def test_untouched_months_keep_the_parents_files_and_records(tmp_path):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 3), batch("c", FEBRUARY + 1, 1)]
     job(tmp_path, batches[:2])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     job(tmp_path, batches)
     second = verified(tmp_path, batches)
     assert second.files[0].samefile(first.files[0])
@@ -76,28 +76,28 @@ def test_untouched_months_are_the_parents_files_and_their_records_are_inherited(
 def test_an_older_snapshot_stays_what_it_was(tmp_path):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + 1, 3)]
     job(tmp_path, batches[:1])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     before = rows_of(first)
     job(tmp_path, batches)
-    again = snapshots.current(tmp_path, snapshot=first.id)
+    again = snapshots.required(tmp_path, snapshot=first.id)
     assert again == first and rows_of(again) == before
 
 
-def test_where_links_are_not_possible_untouched_months_are_copies(tmp_path, monkeypatch):
+def test_without_links_untouched_months_are_copies(tmp_path, monkeypatch):
     def link(source, target, **_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", link)
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 3)]
     job(tmp_path, batches[:1])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     job(tmp_path, batches)
     second = verified(tmp_path, batches)
     assert not second.files[0].samefile(first.files[0])
     assert second.manifest.files[0] == first.manifest.files[0]
 
 
-def test_a_month_that_is_emptied_is_gone_and_the_last_one_leaves_an_empty_snapshot(tmp_path):
+def test_an_emptied_month_is_gone_and_all_may_be_emptied(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
     empty = frozenset({"2021-01"})
     second = publish(tmp_path, lambda _: Change(empty, may_lose_keys=True), first)
@@ -109,7 +109,7 @@ def test_a_month_that_is_emptied_is_gone_and_the_last_one_leaves_an_empty_snapsh
     assert rows_of(publish(tmp_path, whole({MARCH: 3.0}), third)) == [(MARCH, 3.0)]
 
 
-def test_a_write_that_fails_leaves_the_old_snapshot_and_no_litter(tmp_path):
+def test_a_failed_write_leaves_the_old_snapshot_and_no_litter(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     before = sorted(tmp_path.rglob("*"))
 
@@ -123,7 +123,7 @@ def test_a_write_that_fails_leaves_the_old_snapshot_and_no_litter(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_of_two_commits_on_one_parent_one_wins_and_the_other_is_told_to_merge_again(tmp_path):
+def test_of_two_commits_on_one_parent_one_has_to_merge_again(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     second = publish(tmp_path, whole({FEBRUARY: 2.0}), first)
     before = sorted(tmp_path.rglob("*"))
@@ -133,7 +133,7 @@ def test_of_two_commits_on_one_parent_one_wins_and_the_other_is_told_to_merge_ag
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_writer_whose_number_gc_has_freed_is_overtaken_all_the_same(tmp_path):
+def test_a_writer_is_overtaken_though_gc_has_freed_its_number(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     second = publish(tmp_path, whole({FEBRUARY: 2.0}), first)
 
@@ -146,10 +146,10 @@ def test_a_writer_whose_number_gc_has_freed_is_overtaken_all_the_same(tmp_path):
 
     with pytest.raises(Overtaken, match="another run has published"):
         publish(tmp_path, slow, first)
-    assert {t for t, _ in rows_of(snapshots.current(tmp_path))} == {JANUARY, FEBRUARY, MARCH}
+    assert {t for t, _ in rows_of(snapshots.required(tmp_path))} == {JANUARY, FEBRUARY, MARCH}
 
 
-def test_an_overtaken_commit_merged_again_loses_nothing_of_either(tmp_path, monkeypatch):
+def test_an_overtaken_commit_merges_again_without_loss(tmp_path, monkeypatch):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + HOUR, 3), batch("c", FEBRUARY, 1)]
     job(tmp_path, batches[:1])
     publish_now = store_publish.publish
@@ -165,9 +165,7 @@ def test_an_overtaken_commit_merged_again_loses_nothing_of_either(tmp_path, monk
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.EIO, "Input/output error")])
-def test_a_commit_that_fails_after_its_manifest_is_there_keeps_its_files(
-    tmp_path, monkeypatch, stop
-):
+def test_a_commit_that_fails_after_its_manifest_keeps_its_files(tmp_path, monkeypatch, stop):
     """The last sync, or an interrupt right after the link: the snapshot is already visible."""
     sync = durable_io.sync_folder
 
@@ -229,10 +227,10 @@ def test_everything_is_durable_before_the_manifest_names_it(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [None, b"", b"0000", b"\xff\0", b"../../etc\n"])
-def test_current_is_a_hint_that_no_reader_needs_and_the_next_publish_rebuilds(tmp_path, content):
+def test_current_is_only_a_hint_and_the_next_publish_rebuilds_it(tmp_path, content):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 1)]
     job(tmp_path, batches[:1])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     (tmp_path / "CURRENT").unlink()
     if content is not None:
         (tmp_path / "CURRENT").write_bytes(content)
@@ -280,7 +278,7 @@ def test_no_flipped_bit_of_any_file_goes_unseen(tmp_path, data):
     root = tmp_path / "prices"
     if not root.exists():
         job(root, [batch("a", JANUARY, 20), batch("b", FEBRUARY, 5)])
-    found = snapshots.current(root)
+    found = snapshots.required(root)
     ledger = found.lineage / "ledger.parquet"
     path = data.draw(st.sampled_from([*found.files, *found.lineage_files, ledger]))
     content = path.read_bytes()
@@ -306,19 +304,19 @@ def test_stray_files_of_a_published_folder_are_not_read(tmp_path):
     put(found.folder / "_temporary", "2021-01", price_rows({JANUARY + 5: 9.0}))
     put(found.folder, "2021-01", price_rows({JANUARY + 6: 9.0}), ".part-9.parquet")
     put(found.folder, "2021-01", price_rows({JANUARY + 7: 9.0}), "part-9.parquet")
-    assert rows_of(snapshots.current(tmp_path)) == [(JANUARY, 1.0)]
+    assert rows_of(snapshots.required(tmp_path)) == [(JANUARY, 1.0)]
 
 
-def test_a_rollback_is_a_new_commit_and_what_follows_builds_on_it(tmp_path):
+def test_a_rollback_is_a_new_commit_to_build_on(tmp_path):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + 1, 3), batch("c", FEBRUARY, 1)]
     job(tmp_path, batches[:1])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     job(tmp_path, batches[:2])
     republish(tmp_path, first, reason="b is wrong")
     now = verified(tmp_path, batches[:1])
     assert (now.id, now.manifest.sequence) == (first.id, 3)
     assert (now.manifest.operation, now.manifest.reason) == ("rollback", "b is wrong")
-    assert snapshots.current(tmp_path, snapshot=first.id).manifest.digest == first.manifest.digest
+    assert snapshots.required(tmp_path, snapshot=first.id).manifest.digest == first.manifest.digest
     job(tmp_path, [batches[0], batches[2]])
     assert verified(tmp_path, [batches[0], batches[2]]).manifest.sequence == 4
 
@@ -326,21 +324,21 @@ def test_a_rollback_is_a_new_commit_and_what_follows_builds_on_it(tmp_path):
 def test_a_rollback_leaves_a_damaged_newest_manifest_behind(tmp_path):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 3)]
     job(tmp_path, batches[:1])
-    first = snapshots.current(tmp_path)
+    first = snapshots.required(tmp_path)
     job(tmp_path, batches)
     (tmp_path / "manifests" / "00000002.json").write_bytes(b"{")
-    republish(tmp_path, snapshots.current(tmp_path, snapshot=first.id), reason="cut")
-    assert rows_of(snapshots.current(tmp_path)) == sorted(expected(batches[:1]).items())
+    republish(tmp_path, snapshots.required(tmp_path, snapshot=first.id), reason="cut")
+    assert rows_of(snapshots.required(tmp_path)) == sorted(expected(batches[:1]).items())
     assert job(tmp_path, batches)
-    assert rows_of(snapshots.current(tmp_path)) == sorted(expected(batches).items())
+    assert rows_of(snapshots.required(tmp_path)) == sorted(expected(batches).items())
 
 
-def test_a_snapshot_is_found_by_name_when_only_its_rollback_is_left(tmp_path):
+def test_a_snapshot_is_found_by_name_through_its_rollback(tmp_path):
     first = publish(tmp_path, whole({JANUARY: 1.0}))
     publish(tmp_path, whole({FEBRUARY: 1.0}), first)
     republish(tmp_path, first, reason="back")
     manifests.path_of(tmp_path, 1).unlink()
-    assert snapshots.current(tmp_path, snapshot=first.id).folder == first.folder
+    assert snapshots.required(tmp_path, snapshot=first.id).folder == first.folder
 
 
 BATCHES = st.lists(
@@ -360,9 +358,7 @@ BATCHES = st.lists(
 
 @settings(deadline=None, max_examples=12)
 @given(BATCHES, st.randoms(use_true_random=False))
-def test_every_order_of_arrival_ends_in_the_same_rows_and_the_same_digest(
-    tmp_path_factory, contents, random
-):
+def test_every_order_of_arrival_ends_in_the_same_digest(tmp_path_factory, contents, random):
     batches = [Batch(f"{n:064d}", tuple(rows)) for n, rows in enumerate(contents)]
     digests = set()
     for _ in range(3):
@@ -374,6 +370,6 @@ def test_every_order_of_arrival_ends_in_the_same_rows_and_the_same_digest(
             seen += [order.pop() for _ in range(random.randint(1, len(order)))]
             job(root, seen)
             verified(root, seen)
-        digests.add(snapshots.current(root).manifest.digest)
+        digests.add(snapshots.required(root).manifest.digest)
         assert len(unbroken(root)) <= len(batches)
     assert len(digests) == 1

@@ -19,8 +19,8 @@ from bitstorm.core.errors import HistoryTooOld, KeyProblem, RateLimited
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
 from bitstorm.simulator.market import Market, hourly
 from collect.faulty_server import NOW_MS, Waits
+from simulator.asking import FULL, between, chart, get
 from simulator.limits import LIMITS, Limits
-from simulator.test_simulator import FULL, between, chart, get
 from simulator.watched import Simulator
 
 LIVE = f"/simple/price?{FULL}&include_last_updated_at=true&precision=full"

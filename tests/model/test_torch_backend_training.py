@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,14 +42,14 @@ def feeds(tmp_path):
     )
 
 
-SHAPE = {"look_back": LOOK_BACK, "features": 1, "units": 4, "learning_rate": 0.01}
+SHAPE: dict[str, Any] = {"look_back": LOOK_BACK, "features": 1, "units": 4, "learning_rate": 0.01}
 
 
 def network_of(*, seed=1, dropout=0.0):
     return torch_backend.seeded(**SHAPE, dropout=dropout, seed=seed)
 
 
-def trained(out, given, network, **rules):
+def trained(out, given: tuple[Any, Any], network, **rules):
     out.mkdir(exist_ok=True)
     return fitted(out, *given, network, seed=5, **rules)
 
@@ -60,7 +61,7 @@ def test_both_backends_go_the_same_way_from_the_same_weights(tmp_path):
     ours, theirs = network_of(), network.seeded(**SHAPE, dropout=0.0, seed=2)
     network.set_weights(theirs, ours.weights())
     first = ours.weights()["lstm/kernel"]
-    told = []
+    told: list[Any] = []
     found = trained(tmp_path / "torch", given, ours, epochs=3, told=told.append)
     expected = trained(tmp_path / "keras", given, theirs, epochs=3)
     assert (tmp_path / "torch" / "best.npz").exists()
@@ -82,26 +83,27 @@ def test_both_backends_go_the_same_way_from_the_same_weights(tmp_path):
     assert heads[0] == heads[1]
 
 
-def test_a_training_that_goes_on_from_a_state_reaches_the_same_bits(tmp_path):
+def test_a_resumed_training_reaches_the_same_bits(tmp_path):
     given = feeds(tmp_path)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     whole = trained(unbroken, given, network_of(dropout=0.3), epochs=5)
     trained(broken, given, network_of(dropout=0.3), epochs=2)
     since, problems = checkpoint.load(broken)
-    assert problems == [] and since.epochs == 2
+    assert problems == [] and since is not None and since.epochs == 2
     # Another seed at the start: all that counts has to come from the state.
     again = trained(broken, given, network_of(seed=99, dropout=0.3), epochs=5, since=since)
     assert losses(broken) == losses(unbroken)
     assert len(losses(broken)) == 5
     assert again.best_epoch == whole.best_epoch
     ours, theirs = checkpoint.load(broken)[0], checkpoint.load(unbroken)[0]
+    assert ours is not None and theirs is not None
     for one, other in ((ours.state, theirs.state), (ours.best, theirs.best)):
         assert one.keys() == other.keys()
         for name in one:
             assert one[name].tobytes() == other[name].tobytes(), name
 
 
-def test_patience_ends_it_and_a_loss_that_is_no_number_is_refused(tmp_path):
+def test_patience_ends_it_and_a_loss_of_nan_is_refused(tmp_path):
     train, validation = feeds(tmp_path)
     # What is learnt has the opposite sign in the validation part.
     scale = validation.scaler.target
@@ -146,4 +148,5 @@ def test_a_signal_or_a_file_that_is_gone_ends_it_with_the_way_on(tmp_path):
     ):
         with pytest.raises(BrokenOff, match=rf"{reason}.*--resume {name}` goes on after epoch 2"):
             trained(tmp_path / name, (train, validation), network_of(), told=after_the_second(act))
-        assert checkpoint.load(tmp_path / name)[0].epochs == 2
+        kept, _ = checkpoint.load(tmp_path / name)
+        assert kept is not None and kept.epochs == 2

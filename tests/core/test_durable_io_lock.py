@@ -35,6 +35,7 @@ def holder(tmp_path):
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
+    assert process.stdout is not None
     try:
         assert process.stdout.readline() == "held\n"
         yield process

@@ -36,7 +36,7 @@ def test_no_rows_are_a_header(spark_session, tmp_path):
     assert (tmp_path / "a.csv").read_text() == "a,b\n"
 
 
-def test_a_failure_half_way_leaves_the_older_file_and_nothing_else(spark_session, tmp_path):
+def test_a_failure_half_way_leaves_only_the_older_file(spark_session, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("older")
     rows = spark_session.range(0, 100, 1, 2).selectExpr(

@@ -77,7 +77,7 @@ def irregular(seed: int, *, mean_ms: int) -> list[tuple[int, float]]:
     ],
     ids=["7m", "1d", "1w"],
 )
-def test_bars_equal_a_loop_over_irregular_observations_with_holes(spark_session, period, label_of):
+def test_bars_equal_a_loop_over_irregular_observations(spark_session, period, label_of):
     observations = irregular(period % 97, mean_ms=period // 3)
     prices = frame_of(spark_session, observations)
     found = collected(to_summaries(prices, period_ms=period))
@@ -107,7 +107,7 @@ def test_no_bar_changes_when_later_observations_come(spark_session):
     pd.testing.assert_frame_equal(after.head(len(complete)), complete)
 
 
-def test_weeks_end_on_monday_midnight_and_other_bars_lie_whole_periods_from_the_epoch(
+def test_weeks_end_on_monday_midnight_and_others_from_the_epoch(
     spark_session,
 ):
     monday = START + 3 * DAY_MS
@@ -122,7 +122,7 @@ def test_weeks_end_on_monday_midnight_and_other_bars_lie_whole_periods_from_the_
     assert labels(five) == [-(-monday // five) * five]
 
 
-def test_a_summary_by_hand_with_a_hole_and_a_bar_of_one_observation(spark_session):
+def test_a_summary_by_hand_with_a_hole_and_a_lone_observation(spark_session):
     day = START + DAY_MS
     rows = [(day - 2, 100.0), (day - 1, 110.0), (day, 99.0), (day + 5, 198.0)]
     rows += [(day + 3 * DAY_MS, 50.0)]
@@ -134,14 +134,14 @@ def test_a_summary_by_hand_with_a_hole_and_a_bar_of_one_observation(spark_sessio
     assert found["realised_volatility"].tolist() == pytest.approx([realised, nan, nan], nan_ok=True)
 
 
-def test_a_constant_price_has_returns_and_volatility_of_exactly_zero(spark_session):
+def test_a_constant_price_has_zero_returns_and_volatility(spark_session):
     rows = [(START + n * HOUR_MS, 0.1) for n in range(1, 49)]
     found = collected(to_summaries(frame_of(spark_session, rows), period_ms=DAY_MS))
     assert found["log_return"].tolist()[1:] == [0.0]
     assert found["realised_volatility"].tolist() == [0.0, 0.0]
 
 
-def test_only_a_bar_that_nothing_was_observed_after_is_incomplete(spark_session):
+def test_only_a_bar_without_a_later_observation_is_incomplete(spark_session):
     rows = [(START, 1.0), (START + HOUR_MS, 2.0), (START + HOUR_MS + 1, 3.0)]
     bars = to_summaries(frame_of(spark_session, rows), period_ms=HOUR_MS)
     assert collected(with_complete(bars, last_ms=rows[-1][0]))["complete"].tolist() == [

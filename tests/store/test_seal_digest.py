@@ -47,7 +47,7 @@ def of_january(rows) -> str:
 
 @settings(deadline=None)
 @given(ROWS)
-def test_it_is_what_a_program_without_the_library_works_out_value_by_value(rows):
+def test_the_digest_equals_that_of_a_program_without_the_library(rows):
     assert of_january(rows) == prices_digest(rows)
 
 

@@ -30,7 +30,7 @@ def lines(figure: object) -> dict[str, np.ndarray]:
     return {line.get_label(): np.asarray(line.get_ydata()) for line in axes.get_lines()}
 
 
-def test_the_price_trend_shows_the_price_and_every_moving_average(frame: pd.DataFrame) -> None:
+def test_the_price_trend_shows_price_and_moving_averages(frame: pd.DataFrame) -> None:
     both = calculate_moving_average(calculate_moving_average(frame, 24), 3)
     drawn = lines(plot_price_trend(both))
     assert list(drawn) == ["price", "mean of the last 3", "mean of the last 24"]
@@ -39,7 +39,7 @@ def test_the_price_trend_shows_the_price_and_every_moving_average(frame: pd.Data
         assert np.isnan(drawn[label][60])
 
 
-def test_the_volatility_plot_shows_what_is_there_or_that_of_seven_steps(
+def test_the_volatility_plot_takes_the_given_window_or_seven(
     frame: pd.DataFrame,
 ) -> None:
     drawn = lines(plot_volatility(calculate_volatility(frame, 5)))
@@ -49,7 +49,7 @@ def test_the_volatility_plot_shows_what_is_there_or_that_of_seven_steps(
     np.testing.assert_allclose(np.delete(seven, 60), expected, rtol=1e-12)
 
 
-def test_irregular_observations_are_joined_and_only_a_long_silence_breaks_the_line() -> None:
+def test_only_a_long_silence_breaks_the_line() -> None:
     minutes = np.array([0, 60, 125, 180, 300, 360, 1000, 1060])
     frame = prepare_bitcoin_df(
         pd.DataFrame({"timestamp": 1_704_067_200 + 60 * minutes, "price": np.arange(1.0, 9.0)})
@@ -69,7 +69,7 @@ def test_the_report_returns_exactly_what_it_prints(
     assert_frame_equal(frame, before)
 
 
-def test_the_report_says_period_count_statistics_price_and_change(frame: pd.DataFrame) -> None:
+def test_the_report_has_period_count_statistics_and_change(frame: pd.DataFrame) -> None:
     text = generate_report(frame)
     prices = frame["price_usd"].to_numpy()
     assert "Period: 2024-01-01T00:00:00Z to 2024-01-15T03:00:00Z" in text
@@ -86,7 +86,7 @@ def test_the_report_says_period_count_statistics_price_and_change(frame: pd.Data
     assert float(smallest[1].replace(",", "")) == pytest.approx(prices.min(), rel=1e-5)
 
 
-def test_the_report_adds_both_indicators_as_the_library_defines_them(
+def test_the_report_adds_both_indicators_of_the_library(
     frame: pd.DataFrame,
 ) -> None:
     ours = calculate_volatility(calculate_moving_average(frame))
@@ -174,7 +174,7 @@ df = pd.DataFrame(
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_every_picture_once_with_and_without_pyplot(
+def test_a_notebook_shows_every_picture_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "lib"))

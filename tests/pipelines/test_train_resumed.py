@@ -117,10 +117,10 @@ def test_a_signal_leaves_a_run_that_says_how_to_go_on(made):
     assert runs.newest(root / "checkpoints").name == whole
 
 
-def test_the_run_goes_on_to_the_same_bits_though_newer_points_are_there(broken):
+def test_a_resumed_run_reaches_the_same_bits_beside_newer_points(broken):
     context, whole, name = broken
     checkpoints = context.workspace.checkpoints
-    own = snapshots.current(context.workspace.indicators)
+    own = snapshots.required(context.workspace.indicators)
     published(context, points_of(random_walk(6)))
     done = train(context, resume=name)
     assert (done.run, done.epochs, done.indicators) == (name, 8, own.id)
@@ -138,7 +138,7 @@ def test_the_run_goes_on_to_the_same_bits_though_newer_points_are_there(broken):
         train(impatient(context), resume=name)
 
 
-def test_with_its_newest_state_and_its_record_damaged_the_one_before_leads_to_the_same_bits(broken):
+def test_the_state_before_a_damaged_one_leads_to_the_same_bits(broken):
     context, whole, name = broken
     folder = context.workspace.checkpoints / name
     newest = max(folder.glob("state-*.npz"))
@@ -165,7 +165,7 @@ def test_another_snapshot_is_refused_unless_it_is_accepted(broken):
     altered = random_walk(5)
     altered[300:] *= 1.5
     published(context, points_of(altered))
-    newer = snapshots.current(context.workspace.indicators).id
+    newer = snapshots.required(context.workspace.indicators).id
     other = dataclasses.replace(context, snapshot=newer)
     with pytest.raises(ModelError, match=f"not on {newer}: remove .* add --accept-snapshot"):
         train(dataclasses.replace(impatient(context), snapshot=newer), resume=name)
@@ -182,7 +182,7 @@ def test_another_snapshot_is_refused_unless_it_is_accepted(broken):
     assert forecast(context, run=name).metrics["run"] == name
 
 
-def test_a_run_keeps_what_it_was_begun_with_and_each_session_says_its_own(broken):
+def test_a_run_keeps_its_first_versions_and_lists_its_sessions(broken):
     context, _, name = broken
     path = context.workspace.checkpoints / name / "run.json"
     begun = json.loads(path.read_text())
@@ -200,7 +200,7 @@ def test_a_run_keeps_what_it_was_begun_with_and_each_session_says_its_own(broken
     assert second["code"] != first["code"] and second["threads"] == record["threads"]
 
 
-def test_a_disk_that_is_full_before_the_first_record_asks_to_train_again(
+def test_a_full_disk_before_the_first_record_asks_to_train_again(
     spark_session, tmp_path, monkeypatch
 ):
     context = published(small(tmp_path, *SETTINGS), points_of(random_walk(5)))
@@ -232,7 +232,7 @@ class Deleting(io.StringIO):
         return super().write(line)
 
 
-def test_a_cache_that_vanishes_under_a_training_ends_it_and_resume_goes_on(broken, monkeypatch):
+def test_a_cache_that_vanishes_ends_it_and_resume_goes_on(broken, monkeypatch):
     from petastorm.spark import spark_dataset_converter
 
     # It waits half a minute for a file to appear.
@@ -279,7 +279,7 @@ def test_other_settings_are_refused_before_spark_starts(broken, setting, said):
         train(impatient(asked), resume=name)
 
 
-def test_a_run_that_is_not_there_failed_or_is_being_trained_is_refused(broken):
+def test_a_missing_failed_or_running_run_is_not_resumed(broken):
     context, _, name = broken
     folder = context.workspace.checkpoints / name
     with pytest.raises(ModelError, match=r"there is no run nobody in .*`bitstorm runs`"):
@@ -299,7 +299,7 @@ def test_a_run_that_is_not_there_failed_or_is_being_trained_is_refused(broken):
         train(impatient(context), resume=name)
 
 
-def test_a_run_broken_off_in_its_first_epoch_starts_anew_and_comes_out_the_same(broken):
+def test_a_run_broken_off_in_its_first_epoch_starts_anew(broken):
     context, whole, name = broken
     folder = context.workspace.checkpoints / name
     for path in [*folder.glob("state-*"), folder / "best.keras", folder / "history.csv"]:

@@ -80,7 +80,7 @@ def by_keras(weights, *, learning_rate: float):
     return built
 
 
-def test_the_module_has_the_contract_s_layers_and_as_many_parameters():
+def test_the_module_has_the_contract_s_layers_and_parameters():
     from torch import nn
 
     module = learner(look_back=60, features=1, units=50, dropout=0.2).module
@@ -91,7 +91,7 @@ def test_the_module_has_the_contract_s_layers_and_as_many_parameters():
     assert sum(p.numel() for p in module.parameters() if p.requires_grad) == 30_651
 
 
-def test_predictions_follow_the_equations_and_agree_with_keras_to_1e_5():
+def test_predictions_follow_the_equations_and_agree_with_keras():
     network = learner()
     ((window, _),) = batches(1, size=64)
     found = network.predict(window)
@@ -174,7 +174,7 @@ def test_first_weights_are_drawn_as_keras_draws_them():
     assert weights["dense/bias"].tolist() == [0.0]
 
 
-def test_the_seed_decides_on_weights_and_dropout_whatever_the_process_draws():
+def test_the_seed_alone_decides_on_weights_and_dropout():
     def trained(seed):
         network = learner(dropout=0.4, seed=seed)
         for batch in batches(2):
@@ -274,7 +274,7 @@ def test_a_damaged_file_of_weights_is_refused_in_one_sentence(damage):
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_of_another_network_is_refused_and_changes_nothing():
+def test_a_refused_state_of_another_network_changes_nothing():
     network, other = learner(), learner(units=UNITS + 1)
     before = network.weights()
     with pytest.raises(ModelError, match="of another network"):

@@ -44,7 +44,7 @@ def test_a_series_too_short_for_a_hole_stays_as_it_is(rows: int) -> None:
     assert_frame_equal(with_breaks(frame, ["price"]), frame)
 
 
-def test_the_typical_step_of_a_thinned_grid_with_a_short_last_step_is_the_thinned_step() -> None:
+def test_a_short_last_step_does_not_change_the_typical_step() -> None:
     assert typical_step(np.array([0, 30, 60, 90, 100])) == 30
     assert typical_step(np.array([7])) == 0
 

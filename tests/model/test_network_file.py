@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from bitstorm.core.errors import ModelError
 
 pytestmark = pytest.mark.slow
 
-SHAPE = {"look_back": 3, "features": 2, "units": 4, "dropout": 0.1, "learning_rate": 0.01}
+SHAPE: dict[str, Any] = {
+    "look_back": 3,
+    "features": 2,
+    "units": 4,
+    "dropout": 0.1,
+    "learning_rate": 0.01,
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +65,12 @@ def test_the_weights_come_back_into_a_network_of_our_own(saved):
     assert np.array_equal(np.asarray(other(window)), np.asarray(trained(window)))
 
 
-def test_a_file_with_a_lambda_layer_is_refused_and_its_code_not_run(saved, tmp_path):
+def test_a_file_with_a_lambda_layer_is_refused_and_not_run(saved, tmp_path):
     import keras
 
     from bitstorm.model import network
 
-    ran = []
+    ran: Any = []
     evil = keras.Sequential(
         [*fresh().layers, keras.layers.Lambda(lambda x: ran.append(1) or x, output_shape=(1,))]
     )

@@ -230,12 +230,13 @@ def test_a_redirect_to_another_host_gets_no_key(
 def test_a_key_that_the_source_repeats_gets_into_no_file(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    rule = {
+    rules: dict[str, dict[str, Any]] = {
         "plain": {"body": f"<p>{CANARY}</p>"},
         "in a price": {"price": f'"{" " * 20}{CANARY}"'},
         "in the content type": {"content_type": f"text/{CANARY}"},
         "in an error": {"status": 401, "body": f'{{"error":"{CANARY}"}}'},
-    }[way]
+    }
+    rule = rules[way]
     with (
         simulator_of(market, {"endpoint": "/simple/price", "requests": 1, **rule}) as simulator,
         desk_for(simulator.base_url, tmp_path, monkeypatch) as desk,

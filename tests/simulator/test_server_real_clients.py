@@ -18,6 +18,7 @@ from bitstorm.core.time import DAY_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http
 from collect.recordings import recording
+from simulator.asking import get
 from simulator.watched import Simulator
 
 KEY = "CG-abcDEF0123456789"
@@ -139,8 +140,7 @@ def test_the_vendors_models_accept_the_other_endpoints(official: Any, plan: Any)
 def test_the_vendors_client_knows_our_refusals_as_its_own(
     official: Any, double: Simulator, plan: Any
 ) -> None:
-    import coingecko_sdk as sdk
-
+    sdk: Any = pytest.importorskip("coingecko_sdk")
     with pytest.raises(sdk.NotFoundError) as unknown:
         official.coins.market_chart.get("nonsense", vs_currency="usd", days="1")
     assert unknown.value.body == {"error": "coin not found"}
@@ -196,8 +196,6 @@ def test_pycoingecko_knows_our_refusals(community: Any) -> None:
 def test_the_simulator_answers_a_recorded_exchange_as_the_api(
     simulator: Simulator,
 ) -> None:
-    from simulator.test_simulator import get
-
     path = recording("recorded_http_exchanges_2021.json.gz")
     compared = 0
     for exchange in json.loads(gzip.decompress(path.read_bytes())):
@@ -221,8 +219,6 @@ def test_the_simulator_answers_a_recorded_exchange_as_the_api(
 
 
 def test_recorded_candles_are_of_the_simulators_shape(simulator: Simulator) -> None:
-    from simulator.test_simulator import get
-
     path = recording("recorded_ohlc_bitcoin_usd_days-7_2021-05-15.json.gz")
     recorded = json.loads(gzip.decompress(path.read_bytes()))
     served = get(simulator, "/coins/bitcoin/ohlc?vs_currency=usd&days=7&precision=2").json()

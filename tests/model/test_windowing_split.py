@@ -27,9 +27,7 @@ def parts(first_ms: int, last_ms: int, train: float, validation: float) -> tuple
         (1000, 0.57, 0.29, (570, 860)),
     ],
 )
-def test_a_share_that_is_a_whole_number_of_steps_ends_exactly_there(
-    hours, train, validation, expected
-):
+def test_a_share_of_whole_steps_ends_exactly_there(hours, train, validation, expected):
     first = 1_600_000_123_457
     found = parts(first, first + hours * HOUR, train, validation)
     assert found == tuple(first + step * HOUR for step in expected)
@@ -41,7 +39,7 @@ def test_a_share_that_is_a_whole_number_of_steps_ends_exactly_there(
     train=st.floats(0.01, 0.9),
     rest=st.floats(0.01, 0.99),
 )
-def test_parts_follow_each_other_inside_the_span_and_move_with_it(first, span, train, rest):
+def test_parts_are_in_order_inside_the_span_and_move_with_it(first, span, train, rest):
     validation = (1 - train) * rest
     train_until, validate_until = parts(first, first + span, train, validation)
     assert first <= train_until <= validate_until <= first + span

@@ -51,7 +51,7 @@ def test_a_moment_is_written_without_empty_seconds(iso: str | None, text: str) -
     assert style.moment(iso) == text
 
 
-def test_a_simulated_mark_has_a_banner_with_its_seed_and_no_attribution() -> None:
+def test_a_simulated_mark_has_a_banner_and_no_attribution() -> None:
     mark = Mark("simulated:7", "bitcoin", "usd")
     assert mark.simulated
     assert mark.banner == "SIMULATED market (seed 7): not real prices"
@@ -59,7 +59,7 @@ def test_a_simulated_mark_has_a_banner_with_its_seed_and_no_attribution() -> Non
     assert mark.subject == "Bitcoin in USD"
 
 
-def test_a_coingecko_mark_has_the_attribution_that_coingecko_asks_for_and_no_banner() -> None:
+def test_a_coingecko_mark_has_an_attribution_and_no_banner() -> None:
     mark = Mark("coingecko", "ethereum", "eur")
     assert not mark.simulated
     assert mark.banner is None

@@ -49,7 +49,8 @@ def test_a_quiet_stretch_keeps_its_digits_beside_a_wild_one(width):
     some = chance.integers(width, len(values), 300)
     windows = [values[n - width + 1 : n + 1].astype(np.longdouble) for n in some]
     deviation = [np.sqrt(((w - w.mean()) ** 2).sum()) for w in windows]
-    np.testing.assert_allclose(np.sqrt(squares[some]), np.float64(deviation), rtol=1e-14)
+    expected = np.asarray(deviation, np.float64)
+    np.testing.assert_allclose(np.sqrt(squares[some]), expected, rtol=1e-14)
 
 
 def test_a_missing_value_is_missing_in_its_windows_alone():

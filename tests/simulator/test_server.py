@@ -5,8 +5,6 @@ import http.client
 import itertools
 import json
 import statistics
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,41 +15,10 @@ from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from bitstorm.simulator.market import Market, hourly
 from collect.faulty_server import NOW_MS
+from simulator.asking import FULL, between, chart, get
 from simulator.watched import Simulator
 
 NODE_MS = NOW_MS // MINUTE_MS * MINUTE_MS
-FULL = "ids=bitcoin&vs_currencies=usd&include_market_cap=true&include_24hr_vol=true"
-
-
-class Answer:
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def get(simulator: Simulator, path: str, **headers: str) -> Answer:
-    request = urllib.request.Request(simulator.base_url + path, headers=headers)
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return Answer(answer.status, answer.headers, answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, error.headers, error.read())
-
-
-def chart(simulator: Simulator, days: int | str, more: str = "") -> dict[str, list[list[Any]]]:
-    path = f"/coins/bitcoin/market_chart?vs_currency=usd&days={days}{more}"
-    content: dict[str, list[list[Any]]] = get(simulator, path).json()
-    return content
-
-
-def between(simulator: Simulator, start_ms: int, end_ms: int) -> dict[str, list[list[Any]]]:
-    path = "/coins/bitcoin/market_chart/range?vs_currency=usd"
-    bounds = f"&from={start_ms // 1000}&to={end_ms // 1000}"
-    content: dict[str, list[list[Any]]] = get(simulator, path + bounds).json()
-    return content
 
 
 def test_ping(simulator: Simulator) -> None:
@@ -224,7 +191,7 @@ def test_overlapping_ranges_show_the_same_points(simulator: Simulator) -> None:
 
 
 def test_a_range_without_points_is_three_empty_arrays(simulator: Simulator) -> None:
-    nothing = {"prices": [], "market_caps": [], "total_volumes": []}
+    nothing: dict[str, list[Any]] = {"prices": [], "market_caps": [], "total_volumes": []}
     assert between(simulator, NOW_MS, NOW_MS - DAY_MS) == nothing
 
 
