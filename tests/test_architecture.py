@@ -131,7 +131,6 @@ LONG = {
     "core/config._contradictions": "one sentence for each pair of settings",
     "pipelines/forecast.forecast": "the order of a forecast, from top to bottom",
     "spark/session.spark_session": "where settings come from, in the order in which they win",
-    "store/publish._completed": "one field after the other of a manifest",
 }
 LONG_MODULES = {
     "collect/csv_import/importer": "the options of a file and their messages",

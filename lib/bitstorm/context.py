@@ -1,4 +1,4 @@
-"""What every pipeline is given: where, with which settings, and to whom to speak."""
+"""The context of a command: its workspace, settings, console and Spark session."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bitstorm.store import manifest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Up to here Java's second compiler costs more than it saves.
+# Up to this size Java's second compiler costs more than it saves.
 SMALL_ROWS = 200_000
 SMALL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Context:
-    """Frozen for one command. `snapshot` pins what reading commands read."""
+    """Fixed for one command. `snapshot` is the ID that reading commands read."""
 
     workspace: Workspace
     settings: Settings
@@ -36,8 +36,8 @@ class Context:
     snapshot: str | None = None
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
-        """A session for a stage; a stage inside `run` gets the run's own. What the stage imports,
-        TensorFlow included where it is named, is loaded while the JVM starts."""
+        """A Spark session for a stage; inside `run` all stages share one. petastorm, and TensorFlow
+        on request, are imported while the JVM starts."""
 
         def load() -> None:
             import_module("bitstorm.store.petastorm_io")
@@ -53,12 +53,12 @@ class Context:
         )
 
     def load_tensorflow(self) -> None:
-        """Load it with its start-up notes (missing GPU drivers) in the log, not on the terminal."""
+        """Import TensorFlow; its start-up notes (missing GPU drivers) go to the log."""
         with native_stderr_to(self.jvm_log):
             _import_tensorflow()
 
     def _is_small(self) -> bool:
-        """Whether what lies in the workspace is soon done: a year of hours is, of minutes not."""
+        """Whether the data takes seconds: a year of hours does, a year of minutes does not."""
         with suppress(OSError, SnapshotDamaged):
             waiting = sum(entry.stat().st_size for entry in os.scandir(self.workspace.landing))
             numbers = manifest.sequences(self.workspace.prices)[-1:]
@@ -71,19 +71,15 @@ class Context:
         return self.workspace.cache / "spark.log"
 
     def origin(self) -> Origin:
-        """What the settings say is collected."""
+        """The origin of the prices that the settings collect."""
         source = self.settings.source
-        label = (
-            f"simulated:{self.settings.simulator.seed}"
-            if source.mode == "simulated"
-            else source.mode
-        )
-        return Origin(label, source.coin, source.vs_currency)
+        seed = f":{self.settings.simulator.seed}" if source.mode == "simulated" else ""
+        return Origin(f"{source.mode}{seed}", source.coin, source.vs_currency)
 
 
 def _import_tensorflow() -> None:
     import keras  # noqa: F401
     import tensorflow as tf
 
-    # Devices are looked for, and talked about, at the first operation.
+    # TensorFlow looks for devices, and logs about them, at the first operation.
     tf.constant(0)

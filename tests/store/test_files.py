@@ -102,7 +102,7 @@ def test_a_csv_name_must_stay_in_its_folder(tmp_path: Path, frame: pd.DataFrame)
         with pytest.raises(StoreError, match="expected one without folders"):
             save_to_csv(frame, str(tmp_path / "out"), name)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         save_to_csv(frame, str(tmp_path / "file"))
 
 

@@ -87,7 +87,7 @@ def test_a_cut_newest_manifest_is_a_loud_error_that_names_rollback(tmp_path, sha
     for read in (
         lambda: snapshots.current(tmp_path),
         lambda: snapshots.required(tmp_path, hint="x"),
-        lambda: snapshots.resolve(tmp_path),
+        lambda: snapshots.required(tmp_path).folder,
         lambda: job(tmp_path, [batch("b9", JANUARY, 1)]),
     ):
         with pytest.raises(SnapshotDamaged, match=r"00000003\.json.*rollback"):
