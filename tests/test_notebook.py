@@ -14,7 +14,7 @@ import pytest
 
 from bitstorm import utils
 from bitstorm.core.workspace import file_url
-from bitstorm.store.snapshots import resolve
+from bitstorm.store.snapshots import required
 
 pytestmark = pytest.mark.slow
 
@@ -207,7 +207,9 @@ def test_its_data_set_opens_with_petastorms_reader(executed: Executed) -> None:
     }
     # As in the notebook without petastorm's threads, which can lose a pass.
     reader = make_batch_reader(
-        file_url(resolve(executed.workspace / "prices")), num_epochs=1, reader_pool_type="dummy"
+        file_url(required(executed.workspace / "prices").folder),
+        num_epochs=1,
+        reader_pool_type="dummy",
     )
     try:
         rows = sum(len(batch.timestamp) for batch in reader)

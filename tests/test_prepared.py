@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_prices_are_those_of_the_batches(ingested_workspace: Path) -> None:
-    found = pd.read_parquet(snapshots.resolve(ingested_workspace / "prices"))
+    found = pd.read_parquet(snapshots.required(ingested_workspace / "prices").folder)
     assert found["timestamp"].tolist() == (prepared.FIRST_MS + prepared.hours() * HOUR).tolist()
     assert found["price"].tolist() == prepared.prices().astype(np.float32).tolist()
 
@@ -28,7 +28,7 @@ def test_a_copy_verifies_and_forecasts_the_same(
 ) -> None:
     context = prepared.context(workspace_copy(prepared_workspace))
     assert set(verify(context)) == {"prices", "indicators"}
-    points = pd.read_parquet(snapshots.resolve(context.workspace.indicators))
+    points = pd.read_parquet(snapshots.required(context.workspace.indicators).folder)
     assert len(points) == prepared.HOURS - 9  # the cut
     assert points["imputed"].sum() == 2  # the short hole
     before = (context.workspace.reports / "forecast.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""What every pipeline is given: where, with which settings, and to whom to speak."""
+"""The context of a command: its workspace, settings, console and Spark session."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from bitstorm.store import manifest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Up to here Java's second compiler costs more than it saves.
+# Up to this size Java's second compiler costs more than it saves.
 SMALL_ROWS = 200_000
 SMALL_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Context:
-    """Frozen for one command. `snapshot` pins what reading commands read. A session that a stage
-    starts ends with it, or with `sessions` where these are given."""
+    """Fixed for one command. `snapshot` is the ID that reading commands read. A session that a
+    stage starts ends with the stage, or with `sessions` where these are given."""
 
     workspace: Workspace
     settings: Settings
@@ -38,8 +38,8 @@ class Context:
     sessions: ExitStack | None = field(default=None, kw_only=True)
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
-        """A session for a stage: the one that runs already, or a new one. What the stage imports,
-        TensorFlow included where it is named, is loaded while the JVM starts."""
+        """The Spark session for a stage: the running one, or a new one. petastorm, and TensorFlow
+        on request, are imported while the JVM starts."""
         if is_running():
             if tensorflow:
                 self.load_tensorflow()
@@ -62,12 +62,12 @@ class Context:
         )
 
     def load_tensorflow(self) -> None:
-        """Load it with its start-up notes (missing GPU drivers) in the log, not on the terminal."""
+        """Import TensorFlow; its start-up notes (missing GPU drivers) go to the log."""
         with native_stderr_to(self.jvm_log):
             _import_tensorflow()
 
     def _is_small(self) -> bool:
-        """Whether what lies in the workspace is soon done: a year of hours is, of minutes not."""
+        """Whether the data takes seconds: a year of hours does, a year of minutes does not."""
         with suppress(OSError, SnapshotDamaged):
             waiting = sum(entry.stat().st_size for entry in os.scandir(self.workspace.landing))
             numbers = manifest.sequences(self.workspace.prices)[-1:]
@@ -80,19 +80,15 @@ class Context:
         return self.workspace.cache / "spark.log"
 
     def origin(self) -> Origin:
-        """What the settings say is collected."""
+        """The origin of the prices that the settings collect."""
         source = self.settings.source
-        label = (
-            f"simulated:{self.settings.simulator.seed}"
-            if source.mode == "simulated"
-            else source.mode
-        )
-        return Origin(label, source.coin, source.vs_currency)
+        seed = f":{self.settings.simulator.seed}" if source.mode == "simulated" else ""
+        return Origin(f"{source.mode}{seed}", source.coin, source.vs_currency)
 
 
 def _import_tensorflow() -> None:
     import keras  # noqa: F401
     import tensorflow as tf
 
-    # Devices are looked for, and talked about, at the first operation.
+    # TensorFlow looks for devices, and logs about them, at the first operation.
     tf.constant(0)

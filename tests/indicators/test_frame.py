@@ -204,7 +204,7 @@ def test_single_precision_prices_are_averaged_in_double() -> None:
 def test_a_missing_price_or_an_impossible_window_is_refused(walk: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="no column price_usd or price"):
         calculate_moving_average(pd.DataFrame({"x": [1]}))
-    with pytest.raises(DataError, match="the window is 0; expected a number of steps from 1 on"):
+    with pytest.raises(DataError, match="the window is 0; expected a whole number from 1 on"):
         calculate_moving_average(walk, 0)
-    with pytest.raises(DataError, match="the window is 1; expected a number of steps from 2 on"):
+    with pytest.raises(DataError, match="the window is 1; expected a whole number from 2 on"):
         calculate_volatility(walk, 1)

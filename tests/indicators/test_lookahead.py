@@ -11,12 +11,12 @@ from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
 from bitstorm.indicators.lookahead import (
     Tolerance,
-    altered_after,
+    change_counts,
     compared_cells,
-    counted,
     first_changed,
-    known_at,
     newest_known,
+    only_until,
+    with_altered_prices,
 )
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ def test_equal_outputs_have_nothing_but_a_cell_for_each_row(spark_session):
     values = [1.0, None, math.nan, math.inf, -0.0]
     sides = frames(spark_session, [((value,), (value,)) for value in values])
     found = compared_cells(*sides, last_ms=4, tolerance=Tolerance())
-    assert [tuple(row) for row in counted(found).collect()] == [("timestamp", 4, 0)]
+    assert [tuple(row) for row in change_counts(found).collect()] == [("timestamp", 4, 0)]
 
 
 def test_what_differs_is_a_changed_cell_up_to_the_last_moment(spark_session):
@@ -106,7 +106,7 @@ def test_other_columns_are_refused_by_name(spark_session):
 def test_only_prices_after_the_cut_are_altered(spark_session):
     rows = [(n, 100.0) for n in range(50)]
     frame = spark_session.createDataFrame(rows, "timestamp bigint, price float")
-    altered = altered_after(frame, cut_ms=20)
+    altered = with_altered_prices(frame, cut_ms=20)
     assert altered.schema["price"].dataType == frame.schema["price"].dataType
     prices = [row["price"] for row in altered.orderBy("timestamp").collect()]
     assert prices[:21] == [100.0] * 21
@@ -154,9 +154,9 @@ def indicators(prices):
 def changed_at(compute, prices, cut):
     """Changed cells by column: without what comes after the cut, and with other prices there."""
     whole, found = compute(prices).persist(), []
-    part = compute(known_at(prices, cut_ms=cut)).persist()
+    part = compute(only_until(prices, cut_ms=cut)).persist()
     last = max((row["timestamp"] for row in part.collect()), default=0)
-    for again, until in ((part, last), (compute(altered_after(prices, cut_ms=cut)), cut)):
+    for again, until in ((part, last), (compute(with_altered_prices(prices, cut_ms=cut)), cut)):
         all_cells = compared_cells(whole, again, last_ms=until, tolerance=Tolerance())
         found.append({row["column"] for row in first_changed(all_cells, count=99).collect()})
     return found

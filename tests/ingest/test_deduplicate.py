@@ -7,7 +7,13 @@ import random
 import pytest
 
 from bitstorm.ingest import deduplicate
-from bitstorm.ingest.deduplicate import Provenance, ranked, reranked, with_lineage, with_place
+from bitstorm.ingest.deduplicate import (
+    Provenance,
+    to_ranking,
+    with_lineage,
+    with_new_rank,
+    with_place,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +44,7 @@ def test_finer_then_newer_then_smaller_hash_then_first_line_wins(spark_session, 
         chance = random.Random(seed)
         shuffled = [(*row, "1970-01") for row in chance.sample(RANKED, len(RANKED))]
         frame = spark_session.createDataFrame(shuffled, SCHEMA).repartition(3)
-        ranking = ranked(chance.sample(SOURCES, len(SOURCES)))
+        ranking = to_ranking(chance.sample(SOURCES, len(SOURCES)))
         found = with_place(deduplicate.with_rank(frame, ranking)).orderBy("place").collect()
         assert [row["price"] for row in found] == [row[1] for row in RANKED]
         assert [row["place"] for row in found] == list(range(1, len(RANKED) + 1))
@@ -47,7 +53,7 @@ def test_finer_then_newer_then_smaller_hash_then_first_line_wins(spark_session, 
 def test_different_times_do_not_compete(spark_session):
     rows = [(t, float(t), "a", t, None, None, "1970-01") for t in range(1, 50)]
     frame = spark_session.createDataFrame(rows, SCHEMA)
-    placed = with_place(deduplicate.with_rank(frame, ranked([Provenance("a", None, None)])))
+    placed = with_place(deduplicate.with_rank(frame, to_ranking([Provenance("a", None, None)])))
     assert {row["place"] for row in placed.collect()} == {1}
 
 
@@ -55,9 +61,9 @@ def test_different_times_do_not_compete(spark_session):
 def test_a_rank_leads_back_to_its_source_also_in_another_ranking(spark_session, monkeypatch, few):
     monkeypatch.setattr(deduplicate, "_FEW", few)
     frame = spark_session.createDataFrame([(*row, "1970-01") for row in RANKED], SCHEMA)
-    own = ranked(SOURCES)
-    wider = ranked([*SOURCES, Provenance("0", 1, 2), Provenance("z", None, None)])
-    there = reranked(deduplicate.with_rank(frame, own), own, wider)
+    own = to_ranking(SOURCES)
+    wider = to_ranking([*SOURCES, Provenance("0", 1, 2), Provenance("z", None, None)])
+    there = with_new_rank(deduplicate.with_rank(frame, own), own, wider)
     back = with_lineage(there, wider).select(frame.columns)
     assert back.schema["granularity_ms"].dataType == frame.schema["granularity_ms"].dataType
     assert sorted(back.collect(), key=str) == sorted(frame.collect(), key=str)

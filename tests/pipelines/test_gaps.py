@@ -208,7 +208,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, str]]) -> None:
     files = {
         name: tuple(manifests.File(**f) for f in record[name]) for name in ("files", "lineage")
     }
-    made = manifests.Manifest(**{**record, **files, "hash": ""}).sealed()
+    made = manifests.Manifest(**{**record, **files, "hash": ""}).with_hash()
     manifests.path_of(context.workspace.prices, 1).write_bytes(made.to_bytes())
 
 

@@ -15,11 +15,11 @@ from petastorm import make_batch_reader, make_reader
 from bitstorm.core.errors import WorkspaceBound
 from bitstorm.core.sidecar import Origin
 from bitstorm.ingest import validate
-from bitstorm.ingest.deduplicate import ranked
+from bitstorm.ingest.deduplicate import to_ranking
 from bitstorm.pipelines.imports import ImportOptions, import_file
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.store import snapshots
-from bitstorm.store.landing import staged, survey
+from bitstorm.store.landing import stage_batches, survey
 from bitstorm.utils import load_petastorm_batches_to_df
 from landed import HOUR, collected, context_of, drop
 
@@ -36,7 +36,7 @@ def rejected(context):
 
 
 def stored(context) -> pd.DataFrame:
-    folder = snapshots.resolve(context.workspace.prices)
+    folder = snapshots.required(context.workspace.prices).folder
     return pq.read_table(folder).to_pandas().sort_values("timestamp", ignore_index=True)
 
 
@@ -112,9 +112,9 @@ def test_a_line_ends_only_at_a_line_break_and_keeps_its_number(spark_session, tm
     ready = survey(
         context.workspace.landing, known={}, settle_seconds=0, now_ms=START + 10**12
     ).ready
-    ranking = ranked(map(validate.provenance, ready))
+    ranking = to_ranking(map(validate.provenance, ready))
 
-    with staged(ready, tmp_path / "staged") as folder:
+    with stage_batches(ready, tmp_path / "staging") as folder:
         lines = validate.checked_lines(spark_session, context, ready, folder, ranking=ranking)
         rows = lines.orderBy("rank", "line").collect()
     names = dict(enumerate(b.name for source in ranking for b in ready if b.sha256 == source.batch))
@@ -179,7 +179,7 @@ def test_every_reader_opens_the_snapshot_and_gets_the_same_rows(spark_session, t
     text = "timestamp,price,market_cap\n" + "".join(f"{t},{p},{c}\n" for t, p, c in rows)
     drop(context.workspace.landing, "rows.csv", text)
     result = ingest(context)
-    folder = snapshots.resolve(context.workspace.prices)
+    folder = snapshots.required(context.workspace.prices).folder
     expected = pd.DataFrame(
         {
             "timestamp": np.array([t for t, _, _ in rows], dtype="int64"),

@@ -18,7 +18,7 @@ from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import Span
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import Tolerance, draw_cuts, look
+from bitstorm.indicators.lookahead import Tolerance, compare_cuts, draw_cuts
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.store.batch_writer import make_batch_writer
@@ -133,7 +133,7 @@ def test_output_that_waits_for_later_input_is_found(spark_session, holed):
     prices = spark_session.createDataFrame(
         [(t, 1.0 + n % 7) for n, t in enumerate(times)], "timestamp bigint, price float"
     )
-    _, _, (cut,) = look(
+    _, _, (cut,) = compare_cuts(
         prices,
         waiting,
         [(times[20], "random")],

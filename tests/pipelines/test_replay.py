@@ -22,7 +22,7 @@ LATE = START + 2 * HOUR
 
 
 def stored(context):
-    frame = pd.read_parquet(snapshots.resolve(context.workspace.prices))
+    frame = pd.read_parquet(snapshots.required(context.workspace.prices).folder)
     return dict(zip(frame["timestamp"], frame["price"], strict=True))
 
 
@@ -88,7 +88,7 @@ def test_a_rule_can_warn_and_then_the_row_is_taken(spark_session, tmp_path):
     result = ingest(context)
     assert result.warned == {"not_in_future": 1, "market_cap_readable": 2}
     assert (result.accepted, result.refused) == (5, 1)
-    frame = pd.read_parquet(snapshots.resolve(context.workspace.prices))
+    frame = pd.read_parquet(snapshots.required(context.workspace.prices).folder)
     assert frame["market_cap"].isna().all()
 
 

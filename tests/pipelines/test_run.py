@@ -56,7 +56,7 @@ def test_standard_output_is_one_json_object_whose_rows_add_up(done):
 def test_it_leaves_data_sets_a_run_and_a_report_marked_simulated(done):
     workspace = done[1]
     for root in (workspace.prices, workspace.indicators):
-        assert (snapshots.resolve(root) / "_metadata").exists()
+        assert (snapshots.required(root).folder / "_metadata").exists()
     (record,) = workspace.checkpoints.glob("*/run.json")
     assert {p.name for p in record.parent.iterdir()} == {"best.keras", "history.csv", "run.json"}
     reports = {path.name: path for path in workspace.reports.iterdir()}
@@ -111,7 +111,7 @@ def test_status_then_tells_what_is_there(done):
 
 
 def sum_of_missing_hours(workspace) -> int:
-    frame = pd.read_parquet(snapshots.resolve(workspace.prices), columns=["timestamp"])
+    frame = pd.read_parquet(snapshots.required(workspace.prices).folder, columns=["timestamp"])
     labels = pd.to_datetime(frame["timestamp"], unit="ms", utc=True).dt.ceil("h").drop_duplicates()
     return len(pd.date_range(labels.min(), labels.max(), freq="h")) - len(labels)
 

@@ -101,7 +101,7 @@ def test_a_csv_name_must_stay_in_its_folder(tmp_path: Path, frame: pd.DataFrame)
         with pytest.raises(StoreError, match="expected one without folders"):
             save_to_csv(frame, str(tmp_path / "out"), name)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be created"):
         save_to_csv(frame, str(tmp_path / "file"))
 
 
@@ -245,7 +245,7 @@ def test_a_data_sets_root_means_its_newest_snapshot(tmp_path: Path) -> None:
     whole = load_petastorm_batches_to_df(str(root))
     assert whole["timestamp"].tolist() == stamps
     assert whole["month"].tolist() == ["2024-01", "2024-02"]
-    folder = snapshots.resolve(root)
+    folder = snapshots.required(root).folder
     assert_frame_equal(load_petastorm_batches_to_df(str(folder)), whole)
     first = min((root / "snapshots").iterdir(), key=lambda path: path.name)
     assert load_petastorm_batches_to_df(str(first))["timestamp"].tolist() == stamps[:1]

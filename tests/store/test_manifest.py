@@ -87,7 +87,7 @@ def test_a_truncated_newest_manifest_is_an_error_with_advice(tmp_path, share):
     for read in (
         lambda: snapshots.current(tmp_path),
         lambda: snapshots.required(tmp_path, hint="x"),
-        lambda: snapshots.resolve(tmp_path),
+        lambda: snapshots.required(tmp_path).folder,
         lambda: job(tmp_path, [batch("b9", JANUARY, 1)]),
     ):
         with pytest.raises(SnapshotDamaged, match=r"00000003\.json.*rollback"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 from bitstorm.store.landing import Refused
-from bitstorm.store.rejects import keep_batch, keep_rows
+from bitstorm.store.rejects import save_batch, save_rows
 
 
 def test_a_refused_batch_is_kept_whole_and_once_with_its_reason(tmp_path):
     source = tmp_path / "bad.csv"
     source.write_bytes(b"\xff\xfe\0x")
     refused = Refused(source, "ab" * 32, "batch_utf8", "it is not UTF-8")
-    assert keep_batch(tmp_path / "rejects", refused) is True
-    assert keep_batch(tmp_path / "rejects", refused) is False
+    assert save_batch(tmp_path / "rejects", refused) is True
+    assert save_batch(tmp_path / "rejects", refused) is False
     kept = sorted(p.name for p in (tmp_path / "rejects" / "batches").iterdir())
     assert kept == ["abababababab-bad.csv", "abababababab-bad.csv.reason.json"]
     assert (tmp_path / "rejects" / "batches" / kept[0]).read_bytes() == b"\xff\xfe\0x"
@@ -33,7 +33,7 @@ def test_refused_rows_are_kept_by_batch_and_once(tmp_path):
         for line in (2, 5)
     ]
     for _ in range(2):
-        written = keep_rows(tmp_path, iter(rows), facts=facts)
+        written = save_rows(tmp_path, iter(rows), facts=facts)
     assert sorted(p.name for p in (tmp_path / "rows").iterdir()) == [
         "aaaaaaaaaaaa-one.csv.jsonl",
         "bbbbbbbbbbbb-two.csv.jsonl",

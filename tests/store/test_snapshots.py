@@ -46,7 +46,7 @@ def test_a_published_snapshot_is_current_and_has_its_rows(tmp_path):
     found = snapshots.current(root)
     assert found == first
     assert rows_of(found) == sorted(rows.items())
-    assert snapshots.resolve(root) == found.folder
+    assert snapshots.required(root).folder == found.folder
     assert [p.name for p in root.iterdir() if p.is_file()] == ["CURRENT"]
     assert (root / "CURRENT").read_text() == f"{first.id}\n"
 
@@ -235,7 +235,7 @@ def test_current_is_only_a_hint_and_the_next_publish_rebuilds_it(tmp_path, conte
     if content is not None:
         (tmp_path / "CURRENT").write_bytes(content)
     assert snapshots.current(tmp_path) == first
-    assert snapshots.resolve(tmp_path) == first.folder
+    assert snapshots.required(tmp_path).folder == first.folder
     job(tmp_path, batches)
     assert (tmp_path / "CURRENT").read_text() == f"{verified(tmp_path, batches).id}\n"
 

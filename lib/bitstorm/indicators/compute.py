@@ -1,18 +1,20 @@
 """Prices of any sampling to the points of IndicatorSchema, in parallel over one long series.
 
-The series is cut into blocks (see `blocks`), and each block is given the observations before its
-own that its values depend on. One kernel in numpy makes the grid and all that remembers more than a
-window (see `kernel`); Spark's window functions make the rest (see `windows`). Only the running
-maximum needs more than a block sees: a scan over one row a block carries it.
+The series is cut into blocks (see `windows`). Each block also gets the earlier observations that
+its values depend on. One kernel in numpy makes the grid and the columns that remember more than a
+window (see `kernel`); Spark's window functions make the rest. Only the running maximum depends on
+more than a block has: a scan over one row a block carries it on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
 
 from bitstorm.core.schema import PARTITION, indicator_table
 from bitstorm.indicators.kernel import (
@@ -27,11 +29,7 @@ from bitstorm.indicators.kernel import (
 from bitstorm.indicators.windows import SIZE, Blocks, in_blocks, trend, with_windows
 from bitstorm.ingest.parse import month_of
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyspark.sql import DataFrame
-
-# Raise it with any change to what comes out: stored months of another number are not built upon.
+# Raise it when a value changes: an update links only stored months of the same number.
 FORMULAS = 4
 
 
@@ -40,7 +38,7 @@ class Span:
     """The points to compute: labels from `first` to `last` (in steps since 1970, both included).
 
     `last_ms` is the newest observation of the series: a label after it is not complete. Where a run
-    has begun before `first`, `highest` is the highest price (USD) that it had.
+    of points begins before `first`, `highest` is its highest price (USD) before `first`.
     """
 
     first: int
@@ -55,7 +53,7 @@ def span_of(first_ms: int, last_ms: int, *, grid: Grid) -> Span:
 
 
 def observed_after_ms(span: Span, *, grid: Grid, windows: Sequence[int]) -> int:
-    """Observations after this time (ms UTC) decide on the points of the span."""
+    """The points of the span depend on no observation up to this time (ms UTC)."""
     before = rows_remembered(windows) + grid.max_gap + 1
     return (span.first - before - 1) * grid.step_ms
 
@@ -67,17 +65,15 @@ def from_prices(
     (float32, USD, > 0).
 
     A value is null until its whole window exists since the last cut. Observations up to
-    `observed_after_ms` are not needed. `size` is that of a block.
+    `observed_after_ms` are not needed. `size` is the number of points of a block.
     """
-    from pyspark.sql import functions as F
-
     further = grid.max_gap + 1
     blocks = Blocks(size, before=rows_remembered(windows) + further, after=further)
-    # Counted from the span's first point on, so that a short series is one block.
+    # The first point of the span has index 0, so that a short series is one block.
     index = F.ceil(F.col("timestamp") / F.lit(grid.step_ms)) - F.lit(span.first)
     seen = prices.select(index.alias("index"), "timestamp", "price")
     if span.last - span.first < size:
-        # One task, so nothing is shuffled.
+        # One task needs no shuffle.
         seen = seen.coalesce(1).select(
             F.lit(0).cast("bigint").alias("block"),
             "timestamp",
@@ -87,8 +83,8 @@ def from_prices(
     else:
         seen = in_blocks(seen, blocks).where(F.col("block") >= 0).drop("index")
         seen = seen.repartition("block")
-        seen = seen.join(F.broadcast(_carried(seen, blocks, grid, span)), "block", "left")
-    # A bound method would look to Spark like a function of a key and rows.
+        seen = seen.join(F.broadcast(_highest_before(seen, blocks, grid, span)), "block", "left")
+    # Spark would take a bound method for a function of a key and rows.
     kernel = _Kernel(blocks, grid, span, tuple(windows))
     return (
         seen.groupBy("block")
@@ -106,12 +102,9 @@ def from_prices(
     )
 
 
-def _carried(seen: DataFrame, blocks: Blocks, grid: Grid, span: Span) -> DataFrame:
-    """`block` and `highest`: the highest price so far of the run that goes on at the block's first
-    point. At most one row a block."""
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
+def _highest_before(seen: DataFrame, blocks: Blocks, grid: Grid, span: Span) -> DataFrame:
+    """`block` and `highest`: the highest price before the block of the run of points that continues
+    at its first point. At most one row a block."""
     kernel = _Kernel(blocks, grid, span, ())
     ends = seen.groupBy("block").applyInArrow(
         lambda rows: kernel.last_run(rows), "block bigint, begun boolean, highest double"
@@ -131,8 +124,8 @@ def _carried(seen: DataFrame, blocks: Blocks, grid: Grid, span: Span) -> DataFra
 
 @dataclass(frozen=True)
 class _Kernel:
-    """What is computed of one block; its rows are `block`, `timestamp` and `price`, in any order.
-    An `index` counts from the span's first point on."""
+    """Computes one block. Its rows are `block`, `timestamp` and `price`, in any order; `index`
+    counts from the first point of the span."""
 
     blocks: Blocks
     grid: Grid
@@ -140,10 +133,8 @@ class _Kernel:
     windows: tuple[int, ...]
 
     def last_run(self, rows: pa.Table) -> pa.Table:
-        """Of the block's own points: whether their last run began among them, and how high it
-        went."""
-        import pyarrow as pa
-
+        """Whether the last run of the block's own points begins among them (`begun`), and its
+        `highest` price in the block."""
         points, begin = self._points(rows)
         own = (points.index >= begin) & (points.index < begin + self.blocks.size)
         place, price = points.place[own], points.price[own]
@@ -156,21 +147,19 @@ class _Kernel:
         return pa.Table.from_pylist(found, schema=pa.schema(kinds))
 
     def schema(self) -> str:
-        """Of the rows that `indicators` returns."""
+        """The schema of the rows that `indicators` returns, as a DDL text."""
         names = [*memory_columns(self.windows), "drawdown"]
         made = ", ".join(["imputed boolean", *(f"{n} double" for n in names)])
         return f"block bigint, index bigint, price float, made struct<{made}>"
 
     def indicators(self, rows: pa.Table) -> pa.Table:
-        """The block's own points, and those before them that windows reach. What windows don't
-        need is in one column, `made`: Spark sorts and copies it as one."""
-        import pyarrow as pa
-
+        """The block's own points, and the earlier ones that their windows reach. The columns that
+        windows don't need are one struct, `made`: Spark sorts and copies it as one."""
         points, begin = self._points(rows)
         columns = with_memory(points, windows=self.windows)
         price = points.price.astype(np.float64)
         highest = self._highest(points, begin, rows["highest"][0].as_py())
-        # Over the highest price less 1, but a small one keeps its digits.
+        # Not price / highest - 1: a small drawdown would lose digits.
         columns["drawdown"] = (price - highest) / highest
         made = {"imputed": points.imputed, **columns}
         end = begin + self.blocks.size
@@ -186,7 +175,7 @@ class _Kernel:
         )
 
     def _points(self, rows: pa.Table) -> tuple[Points, int]:
-        """The points that the block sees, and the index of its own first one."""
+        """The points from the block's rows, and the index of its first own point."""
         points = to_points(
             rows["timestamp"].to_numpy(),
             rows["price"].to_numpy(),
@@ -197,9 +186,9 @@ class _Kernel:
         return replace(points, index=points.index - self.span.first), begin
 
     def _highest(self, points: Points, begin: int, carried: float | None) -> np.ndarray:
-        """The highest price of the run up to each point, float64 (n,)."""
+        """The highest price (USD) of the run up to each point, float64 (n,)."""
         highest = highest_of_runs(points)
-        # A first point that comes later has nothing before it for `max_gap` points: a cut.
+        # A later first point has no observation in the `max_gap` points before it: a cut.
         unseen = len(points) and points.index[0] <= begin - self.blocks.before + self.grid.max_gap
         if unseen and carried is not None:
             end = np.append(np.flatnonzero(points.place == 0), len(points))[1]

@@ -19,11 +19,11 @@ from bitstorm.indicators.kernel import rolling_moments
 TIME = "timestamp"
 PRICE = "price_usd"
 _PRICE_NAMES = (PRICE, "price")
-# A date, perhaps a time, perhaps an offset: not `now`, not `12:30`, which pandas would complete.
+# A date, then optionally a time and an offset. pandas would also accept `now` and `12:30`.
 _ISO = re.compile(
     r"(\d{4}-\d{2}-\d{2})(?:[Tt ]\s*([\d:.,]+))?\s*([Zz]|[+-]\d{2}(?::?\d{2})?)?", re.ASCII
 )
-# What datetime64[ns] can hold, in whole milliseconds.
+# The range of datetime64[ns], in whole milliseconds.
 _EARLIEST_MS = -(2**63) // 1_000_000 + 1
 _LATEST_MS = (2**63 - 1) // 1_000_000
 
@@ -31,59 +31,57 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_bitcoin_df(df: pd.DataFrame) -> pd.DataFrame:
-    """The valid rows of `df` in time's order, indexed by `timestamp` (datetime64[ns, UTC], unique).
+    """The valid rows of `df`, sorted and indexed by `timestamp` (datetime64[ns, UTC], unique).
 
     `df` has a column `timestamp` (or a DatetimeIndex of that name) and `price_usd` (or `price`,
-    which is renamed). Times may be mixed: Unix milliseconds, Unix seconds (below 10^11),
-    ISO-8601 texts (no offset means UTC), datetimes (naive means UTC). A row without a readable
-    time or with a price that is not finite and above zero is dropped; of equal times the last row
-    stays. `price_usd` becomes float64, other columns stay as they are. `df` is not changed.
-    Raises DataError when a needed column is missing or repeated.
+    which is renamed). Times can be mixed: Unix milliseconds, Unix seconds (below 10^11),
+    ISO-8601 texts (no offset means UTC), datetimes (naive means UTC). Rows without a readable
+    time, or with a price that is not finite and above zero, are dropped. The last of rows with the
+    same time wins. `price_usd` becomes float64; other columns, and `df` itself, do not change.
+    Raises DataError where a required column is missing or repeated.
     """
     rows = df.reset_index() if _indexed_by_time(df) else df
     _one_column(rows, [TIME], meaning="the observation's time")
     name = _price_column(rows)
-    times = _instants(rows[TIME])
+    times = _times(rows[TIME])
     prices = _numbers(rows[name])
-    known = np.isfinite(prices) & (prices > 0) & ~np.isnat(times)
-    kept = rows.loc[known].drop(columns=[TIME])
-    kept = kept.rename(columns={name: PRICE}).assign(**{PRICE: prices[known]})
-    kept.index = pd.DatetimeIndex(times[known].astype("datetime64[ns]"), name=TIME).tz_localize(
-        "UTC"
-    )
-    kept = kept.sort_index(kind="stable")
-    kept = kept.loc[~kept.index.duplicated(keep="last")]
-    _log.debug("%d of %d rows are valid and unique", len(kept), len(df))
-    return kept
+    valid = np.isfinite(prices) & (prices > 0) & ~np.isnat(times)
+    rows = rows.loc[valid].drop(columns=[TIME])
+    rows = rows.rename(columns={name: PRICE}).assign(**{PRICE: prices[valid]})
+    rows.index = pd.DatetimeIndex(times[valid].astype("datetime64[ns]"), name=TIME, tz="UTC")
+    rows = rows.sort_index(kind="stable")
+    rows = rows.loc[~rows.index.duplicated(keep="last")]
+    _log.debug("%d of %d rows are valid and unique", len(rows), len(df))
+    return rows
 
 
 def calculate_moving_average(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
     """A copy of `df` with `ma_W` (float64): the mean of the last W prices, NaN until there are W.
 
-    `df` is in time's order and has `price_usd` or `price`. Raises DataError when it has neither,
+    `df` is sorted by time and has `price_usd` or `price`. Raises DataError where it has neither,
     or `window` is below 1.
     """
-    prices = _series(df, window=window, smallest=1)
+    prices = _prices(df, window=window, smallest=1)
     return df.assign(**{f"ma_{window}": prices.rolling(window).mean()})
 
 
 def calculate_volatility(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
-    """A copy of `df` with `volatility_W` (float64, a fraction a step).
+    """A copy of `df` with `volatility_W` (float64, a fraction).
 
-    That is the sample standard deviation of the last W fractional changes of the price, NaN
-    until there are W. `df` is in time's order and has `price_usd` or `price`. Raises DataError
-    when it has neither, or `window` is below 2.
+    It is the sample standard deviation of the last W fractional changes of the price, NaN until
+    there are W. `df` is sorted by time and has `price_usd` or `price`. Raises DataError where it
+    has neither, or `window` is below 2.
     """
-    prices = _series(df, window=window, smallest=2)
+    prices = _prices(df, window=window, smallest=2)
     changes = prices.pct_change(fill_method=None).to_numpy()
     _, squares = rolling_moments(changes, window)
     return df.assign(**{f"volatility_{window}": np.sqrt(squares / (window - 1))})
 
 
-def _series(df: pd.DataFrame, *, window: int, smallest: int) -> pd.Series:
-    """The price as float64, with a window that makes sense for it."""
+def _prices(df: pd.DataFrame, *, window: int, smallest: int) -> pd.Series:
+    """The price as float64. Raises DataError for a window below `smallest`."""
     if not isinstance(window, int | np.integer) or window < smallest:
-        raise DataError(f"the window is {window!r}; expected a number of steps from {smallest} on")
+        raise DataError(f"the window is {window!r}; expected a whole number from {smallest} on")
     return df[_price_column(df)].astype(np.float64)
 
 
@@ -92,7 +90,7 @@ def _price_column(df: pd.DataFrame) -> str:
 
 
 def _one_column(df: pd.DataFrame, names: Sequence[str], *, meaning: str) -> str:
-    """The first of `names` that is a column. Raises DataError when none is, or it is repeated."""
+    """The first of `names` that is a column. Raises DataError without one or for repeated ones."""
     name = next((name for name in names if name in df.columns), None)
     found = ", ".join(map(str, df.columns)) or "none"
     if name is None:
@@ -111,12 +109,12 @@ def _indexed_by_time(df: pd.DataFrame) -> bool:
 
 
 def _numbers(values: pd.Series) -> NDArray[np.float64]:
-    """float64, NaN where a value is no number."""
+    """float64, NaN where a value is not a number."""
     return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _instants(values: pd.Series) -> NDArray[np.datetime64]:
-    """datetime64[ms] in UTC, NaT where a value is no time."""
+def _times(values: pd.Series) -> NDArray[np.datetime64]:
+    """datetime64[ns] in UTC, NaT where a value is not a time."""
     if isinstance(values.dtype, pd.DatetimeTZDtype):
         return values.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[ns]")
     if values.dtype.kind == "M":
@@ -139,7 +137,7 @@ def _from_unix(numbers: NDArray[np.float64]) -> NDArray[np.datetime64]:
 
 
 def _from_mixed(values: pd.Series) -> NDArray[np.datetime64]:
-    """Element by element what each one is: a number, a datetime or a text of either."""
+    """Each element as what it is: a number, a datetime, or a text of either."""
     numbers = pd.Series([value if _is_number(value) else None for value in values], dtype=object)
     times = _from_unix(_numbers(numbers))
     texts = pd.Series([_iso(value) for value in values], dtype=object)
@@ -149,15 +147,14 @@ def _from_mixed(values: pd.Series) -> NDArray[np.datetime64]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it may be Unix time: a number, or any text (what is no number becomes NaN)."""
+    """Whether it can be Unix time: a number or any text (a text that is no number becomes NaN)."""
     return isinstance(value, str | int | float | np.number) and not isinstance(value, bool)
 
 
 def _iso(value: Any) -> str | None:
-    """ISO-8601 with an offset, of a text, a datetime, a date or a numpy datetime64.
+    """A text, datetime, date or numpy datetime64 as ISO-8601 with an offset, None for others.
 
-    Every text gets its offset: of a mixed column pandas 2.3 reads one without an offset as if it
-    had that of the text before.
+    In a mixed column pandas 2.3 gives a text without an offset the offset of the text before it.
     """
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)

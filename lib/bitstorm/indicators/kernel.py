@@ -10,8 +10,8 @@ is the end of one cell and the beginning of the next, merged by Chan's formula. 
 Herk, "A fast algorithm for local minimum and maximum filters", 1992; the merge: T. F. Chan, G. H.
 Golub and R. J. LeVeque, 1979.)
 
-An exponential mean forgets where it began: after `rows_remembered` rows the start weighs less than
-the last digit of a double. So a block that sees these rows before its own needs no state.
+An exponential mean forgets its start: after `rows_remembered` rows the start weighs less than the
+last digit of a double. So a block with these rows before its own needs no state.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ import pandas as pd
 MACD_FAST, MACD_SLOW, MACD_SIGNAL = 12, 26, 9
 RSI = 14
 BOLLINGER, BOLLINGER_WIDTH = 20, 2.0
-# Below this the mean gain and the mean loss have no digits left: RSI is 0, as without a movement.
+# Below this the mean gain plus the mean loss has no digits left: RSI is 0, as without a movement.
 RSI_LEAST = 1e-280
-# Bits after which a weight is lost beside a 1, with a thousandfold price to spare.
+# Log of a weight that is lost next to 1, even for a price a thousand times the others.
 _FORGOTTEN = math.log(2.0**-63)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """`step_ms` is the distance of the points in ms. A hole of more than `max_gap` points cuts the
-    series."""
+    """Points are `step_ms` apart. A hole of more than `max_gap` points cuts the series."""
 
     step_ms: int
     max_gap: int
@@ -58,7 +57,7 @@ class Points:
         return len(self.index)
 
     def runs(self, *, at_least: int = 1) -> Iterator[slice]:
-        """The stretches without a cut that have `at_least` so many points."""
+        """The runs of points between cuts that have `at_least` so many points."""
         begins = np.flatnonzero(self.place == 0)
         lengths = np.diff(begins, append=len(self))
         for n in np.flatnonzero(lengths >= at_least):
@@ -66,9 +65,10 @@ class Points:
 
 
 def rows_remembered(windows: Sequence[int]) -> int:
-    """So many rows before a point decide on its indicators; drawdown alone remembers a whole run.
+    """The number of rows before a point that its indicators depend on; only drawdown depends on
+    the whole run.
 
-    RSI is a ratio of two means, of which a long calm leaves little: it counts until `RSI_LEAST`.
+    RSI is a ratio of two means, so even very small means count, down to `RSI_LEAST`.
     """
     spans = [*windows, MACD_SLOW]
     exponential = max(math.ceil(_FORGOTTEN / math.log1p(-2 / (span + 1))) for span in spans)
@@ -80,10 +80,10 @@ def to_points(timestamp: np.ndarray, price: np.ndarray, *, grid: Grid, last_ms: 
     """Observations of any sampling on the grid.
 
     `timestamp` int64 (n,) ms UTC, unique, in any order; `price` float32 (n,). The point labelled t
-    holds the last observation of (t - step, t], so nothing later than t is in it. Up to `max_gap`
-    points without an observation carry the price before them; more of them are left out, and cut
-    the series. Labels after `last_ms`, the newest observation of the whole series, are left out:
-    their price could still change.
+    holds the last observation of (t - step, t], nothing later. Up to `max_gap` points without an
+    observation carry the price before them; a longer hole has no points and cuts the series. There
+    are no points after `last_ms`, the newest observation of the whole series: their price could
+    still change.
     """
     order = np.argsort(timestamp, kind="stable")
     bucket = -(-timestamp[order] // grid.step_ms)
@@ -92,15 +92,15 @@ def to_points(timestamp: np.ndarray, price: np.ndarray, *, grid: Grid, last_ms: 
     distance = np.diff(observed, prepend=observed[:1] - grid.max_gap - 2)
     cut = distance > grid.max_gap + 1
     count = np.where(cut, 1, distance)
-    # Each observation ends its own stretch of `count` points; the others carry the price before.
+    # Each observation is the last of `count` points; the others carry the price before it.
     ends = np.cumsum(count)
     back = np.repeat(ends, count) - 1 - np.arange(ends[-1] if len(ends) else 0)
     of = np.repeat(np.arange(len(observed)), count)
     imputed = back > 0
     begins = np.maximum.accumulate(np.where(np.repeat(cut, count), np.arange(len(of)), 0))
     points = Points(observed[of] - back, known[of - imputed], imputed, np.arange(len(of)) - begins)
-    kept = points.index * grid.step_ms <= last_ms
-    return Points(*(values[kept] for values in vars(points).values()))
+    complete = points.index * grid.step_ms <= last_ms
+    return Points(*(values[complete] for values in vars(points).values()))
 
 
 def highest_of_runs(points: Points) -> np.ndarray:
@@ -114,15 +114,15 @@ def highest_of_runs(points: Points) -> np.ndarray:
 def highest_of_open_run(
     newest_first: Iterable[tuple[np.ndarray, np.ndarray]], *, grid: Grid, before: int
 ) -> float:
-    """The highest price (USD) of the run that goes on at the point `before`, without that point; 0
-    where none does.
+    """The highest price (USD), before the point `before`, of the run that it continues; 0 without
+    such a run.
 
-    Each item holds `timestamp` int64 (n,) ms UTC and `price` float32 (n,) of observations that are
-    older than those of the item before; no more items are taken than the run needs.
+    Each item holds `timestamp` int64 (n,) ms UTC and `price` float32 (n,) of observations, each
+    item older than the one before. The iteration stops at the beginning of the run.
     """
     highest, earliest = 0.0, before
     for timestamp, price in newest_first:
-        # The last observation of a bucket that two items share is the newer one's.
+        # Where two items share a bucket, its last observation is in the newer item.
         older = timestamp <= (earliest - 1) * grid.step_ms
         points = to_points(timestamp[older], price[older], grid=grid, last_ms=2**62)
         if not len(points):
@@ -143,8 +143,8 @@ def memory_columns(windows: Sequence[int]) -> list[str]:
 
 
 def with_memory(points: Points, *, windows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The columns of IndicatorSchema that remember more than a window: float64 (n,), NaN until
-    there are enough points since the last cut. `drawdown` is not among them."""
+    """The columns of IndicatorSchema that remember more than a window, except `drawdown`: float64
+    (n,), NaN until there are enough points since the last cut."""
     price = points.price.astype(np.float64)
     columns = {name: np.full(len(points), np.nan) for name in memory_columns(windows)}
     for run in points.runs(at_least=min(*windows, RSI + 1)):
@@ -170,7 +170,7 @@ def relative_strength(price: np.ndarray) -> np.ndarray:
         return strength
     gain, loss = (_wilder(np.maximum(sign * np.diff(price), 0.0)) for sign in (1, -1))
     moved = gain + loss
-    # Without any movement TA-Lib gives 0; so do we.
+    # 0 without any movement, as in TA-Lib.
     strength[RSI:] = np.divide(100 * gain, moved, out=np.zeros_like(moved), where=moved > RSI_LEAST)
     return strength
 
@@ -186,9 +186,8 @@ def _ema(series: pd.Series, span: int) -> pd.Series:
 
 
 def rolling_moments(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each window of the last `width` values, and the sum of their squared distances
-    from it: float64 (n,), NaN where there are fewer values. A value that is NaN makes its windows
-    NaN, and no others."""
+    """The mean of the last `width` values, and the sum of their squared distances from it: float64
+    (n,), NaN where there are fewer values. A NaN makes only its own windows NaN."""
     mean, squares = np.full(len(values), np.nan), np.full(len(values), np.nan)
     if len(values) < width:
         return mean, squares
@@ -203,12 +202,12 @@ def rolling_moments(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndar
     mean_a, squares_a = tail_mean[cell, head], tail_squares[cell, head]
     # A window that begins with a cell ends with it: there is nothing to merge.
     beyond = (np.minimum(cell + 1, cells - 1), np.maximum(head - 1, 0))
-    apart = np.where(head, head_mean[beyond] - mean_a, 0.0)
-    mean[width - 1 :] = mean_a + apart * (head / width)
+    distance = np.where(head, head_mean[beyond] - mean_a, 0.0)
+    mean[width - 1 :] = mean_a + distance * (head / width)
     squares[width - 1 :] = (
         squares_a
         + np.where(head, head_squares[beyond], 0.0)
-        + apart**2 * (head * (width - head) / width)
+        + distance**2 * (head * (width - head) / width)
     )
     return mean, squares
 
@@ -219,7 +218,7 @@ def _running(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean[:, 0] = columns[:, 0]
     squares[:, 0] = 0 * columns[:, 0]
     for n in range(1, columns.shape[1]):
-        apart = columns[:, n] - mean[:, n - 1]
-        mean[:, n] = mean[:, n - 1] + apart / (n + 1)
-        squares[:, n] = squares[:, n - 1] + apart * (columns[:, n] - mean[:, n])
+        distance = columns[:, n] - mean[:, n - 1]
+        mean[:, n] = mean[:, n - 1] + distance / (n + 1)
+        squares[:, n] = squares[:, n - 1] + distance * (columns[:, n] - mean[:, n])
     return mean, squares

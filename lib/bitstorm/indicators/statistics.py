@@ -1,25 +1,24 @@
 """Statistics of a grid's log returns and drawdowns in one row, and bars of the observations.
 
 Moments are Spark's aggregates: central ones, updated in a single pass that loses no digits to a
-large mean (T. F. Chan et al., 1979). Autocorrelations pair each point with the one k steps before
-it by a join on time, so that no window spans the series and a pair is k steps apart, holes or not.
+large mean (T. F. Chan et al., 1979). Autocorrelations join each point with the one k steps before
+it by time: no window spans the series, and a pair is k steps apart, with or without holes.
 
-Bars have the grid's contract (`indicators.kernel`): the bar labelled t holds the observations of
-(t - period, t], so nothing later than t is in it. A period without an observation has no bar. Every
-step works on one bar, or joins a bar to its neighbour."""
+Bars follow the rule of the grid (`indicators.kernel`): the bar labelled t holds the observations of
+(t - period, t], nothing later. A period without an observation has no bar. Each step works on one
+bar, or joins a bar to its neighbour.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import DAY_MS
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-
 
 YEAR_MS = 365 * DAY_MS
 
@@ -28,28 +27,26 @@ def statistics(points: DataFrame, *, step_ms: int, lags: Sequence[int]) -> DataF
     """One row of statistics over points of IndicatorSchema.
 
     `points` has `timestamp` (bigint, ms UTC, unique, on a grid of `step_ms`), `imputed` (boolean),
-    `log_return` and `drawdown` (double, null where unknown). Statistics of returns are over all
-    that are not null, the zeros of imputed points included; with r a return, n their number and
-    m_k their k-th central moment (the mean of (r - mean)^k), the columns are:
+    `log_return` and `drawdown` (double, null where unknown). Statistics of returns include all
+    that are not null, also the zeros of imputed points. With r a return, n the number of returns
+    and m_k their k-th central moment (the mean of (r - mean)^k), the columns are:
 
     - `count`, `imputed`, `returns` (bigint): points, imputed ones, returns that are not null;
     - `first_ms`, `last_ms` (bigint): the times of the first and the last point, ms UTC;
     - `mean`, `sd` (double, a step): sd of the sample, sqrt(n m_2 / (n - 1)), null for n < 2;
     - `annualised_volatility` (double): sd times the root of the steps in 365 days;
     - `skewness` m_3 / m_2^(3/2) and `excess_kurtosis` m_4 / m_2^2 - 3 (double): of the population,
-      as scipy.stats has them by default; pandas corrects for the sample's size, these do not. Null
-      where m_2 is 0;
+      as scipy.stats by default, without pandas' correction for the size of the sample. Null where
+      m_2 is 0;
     - `minimum`, `maximum` (double), `positive_share` (double, 0 to 1): of returns above 0;
     - `autocorrelation`: an array of `lag` (int, steps), `pairs` (bigint), `of_return` and
       `of_absolute` (double), in the order of `lags`; see `autocorrelations`;
-    - `largest_drawdown` (double, at most 0), `trough_ms`, `peak_ms` (bigint): the least drawdown,
-      when it was first reached, and the last time before that at the running maximum. Both times
-      are null where the price never fell.
+    - `largest_drawdown` (double, at most 0), `trough_ms`, `peak_ms` (bigint): the lowest drawdown,
+      its first time, and the last time before that at the running maximum. Both times are null
+      where the price never fell.
 
-    Raises DataError where a lag is below 1 or named twice.
+    Raises DataError for a lag below 1 or a repeated lag.
     """
-    from pyspark.sql import functions as F
-
     _check(lags)
     moments = points.agg(*_moments(step_ms), *_drawdown())
     lagged = points.transform(autocorrelations, step_ms=step_ms, lags=lags).agg(
@@ -68,14 +65,12 @@ _LAGGED = "array<struct<lag:int,pairs:bigint,of_return:double,of_absolute:double
 
 
 def autocorrelations(points: DataFrame, *, step_ms: int, lags: Sequence[int]) -> DataFrame:
-    """A row a lag that has pairs: `lag` (int), `pairs` (bigint), `of_return`, `of_absolute`.
+    """A row for each lag that has pairs: `lag` (int), `pairs` (bigint), `of_return`, `of_absolute`.
 
-    A pair is two returns, not null, whose times are `lag` steps apart; `of_return` is the Pearson
-    correlation of the two over all pairs, with the pairs' own means, `of_absolute` that of their
-    absolute values (double, null where either side does not vary).
+    A pair is two returns, not null, whose times are `lag` steps apart. `of_return` is the Pearson
+    correlation over all pairs, with the pairs' own means; `of_absolute` is the same for absolute
+    returns (double, null where either side is constant).
     """
-    from pyspark.sql import functions as F
-
     _check(lags)
     later = points.where(F.col("log_return").isNotNull()).select(
         "timestamp", F.col("log_return").alias("later")
@@ -96,8 +91,6 @@ def autocorrelations(points: DataFrame, *, step_ms: int, lags: Sequence[int]) ->
 
 
 def _moments(step_ms: int) -> list[Column]:
-    from pyspark.sql import functions as F
-
     sd = F.stddev_samp("log_return")
     positive = F.count_if(F.col("log_return") > 0)
     return [
@@ -118,20 +111,16 @@ def _moments(step_ms: int) -> list[Column]:
 
 
 def _drawdown() -> list[Column]:
-    from pyspark.sql import functions as F
-
     fallen = F.when(F.col("drawdown") < 0, F.struct("drawdown", "timestamp"))
     return [
         F.min("drawdown").alias("largest_drawdown"),
-        # Of equal ones the first: a struct is ordered by its fields in turn.
+        # Structs are ordered by their fields in turn, so the earliest of equal drawdowns is first.
         F.min(fallen)["timestamp"].alias("trough_ms"),
     ]
 
 
 def _peak(points: DataFrame, moments: DataFrame) -> DataFrame:
-    """`peak_ms`. Each segment starts at its maximum, so the last such point is of the trough's."""
-    from pyspark.sql import functions as F
-
+    """`peak_ms`. A run starts at its maximum, so the last peak before the trough is of its run."""
     highest = points.where(F.col("drawdown") == 0).select("timestamp")
     return (
         highest.crossJoin(moments.select("trough_ms"))
@@ -141,17 +130,13 @@ def _peak(points: DataFrame, moments: DataFrame) -> DataFrame:
 
 
 def _at(lag: int) -> Column:
-    from pyspark.sql import functions as F
-
     found = F.try_element_at("by_lag", F.lit(lag))
     pairs, *correlations = (found[name] for name in _PAIRED)
     return F.struct(F.lit(lag), F.coalesce(pairs, F.lit(0)), *correlations)
 
 
 def _pearson(x: Column, y: Column) -> Column:
-    """Spark's own `corr` divides by zero where a side does not vary, an error in ANSI mode."""
-    from pyspark.sql import functions as F
-
+    """Spark's own `corr` divides by zero where a side is constant, an error in ANSI mode."""
     return F.try_divide(F.covar_pop(x, y), F.stddev_pop(x) * F.stddev_pop(y))
 
 
@@ -168,26 +153,23 @@ MONDAY_MS = 4 * DAY_MS
 
 
 def to_summaries(prices: DataFrame, *, period_ms: int) -> DataFrame:
-    """A row a period that has observations, in no order.
+    """One bar for each period with observations, in no order.
 
     `prices` has `timestamp` (bigint, ms UTC, unique) and `price` (float or double). The result:
     `timestamp` (bigint, the label in ms UTC), `open`, `high`, `low`, `close` (double, in the
     price's unit; open is the first observation's price, close the last one's), `count` (bigint),
-    and `log_return` and `realised_volatility` (double, both plain fractions).
+    and `log_return` and `realised_volatility` (double, both fractions).
 
-    Labels lie whole periods from the epoch, as the grid has it; where the period is whole weeks,
-    from a Monday 00:00 UTC, so that these are ISO weeks.
+    Labels are whole periods after the epoch, as on the grid. A period of whole weeks starts on a
+    Monday 00:00 UTC, as ISO weeks do.
 
-    `log_return` is that of `with_log_return`. `realised_volatility` is the square root of the sum
-    of squared log returns between successive observations inside the bar (T. G. Andersen and
-    T. Bollerslev, "Answering the Skeptics", 1998). A bar's first observation has none, as the one
-    before it lies outside; so a bar of one observation has a null, and a day of hours 23 returns.
+    `log_return`: see `with_log_return`. `realised_volatility` is the square root of the sum of
+    squared log returns between successive observations of the bar (T. G. Andersen and
+    T. Bollerslev, "Answering the Skeptics", 1998). The first observation of a bar has no return. So
+    a bar of one observation has a null, and a day of hours has 23 returns.
     """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
     origin_ms = MONDAY_MS if period_ms % WEEK_MS == 0 else 0
-    # Up to the next multiple, in whole numbers: none is lost to rounding.
+    # Up to the next label, in whole numbers: no rounding.
     ahead = F.pmod(F.lit(origin_ms) - F.col("timestamp"), F.lit(period_ms))
     labelled = prices.select(
         (F.col("timestamp") + ahead).cast("bigint").alias("label"),
@@ -207,32 +189,21 @@ def to_summaries(prices: DataFrame, *, period_ms: int) -> DataFrame:
             F.count(F.lit(1)).alias("count"),
             F.sqrt(F.sum("square")).alias("realised_volatility"),
         )
-        # `timestamp` was the observations' own.
         .withColumnRenamed("label", "timestamp")
         .transform(with_log_return, period_ms=period_ms)
         .select(*COLUMNS)
     )
 
 
-COLUMNS = (
-    "timestamp",
-    "open",
-    "high",
-    "low",
-    "close",
-    "count",
-    "log_return",
-    "realised_volatility",
-)
+_OHLC = ("open", "high", "low", "close")
+COLUMNS = ("timestamp", *_OHLC, "count", "log_return", "realised_volatility")
 
 
 def with_log_return(bars: DataFrame, *, period_ms: int) -> DataFrame:
-    """Append `log_return`: log of the close over that of the bar one period before.
+    """Append `log_return`: the log of the close over the close one period before.
 
-    Null where that bar is not there: no return reaches across a hole.
+    Null where there is no bar one period before: no return spans a hole.
     """
-    from pyspark.sql import functions as F
-
     # A lag would need all bars in one ordered partition.
     before = bars.select(
         (F.col("timestamp") + F.lit(period_ms)).alias("timestamp"),
@@ -244,18 +215,14 @@ def with_log_return(bars: DataFrame, *, period_ms: int) -> DataFrame:
 
 
 def with_complete(bars: DataFrame, *, last_ms: int) -> DataFrame:
-    """Append `complete`: whether something was observed at the label or after it.
+    """Append `complete`: whether there is an observation at the label or after it.
 
-    `last_ms` is the time of the newest observation. Only the newest bar can be incomplete; its
-    values may still change.
+    `last_ms` is the time of the newest observation. Only the newest bar can be incomplete, and its
+    values can still change.
     """
-    from pyspark.sql import functions as F
-
     return bars.withColumn("complete", F.col("timestamp") <= F.lit(last_ms))
 
 
 def _log_change(price: Column, before: Column) -> Column:
     """log(price / before), exact for small changes."""
-    from pyspark.sql import functions as F
-
     return F.log1p((price - before) / before)

@@ -1,28 +1,22 @@
 """The CSV contract: lines of text to rows of `BitcoinSchema`, each refusal with its reason.
 
-Spark's own CSV reader goes by position, turns bad fields into nulls and casts generously
-(`100d`, `12:30`), so lines are split and held to an explicit grammar here.
+Spark's own CSV reader picks columns by position, turns bad fields into nulls and casts too much
+(`100d`, `12:30`). So this module splits the lines and checks the fields against a grammar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bitstorm.core.schema import (
-    CSV_COLUMNS,
-    CSV_OPTIONAL,
-    CSV_RULES,
-    GENESIS_MS,
-    PARTITION,
-    SECONDS_BELOW,
-)
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from bitstorm.core import schema
+from bitstorm.core.schema import CSV_COLUMNS, CSV_OPTIONAL, CSV_RULES, GENESIS_MS
 from bitstorm.core.time import iso
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
-
-# Around a value stands what Java's own parsers skip, but no NUL: that is damage, not white space.
+# The characters that Java's parsers skip around a value, except NUL: a NUL is damage.
 _AROUND = r"[\x01-\x20]*"
 NUMBER = rf"^{_AROUND}[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?[\x01-\x20]*$"
 INTEGER = rf"^{_AROUND}[0-9]{{1,18}}{_AROUND}$"
@@ -33,18 +27,12 @@ DATE_TIME = (
 NOT_FINITE = r"^[+-]?(nan|inf|infinity)$"
 FLOAT32_MAX = 3.4028234663852886e38
 FLOAT64_MAX = 1.7976931348623157e308
-# Bitcoin's first block is of 2009. One text, since each literal of an array is a call into the JVM.
+# Bitcoin's first block is of 2009. One text: each literal of an array would be a call into the JVM.
 _FIRST_YEAR = 2009
 _MONTHS = " ".join(f"{y}-{month:02d}" for y in range(_FIRST_YEAR, 2100) for month in range(1, 13))
 
-# What `with_rule` needs beside the texts: a row of this shape per batch, joined by the caller.
-BATCH_COLUMNS = (
-    "rank",
-    "width",
-    "not_after_ms",
-    "numeric",
-    *(f"at_{name}" for name in CSV_COLUMNS),
-)
+# The facts of its batch that each line carries; the caller joins them.
+BATCH_COLUMNS = ("rank", "width", "not_after_ms", "numeric", *(f"at_{n}" for n in CSV_COLUMNS))
 
 
 def with_fields(lines: DataFrame) -> DataFrame:
@@ -52,14 +40,13 @@ def with_fields(lines: DataFrame) -> DataFrame:
 
     Needs `text`, `width` and `at_NAME` (0-based place, null where the batch has no such column).
     Adds `found_width` and one text column `raw_NAME` for each contract column: trimmed, unquoted,
-    null where empty or absent. No value of the contract holds a comma, so a quoted comma is
-    refused by its width.
+    null where empty or absent. No value of the contract has a comma, so a line with a quoted comma
+    breaks the rule field_count.
     """
-    from pyspark.sql import functions as F
 
-    def picked(name: str) -> Column:
+    def raw(name: str) -> Column:
         text = F.trim(F.try_element_at(F.col("fields"), F.col(f"at_{name}") + 1))
-        # Few files quote anything: only their fields pay for it.
+        # Few files have quotes, and only quoted fields cost the regular expression.
         bare = F.trim(F.regexp_replace(text, r'^"(.*)"$', "$1"))
         bare = F.when(text.startswith('"'), bare).otherwise(text)
         return F.when(bare != "", bare).alias(f"raw_{name}")
@@ -67,26 +54,25 @@ def with_fields(lines: DataFrame) -> DataFrame:
     return (
         lines.withColumn("fields", F.split("text", ",", -1))
         .withColumn("found_width", F.size("fields"))
-        .select("*", *[picked(name) for name in CSV_COLUMNS])
+        .select("*", *map(raw, CSV_COLUMNS))
         .drop("fields")
     )
 
 
 def with_values(fields: DataFrame) -> DataFrame:
-    """Add the typed value beside each `raw_NAME`: null where the text breaks the grammar.
+    """Add the typed value of each `raw_NAME`: null where the text breaks the grammar.
 
-    `timestamp` is int64 milliseconds, the others double; a number too large for a double is
-    infinite and refused by its range. `numeric` tells that no line of the batch has a letter or
-    NUL; where it is false, each line is looked at.
+    `timestamp` is int64 milliseconds, the others are double. A number that is too large for a
+    double is infinite, and breaks the rule of its range. `numeric` says that no line of the batch
+    has a letter or NUL; where it is false, each line is searched for them.
     """
-    from pyspark.sql import functions as F
 
     def number(name: str) -> Column:
         raw = F.col(f"raw_{name}")
         return F.when(F.col("plain") | raw.rlike(NUMBER), raw.try_cast("double")).alias(name)
 
-    # In a line without a letter (and NUL, which Java trims), what casts to a number has the
-    # grammar of one: no `100d`, `0x1p3`, `NaN`. Only others have to meet the regular expressions.
+    # In a line without a letter or NUL (which Java trims), a text that casts to a number follows
+    # the grammar: no `100d`, `0x1p3`, `NaN`. Only other lines need the regular expressions.
     bare = (F.lower("text") == F.upper("text")) & ~F.contains("text", F.lit("\0"))
     plain = F.col("numeric") | bare
     return (
@@ -103,40 +89,37 @@ def with_values(fields: DataFrame) -> DataFrame:
 def with_rule(
     values: DataFrame, *, warn: Collection[str] = (), max_jump: float | None = None
 ) -> DataFrame:
-    """Add `rule`: the first rule that a row breaks, null for a good row; and `warning`: the first
-    of the `warn` rules that it breaks, which do not refuse it.
+    """Add `rule`, the first rule that refuses the row, and `warning`, the first of the `warn` rules
+    that it breaks; null where there is none.
 
-    `max_jump` bounds price_jump: a price may be at most so many times the median of the seven rows
-    around it in its batch, and at least that part of it; None switches the rule off. (Against the
-    row before it alone, the good row after a spike would be refused with it.)
+    `max_jump` is the limit of price_jump: the largest ratio, up or down, between a price and the
+    median of the seven rows around it in its batch; None switches the rule off. (A comparison with
+    the row before would also refuse the good row after a spike.)
     """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
     rules = dict(_rules())
     if max_jump is not None:
         around = Window.partitionBy("rank").orderBy("timestamp", "line").rowsBetween(-3, 3)
         usable = F.when((F.col("price") > 0) & (F.col("price") <= FLOAT32_MAX), F.col("price"))
-        # Spark has no median over a moving frame; of seven it is the fourth when sorted.
+        # Spark has no median over a moving frame; the fourth of seven sorted values is the same.
         near = F.sort_array(F.collect_list(usable).over(around))
         middle = F.try_element_at(near, F.ceil(F.size(near) / 2).cast("int"))
         values = values.withColumn("around", middle)
         rules["price_jump"] = (F.col("price") > F.col("around") * max_jump) | (
             F.col("price") < F.col("around") / max_jump
         )
-    held = [name for name in CSV_RULES if name in rules and name not in warn]
-    told = [name for name in CSV_RULES if name in rules and name in warn]
-    broken = [F.when(rules[rule], F.lit(rule)) for rule in held]
-    warned = [F.when(rules[rule], F.lit(rule)) for rule in told] or [F.lit(None).cast("string")]
-    # A filter on a plain column would be pushed below all of this with every expression written
-    # out again (past the 64 KB that Java compiles); the output of an explode stays where it is.
-    verdict = F.struct(F.coalesce(*broken).alias("rule"), F.coalesce(*warned).alias("warning"))
-    return values.select("*", F.inline(F.array(verdict)))
+    broken = {name: F.when(rules[name], F.lit(name)) for name in CSV_RULES if name in rules}
+    rule = F.coalesce(*[column for name, column in broken.items() if name not in warn])
+    none = F.lit(None).cast("string")
+    warning = F.coalesce(*[column for name, column in broken.items() if name in warn], none)
+    # Spark would push a filter on a plain column below the expressions and repeat them all there,
+    # past the 64 KB that Java compiles. It does not push one below an explode.
+    result = F.struct(rule.alias("rule"), warning.alias("warning"))
+    return values.select("*", F.inline(F.array(result)))
 
 
 def reason(rule: str, row: Mapping[str, Any]) -> str:
     """One sentence for a refused row of `with_rule`: what was found and what was expected."""
-    raw_time, raw_price = _said(row["raw_timestamp"]), _said(row["raw_price"])
+    raw_time, raw_price = _quoted(row["raw_timestamp"]), _quoted(row["raw_price"])
     explained = {
         "field_count": f"found {row['found_width']} fields, the header has {row['width']}",
         "timestamp_present": "the timestamp is empty",
@@ -144,8 +127,8 @@ def reason(rule: str, row: Mapping[str, Any]) -> str:
         "nor an ISO-8601 date-time",
         "timestamp_in_range": f"the time {raw_time} is before Bitcoin's first block "
         f"({iso(GENESIS_MS)})",
-        "not_in_future": f"the time {raw_time} is later than its batch, which may hold nothing "
-        f"after {iso(row['not_after_ms'])}",
+        "not_in_future": f"the time {raw_time} is later than its batch; expected nothing after "
+        f"{iso(row['not_after_ms'])}",
         "price_present": "the price is empty",
         "price_finite": f"the price {raw_price} is not finite",
         "price_readable": f"the price {raw_price} is not a plain or exponent number",
@@ -156,36 +139,32 @@ def reason(rule: str, row: Mapping[str, Any]) -> str:
     }
     for name in CSV_OPTIONAL:
         explained[f"{name}_readable"] = (
-            f"the {name} {_said(row[f'raw_{name}'])} is not a finite number; "
+            f"the {name} {_quoted(row[f'raw_{name}'])} is not a finite number; "
             "leave it empty for none"
         )
     return explained[rule]
 
 
-def _said(text: str | None) -> str:
-    """A refused text as it may stand in a sentence: quoted and cut."""
+def _quoted(text: str | None) -> str:
+    """The refused text for a sentence: quoted, at most 60 characters."""
     return "" if text is None else repr(text[:60])
 
 
-def to_prices(judged: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
-    """Rows of `with_rule` as `BitcoinSchema` columns (price rounded to float32), and the `keep`
-    columns. A refused row keeps those alone, all others are null."""
-    from pyspark.sql import functions as F
-
+def to_prices(checked: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:
+    """Rows of `with_rule` as `BitcoinSchema` columns (price rounded to float32) and the `keep`
+    columns. In a refused row only the `keep` columns are not null."""
     values = {
         "timestamp": F.col("timestamp"),
         "price": F.col("price").cast("float"),
         **{name: _finite(name) for name in CSV_OPTIONAL},
-        PARTITION: month_of(F.col("timestamp")),
+        schema.PARTITION: month_of(F.col("timestamp")),
     }
     good = F.col("rule").isNull()
-    return judged.select(*[F.when(good, v).alias(name) for name, v in values.items()], *keep)
+    return checked.select(*[F.when(good, v).alias(name) for name, v in values.items()], *keep)
 
 
 def _finite(name: str) -> Column:
-    """An optional number as it is stored; null where it is too large (and was only warned of)."""
-    from pyspark.sql import functions as F
-
+    """The stored form of an optional number; null where it is too large and only has a warning."""
     single = name == "price_change_24h"
     bounded = F.when(F.abs(name) <= (FLOAT32_MAX if single else FLOAT64_MAX), F.col(name))
     return bounded.cast("float" if single else "double")
@@ -193,32 +172,26 @@ def _finite(name: str) -> Column:
 
 def month_of(timestamp_ms: Column) -> Column:
     """`YYYY-MM` in the session's time zone, which is UTC."""
-    from pyspark.sql import functions as F
-
     day = F.timestamp_millis(timestamp_ms).cast("date")
-    # Looked up, not made: formatting a date costs each row more than parsing its numbers.
+    # A look-up: to format a date takes longer than to parse all numbers of the row.
     number = (F.year(day) - _FIRST_YEAR) * 12 + F.month(day) - 1
     known = F.get(F.split(F.lit(_MONTHS), " "), number)
     return F.coalesce(known, F.date_format(day, "yyyy-MM"))
 
 
 def _timestamp_ms(raw: Column, plain: Column) -> Column:
-    from pyspark.sql import functions as F
-
     integer = raw.try_cast("bigint")
     moment = F.upper(raw).try_cast("timestamp")
-    # Between "0" and the character after "9": no sign.
+    # Between "0" and the character after "9", so without a sign.
     digits = plain & raw.between("0", ":") & (F.octet_length(raw) <= 18) & integer.isNotNull()
     return F.when(
         digits | raw.rlike(INTEGER),
-        F.when(integer < SECONDS_BELOW, integer * 1000).otherwise(integer),
+        F.when(integer < schema.SECONDS_BELOW, integer * 1000).otherwise(integer),
     ).when(raw.rlike(DATE_TIME), F.unix_millis(moment))
 
 
 def _rules() -> list[tuple[str, Column]]:
-    """(name, when it is broken), in the order in which they are held."""
-    from pyspark.sql import functions as F
-
+    """Name and condition of each broken rule."""
     raw_time, time = F.col("raw_timestamp"), F.col("timestamp")
     raw_price, price = F.col("raw_price"), F.col("price")
     rules = [

@@ -1,9 +1,11 @@
-"""Which batches count: those of the workspace's origin, the one to retract, and the others."""
+"""Selects batches: those of the workspace's origin, the one to retract, and the others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from bitstorm.context import Context
 from bitstorm.core.errors import NothingToDo, UsageError
@@ -15,26 +17,25 @@ from bitstorm.store.snapshots import Snapshot
 
 
 def find_batch(batch: str, ledger: Mapping[str, Mapping[str, Any]]) -> str:
-    """The hash of the ingested batch of that file name or hash (its first digits will do)."""
+    """The hash of the ingested batch with that file name, hash, or first digits (at least 6) of
+    the hash. Raises UsageError unless exactly one matches, NothingToDo for a retracted one."""
     wanted = batch.lower()
     found = [sha for sha, t in ledger.items() if t["name"] == batch or sha == wanted]
     if not found and len(wanted) >= 6:
         found = [sha for sha in ledger if sha.startswith(wanted)]
     if len(found) != 1:
-        what = "no ingested batch" if not found else f"{len(found)} ingested batches"
+        count = f"{len(found)} ingested batches" if found else "no ingested batch"
         raise UsageError(
-            f"{what} called {batch!r}; give the file's name, or the hash that "
+            f"found {count} called {batch!r}, expected one: give the file's name, or the hash that "
             "`bitstorm history` shows"
         )
     if ledger[found[0]].get("retracted"):
-        raise NothingToDo(f"{batch} was retracted before: {ledger[found[0]]['retracted']}")
+        raise NothingToDo(f"{batch} is already retracted: {ledger[found[0]]['retracted']}")
     return found[0]
 
 
 def months_of(parent: Snapshot, sha256: str) -> set[str]:
-    """The months that have rows of the batch, from one column of the lineage."""
-    import pyarrow.parquet as pq
-
+    """The months that have rows of the batch."""
     return {
         file.month
         for file in parent.manifest.lineage
@@ -47,39 +48,38 @@ def months_of(parent: Snapshot, sha256: str) -> set[str]:
 def other_batches(
     context: Context, ledger: Mapping[str, Mapping[str, Any]], sha256: str
 ) -> tuple[list[Batch], int]:
-    """The other ingested batches that still lie in the landing folder, and how many do not."""
+    """The other ingested batches in the landing folder, and the number of those no longer there."""
     found = landing.survey(context.workspace.landing, known={}, settle_seconds=0.0, now_ms=now_ms())
     wanted = {sha for sha, t in ledger.items() if sha != sha256 and not t.get("retracted")}
     others = [batch for batch in found.ready if batch.sha256 in wanted]
     return others, len(wanted) - len(others)
 
 
-def of_one_origin(
+def split_by_origin(
     ready: Sequence[Batch], bound: Origin | None, context: Context
 ) -> tuple[Origin, list[Batch], list[Refused]]:
-    """The batches that belong to the workspace's origin, and those that do not.
+    """The workspace's origin, the batches of it, and the others, refused.
 
     An unbound workspace takes the origin of its first batch that states one. A file without a
-    sidecar states none: whoever dropped it there vouches for it.
+    sidecar states none and is accepted: its user answers for it.
     """
     stated = [_origin(batch) for batch in ready]
     origin = bound or next((o for o in stated if o is not None), None)
     if origin is None:
         settings = context.settings.source
         origin = Origin("csv", settings.coin, settings.vs_currency)
-    taken = [b for b, o in zip(ready, stated, strict=True) if o in (None, origin)]
-    strangers = [
-        Refused(
-            batch.path,
-            batch.sha256,
-            "origin",
-            f"its sidecar says ({stranger}), the workspace holds ({origin}); "
-            "ingest it into another workspace",
+    accepted: list[Batch] = []
+    refused: list[Refused] = []
+    for batch, its in zip(ready, stated, strict=True):
+        if its in (None, origin):
+            accepted.append(batch)
+            continue
+        reason = (
+            f"its sidecar says ({its}), the workspace holds ({origin}); "
+            "ingest it into another workspace"
         )
-        for batch, stranger in zip(ready, stated, strict=True)
-        if stranger not in (None, origin)
-    ]
-    return origin, taken, strangers
+        refused.append(Refused(batch.path, batch.sha256, "origin", reason))
+    return origin, accepted, refused
 
 
 def _origin(batch: Batch) -> Origin | None:

@@ -1,4 +1,4 @@
-"""Lines of batches → rows with their verdict, counted; refused rows are kept and read again."""
+"""Checks the lines of batches against the rules, counts them, and saves the refused ones."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.core.workspace import file_url
+from bitstorm.ingest import parse
 from bitstorm.ingest.deduplicate import Provenance, with_place
-from bitstorm.ingest.parse import (
-    BATCH_COLUMNS,
-    reason,
-    to_prices,
-    with_fields,
-    with_rule,
-    with_values,
-)
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-
-
-# Refused rows have no month; spread over so many, one batch of them alone is no single task.
+# Refused rows have no month. So many partitions share them, or one task would get them all.
 _SPREAD = 32
-_GOOD = "verdict is null or verdict < 0"
+_GOOD = "rule_code is null or rule_code < 0"
 
 
 def provenance(batch: Batch) -> Provenance:
-    """What decides between this batch and others."""
+    """The facts of the batch that decide between it and others."""
     s = batch.sidecar
     return Provenance(
         batch.sha256, None if s is None else s.granularity_ms, None if s is None else s.fetched_at
@@ -50,24 +43,24 @@ def checked_lines(
     *,
     ranking: Sequence[Provenance],
 ) -> DataFrame:
-    """Every data line of the batches staged in `folder`, with its values and its `rule`; `rank`
-    is its batch's place in the ranking."""
-    future_ms = int(context.settings.ingest.future_seconds * 1000)
+    """Every data line of the batches in the staging `folder`, as `with_rules` checks it; `rank` is
+    the place of its batch in the ranking."""
     lines, names = landing.read_lines(spark, folder)
-    by_name = {batch.staged_name: batch for batch in batches}
+    by_name = {batch.staging_name: batch for batch in batches}
     by_file = {number: by_name[name] for number, name in names.items()}
-    lines = _numbered(lines, by_file, ranking=ranking, future_ms=future_ms)
-    return checked(context, lines)
+    future_ms = int(context.settings.ingest.future_seconds * 1000)
+    lines = _with_line_numbers(lines, by_file, ranking=ranking, future_ms=future_ms)
+    return with_rules(context, lines)
 
 
-def checked(context: Context, lines: DataFrame) -> DataFrame:
-    """The lines with their values, `rule` and `warning`, as the settings hold the rules."""
+def with_rules(context: Context, lines: DataFrame) -> DataFrame:
+    """Add the values, `rule` and `warning` of each line, by the settings' actions for the rules."""
     ingest = context.settings.ingest
     return (
-        lines.transform(with_fields)
-        .transform(with_values)
+        lines.transform(parse.with_fields)
+        .transform(parse.with_values)
         .transform(
-            with_rule,
+            parse.with_rule,
             warn=[rule for rule, action in ingest.rules.items() if action == "warn"],
             max_jump=ingest.max_jump,
         )
@@ -75,49 +68,46 @@ def checked(context: Context, lines: DataFrame) -> DataFrame:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """Rows by batch: all, refused, and of the good those that stand at their time and those that
-    do not; refused and warned ones by rule; and the months of the good ones."""
+class Counts:
+    """Rows by batch: read, refused, accepted and duplicate; by rule: refused and warned ones;
+    and the months of the good rows."""
 
     read: Mapping[str, int]
     refused: Mapping[str, int]
-    won: Mapping[str, int]
-    lost: Mapping[str, int]
+    accepted: Mapping[str, int]
+    duplicate: Mapping[str, int]
     by_rule: Mapping[str, int]
     warned: Mapping[str, int]
     months: frozenset[str]
 
-    def total(self, *, refused: bool = False) -> int:
-        return sum((self.refused if refused else self.read).values())
 
+def to_checked_prices(checked: DataFrame) -> DataFrame:
+    """Checked lines as prices with `rank`, `line` and `rule_code`.
 
-def to_judged(checked: DataFrame) -> DataFrame:
-    """The checked rows as prices with `rank`, `line` and `verdict`: null, or by its place among
-    the rules the one that a row is refused for, negative where it is only to warn."""
-    from pyspark.sql import functions as F
-
-    # One number instead of two texts: what is kept per row is what the next passes cost. (And no
-    # str_to_map: it makes a JVM load all of Unicode's title cases, a second of a small job.)
+    The code is null for a row that breaks no rule, the number of the rule (from 1, in the order of
+    CSV_RULES) for a refused row, and the negative number for a row with a warning.
+    """
+    # One number instead of two texts: the width of a persisted row is the cost of later passes.
+    # (str_to_map would make a JVM load all of Unicode's title cases, a second of a small job.)
     names = F.split(F.lit(" ".join(CSV_RULES)), " ")
 
-    def place(name: str) -> Column:
+    def number(name: str) -> Column:
         return F.array_position(names, F.col(name)).cast("int")
 
-    verdict = F.when(F.col("rule").isNotNull(), place("rule")).when(
-        F.col("warning").isNotNull(), -place("warning")
+    code = F.when(F.col("rule").isNotNull(), number("rule")).when(
+        F.col("warning").isNotNull(), -number("warning")
     )
-    return to_prices(checked.withColumn("verdict", verdict), keep=("rank", "line", "verdict"))
+    return parse.to_prices(
+        checked.withColumn("rule_code", code), keep=("rank", "line", "rule_code")
+    )
 
 
 @contextmanager
-def placed(judged: DataFrame) -> Iterator[DataFrame]:
-    """The judged rows with their `place` among themselves, kept for the block: one pass over the
-    lines serves the counts and what is written."""
-    from pyspark import StorageLevel
-    from pyspark.sql import functions as F
-
-    nowhere = F.concat(F.lit("refused-"), (F.col("line") % _SPREAD).cast("string"))
-    spread = judged.withColumn(PARTITION, F.coalesce(PARTITION, nowhere))
+def persist_with_place(checked: DataFrame) -> Iterator[DataFrame]:
+    """Checked prices with their `place` among themselves, persisted for the block: one pass over
+    the lines serves the counts and the written rows."""
+    no_month = F.concat(F.lit("refused-"), (F.col("line") % _SPREAD).cast("string"))
+    spread = checked.withColumn(PARTITION, F.coalesce(PARTITION, no_month))
     rows = with_place(spread).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         yield rows
@@ -125,50 +115,53 @@ def placed(judged: DataFrame) -> Iterator[DataFrame]:
         rows.unpersist()
 
 
-def only_good(placed: DataFrame) -> DataFrame:
-    """The rows that no rule refuses."""
-    return placed.where(_GOOD).drop("verdict")
+def only_good(checked: DataFrame) -> DataFrame:
+    """The checked prices that no rule refuses."""
+    return checked.where(_GOOD).drop("rule_code")
 
 
-def count_by_rule(placed: DataFrame, ranking: Sequence[Provenance]) -> Counted:
-    """One pass over the judged rows with their place."""
-    from pyspark.sql import functions as F
+def outcome_counts() -> list[Column]:
+    """Aggregates of rows with a `place`: `accepted` ones and `duplicate` ones."""
+    accepted, duplicate = F.col("place") == 1, F.col("place") > 1
+    return [F.count_if(accepted).alias("accepted"), F.count_if(duplicate).alias("duplicate")]
 
+
+def count_by_rule(checked: DataFrame, ranking: Sequence[Provenance]) -> Counts:
+    """Count checked prices with their `place`, in one pass."""
+    groups = checked.groupBy("rank", "rule_code", PARTITION)
     rows = [
-        {**row.asDict(), "batch": ranking[row["rank"]].batch, **_spelled(row["verdict"])}
-        for row in placed.groupBy("rank", "verdict", PARTITION)
-        .agg(
-            F.count("*").alias("count"),
-            F.count_if(F.col("place") == 1).alias("won"),
-            F.count_if(F.col("place") > 1).alias("lost"),
-        )
-        .collect()
+        {
+            **row.asDict(),
+            "batch": ranking[row["rank"]].batch,
+            **_rule_and_warning(row["rule_code"]),
+        }
+        for row in groups.agg(F.count("*").alias("count"), *outcome_counts()).collect()
     ]
     bad = [row for row in rows if row["rule"] is not None]
     good = [row for row in rows if row["rule"] is None]
-    return Counted(
-        read=sums((row["batch"], row["count"]) for row in rows),
-        refused=sums((row["batch"], row["count"]) for row in bad),
-        won=sums((row["batch"], row["won"]) for row in good),
-        lost=sums((row["batch"], row["lost"]) for row in good),
-        by_rule=sums((row["rule"], row["count"]) for row in bad),
-        warned=sums((row["warning"], row["count"]) for row in good if row["warning"] is not None),
+    return Counts(
+        read=sum_by_key((row["batch"], row["count"]) for row in rows),
+        refused=sum_by_key((row["batch"], row["count"]) for row in bad),
+        accepted=sum_by_key((row["batch"], row["accepted"]) for row in good),
+        duplicate=sum_by_key((row["batch"], row["duplicate"]) for row in good),
+        by_rule=sum_by_key((row["rule"], row["count"]) for row in bad),
+        warned=sum_by_key((row["warning"], row["count"]) for row in good if row["warning"]),
         months=frozenset(row[PARTITION] for row in good),
     )
 
 
-def _spelled(verdict: int | None) -> dict[str, str | None]:
-    """The rule and the warning that a verdict of `to_judged` stands for."""
-    name = None if verdict is None else tuple(CSV_RULES)[abs(verdict) - 1]
-    refused = verdict is not None and verdict > 0
+def _rule_and_warning(code: int | None) -> dict[str, str | None]:
+    """The names that a code of `to_checked_prices` stands for."""
+    name = None if code is None else CSV_RULES[abs(code) - 1]
+    refused = code is not None and code > 0
     return {"rule": name if refused else None, "warning": None if refused else name}
 
 
-def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
-    """Raise DataError where rows break a rule that is to fail the run."""
+def check_fatal_rules(counts: Counts, rules: Mapping[str, str]) -> None:
+    """Raise DataError where rows break a rule whose action is `fail`."""
     fatal = [
         f"{count:,} rows break {rule}"
-        for rule, count in counted.by_rule.items()
+        for rule, count in counts.by_rule.items()
         if rules.get(rule) == "fail"
     ]
     if fatal:
@@ -178,39 +171,35 @@ def refuse_to_go_on(counted: Counted, rules: Mapping[str, str]) -> None:
         )
 
 
-def keep_refused(
+def save_refused(
     context: Context,
     checked: DataFrame,
     *,
     ranking: Sequence[Provenance],
     facts: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Path]:
-    """Write the refused rows with their reasons, streamed batch by batch."""
-    from pyspark.sql import functions as F
-
+    """Write the refused lines with their reasons, batch by batch; return the files by batch."""
     bad = checked.where(F.col("rule").isNotNull()).sort("rank", "line")
     rows = (row.asDict() for row in bad.toLocalIterator())
     explained = (
-        {**row, "batch": ranking[row["rank"]].batch, "reason": reason(row["rule"], row)}
+        {**row, "batch": ranking[row["rank"]].batch, "reason": parse.reason(row["rule"], row)}
         for row in rows
     )
-    return rejects.keep_rows(context.workspace.rejects, explained, facts=facts)
+    return rejects.save_rows(context.workspace.rejects, explained, facts=facts)
 
 
-def _numbered(
+def _with_line_numbers(
     lines: DataFrame,
     by_file: Mapping[int, Batch],
     *,
     ranking: Sequence[Provenance],
     future_ms: int,
 ) -> DataFrame:
-    """Data lines with `line` (the header is line 1) and what is known of their batch.
+    """Data lines with `line` (the header is line 1) and the facts of their batch.
 
-    Spark reads a large file in chunks that know nothing of each other; how many lines lie in the
-    chunks before is counted first, so each line's number is exact.
+    Spark reads a large file in chunks, and no chunk knows the others. So the lines of the chunks
+    before are counted first.
     """
-    from pyspark.sql import functions as F
-
     ranks = {source: rank for rank, source in enumerate(ranking)}
     chunks = (
         lines.groupBy("file", "block")
@@ -225,38 +214,30 @@ def _numbered(
         before[chunk["file"]] = offset + chunk["lines"]
         batch = by_file[chunk["file"]]
         zero, rank = chunk["first"] - offset - 1, ranks[provenance(batch)]
-        rows.append((chunk["file"], chunk["block"], zero, rank, *_facts(batch, future_ms)))
-    places = ", ".join(f"at_{name} int" for name in CSV_COLUMNS)
-    facts = lines.sparkSession.createDataFrame(
+        places = [batch.columns.index(n) if n in batch.columns else None for n in CSV_COLUMNS]
+        facts = (len(batch.columns), batch.seen_ms + future_ms, batch.numeric, *places)
+        rows.append((chunk["file"], chunk["block"], zero, rank, *facts))
+    known = lines.sparkSession.createDataFrame(
         rows,
         "file bigint, block bigint, zero bigint, "
         "rank int, width int, not_after_ms bigint, numeric boolean, "
-        f"{places}",
+        + ", ".join(f"at_{name} int" for name in CSV_COLUMNS),
     )
     blank = F.trim("text") == ""
     return (
-        lines.join(F.broadcast(facts), ["file", "block"])
+        lines.join(F.broadcast(known), ["file", "block"])
         .withColumn("line", F.col("ordinal") - F.col("zero"))
         .where((F.col("line") > 1) & ~blank)
-        .select("text", "line", *BATCH_COLUMNS)
+        .select("text", "line", *parse.BATCH_COLUMNS)
     )
 
 
-def _facts(batch: Batch, future_ms: int) -> tuple[Any, ...]:
-    return (
-        len(batch.columns),
-        batch.seen_ms + future_ms,
-        batch.numeric,
-        *[batch.columns.index(n) if n in batch.columns else None for n in CSV_COLUMNS],
-    )
-
-
-def sums(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """The counts of each key together."""
-    found: dict[str, int] = {}
+def sum_by_key(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The sum of the counts of each key."""
+    sums: dict[str, int] = {}
     for key, count in pairs:
-        found[key] = found.get(key, 0) + count
-    return found
+        sums[key] = sums.get(key, 0) + count
+    return sums
 
 
 _RECORD = (
@@ -266,14 +247,12 @@ _RECORD = (
 
 
 def rejected_lines(context: Context, spark: SparkSession) -> DataFrame:
-    """The refused rows as lines of their batches."""
-    from pyspark.sql import functions as F
-
+    """The refused rows in `rejects/` as lines of their batches."""
     future_ms = int(context.settings.ingest.future_seconds * 1000)
-    places = [
-        F.nullif(F.array_position("columns", F.lit(name)), F.lit(0)).cast("int") - 1
-        for name in CSV_COLUMNS
-    ]
+
+    def place(name: str) -> Column:
+        return F.nullif(F.array_position("columns", F.lit(name)), F.lit(0)).cast("int") - 1
+
     return (
         spark.read.schema(_RECORD)
         .option("pathGlobFilter", "*.jsonl")
@@ -283,15 +262,13 @@ def rejected_lines(context: Context, spark: SparkSession) -> DataFrame:
             F.size("columns").alias("width"),
             (F.col("seen_ms") + future_ms).alias("not_after_ms"),
             F.lit(False).alias("numeric"),
-            *[place.alias(f"at_{name}") for place, name in zip(places, CSV_COLUMNS, strict=True)],
+            *[place(name).alias(f"at_{name}") for name in CSV_COLUMNS],
         )
     )
 
 
-def tally_taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dict[str, Any]]:
-    """A tally for the good rows of each batch, by a key made of the batch and its lines."""
-    from pyspark.sql import functions as F
-
+def tallies_of_good(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dict[str, Any]]:
+    """A tally of the good rows of each batch, by the hash of the batch and its lines."""
     lines = F.array_join(
         F.transform(F.sort_array(F.collect_list("line")), lambda n: n.cast("string")), ","
     )
@@ -300,25 +277,18 @@ def tally_taken(good: DataFrame, ranking: Sequence[Provenance]) -> dict[str, dic
         .agg(lines.alias("lines"), F.first("file").alias("file"), F.count("*").alias("read"))
         .collect()
     )
-    found = {}
+    tallies = {}
     for row in rows:
-        batch = ranking[row["rank"]].batch
+        batch, name = ranking[row["rank"]].batch, f"{row['file']} (replayed)"
         key = durable_io.bytes_hash(f"{batch}:{row['lines']}".encode())
-        found[key] = {
-            "batch": batch,
-            "name": f"{row['file']} (replayed)",
-            "read": row["read"],
-            "refused": 0,
-        }
-    return found
+        tallies[key] = {"batch": batch, "name": name, "read": row["read"], "refused": 0}
+    return tallies
 
 
-def keep_the_rest(
+def rewrite_refused(
     context: Context, rows: DataFrame, files: Sequence[Path], ranking: Sequence[Provenance]
 ) -> None:
-    """Write the files of refused rows anew without those that were taken."""
-    from pyspark.sql import functions as F
-
+    """Write the files of refused rows again, without the rows that are good now."""
     names = ("file", "columns", "seen_ms")
     facts: dict[str, Mapping[str, Any]] = {}
     for row in rows.groupBy("rank").agg(*[F.first(n).alias(n) for n in names]).collect():
@@ -328,9 +298,9 @@ def keep_the_rest(
             "granularity_ms": source.granularity_ms,
             "fetched_at": source.fetched_at,
         }
-    # Spark reads the files that this replaces: what stays is taken out of them first.
-    kept = rows.where(F.col("rule").isNotNull()).localCheckpoint()
-    written = set(keep_refused(context, kept, ranking=ranking, facts=facts).values())
+    # Spark reads the files that this replaces, so the refused rows are read from them first.
+    refused = rows.where(F.col("rule").isNotNull()).localCheckpoint()
+    written = set(save_refused(context, refused, ranking=ranking, facts=facts).values())
     for batch, fact in facts.items():
         path = rejects.rows_path(context.workspace.rejects, batch, str(fact["file"]))
         if path in files and path not in written:

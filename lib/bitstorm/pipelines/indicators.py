@@ -73,7 +73,7 @@ def indicators(context: Context) -> Computed:
             written = {file.parent.name.partition("=")[2] for file in part_files(draft.folder)}
             # Other windows or gaps, and retracted prices, can remove points.
             return Change(
-                frozenset((before | written) - plan.kept), may_lose_keys=True, details=recipe
+                frozenset((before | written) - plan.linked), may_lose_keys=True, details=recipe
             )
 
         return publish(
@@ -85,14 +85,14 @@ def indicators(context: Context) -> Computed:
             write=write,
         )
 
-    if plan.computed or plan.mended:
+    if plan.computed or plan.rewritten:
         with context.spark("indicators") as spark:
             snapshot = publish_indicators(spark)
     else:
         snapshot = publish_indicators(None)
     months = {file.month for file in snapshot.manifest.files}
     return _computed(
-        snapshot, idle=False, months=len(months - plan.kept), linked=len(months & plan.kept)
+        snapshot, idle=False, months=len(months - plan.linked), linked=len(months & plan.linked)
     )
 
 

@@ -6,10 +6,13 @@ import os
 
 from bitstorm.context import Context
 from bitstorm.core.time import now_ms
-from bitstorm.ingest.deduplicate import ranked
-from bitstorm.ingest.publish_prices import Ingested, as_only_writer, publish_checked
-from bitstorm.ingest.select_batches import of_one_origin
-from bitstorm.ingest.validate import checked_lines, provenance
+from bitstorm.ingest.deduplicate import to_ranking
+from bitstorm.ingest.publish_prices import Ingested, publish_checked, run_with_lock
+from bitstorm.ingest.select_batches import split_by_origin
+from bitstorm.ingest.validate import (
+    checked_lines,
+    provenance,
+)
 from bitstorm.store import landing, rejects, snapshots
 
 
@@ -18,7 +21,7 @@ def ingest(context: Context) -> Ingested:
 
     Raises StoreError where another process holds the lock for longer than `ingest.lock_seconds`.
     """
-    return as_only_writer(context, lambda: _ingest(context), doing="merging")
+    return run_with_lock(context, lambda: _ingest(context), doing="merging")
 
 
 def _ingest(context: Context) -> Ingested:
@@ -32,11 +35,11 @@ def _ingest(context: Context) -> Ingested:
         now_ms=now_ms(),
         cache=workspace.cache / "landing.json",
     )
-    origin, ready, strangers = of_one_origin(found.ready, workspace.bound_to(), context)
+    origin, ready, strangers = split_by_origin(found.ready, workspace.bound_to(), context)
     newly_refused = tuple(
         refused
         for refused in (*found.refused, *strangers)
-        if rejects.keep_batch(workspace.rejects, refused)
+        if rejects.save_batch(workspace.rejects, refused)
     )
     base = Ingested(
         batches=len(ready),
@@ -48,8 +51,8 @@ def _ingest(context: Context) -> Ingested:
         return base
     workspace.bind(origin)
     staging = workspace.cache / f"staging-{os.getpid()}"
-    with context.spark("ingest") as spark, landing.staged(ready, staging) as folder:
-        ranking = ranked(map(provenance, ready))
+    with context.spark("ingest") as spark, landing.stage_batches(ready, staging) as folder:
+        ranking = to_ranking(map(provenance, ready))
         rows = checked_lines(spark, context, ready, folder, ranking=ranking)
         return publish_checked(
             context, base, rows, ready=ready, ranking=ranking, parent=parent, known=known

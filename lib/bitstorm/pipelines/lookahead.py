@@ -71,7 +71,7 @@ def check_lookahead(
     with context.spark("check-lookahead") as spark:
         observations = petastorm_io.read_spark(spark, prices, PRICES).select(lookahead.KEY, "price")
         places, ends = _cuts(context, observations, prices, count=cuts, seed=seed)
-        rows, columns, found = lookahead.look(
+        rows, columns, found = lookahead.compare_cuts(
             observations,
             compute,
             places,

@@ -9,10 +9,10 @@ from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result
 from bitstorm.core.schema import PRICES
-from bitstorm.ingest.deduplicate import ranked, with_place
-from bitstorm.ingest.publish_prices import as_only_writer, stored_rows, write_rows
+from bitstorm.ingest.deduplicate import to_ranking, with_place
+from bitstorm.ingest.publish_prices import run_with_lock, stored_rows, write_rows
 from bitstorm.ingest.select_batches import find_batch, months_of, other_batches
-from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_judged
+from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_checked_prices
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.publish import Change, Draft, publish
 
@@ -37,7 +37,7 @@ def retract(context: Context, batch: str, *, reason: str) -> Retracted:
     where the reason is empty, or not exactly one batch matches."""
     if not reason.strip():
         raise UsageError("--reason is empty; expected a reason, which the history keeps")
-    return as_only_writer(context, lambda: _retract(context, batch, reason), doing="retracting")
+    return run_with_lock(context, lambda: _retract(context, batch, reason), doing="retracting")
 
 
 def _retract(context: Context, batch: str, reason: str) -> Retracted:
@@ -50,8 +50,8 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
     others, absent = other_batches(context, ledger, sha256)
     entry = {**ledger[sha256], "retracted": reason}
     staging = workspace.cache / f"staging-{os.getpid()}"
-    with context.spark("retract") as spark, landing.staged(others, staging) as folder:
-        stored, ranking = stored_rows(spark, parent, months, ranked(map(provenance, others)))
+    with context.spark("retract") as spark, landing.stage_batches(others, staging) as folder:
+        stored, ranking = stored_rows(spark, parent, months, to_ranking(map(provenance, others)))
         stored = stored.persist()
         ranks = [rank for rank, source in enumerate(ranking) if source.batch == sha256]
         wrong = stored["rank"].isin(ranks)
@@ -60,7 +60,7 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
         candidates = remaining
         if others and months:
             lines = checked_lines(spark, context, others, folder, ranking=ranking)
-            again = only_good(to_judged(lines))
+            again = only_good(to_checked_prices(lines))
             candidates = remaining.unionByName(again.join(removed, "timestamp", "left_semi"))
         winners = with_place(candidates).where("place = 1").persist()
         rows, others_rows, all_rows = removed.count(), remaining.count(), winners.count()

@@ -1,7 +1,7 @@
 """`make_batch_writer`: rows into a data set without Spark or a JVM.
 
-The same files, lineage, seal and manifests as `ingest`: what one wrote the other builds on. Rows
-are spooled by month, so a long stream of pieces needs the memory of one month.
+Files, lineage, seal and manifests are the same as those of `ingest`, so the two can take turns.
+Temporary files hold the rows by month, so a long stream of pieces needs the memory of one month.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from petastorm.unischema import Unischema
 
 _KINDS: Mapping[Any, Kind] = {np.dtype(numpy_type(kind)): kind for kind in get_args(Kind)}
-# As ingest.deduplicate ranks them; nulls come last in each direction.
+# The order of ingest.deduplicate; nulls are last in each direction.
 _RANK = [
     ("timestamp", "ascending"),
     ("granularity_ms", "ascending"),
@@ -54,21 +55,21 @@ def make_batch_writer(
 ) -> BatchWriter:
     """A context manager whose `write(rows)` takes pandas frames or Arrow tables in pieces.
 
-    `dataset_url` is a data set's root (a path or `file://` URL), made if needed; `schema` a
-    Unischema of scalars with an int64 `timestamp` (Unix ms, UTC), such as `BitcoinSchema`. Leaving
-    the block without an error publishes all rows as one new snapshot on top of the newest; with an
-    error nothing is. `granularity_ms` and `fetched_at` (Unix ms) decide, as in `ingest`, between
-    rows of one time. Raises UsageError for a schema or location that cannot be, DataError for rows
-    that break the schema, StoreError when another run holds the data set for over `lock_seconds`.
+    `dataset_url` is a data set's root (a path or `file://` URL), created if needed; `schema` a
+    Unischema of scalars with an int64 `timestamp` (Unix ms, UTC), such as `BitcoinSchema`. The end
+    of the block publishes all rows as one new snapshot on top of the newest; after an error it
+    publishes nothing. `granularity_ms` and `fetched_at` (Unix ms) decide between rows of the same
+    time, as in `ingest`. Raises UsageError for an unusable schema or location, DataError for rows
+    that break the schema, StoreError when another run holds the lock for over `lock_seconds`.
     """
-    root, table = _root(dataset_url), table_of(schema)
+    root, table = _local_root(dataset_url), table_of(schema)
     return BatchWriter(root, table, schema, granularity_ms, fetched_at, lock_seconds)
 
 
 @dataclasses.dataclass
 class BatchWriter:
-    """See `make_batch_writer`. After the block, `snapshot` is what was published (or was there
-    already, when the very same rows had been written before)."""
+    """See `make_batch_writer`. After the block, `snapshot` is the published one, or the current one
+    where the data set already has the same batch."""
 
     _root: Path
     _table: Table
@@ -91,20 +92,20 @@ class BatchWriter:
             for stream in self._streams.values():
                 stream.close()
             if kind is None and self._streams:
-                self.snapshot = self._published()
+                self.snapshot = self._publish()
         finally:
             self._spool.cleanup()
             self._streams.clear()
             self._spool = None
 
     def write(self, rows: pd.DataFrame | pa.Table) -> None:
-        """Take a piece: columns by name, `month` derived, a missing nullable column is null.
+        """Add a piece: columns by name, `month` is derived, a missing nullable column is null.
 
-        Raises DataError, and takes nothing of the piece, when a row breaks the schema.
+        Raises DataError where a row breaks the schema, and then adds nothing of the piece.
         """
         if self._spool is None:
             raise UsageError("the writer is not open: use it as a context manager")
-        piece = _conform(rows, self._table, first=self._lines)
+        piece = _to_stored_columns(rows, self._table, first=self._lines)
         if piece.num_rows == 0:
             return
         lines = pa.array(range(self._lines + 1, self._lines + 1 + piece.num_rows), pa.int64())
@@ -126,43 +127,41 @@ class BatchWriter:
         assert self._spool is not None
         return Path(self._spool.name) / f"{month}.arrow"
 
-    def _spooled(self, month: str) -> pa.Table:
+    def _rows_of(self, month: str) -> pa.Table:
         with pa.memory_map(str(self._path(month))) as source:
             rows = pa.ipc.open_file(source).read_all()
             return rows.sort_by([("timestamp", "ascending"), ("line", "ascending")])
 
-    def _identity(self) -> str:
-        """The hash of the batch's content: its rows by time, whatever the pieces were."""
+    def _content_hash(self) -> str:
+        """SHA-256 of the rows in the order of time; it does not depend on the pieces."""
         digest = hashlib.sha256()
         for month in sorted(self._streams):
-            rows = self._spooled(month).drop_columns(["line"])
+            rows = self._rows_of(month).drop_columns(["line"])
             digest.update(f"{month}:{month_digest(rows, self._table)}\n".encode())
         return digest.hexdigest()
 
-    def _published(self) -> Snapshot:
-        identity = self._identity()
+    def _publish(self) -> Snapshot:
+        sha256 = self._content_hash()
         with writer_lock(self._root, wait_seconds=self._lock_seconds):
             while True:
                 parent = snapshots.current(self._root)
                 _check_parent(parent, self._table)
                 ledger = snapshots.read_ledger(parent)
-                if parent is not None and identity in ledger:
+                if parent is not None and sha256 in ledger:
                     return parent
-                try:
-                    return self._publish(parent, identity, ledger)
-                except Overtaken:
-                    # A mount without locks: merge again on top of the other's snapshot.
-                    continue
+                # On a mount without locks another run may publish first: merge into its snapshot.
+                with suppress(Overtaken):
+                    return self._publish_onto(parent, sha256, ledger)
 
-    def _publish(
-        self, parent: Snapshot | None, identity: str, ledger: dict[str, dict[str, Any]]
+    def _publish_onto(
+        self, parent: Snapshot | None, sha256: str, ledger: dict[str, dict[str, Any]]
     ) -> Snapshot:
         months = frozenset(self._streams)
         if parent is not None:
             snapshots.check_content(parent, months=months)
 
         def write(draft: Draft) -> Change:
-            accepted = sum(self._merge_month(month, parent, identity, draft) for month in months)
+            accepted = sum(self._merge_month(month, parent, sha256, draft) for month in months)
             tally = {
                 "name": "make_batch_writer",
                 "read": self._lines,
@@ -170,12 +169,8 @@ class BatchWriter:
                 "duplicate": self._lines - accepted,
                 "refused": 0,
             }
-            return Change(
-                months,
-                with_lineage=True,
-                batches={identity: tally},
-                ledger={**ledger, identity: tally},
-            )
+            new = {sha256: tally}
+            return Change(months, with_lineage=True, batches=new, ledger={**ledger, **new})
 
         return publish(
             self._root,
@@ -186,40 +181,37 @@ class BatchWriter:
             write=write,
         )
 
-    def _merge_month(self, month: str, parent: Snapshot | None, identity: str, draft: Draft) -> int:
-        """Write the month's winners and their lineage; how many of them are this batch's."""
-        new = self._spooled(month)
-        count = new.num_rows
-        own = {
-            "batch": pa.array([identity] * count, pa.string()),
-            "granularity_ms": pa.array([self._granularity_ms] * count, pa.int64()),
-            "fetched_at": pa.array([self._fetched_at] * count, pa.int64()),
-        }
-        for name, values in own.items():
-            new = new.append_column(name, values)
+    def _merge_month(self, month: str, parent: Snapshot | None, sha256: str, draft: Draft) -> int:
+        """Write the month's winners and their lineage; return how many of them are this batch's."""
+        new = self._rows_of(month)
+        own = (
+            ("batch", sha256, pa.string()),
+            ("granularity_ms", self._granularity_ms, pa.int64()),
+            ("fetched_at", self._fetched_at, pa.int64()),
+        )
+        for name, value, kind in own:
+            new = new.append_column(name, pa.repeat(pa.scalar(value, kind), new.num_rows))
         pieces = [new]
         if parent is not None:
             data = [pq.ParquetFile(path).read() for path in parent.of_months({month})]
-            origin = [pq.ParquetFile(path).read() for path in parent.lineage_of_months({month})]
+            lineage = [pq.ParquetFile(path).read() for path in parent.lineage_of_months({month})]
             if data:
-                pieces.append(_side_by_side(pa.concat_tables(data), pa.concat_tables(origin)))
+                pieces.append(_with_lineage(pa.concat_tables(data), pa.concat_tables(lineage)))
         rows = pa.concat_tables([piece.select(new.column_names) for piece in pieces])
         rows = rows.sort_by(_RANK)
-        stamps = rows.column("timestamp").to_numpy()
-        first = np.ones(len(stamps), dtype=bool)
-        first[1:] = stamps[1:] != stamps[:-1]
+        first = np.append(True, np.diff(rows.column("timestamp").to_numpy()) != 0)
         winners = rows.filter(pa.array(first))
         name = f"part-{secrets.token_hex(8)}.parquet"
         for folder, table in ((draft.folder, self._table), (draft.lineage, LINEAGE)):
             target = folder / f"{PARTITION}={month}" / name
             target.parent.mkdir(parents=True)
             pq.write_table(winners.select(arrow_schema(table).names), target)
-        won: int = pc.sum(pc.equal(winners.column("batch"), identity)).as_py() or 0
-        return won
+        accepted: int = pc.sum(pc.equal(winners.column("batch"), sha256)).as_py() or 0
+        return accepted
 
 
 def table_of(schema: Unischema) -> Table:
-    """The Table of a Unischema. Raises UsageError for what a data set of ours cannot hold."""
+    """The Table of a Unischema. Raises UsageError for a field that a data set cannot have."""
     fields = []
     for name, field in schema.fields.items():
         if name == PARTITION:
@@ -231,25 +223,27 @@ def table_of(schema: Unischema) -> Table:
                 f"expected a scalar of {', '.join(sorted(set(_KINDS.values())))}"
             )
         fields.append(Field(name, kind, "", bool(field.nullable)))
-    known = {field.name: field for field in fields}
-    if "timestamp" not in known or known["timestamp"].kind != "int64":
-        raise UsageError("the schema has no int64 field `timestamp` (Unix milliseconds, UTC)")
+    if ("timestamp", "int64") not in [(f.name, f.kind) for f in fields]:
+        raise UsageError(
+            f"the schema has the fields {', '.join(schema.fields)}; "
+            "expected an int64 field `timestamp` (Unix milliseconds, UTC) among them"
+        )
     shapes = [(f.name, f.kind, f.nullable) for f in fields]
     if shapes == [(f.name, f.kind, f.nullable) for f in PRICES.stored]:
         return PRICES
     return Table(schema._name, (*fields, PRICES.field(PARTITION)))
 
 
-def _side_by_side(data: pa.Table, lineage: pa.Table) -> pa.Table:
-    """Rows of a month with their lineage: both files hold the same keys in the same order."""
+def _with_lineage(data: pa.Table, lineage: pa.Table) -> pa.Table:
+    """A month's rows with their lineage; the seal has checked that both have the same keys."""
     data, lineage = data.sort_by("timestamp"), lineage.sort_by("timestamp")
     for name in ("batch", "line", "granularity_ms", "fetched_at"):
         data = data.append_column(name, lineage.column(name))
     return data.replace_schema_metadata(None)
 
 
-def _conform(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.Table:
-    """The rows with exactly the table's stored columns. Raises DataError."""
+def _to_stored_columns(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.Table:
+    """The rows with exactly the table's stored columns. Raises DataError where they differ."""
     wanted = arrow_schema(table)
     if not isinstance(rows, pa.Table):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
@@ -269,7 +263,7 @@ def _conform(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.T
             continue
         column = rows.column(field.name)
         try:
-            # A double becomes the nearest float32, as everywhere; nothing else may lose anything.
+            # A double becomes the nearest float32, as in `ingest`; all other casts are exact.
             narrowed = pa.types.is_float64(column.type) and pa.types.is_float32(target)
             column = column.cast(target, safe=not narrowed)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -306,19 +300,19 @@ def _check_parent(parent: Snapshot | None, table: Table) -> None:
     if [f["name"] for f in manifest.schema] != table.names or (
         manifest.table == table.name and manifest.schema_hash != schema_hash(table)
     ):
-        held = ", ".join(field["name"] for field in manifest.schema)
+        columns = ", ".join(field["name"] for field in manifest.schema)
         raise StoreError(
-            f"{parent.root} holds {manifest.table} ({held}), not {table.name}: "
+            f"{parent.root} holds {manifest.table} ({columns}), expected {table.name}: "
             "write into another data set"
         )
     if manifest.ledger is None:
         raise StoreError(
             f"{parent.root} is computed from other data and has no lineage: "
-            "write into a data set of its own"
+            "write into another data set"
         )
 
 
-def _root(dataset_url: str | Path) -> Path:
+def _local_root(dataset_url: str | Path) -> Path:
     path = local_path(dataset_url)
     if path is None:
         raise UsageError(f"{dataset_url} is not on a local path; expected a folder or a file: URL")

@@ -1,7 +1,7 @@
-"""CSV batches that wait in `landing/`: which are ready, and their lines in Spark.
+"""CSV batches in `landing/`: which are ready to ingest, and their lines in Spark.
 
-A batch is known by the hash of its content, not by its name. Its header is read here, on the
-driver; its rows only ever by Spark.
+The hash of its content identifies a batch, not its name. The driver reads its header; only Spark
+reads its rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 SUFFIXES = (".csv", ".csv.gz")
-# A header of the contract has at most five names; a file without a line end is no CSV.
+# More than enough for a header of the contract, which has at most five names.
 _HEADER_BYTES = 64 * 1024
 _PIECE = 1 << 20
 _LINE_END = re.compile(rb"[\r\n]")
@@ -41,9 +41,8 @@ _LINE_END = re.compile(rb"[\r\n]")
 class Batch:
     """One readable batch. `columns` are the contract's names in the file's order.
 
-    `seen_ms` is when its content was first known to exist: `fetched_at` of its sidecar, else the
-    file's modification time (Unix milliseconds, UTC); no row can be later than that. `numeric`:
-    its rows are known to have neither a letter nor a NUL.
+    `seen_ms` (Unix milliseconds, UTC) is `fetched_at` of its sidecar, else the modification time of
+    the file; no row can be later. `numeric` says that its rows have no letter and no NUL.
     """
 
     path: Path
@@ -58,14 +57,14 @@ class Batch:
         return self.path.name
 
     @property
-    def staged_name(self) -> str:
+    def staging_name(self) -> str:
         suffix = ".csv.gz" if self.path.name.endswith(".gz") else ".csv"
         return f"{self.sha256[:32]}{suffix}"
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A batch that is refused as a whole, with the rule it broke."""
+    """A batch that is refused as a whole, with the rule that it breaks."""
 
     path: Path
     sha256: str
@@ -75,7 +74,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Survey:
-    """What lies in the landing folder: to take, refused, too young, and already known."""
+    """The files of the landing folder: ready to ingest, refused, not yet settled, and known."""
 
     ready: tuple[Batch, ...]
     refused: tuple[Refused, ...]
@@ -91,34 +90,33 @@ def survey(
     now_ms: int,
     cache: Path | None = None,
 ) -> Survey:
-    """Look at every `.csv` and `.csv.gz`; `known` holds the hashes that were taken before.
+    """Sort every `.csv` and `.csv.gz`; `known` holds the hashes of ingested batches.
 
-    A file without a sidecar is left alone until its modification time is older than
-    `settle_seconds`: somebody may still be writing it. Of equal contents one is taken. `cache` is
-    a file that remembers the hashes of known batches by inode, size and times, so that a long
-    history in the folder is not read again each time; without it everything is hashed.
+    A file without a sidecar is not settled, and may still be growing, until its modification time
+    is older than `settle_seconds`. One of several files with the same content is ready. `cache` is
+    a file with the hashes of known batches by inode, size and times, so that a long history in the
+    folder is not read again each time; without it every file is hashed.
     """
-    remembered = _remembered(cache)
-    seen: dict[str, str] = {}
+    cached = _cached_hashes(cache)
+    still_known: dict[str, str] = {}
     ready: dict[str, Batch] = {}
     refused: list[Refused] = []
     unsettled: list[Path] = []
     repeated: list[Path] = []
-    paths = sorted(landing.iterdir()) if landing.is_dir() else []
-    for path in paths:
+    for path in sorted(landing.iterdir()) if landing.is_dir() else ():
         if not path.name.endswith(SUFFIXES) or path.name.startswith(".") or not path.is_file():
             continue
         modified_ms = path.stat().st_mtime_ns // 1_000_000
-        alone = not sidecar_path(path).exists()
-        if alone and now_ms - modified_ms < settle_seconds * 1000:
+        young = now_ms - modified_ms < settle_seconds * 1000
+        if young and not sidecar_path(path).exists():
             unsettled.append(path)
             continue
-        mark = _fingerprint(path)
-        digest, numeric = remembered.get(mark), False
+        fingerprint = _fingerprint(path)
+        digest, numeric = cached.get(fingerprint), False
         if digest is None:
-            digest, numeric = _read_through(path)
+            digest, numeric = _scan_content(path)
         if digest in known:
-            seen[mark] = digest
+            still_known[fingerprint] = digest
         if digest in known or digest in ready:
             repeated.append(path)
             continue
@@ -126,15 +124,15 @@ def survey(
             ready[digest] = replace(_open_batch(path, digest, modified_ms), numeric=numeric)
         except BatchError as error:
             refused.append(Refused(path, digest, error.rule, str(error)))
-    if cache is not None and seen != remembered:
+    if cache is not None and still_known != cached:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        durable_io.replace(cache, json.dumps(seen).encode())
+        durable_io.replace(cache, json.dumps(still_known).encode())
     return Survey(tuple(ready.values()), tuple(refused), tuple(unsettled), tuple(repeated))
 
 
-def _read_through(path: Path) -> tuple[str, bool]:
-    """SHA-256 of the content, and whether it is `numeric`: asked of whole pieces at once, it costs
-    a tenth of asking each line."""
+def _scan_content(path: Path) -> tuple[str, bool]:
+    """SHA-256 of the content, and whether its rows are `numeric`: a search in whole pieces takes a
+    tenth of the time of a search in each line."""
     digest = hashlib.sha256()
     numeric, header = not path.name.endswith(".gz"), True
     with path.open("rb") as stream:
@@ -154,13 +152,13 @@ def _read_through(path: Path) -> tuple[str, bool]:
 
 
 def _fingerprint(path: Path) -> str:
-    """What a file cannot keep when its content is changed: inode, size, both times."""
+    """Inode, size and times of a file: a change of its content changes one of them."""
     s = path.stat()
     return f"{path.name}:{s.st_ino}:{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}"
 
 
-def _remembered(cache: Path | None) -> dict[str, str]:
-    """Hashes by fingerprint. Only of batches that were ingested: what is new is always read."""
+def _cached_hashes(cache: Path | None) -> dict[str, str]:
+    """Hashes by fingerprint, only of ingested batches: a new file is always read."""
     try:
         content = json.loads(cache.read_bytes()) if cache is not None else {}
     except (OSError, ValueError):
@@ -172,8 +170,8 @@ def _open_batch(path: Path, digest: str, modified_ms: int) -> Batch:
     sidecar = read_sidecar(path)
     if sidecar is not None and sidecar.sha256 != digest:
         raise BatchError(
-            f"its SHA-256 is {digest[:12]}…, the sidecar says {sidecar.sha256[:12]}…: the file was "
-            "changed or cut after it was written; collect it again",
+            f"its SHA-256 is {digest[:12]}…, the sidecar says {sidecar.sha256[:12]}…: the file has "
+            "has changed; collect it again",
             rule="sidecar_hash",
         )
     columns = contract_columns(_header_line(path))
@@ -209,34 +207,34 @@ def _header_line(path: Path) -> str:
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as stream:
             start = stream.read(_HEADER_BYTES)
-            # A cut archive would stop Spark in the middle of the good batches.
+            # A truncated archive would make the Spark job fail for all batches.
             while packed and stream.read(1 << 20):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        raise BatchError(f"it cannot be read ({error})", rule="batch_readable") from None
+        raise BatchError(f"the file cannot be read ({error})", rule="batch_readable") from None
     if not start.removeprefix(b"\xef\xbb\xbf"):
-        raise BatchError("it is empty; expected a header line", rule="batch_readable")
+        raise BatchError("the file is empty; expected a header line", rule="batch_readable")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start[:256]:
-        raise BatchError("it is not UTF-8 (UTF-16?); save it as UTF-8", rule="batch_utf8")
+        raise BatchError("the file is not UTF-8 (UTF-16?); save it as UTF-8", rule="batch_utf8")
     first = start.removeprefix(b"\xef\xbb\xbf").splitlines()[0]
     try:
         return first.decode("utf-8")
     except UnicodeDecodeError:
-        raise BatchError("its header is not UTF-8; save it as UTF-8", rule="batch_utf8") from None
+        raise BatchError("the header is not UTF-8; save it as UTF-8", rule="batch_utf8") from None
 
 
 @contextmanager
-def staged(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
-    """The batches as links named by their hash in `folder`, which is removed afterwards.
+def stage_batches(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
+    """Link the batches into `folder` under the names of their hashes; remove it after the block.
 
-    Spark then meets no glob characters or hidden names, and a batch that is replaced or removed
-    while the job runs is still the one that was hashed.
+    So Spark meets no glob characters or hidden names, and a batch that is replaced or removed
+    during the job keeps the content that was hashed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         for batch in batches:
-            target = folder / batch.staged_name
+            target = folder / batch.staging_name
             try:
                 os.link(batch.path, target)
             except OSError:
@@ -247,13 +245,15 @@ def staged(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
 
 
 def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, str]]:
-    """Every line of the staged files: `file` (a number), `block` (the first byte of the chunk that
-    Spark reads at once), `ordinal` (ascending by one inside a chunk) and `text`; and the file's
-    name by its number."""
+    """Every line of the files in the staging folder, and the files' names by their number.
+
+    The columns are `file` (the number), `block` (the first byte of the chunk that Spark reads at
+    once), `ordinal` (ascending by one inside a chunk) and `text`.
+    """
     from pyspark.sql import functions as F
 
     files = spark.read.text(file_url(folder))
-    # The name itself, or the metadata columns, would be copied into each row.
+    # A number: Spark would copy the name, or the metadata columns, into each row.
     lines = files.select(
         F.xxhash64(F.input_file_name()).alias("file"),
         F.input_file_block_start().alias("block"),

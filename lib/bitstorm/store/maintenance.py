@@ -1,4 +1,4 @@
-"""`history`, `verify` and `gc`: what was committed, whether it is intact, and what may go."""
+"""`history`, `verify` and `gc`: lists commits, checks files, and removes old snapshots."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Commit(Result):
 
 @dataclass(frozen=True, repr=False)
 class Verified(Result):
-    """What was looked at; `problems` are sentences, empty when all is well."""
+    """The number of snapshots and files that were checked, and their bytes; `problems` are
+    sentences."""
 
     snapshots: int
     files: int
@@ -46,7 +47,7 @@ class Verified(Result):
 
 @dataclass(frozen=True, repr=False)
 class Collected(Result):
-    """What `gc` removed: snapshots by ID, folders and files that no manifest names, bytes freed."""
+    """Removed snapshots by ID, removed folders and files without a manifest, and freed bytes."""
 
     snapshots: tuple[str, ...]
     orphans: tuple[str, ...]
@@ -54,8 +55,8 @@ class Collected(Result):
 
 
 def commits(root: Path) -> Iterator[Commit]:
-    """Every commit of the data set that is still recorded, newest first; a damaged manifest is
-    one with the operation `damaged` and the damage as its reason."""
+    """Every commit of the data set with a manifest, newest first. A damaged manifest gives a commit
+    with the operation `damaged` and the damage as its reason."""
     name = root.name
     for sequence in reversed(manifests.sequences(root)):
         try:
@@ -69,26 +70,26 @@ def commits(root: Path) -> Iterator[Commit]:
 
 
 def verify(root: Path) -> Verified:
-    """Re-hash every file that any manifest names, and every manifest; each shared file once."""
+    """Hash every manifest and every file that one names again; each shared file once."""
     problems: list[str] = []
-    kept: dict[int, Manifest] = {}
+    readable: dict[int, Manifest] = {}
     for sequence in manifests.sequences(root):
         try:
-            kept[sequence] = manifests.read(root, sequence)
+            readable[sequence] = manifests.read(root, sequence)
         except SnapshotDamaged as error:
             problems.append(str(error))
     hashes: dict[tuple[int, int], str] = {}
     size = 0
     broken: dict[str, list[str]] = {}
-    for sequence, manifest in kept.items():
-        before = kept.get(sequence - 1)
+    for sequence, manifest in readable.items():
+        before = readable.get(sequence - 1)
         if before is not None and manifest.parent_hash not in (None, before.hash):
             problems.append(
                 f"manifest {sequence} names another parent than manifest {sequence - 1}"
             )
         if sum(file.rows for file in manifest.files) != manifest.rows:
             problems.append(f"manifest {sequence} states {manifest.rows} rows, its files do not")
-        for path, expected, _ in Snapshot(root, manifest).stated():
+        for path, expected, _ in Snapshot(root, manifest).hashed_files():
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -100,64 +101,61 @@ def verify(root: Path) -> Verified:
                 size += status.st_size
             if hashes[inode] != expected:
                 place = path.relative_to(path.parents[2]).as_posix()
-                what = f"{place.partition('/')[2]} is not what was written (its SHA-256 differs)"
+                what = f"{place.partition('/')[2]} has changed (its SHA-256 differs)"
                 broken.setdefault(what, []).append(manifest.id)
-    for what, identities in broken.items():
-        problems.append(f"{what}; it belongs to {', '.join(dict.fromkeys(identities))}")
-    return Verified(len(kept), len(hashes), size, tuple(problems))
+    for what, ids in broken.items():
+        problems.append(f"{what}; it belongs to {', '.join(dict.fromkeys(ids))}")
+    return Verified(len(readable), len(hashes), size, tuple(problems))
 
 
 def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: float) -> Collected:
-    """Remove all but the newest `keep` snapshots and those younger than the limit, and orphans.
+    """Remove orphans and all snapshots except the newest `keep` and those younger than the limit.
 
-    A manifest goes before its folders, so no reader meets one without the other. Nothing is
-    removed while a manifest cannot be read: it might name anything.
+    A manifest is removed before its folders, so that no reader finds one without the other.
+    Nothing is removed while a manifest cannot be read: it might name any folder.
     """
-    numbers = manifests.sequences(root)
-    every = {number: manifests.read(root, number) for number in numbers}
-    kept = {
-        number
-        for place, number in enumerate(reversed(numbers))
+    every = [manifests.read(root, number) for number in manifests.sequences(root)]
+    kept = [
+        manifest
+        for place, manifest in enumerate(reversed(every))
         if place < keep
-        or now_s - datetime.fromisoformat(every[number].created_at).timestamp() < younger_than_s
-    }
-    named = {every[number].id for number in kept}
-    gone = []
-    for number in numbers:
-        if number not in kept:
-            manifests.path_of(root, number).unlink()
-            gone.append(every[number].id)
-    if gone:
+        or now_s - datetime.fromisoformat(manifest.created_at).timestamp() < younger_than_s
+    ]
+    named = {manifest.id for manifest in kept}
+    removed = []
+    for manifest in every:
+        if manifest not in kept:
+            manifests.path_of(root, manifest.sequence).unlink()
+            removed.append(manifest.id)
+    if removed:
         sync_folder(root / manifests.MANIFESTS)
     freed, orphans = 0, []
     for parent in (root / SNAPSHOTS, root / LINEAGE):
         for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            status = _status(folder)
+            status = _stat(folder)
             if status is None or folder.name in named:
                 continue
             young = now_s - status.st_mtime < younger_than_s
-            if young and folder.name not in gone:
+            if young and folder.name not in removed:
                 continue
-            # A file that another snapshot shares frees nothing.
+            # A file that another snapshot shares frees no space.
             files = [path.stat() for path in folder.rglob("*") if path.is_file()]
             freed += sum(file.st_size for file in files if file.st_nlink == 1)
             shutil.rmtree(folder)
-            if folder.name not in gone:
+            if folder.name not in removed:
                 orphans.append(f"{parent.name}/{folder.name}")
-    for leftover in [
-        *root.glob(f"{TEMPORARY}*"),
-        *(root / manifests.MANIFESTS).glob(f"{TEMPORARY}*"),
-    ]:
-        status = _status(leftover)
+    folders = (root, root / manifests.MANIFESTS)
+    for leftover in (path for folder in folders for path in folder.glob(f"{TEMPORARY}*")):
+        status = _stat(leftover)
         if status is not None and now_s - status.st_mtime >= younger_than_s:
             freed += status.st_size
             leftover.unlink(missing_ok=True)
             orphans.append(leftover.relative_to(root).as_posix())
-    return Collected(tuple(dict.fromkeys(gone)), tuple(orphans), freed)
+    return Collected(tuple(dict.fromkeys(removed)), tuple(orphans), freed)
 
 
-def _status(path: Path) -> os.stat_result | None:
-    """None where its writer, who is at work beside this, has renamed or removed it meanwhile."""
+def _stat(path: Path) -> os.stat_result | None:
+    """None where a running writer has renamed or removed the file in the meantime."""
     try:
         return path.stat()
     except FileNotFoundError:

@@ -1,9 +1,8 @@
-"""The manifest: the truth about one snapshot. What it does not list does not exist.
+"""The manifest lists the files of one snapshot. A file that it does not list does not count.
 
-`manifests/00000001.json` and on, one a commit, created exclusively: of two writers that saw the
-same newest manifest one creates the next, the other finds the name taken. Each names its parent's
-hash and ends with its own (SHA-256 over the canonical JSON without it), so an edited or cut one is
-found out.
+`manifests/00000001.json` and on, one for each commit, created exclusively: of two writers on the
+same parent, the second finds that the name exists. A manifest holds its parent's hash and its own
+(SHA-256 over the canonical JSON without it), so that reading finds an edited or truncated one.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ class File:
 class Manifest:
     """Times are Unix milliseconds UTC, None for a snapshot without rows.
 
-    `files` lie in `snapshots/ID/`, `lineage` in `lineage/ID/`; `months` has the SHA-256 of each
-    month's rows, `digest` that of all of them. `batches` are the tallies of the batches that this
-    commit consumed; those of all commits are in the lineage's ledger. `details` is what the
-    publishing command adds.
+    `files` are in `snapshots/ID/`, `lineage` in `lineage/ID/`. `months` has the digest of each
+    month, `digest` is the data set's. `batches` are the tallies of this commit's batches; the
+    ledger in the lineage has the tallies of all commits. The command that publishes adds `details`.
     """
 
     sequence: int
@@ -75,7 +73,7 @@ class Manifest:
     format: int = FORMAT
     hash: str = ""
 
-    def sealed(self) -> Manifest:
+    def with_hash(self) -> Manifest:
         """The manifest with its own hash."""
         return replace(self, hash=_hash_of(asdict(self)))
 
@@ -99,16 +97,11 @@ def sequences(root: Path) -> list[int]:
 def read(root: Path, sequence: int) -> Manifest:
     """The manifest of that number, checked against its own hash. Raises SnapshotDamaged."""
     path = path_of(root, sequence)
-    advice = (
-        "nothing was read in its place; `bitstorm rollback ID` makes an older snapshot current "
-        "again, `bitstorm history` lists them"
-    )
+    advice = "make an older snapshot current with `bitstorm rollback ID` (see `bitstorm history`)"
     try:
         record = json.loads(path.read_bytes())
         if record.get("hash") != _hash_of(record):
-            raise SnapshotDamaged(
-                f"the manifest {path} is not what was written (its hash differs): {advice}"
-            )
+            raise SnapshotDamaged(f"the manifest {path} has changed (its hash differs): {advice}")
         if record["format"] > FORMAT:
             raise SnapshotDamaged(
                 f"the manifest {path} has format {record['format']}, this version reads up to "
@@ -116,7 +109,7 @@ def read(root: Path, sequence: int) -> Manifest:
             )
         if record["sequence"] != sequence:
             raise SnapshotDamaged(
-                f"the manifest {path} is that of number {record['sequence']}: {advice}"
+                f"the manifest {path} has the number {record['sequence']} inside: {advice}"
             )
         files = {name: tuple(File(**f) for f in record[name]) for name in ("files", "lineage")}
         return Manifest(**{**record, **files})
@@ -127,13 +120,13 @@ def read(root: Path, sequence: int) -> Manifest:
 
 
 def first_change(before: Manifest, after: Manifest) -> str | None:
-    """The earliest month (`YYYY-MM`) whose rows are not the same in both; None where all are."""
+    """The earliest month (`YYYY-MM`) whose rows differ; None where no month differs."""
     months = before.months.keys() | after.months.keys()
     return min((m for m in months if before.months.get(m) != after.months.get(m)), default=None)
 
 
 def schema_record(table: Table) -> list[dict[str, Any]]:
-    """The table's fields as JSON: what a reader may rely on."""
+    """The table's fields as JSON, for readers."""
     return [
         {"name": f.name, "type": f.kind, "nullable": f.nullable, "unit": f.unit}
         for f in table.fields

@@ -1,8 +1,8 @@
 """The only reader and writer of Petastorm data sets.
 
-Reading opens an explicit list of file URLs: petastorm then unpickles no `_common_metadata`, and a
-stray or stale `_metadata` cannot hide a file. A list drops the partition columns, so these are
-restored from the paths, and the rows of a whole pass are held against the footers.
+The reader opens an explicit list of file URLs: so petastorm unpickles no `_common_metadata`, and a
+stale `_metadata` cannot hide a file. With a list petastorm drops the partition columns; the reader
+restores them from the paths. It checks the number of rows against the footers.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructField, StructType
 
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
@@ -31,10 +34,7 @@ with without_third_party_warnings():
     from petastorm.transform import TransformSpec
     from petastorm.unischema import Unischema, UnischemaField
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
-# What petastorm.etl.dataset_metadata changes while it writes.
+# The settings that petastorm.etl.dataset_metadata changes while it writes.
 _HADOOP_KEYS = (
     "parquet.summary.metadata.level",
     "parquet.enable.summary-metadata",
@@ -44,45 +44,41 @@ _HADOOP_KEYS = (
     "parquet.block.size",
 )
 
-# Numbers that are the same for all rows of a batch.
-_REPEATED = ("granularity_ms", "fetched_at")
+# Numeric columns with one value for all rows of a batch.
+_SAME_IN_BATCH = ("granularity_ms", "fetched_at")
 
 
 def unischema(table: Table) -> Unischema:
     """The petastorm schema of a table: scalars with the table's dtypes and nullability."""
-    return Unischema(
-        table.name,
-        [
-            UnischemaField(
-                f.name, numpy_type(f.kind), (), ScalarCodec(spark_type(f.kind)), nullable=f.nullable
-            )
-            for f in table.fields
-        ],
-    )
+    fields = [
+        UnischemaField(f.name, numpy_type(f.kind), (), ScalarCodec(spark_type(f.kind)), f.nullable)
+        for f in table.fields
+    ]
+    return Unischema(table.name, fields)
 
 
 BitcoinSchema = unischema(PRICES)
 
 
-def write_dataset(frame: DataFrame, folder: Path, table: Table, *, arranged: bool = False) -> None:
+def write_dataset(frame: DataFrame, folder: Path, table: Table, *, presorted: bool = False) -> None:
     """Write the frame's rows as a Petastorm data set, one file a month, sorted by time.
 
-    `frame` has the table's columns; the files hold exactly its types. `arranged` says that each
-    month is in one partition already, by time. The folder must not exist.
+    `frame` has the table's columns; the files get exactly the table's types. `presorted` says that
+    each month is already in one partition, sorted by time. The folder must not exist.
     """
     spark = frame.sparkSession
     with (
         without_third_party_warnings(),
-        _hadoop_settings_kept(spark),
+        _restore_hadoop_settings(spark),
         materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
-        write_partitioned(frame, folder, table, arranged=arranged)
+        write_partitioned(frame, folder, table, presorted=presorted)
 
 
 @contextmanager
-def _hadoop_settings_kept(spark: SparkSession) -> Iterator[None]:
-    """petastorm restores the settings that it changes only when nothing fails; left as they are,
-    every later write of the session would get summary files."""
+def _restore_hadoop_settings(spark: SparkSession) -> Iterator[None]:
+    """Restore the settings that petastorm changes: after an error it does not, and every later
+    write of the session would get summary files."""
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     before = {key: hadoop.get(key) for key in _HADOOP_KEYS}
     try:
@@ -96,19 +92,17 @@ def _hadoop_settings_kept(spark: SparkSession) -> Iterator[None]:
 
 
 def write_partitioned(
-    frame: DataFrame, folder: Path, table: Table, *, arranged: bool = False
+    frame: DataFrame, folder: Path, table: Table, *, presorted: bool = False
 ) -> None:
-    """Plain Parquet by month, one file a month, sorted by time inside."""
-    from pyspark.sql import functions as F
-
+    """Write plain Parquet, one file a month, sorted by time."""
     columns = [F.col(f.name).cast(spark_type(f.kind)).alias(f.name) for f in table.fields]
     rows = frame.select(*columns)
-    if not arranged:
+    if not presorted:
         rows = rows.repartition(PARTITION).sortWithinPartitions(PARTITION, "timestamp")
     writer = rows.write.mode("errorifexists").partitionBy(PARTITION)
     for field in table.stored:
-        if field.kind != "string" and field.name not in _REPEATED:
-            # Hardly a number comes twice: a dictionary of all of them only costs time.
+        if field.kind != "string" and field.name not in _SAME_IN_BATCH:
+            # Most numbers are unique, so a dictionary would only cost time.
             writer = writer.option(f"parquet.enable.dictionary#{field.name}", "false")
     writer.parquet(file_url(folder))
 
@@ -116,23 +110,18 @@ def write_partitioned(
 def read_spark(
     spark: SparkSession, snapshot: Snapshot, table: Table, *, months: set[str] | None = None
 ) -> DataFrame:
-    """The snapshot's listed files as a DataFrame with the table's columns, `month` included."""
+    """The snapshot's rows, or those of some months, with the table's columns and `month`."""
     files = snapshot.files if months is None else snapshot.of_months(months)
     return _read_files(spark, snapshot.folder, files, table)
 
 
-def read_lineage(
-    spark: SparkSession, snapshot: Snapshot, *, months: set[str] | None = None
-) -> DataFrame:
-    """Where each row of a snapshot came from: the columns of LINEAGE."""
-    files = snapshot.lineage_files if months is None else snapshot.lineage_of_months(months)
-    return _read_files(spark, snapshot.lineage, files, LINEAGE)
+def read_lineage(spark: SparkSession, snapshot: Snapshot, *, months: set[str]) -> DataFrame:
+    """Batch and line of each row of these months: the columns of LINEAGE."""
+    return _read_files(spark, snapshot.lineage, snapshot.lineage_of_months(months), LINEAGE)
 
 
 def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: Table) -> DataFrame:
-    from pyspark.sql.types import StructField, StructType
-
-    # Parquet gives every column as nullable; the schema spares Spark from guessing `month`.
+    # With a schema Spark does not guess the type of `month`. Parquet columns are always nullable.
     schema = StructType([StructField(f.name, spark_type(f.kind)) for f in table.fields])
     if not files:
         return spark.createDataFrame([], schema)
@@ -193,9 +182,9 @@ def read_batches(
 ) -> Iterator[pd.DataFrame]:
     """Record batches of the files as pandas frames, through petastorm's `make_batch_reader`.
 
-    One frame a row group, in the order of the files. Hive partition values (`month=2024-05` in a
-    path) come back as string columns. `columns` limits what is read. Raises SnapshotMissing
-    without files, SnapshotDamaged when a pass gives other rows than the files' footers state.
+    One frame for each row group, in the order of the files. Hive partition values (`month=2024-05`
+    in a path) become string columns. `columns` limits the columns. Raises SnapshotMissing without
+    files, SnapshotDamaged where a row group has other rows than its footer states.
     """
     if not files:
         raise SnapshotMissing("found no Parquet file to read; expected at least one *.parquet")
@@ -207,8 +196,8 @@ def read_batches(
         reader = make_batch_reader(
             [file_url(file) for file in files],
             schema_fields=None if stored is None else [f"^{name}$" for name in stored],
-            # petastorm's thread pool can take "not begun" for "done" and lose a pass; without
-            # threads it can't, and row groups come in the order of the files.
+            # petastorm's thread pool can mistake "not started" for "done" and lose a pass. This
+            # pool has no threads, and keeps the order of the files.
             reader_pool_type="dummy",
             shuffle_row_groups=False,
             num_epochs=1,
@@ -221,8 +210,8 @@ def read_batches(
             found = 0 if batch is None else len(batch[0])
             if found != rows:
                 raise SnapshotDamaged(
-                    f"read {found} rows where the footer of {file or 'no file'} states {rows}; "
-                    "a file has changed while it was read: read again"
+                    f"read {found} rows, but the footer of {file or 'no file'} states {rows}: "
+                    "the file has changed during the read; read again"
                 )
             if batch is None or file is None:
                 return
@@ -232,13 +221,13 @@ def read_batches(
                     frame[name] = value
             yield frame if columns is None else frame[list(columns)]
     finally:
-        # Not by the reader's context manager: that prints to standard output.
+        # The reader's context manager would print to standard output.
         reader.stop()
         reader.join()
 
 
 def _row_groups(files: Sequence[Path]) -> list[tuple[Path, int]]:
-    """Each row group that has rows, by the files' footers."""
+    """File and number of rows of each row group that has rows, from the footers."""
     found = []
     for file in files:
         footer = pq.read_metadata(file)
@@ -248,7 +237,7 @@ def _row_groups(files: Sequence[Path]) -> list[tuple[Path, int]]:
 
 
 def _partitions(folder: Path) -> dict[str, str]:
-    """Hive partition values of a path: `…/year=2024/month=05` → both, outermost first."""
+    """Hive partition values of a path such as `…/year=2024/month=05`, outermost first."""
     found: dict[str, str] = {}
     for part in reversed(folder.parts):
         name, equals, value = part.partition("=")

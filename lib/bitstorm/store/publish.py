@@ -1,7 +1,7 @@
-"""The next snapshot of a data set.
+"""Publishes the next snapshot of a data set.
 
-A publish fills a new folder, shares the untouched months of its parent, seals it, and commits it
-by creating the next manifest: the one moment at which anything changes for a reader.
+A publish fills a new folder, links the unchanged months of its parent, seals it, and commits it by
+creating the next manifest. Readers see the change at that moment, not before.
 """
 
 from __future__ import annotations
@@ -19,42 +19,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bitstorm import __version__
 from bitstorm.core import durable_io
-from bitstorm.core.errors import (
-    Overtaken,
-    SealBroken,
-    SnapshotDamaged,
-    StoreError,
-)
+from bitstorm.core.errors import Overtaken, SealBroken, SnapshotDamaged, StoreError
 from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
-from bitstorm.store import seal
+from bitstorm.store import seal, snapshots
 from bitstorm.store.manifest import File, Manifest
-from bitstorm.store.seal import Sealed, dataset_digest, require_subset, seal_folder
-from bitstorm.store.snapshots import (
-    CURRENT,
-    LEDGER,
-    LINEAGE,
-    SNAPSHOTS,
-    Snapshot,
-    check_content,
-    part_files,
-    readable_manifest,
-)
+from bitstorm.store.snapshots import LINEAGE, Snapshot
 
 if TYPE_CHECKING:
     from petastorm.unischema import Unischema
-
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Where a publish writes: `folder` and `lineage` are new and empty, under `parent`."""
+    """The new, empty folders that a publish fills, and the parent snapshot."""
 
     folder: Path
     lineage: Path
@@ -63,8 +49,8 @@ class Draft:
 
 @dataclass(frozen=True)
 class Change:
-    """What a write did. `months` are those that it wrote anew or emptied: all others are shared
-    with the parent. `ledger` holds the tallies of all batches so far, `batches` the new ones."""
+    """The result of a write. `months` are those that it wrote or emptied; all others are linked
+    from the parent. `ledger` has the tallies of all batches so far, `batches` the new ones."""
 
     months: frozenset[str]
     with_lineage: bool = False
@@ -84,15 +70,15 @@ def publish(
     write: Callable[[Draft], Change],
     reason: str = "",
 ) -> Snapshot:
-    """Fill, share, seal and commit a new snapshot on top of `parent`.
+    """Fill, link, seal and commit a new snapshot on top of `parent`.
 
-    Raises SealBroken when what was written may not be seen, Overtaken when another run has
-    published on the same parent: redo the change on the new one, StoreError when the disk is full
-    or fails. A failed publish leaves nothing that a reader could meet.
+    Raises SealBroken where the written files break a rule, Overtaken where another run has
+    published on the same parent (repeat the change on its snapshot), StoreError where the disk is
+    full or fails. A failed publish leaves nothing that a reader could find.
     """
     sequence = 1 if parent is None else parent.manifest.sequence + 1
     identity = f"{sequence:08d}-{secrets.token_hex(6)}"
-    draft = Draft(root / SNAPSHOTS / identity, root / LINEAGE / identity, parent)
+    draft = Draft(root / snapshots.SNAPSHOTS / identity, root / LINEAGE / identity, parent)
     for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
         folder.mkdir(parents=True, exist_ok=True)
     if parent is None:
@@ -100,29 +86,29 @@ def publish(
         durable_io.sync_folder(root.parent)
     try:
         change = write(draft)
-        made = _completed(draft, change, table, schema, sequence, identity, operation, reason)
+        made = _finish_draft(draft, change, table, schema, sequence, identity, operation, reason)
         _commit(root, made)
     except BaseException as error:
-        # A commit may fail after its manifest is there (the last sync, an interrupt).
-        named = _may_be_named(root, sequence, identity)
-        if not named:
+        # A commit can fail after it has created the manifest (the last sync, an interrupt).
+        committed = _may_be_committed(root, sequence, identity)
+        if not committed:
             for folder in (draft.folder, draft.lineage):
                 shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise StoreError(
                 f"{root.name} cannot be written ({error.strerror or error}): "
-                f"{'it may be published all the same' if named else 'nothing was published'}; "
+                f"{'the snapshot may be published' if committed else 'nothing was published'}; "
                 "free some space or repair the disk, and run the command again"
             ) from error
         raise
-    _point(root)
+    _write_current(root)
     return Snapshot(root, made)
 
 
 def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
-    """Make an older snapshot current again by a new manifest on the same folder."""
+    """Make an older snapshot current again: commit a new manifest for the same folder."""
     numbers = manifests.sequences(root)
-    newest = readable_manifest(root, numbers[-1])
+    newest = snapshots.readable_manifest(root, numbers[-1])
     made = replace(
         old.manifest,
         sequence=numbers[-1] + 1,
@@ -130,16 +116,16 @@ def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
         parent_hash=None if newest is None else newest.hash,
         operation="rollback",
         reason=reason,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=_now(),
         batches={},
         versions=_versions(),
-    ).sealed()
+    ).with_hash()
     _commit(root, made)
-    _point(root)
+    _write_current(root)
     return Snapshot(root, made)
 
 
-def _completed(
+def _finish_draft(
     draft: Draft,
     change: Change,
     table: Table,
@@ -149,34 +135,23 @@ def _completed(
     operation: str,
     reason: str,
 ) -> Manifest:
-    """Share what is untouched, rebuild the summaries, seal and sync; then state it all."""
+    """Link unchanged files, rebuild the summaries, seal and sync; return the manifest."""
     parent = None if draft.parent is None else draft.parent.manifest
-    draft.folder.mkdir(exist_ok=True)
-    _drop_checksums(draft.folder)
-    shared = (
-        {} if draft.parent is None else _share(*draft.parent._folders()[0], draft.folder, change)
-    )
-    paths = [path.relative_to(draft.folder).as_posix() for path in part_files(draft.folder)]
-    seal.write_metadata(draft.folder, paths, table, schema)
-    data = seal_folder(
-        draft.folder, table, inherited=shared, unischema=pickle.dumps(schema, protocol=4)
-    )
+    shared = _link_unchanged(draft, change, lineage=False)
+    paths = snapshots.part_files(draft.folder)
+    relative = [path.relative_to(draft.folder).as_posix() for path in paths]
+    seal.write_metadata(draft.folder, relative, table, schema)
+    pickled = pickle.dumps(schema, protocol=4)
+    data = seal.seal_folder(draft.folder, table, inherited=shared, unischema=pickled)
     where = f"{operation} {identity}"
-    if parent is not None and draft.parent is not None and not change.may_lose_keys:
-        # What was merged came from these: damage must not be sealed anew.
-        check_content(draft.parent, months=change.months)
-        before: dict[str, list[Path]] = {}
-        for file in parent.files:
-            if file.month in change.months:
-                before.setdefault(file.month, []).append(draft.parent.folder / file.path)
-        require_subset(before, data.keys, where=where)
-    lineage, ledger = _lineage(draft, change, data, where)
-    months = {
-        month: digest
-        for month, digest in (parent.months if parent is not None else {}).items()
-        if month not in change.months
-    }
-    months.update(data.digests)
+    if draft.parent is not None and not change.may_lose_keys:
+        # The new rows include these files' rows: a seal must not cover their damage.
+        snapshots.check_content(draft.parent, months=change.months)
+        before = {m: f for m in sorted(change.months) if (f := draft.parent.of_months({m}))}
+        seal.require_subset(before, data.keys, where=where)
+    lineage, ledger = _finish_lineage(draft, change, data, where)
+    old = {} if parent is None else parent.months
+    months = {m: digest for m, digest in old.items() if m not in change.months} | dict(data.digests)
     for folder, files in ((draft.folder, data.files), (draft.lineage, lineage)):
         if folder.exists():
             new = [folder / file.path for file in files if file.month in change.months]
@@ -188,7 +163,7 @@ def _completed(
         parent_hash=None if parent is None else parent.hash,
         operation=operation,
         reason=reason,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created_at=_now(),
         table=table.name,
         schema_version=SCHEMA_VERSION,
         schema=manifests.schema_record(table),
@@ -200,83 +175,71 @@ def _completed(
         lineage=lineage,
         ledger=ledger,
         months=months,
-        digest=dataset_digest(months),
+        digest=seal.dataset_digest(months),
         batches=dict(change.batches),
         versions=_versions(),
         details=dict(change.details),
-    ).sealed()
+    ).with_hash()
 
 
-def _lineage(
-    draft: Draft, change: Change, data: Sealed, where: str
+def _finish_lineage(
+    draft: Draft, change: Change, data: seal.Sealed, where: str
 ) -> tuple[tuple[File, ...], dict[str, Any] | None]:
-    """Share, seal and record the lineage; each rewritten month has the keys of its data."""
+    """Link, check and seal the lineage, write the ledger; return their records."""
     if not change.with_lineage:
         return (), None
-    draft.lineage.mkdir(exist_ok=True)
-    _drop_checksums(draft.lineage)
-    # petastorm leaves Spark writing them after a write that failed in the same session.
+    shared = _link_unchanged(draft, change, lineage=True)
+    # After a failed write of petastorm, Spark writes summaries for the rest of its session.
     for name in (seal.METADATA, seal.COMMON_METADATA):
         (draft.lineage / name).unlink(missing_ok=True)
-    parent = draft.parent
-    shared = {} if parent is None else _share(*parent._folders()[1], draft.lineage, change)
-    sealed = seal_folder(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
+    sealed = seal.seal_folder(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
     for month in data.keys.keys() | sealed.keys.keys():
         ours, theirs = data.keys.get(month), sealed.keys.get(month)
         if ours is None or theirs is None or not np.array_equal(ours, theirs):
-            raise SealBroken(f"the lineage of month {month} in {where} is not that of its rows")
+            raise SealBroken(
+                f"the lineage of month {month} in {where} has other keys than its rows"
+            )
     for sha256, tally in change.batches.items():
         if tally["read"] != tally["accepted"] + tally["duplicate"] + tally["refused"]:
             raise SealBroken(
-                f"batch {tally.get('name', sha256)} does not add up: {tally['read']} rows read, "
-                f"but {tally['accepted']} accepted + {tally['duplicate']} duplicate + "
+                f"the counts of batch {tally.get('name', sha256)} differ: {tally['read']} rows "
+                f"read, but {tally['accepted']} accepted + {tally['duplicate']} duplicate + "
                 f"{tally['refused']} refused; nothing was published"
             )
     return sealed.files, _write_ledger(draft.lineage, change.ledger or {})
 
 
 def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pa.schema(
-        [
-            ("batch", pa.string()),
-            ("name", pa.string()),
-            ("read", pa.int64()),
-            ("accepted", pa.int64()),
-            ("duplicate", pa.int64()),
-            ("refused", pa.int64()),
-            ("retracted", pa.string()),
-        ]
-    )
+    counts = {name: pa.int64() for name in ("read", "accepted", "duplicate", "refused")}
+    columns = {"batch": pa.string(), "name": pa.string(), **counts, "retracted": pa.string()}
     rows = [{"retracted": None, **tally, "batch": batch} for batch, tally in sorted(ledger.items())]
-    path = lineage / LEDGER
-    lineage.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    path = lineage / snapshots.LEDGER
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), path)
     durable_io.sync_file(path)
     return {"sha256": durable_io.file_hash(path), "size": path.stat().st_size, "batches": len(rows)}
 
 
-def _share(source: Path, files: tuple[File, ...], folder: Path, change: Change) -> dict[str, File]:
-    """The parent's files of untouched months, linked into the folder; their records by path."""
+def _link_unchanged(draft: Draft, change: Change, *, lineage: bool) -> dict[str, File]:
+    """Link the parent's files of unchanged months into a folder of the draft; return their records
+    by path."""
+    folder = draft.lineage if lineage else draft.folder
+    folder.mkdir(exist_ok=True)
+    # Hadoop's checksums, which linked files would lack: a manifest has SHA-256.
+    for checksum in [*folder.rglob(".*.crc"), folder / "_SUCCESS"]:
+        checksum.unlink(missing_ok=True)
+    if draft.parent is None:
+        return {}
+    source, files = draft.parent.folders()[int(lineage)]
     shared = {file.path: file for file in files if file.month not in change.months}
     for path in shared:
         durable_io.share(source / path, folder / path)
     return shared
 
 
-def _drop_checksums(folder: Path) -> None:
-    """Hadoop's `.crc` files and `_SUCCESS`: a link would come without, a manifest has SHA-256."""
-    if folder.exists():
-        for path in [*folder.rglob(".*.crc"), folder / "_SUCCESS"]:
-            path.unlink(missing_ok=True)
-
-
 def _commit(root: Path, made: Manifest) -> None:
     try:
         if manifests.sequences(root)[-1:] > [made.sequence]:
-            # Its number may be free again: `gc` took what others have published meanwhile.
+            # Another run has published, and `gc` has removed the manifest with this number.
             raise FileExistsError
         durable_io.create(manifests.path_of(root, made.sequence), made.to_bytes())
     except FileExistsError:
@@ -286,11 +249,15 @@ def _commit(root: Path, made: Manifest) -> None:
         ) from None
 
 
-def _point(root: Path) -> None:
-    """Rebuild CURRENT from the newest manifest; a hint, so a failure to write it is no failure."""
+def _write_current(root: Path) -> None:
+    """Write the ID of the newest manifest to CURRENT; it is a hint, so an error is ignored."""
     with contextlib.suppress(OSError, StoreError):
         newest = manifests.read(root, manifests.sequences(root)[-1])
-        durable_io.replace(root / CURRENT, f"{newest.id}\n".encode())
+        durable_io.replace(root / snapshots.CURRENT, f"{newest.id}\n".encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _versions() -> dict[str, str]:
@@ -301,7 +268,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _may_be_named(root: Path, sequence: int, identity: str) -> bool:
+def _may_be_committed(root: Path, sequence: int, identity: str) -> bool:
     try:
         return manifests.read(root, sequence).id == identity
     except SnapshotDamaged:

@@ -1,8 +1,8 @@
-"""What was refused, kept as text with the reason.
+"""Saves refused batches and rows as text, with the reason.
 
-`rejects/batches/HASH-NAME` is a batch refused as a whole, with `….reason.json` beside it;
-`rejects/rows/HASH-NAME.jsonl` holds one JSON object a refused row of a batch that went through.
-Names depend on the content alone, so a repeated run writes the same files again.
+`rejects/batches/HASH-NAME` is a batch that is refused as a whole, with `….reason.json` next to it;
+`rejects/rows/HASH-NAME.jsonl` has one JSON object for each refused row of an ingested batch. Names
+depend only on the content, so a repeated run writes the same files again.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from bitstorm.store.landing import Batch, Refused
 _SHORT = 12
 
 
-def keep_batch(rejects: Path, refused: Refused) -> bool:
-    """Keep the batch's bytes and the reason; False when they are already there."""
+def save_batch(rejects: Path, refused: Refused) -> bool:
+    """Save the batch's bytes and the reason; return False where they are already saved."""
     folder = rejects / "batches"
     target = folder / f"{refused.sha256[:_SHORT]}-{refused.path.name}"
     note = target.with_name(target.name + ".reason.json")
@@ -36,19 +36,19 @@ def keep_batch(rejects: Path, refused: Refused) -> bool:
         "rule": refused.rule,
         "reason": refused.reason,
     }
-    # The note is last: a batch counts as kept only when both are whole.
+    # The note is last: with it both files are complete.
     durable_io.replace(note, (json.dumps(record, indent=2) + "\n").encode())
     return True
 
 
-def keep_rows(
+def save_rows(
     rejects: Path, rows: Iterable[Mapping[str, Any]], *, facts: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Path]:
-    """Write refused rows, which come batch by batch, one JSONL file a batch.
+    """Write one JSONL file for each batch from a stream of refused rows, which is sorted by batch;
+    return the files by batch.
 
-    Each row has `batch`, `line`, `text`, `rule`, `reason`; `facts` are a batch's (see
-    `batch_facts`), which make a line of the file enough to judge the row again. Returns the files
-    by batch. Rows are streamed, however many there are.
+    Each row has `batch`, `line`, `text`, `rule`, `reason`. `facts` (see `batch_facts`) are part of
+    each line, so that a replay can check the row again.
     """
     written: dict[str, Path] = {}
     for batch, group in groupby(rows, key=lambda row: str(row["batch"])):
@@ -62,7 +62,7 @@ def keep_rows(
 
 
 def batch_facts(batch: Batch) -> dict[str, Any]:
-    """What is said of a batch beside each of its refused rows."""
+    """The facts of a batch that each of its refused rows gets."""
     sidecar = batch.sidecar
     return {
         "file": batch.name,
@@ -74,15 +74,13 @@ def batch_facts(batch: Batch) -> dict[str, Any]:
 
 
 def rows_path(rejects: Path, batch: str, name: str) -> Path:
-    """Where the refused rows of a batch are."""
+    """The file of a batch's refused rows."""
     return rejects / "rows" / f"{batch[:_SHORT]}-{name}.jsonl"
 
 
-def kept_rows(rejects: Path) -> list[Path]:
+def row_files(rejects: Path) -> list[Path]:
     """All files of refused rows."""
-    return sorted(
-        path for path in (rejects / "rows").glob("*.jsonl") if not path.name.startswith(".")
-    )
+    return sorted((rejects / "rows").glob("[!.]*.jsonl"))
 
 
 def _lines(rows: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> Iterator[str]:

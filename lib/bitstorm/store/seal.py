@@ -1,12 +1,12 @@
-"""The seal: what must be true of a folder before a manifest may name it. Knows nothing of Spark.
+"""The seal: checks a folder before a manifest names it. Without Spark.
 
-Files that the commit wrote are read whole, month by month; files that it shares with its parent
-are checked by size and footer and inherit the rest, so the cost follows what was rewritten.
+Files that the commit wrote are read completely, month by month. Files that it links from its parent
+are checked by size and footer and inherit the rest, so the cost depends on the rewritten months.
 
-A month's digest is the SHA-256 over its rows by time: all values of one column after another, each
-in little-endian bytes, after one byte a row that says whether it is null (a null's value is zero,
-NaN has one bit pattern). The data set's digest is the SHA-256 over `YYYY-MM` and digest of each
-month that has rows, so a commit only hashes the months that it rewrites.
+A month's digest is the SHA-256 over its rows in the order of time, column by column: one byte a row
+that says whether the value is null, then the values in little-endian bytes (zero for a null, one
+bit pattern for NaN). The data set's digest is the SHA-256 over `YYYY-MM` and digest of each month
+with rows, so a commit hashes only the months that it rewrites.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from bitstorm.core.schema import PARTITION, Table
 from bitstorm.store.manifest import File
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from petastorm.unischema import Unischema
 
 
@@ -43,7 +42,8 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Sealed:
-    """What was found: the files in path order, the rewritten months' digests and their keys."""
+    """The files in the order of their paths; digests and keys (int64 ms UTC) of the rewritten
+    months."""
 
     files: tuple[File, ...]
     digests: Mapping[str, str]
@@ -51,77 +51,66 @@ class Sealed:
 
 
 def seal_folder(
-    folder: Path,
-    table: Table,
-    *,
-    inherited: Mapping[str, File],
-    unischema: bytes | None,
+    folder: Path, table: Table, *, inherited: Mapping[str, File], unischema: bytes | None
 ) -> Sealed:
-    """Check the folder; `inherited` are the parent's records of shared files, by path.
+    """Check the folder; `inherited` are the parent's records of linked files, by path.
 
-    `unischema` is what `_common_metadata` must hold, None for a folder without summary files.
-    Raises SealBroken, which names what was found and where.
+    `_common_metadata` must hold `unischema`; None means a lineage, which has no summary files.
+    Raises SealBroken with what was found, and where.
     """
-    paths = _listed(folder, summaries=unischema is not None)
+    paths = _part_paths(folder, summaries=unischema is not None)
     if missing := sorted(inherited.keys() - set(paths)):
         raise SealBroken(f"{folder.name} lacks {', '.join(missing)}, which its parent has")
-    files: list[File] = []
-    digests: dict[str, str] = {}
-    keys: dict[str, np.ndarray] = {}
+    files = [_check_inherited(folder, inherited[path]) for path in paths if path in inherited]
+    linked = {file.month for file in files}
     by_month: dict[str, list[str]] = {}
     for path in paths:
-        if path in inherited:
-            files.append(_unchanged(folder, inherited[path]))
-        else:
+        if path not in inherited:
             by_month.setdefault(_month(path), []).append(path)
 
-    def checked(month: str) -> tuple[np.ndarray, str, list[File]]:
+    def check_month(month: str) -> tuple[np.ndarray, str, list[File]]:
         rows, records = _read_month(folder, by_month[month], table)
-        stamps = _checked(rows, table, month=month, where=f"{folder.name}/month={month}")
-        # Of lineage, only the keys must be those of the data.
-        return stamps, "" if unischema is None else month_digest(rows, table), records
+        times = _check_rows(rows, table, month=month, where=f"{folder.name}/month={month}")
+        # A lineage has no digest.
+        return times, "" if unischema is None else month_digest(rows, table), records
 
-    # Reading, hashing and comparing leave Python's lock, so months go side by side.
+    # Reading, hashing and comparing release Python's lock, so threads check months in parallel.
     with ThreadPoolExecutor(_THREADS) as pool:
-        for month, (stamps, digest, records) in zip(
-            by_month, pool.map(checked, by_month), strict=True
-        ):
-            keys[month] = stamps
-            if unischema is not None:
-                digests[month] = digest
-            files += records
-    shared = {_month(path) for path in paths if path in inherited}
-    if both := shared & set(by_month):
+        found = dict(zip(by_month, pool.map(check_month, by_month), strict=True))
+    files += [record for _, _, records in found.values() for record in records]
+    if both := linked & set(by_month):
         raise SealBroken(
-            f"months {', '.join(sorted(both))} of {folder.name} mix new and inherited files"
+            f"months {', '.join(sorted(both))} of {folder.name} mix new and linked files"
         )
     files.sort(key=lambda file: file.path)
     if unischema is not None and files:
         _check_summaries(folder, files, table, unischema)
+    keys = {month: times for month, (times, _, _) in found.items()}
+    digests = {month: digest for month, (_, digest, _) in found.items() if digest}
     return Sealed(tuple(files), digests, keys)
 
 
 def require_subset(
     before: Mapping[str, Sequence[Path]], after: Mapping[str, np.ndarray], *, where: str
 ) -> None:
-    """The parent's keys of each rewritten month must all still be there. Raises SealBroken."""
+    """Raise SealBroken where a rewritten month lacks a key of the parent."""
     for month, files in before.items():
         known = np.concatenate([pq.read_table(f, columns=["timestamp"])[0] for f in files])
-        lost = np.setdiff1d(known, after.get(month, np.empty(0, np.int64)))
-        if len(lost):
+        missing = np.setdiff1d(known, after.get(month, np.empty(0, np.int64)))
+        if len(missing):
             raise SealBroken(
-                f"{len(lost)} rows of month {month} are in the parent and not in {where} "
-                f"(the first at {lost[0]}): nothing was published"
+                f"{len(missing)} rows of month {month} are in the parent and not in {where} "
+                f"(the first at {missing[0]}): nothing was published"
             )
 
 
-def _listed(folder: Path, *, summaries: bool) -> list[str]:
-    """Every Parquet file, by path; anything that does not belong there breaks the seal."""
+def _part_paths(folder: Path, *, summaries: bool) -> list[str]:
+    """The paths of all Parquet files. Raises SealBroken for any other file, folder or link."""
     found: list[str] = []
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise SealBroken(f"{folder.name} holds a link, {relative}: remove it")
+            raise SealBroken(f"{folder.name} holds a symbolic link, {relative}: remove it")
         if path.is_dir():
             if _MONTH.fullmatch(relative):
                 continue
@@ -137,7 +126,8 @@ def _month(path: str) -> str:
     return path.partition("/")[0].partition("=")[2]
 
 
-def _unchanged(folder: Path, record: File) -> File:
+def _check_inherited(folder: Path, record: File) -> File:
+    """The record of a linked file. Raises SealBroken where its size or footer differ."""
     path = folder / record.path
     size, rows = path.stat().st_size, None
     if size == record.size:
@@ -172,8 +162,7 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
                 )
         if rows.num_rows == 0 or rows.num_rows != footer.num_rows:
             raise SealBroken(f"{path} has {rows.num_rows} rows, its footer {footer.num_rows}")
-        stamps = rows.column("timestamp")
-        span = pc.min_max(stamps)
+        span = pc.min_max(rows.column("timestamp"))
         records.append(
             File(
                 path=path,
@@ -191,8 +180,8 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
     return pa.concat_tables(pieces).sort_by("timestamp"), records
 
 
-def _checked(rows: pa.Table, table: Table, *, month: str, where: str) -> np.ndarray:
-    """The month's keys, int64 (n,), after every rule of the table was held against its rows."""
+def _check_rows(rows: pa.Table, table: Table, *, month: str, where: str) -> np.ndarray:
+    """The month's keys, int64 (n,). Raises SealBroken where a row breaks a rule of the table."""
     for field in table.stored:
         if field.nullable:
             continue
@@ -219,7 +208,8 @@ def _checked(rows: pa.Table, table: Table, *, month: str, where: str) -> np.ndar
 
 
 def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischema: bytes) -> None:
-    """`_metadata` lists just these files with their rows, `_common_metadata` the schema."""
+    """Raise SealBroken unless `_metadata` lists exactly these files with their rows, and
+    `_common_metadata` has the schema."""
     try:
         summary = pq.read_metadata(folder / METADATA)
         common = pq.read_schema(folder / COMMON_METADATA)
@@ -232,10 +222,10 @@ def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischem
         listed[path] = listed.get(path, 0) + group.num_rows
     expected = {file.path: file.rows for file in files}
     if listed != expected:
-        odd = sorted(set(listed.items()) ^ set(expected.items()))[:3]
-        raise SealBroken(f"{METADATA} of {folder.name} does not list its files: {odd}")
-    kept = (common.metadata or {}).get(UNISCHEMA_KEY)
-    if kept != unischema or common.remove_metadata() != arrow_schema(table):
+        wrong = sorted(set(listed.items()) ^ set(expected.items()))[:3]
+        raise SealBroken(f"{METADATA} of {folder.name} does not list its files: {wrong}")
+    stated = (common.metadata or {}).get(UNISCHEMA_KEY)
+    if stated != unischema or common.remove_metadata() != arrow_schema(table):
         raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")
 
 
@@ -246,16 +236,16 @@ UNISCHEMA_KEY = b"dataset-toolkit.unischema.v1"
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The stored columns (without the partition), all nullable as in any file of Spark's."""
+    """The stored columns (without the partition), all nullable as in Spark's files."""
     return pa.schema([pa.field(f.name, pa.type_for_alias(f.kind)) for f in table.stored])
 
 
 def write_metadata(folder: Path, files: Sequence[str], table: Table, schema: Unischema) -> None:
     """Write `_metadata` and `_common_metadata` for the Parquet files at these paths in the folder.
 
-    Spark writes both inside `materialize_dataset`, but lists only what it wrote itself, and deletes
-    both where footers' key-values differ (another Spark, a file of pyarrow's). petastorm then skips
-    unlisted files without a word. Made from every footer, they are right for any mix.
+    Spark writes both inside `materialize_dataset`, but lists only its own new files, and deletes
+    both where the key-values of footers differ (files of pyarrow or another Spark). petastorm then
+    silently skips unlisted files. Summaries from all footers are right for any mix of files.
 
     Raises SealBroken for a file without a readable footer, or with other columns than the rest.
     """
@@ -269,9 +259,7 @@ def write_metadata(folder: Path, files: Sequence[str], table: Table, schema: Uni
             else:
                 collected.append_row_groups(footer)
         except (pa.ArrowException, RuntimeError) as error:
-            raise SealBroken(
-                f"{path} does not go with the other files ({first_line(error)})"
-            ) from None
+            raise SealBroken(f"{path} does not fit the other files ({first_line(error)})") from None
     if collected is not None:
         with durable_io.replacing(folder / METADATA) as out:
             collected.write_metadata_file(out)
@@ -281,10 +269,7 @@ def write_metadata(folder: Path, files: Sequence[str], table: Table, schema: Uni
 
 
 def month_digest(rows: pa.Table, table: Table) -> str:
-    """Of one month's rows, already in the order of time. Columns go by the table's order."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+    """The digest of one month's rows, which are in the order of time."""
     digest = hashlib.sha256(f"{table.name}:{rows.num_rows}\n".encode())
     for field in table.stored:
         column = rows.column(field.name).combine_chunks()
@@ -308,7 +293,7 @@ def month_digest(rows: pa.Table, table: Table) -> str:
 
 
 def dataset_digest(months: Mapping[str, str]) -> str:
-    """Of a data set, from the digests of its months."""
+    """The digest of a data set, from the digests of its months."""
     digest = hashlib.sha256()
     for month in sorted(months):
         digest.update(f"{month}:{months[month]}\n".encode())
