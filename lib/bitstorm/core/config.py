@@ -135,7 +135,9 @@ class Training(_Section):
     validation_share: float = Field(0.15, gt=0, lt=1, description="the part after it")
     epochs: int = Field(30, ge=1, description="at most; early stopping can end earlier")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
-    batch_size: int | Literal["auto"] = Field("auto", description="windows per step; auto: 256")
+    batch_size: int | Literal["auto"] = Field(
+        "auto", description="windows per step; auto: 256"
+    )
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="of Adam; auto: 0.001 at batch 32, times sqrt(batch / 32)"
     )
@@ -216,13 +218,12 @@ def load(
     merged: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
     problems: list[Problem] = []
-    layers = (
+    for layer in (
         *(_from_file(path, problems) for path in files),
         _from_environ(environ, problems),
         _from_overrides(overrides, problems),
-        _from_values(values, problems),
-    )
-    for layer in layers:
+        _by_key(values, "settings", problems),
+    ):
         for key, (value, origin) in layer.items():
             section, _, name = key.partition(".")
             merged.setdefault(section, {})[name] = value
@@ -264,9 +265,8 @@ def _from_file(path: Path, problems: list[Problem]) -> Layer:
 
 def _from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
     layer: Layer = {}
-    for variable, text in sorted(environ.items()):
-        if not variable.startswith(ENV_PREFIX):
-            continue
+    ours = (pair for pair in sorted(environ.items()) if pair[0].startswith(ENV_PREFIX))
+    for variable, text in ours:
         parts = variable.removeprefix(ENV_PREFIX).lower().split("__")
         if len(parts) != 2 or not all(parts):
             problems.append(Problem(variable, "environment", f"expected {ENV_PREFIX}SECTION__KEY"))
@@ -276,36 +276,27 @@ def _from_environ(environ: Mapping[str, str], problems: list[Problem]) -> Layer:
 
 
 def _from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Layer:
-    layer: Layer = {}
+    pairs = [text.partition("=")[::2] for text in overrides if "=" in text]
     for text in overrides:
-        key, equals, value = text.partition("=")
-        section, dot, name = key.strip().partition(".")
-        if not (equals and dot and section and name):
-            problems.append(Problem(key, "--set", f"found {text!r}; expected section.key=value"))
-            continue
-        _enter(layer, section, name, _scalar(value), origin="--set")
-    return layer
+        if "=" not in text:
+            problems.append(Problem(text, "--set", f"found {text!r}; expected section.key=value"))
+    return _by_key({key.strip(): _scalar(value) for key, value in pairs}, "--set", problems)
 
 
-def _from_values(values: Mapping[str, Any], problems: list[Problem]) -> Layer:
+def _by_key(values: Mapping[str, Any], origin: str, problems: list[Problem]) -> Layer:
     layer: Layer = {}
     for key, value in values.items():
-        section, dot, name = key.partition(".")
-        if not (dot and section and name):
-            problems.append(Problem(key, "settings", f"found {key!r}; expected section.key"))
+        section, _, name = key.partition(".")
+        if not (section and name):
+            problems.append(Problem(key, origin, f"found {key!r}; expected section.key"))
             continue
-        _enter(layer, section, name, value, origin="settings")
+        # Entries of a map are set one by one; Spark's keys contain dots.
+        parent = next((one for one in _MAPS if key.startswith(f"{one}.")), None)
+        if parent is not None:
+            entries, _ = layer.get(parent, ({}, ""))
+            value = {**entries, key.removeprefix(f"{parent}."): value}
+        layer[parent or key] = (value, origin)
     return layer
-
-
-def _enter(layer: Layer, section: str, name: str, value: Any, *, origin: str) -> None:
-    head, dot, entry = name.partition(".")
-    if dot and f"{section}.{head}" in _MAPS:
-        # Entries of a map are set one by one; Spark's keys have dots of their own.
-        entries, _ = layer.get(f"{section}.{head}", ({}, ""))
-        layer[f"{section}.{head}"] = ({**entries, entry: value}, origin)
-        return
-    layer[f"{section}.{name}"] = (value, origin)
 
 
 def _scalar(text: str) -> Any:
@@ -338,9 +329,8 @@ def _validate(
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
-    if key in origins:
-        return origins[key]
-    return next((o for k, o in origins.items() if k.startswith(f"{key}.")), DEFAULT)
+    below = (o for k, o in origins.items() if k.startswith(f"{key}."))
+    return origins.get(key) or next(below, DEFAULT)
 
 
 def _explain(path: Sequence[str], detail: Any) -> str:

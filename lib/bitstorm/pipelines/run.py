@@ -32,7 +32,7 @@ class Outcome(Result):
     seconds: dict[str, float]
 
     def facts(self) -> dict[str, Any]:
-        """What its stages came to, and where the report is."""
+        """The results of the stages, and the place of the report."""
         return {
             "ingested": f"{self.ingested.read:,} rows read, {self.ingested.rows:,} stored",
             **self.forecast.facts(),
@@ -96,16 +96,14 @@ def _collect(context: Context, csv: ImportOptions | None, stage: Callable[..., A
         stage("collect", lambda: collect(context), _collect_text)
 
 
-def _collect_text(collected: Any) -> str:
-    price = f"{collected.observation.price:,.2f}"
-    state = "as before" if collected.stale else "new"
-    return f"{price} at {iso(collected.observation.timestamp)}, {state}"
+def _collect_text(result: Any) -> str:
+    seen, state = result.observation, "as before" if result.stale else "new"
+    return f"{seen.price:,.2f} at {iso(seen.timestamp)}, {state}"
 
 
 def _ingest_text(result: Ingested) -> str:
-    if result.idle:
-        return f"nothing new; {result.rows:,} rows"
-    return f"{result.accepted:,} accepted of {result.read:,} read"
+    accepted = f"{result.accepted:,} accepted of {result.read:,} read"
+    return f"nothing new; {result.rows:,} rows" if result.idle else accepted
 
 
 def _train_text(result: Any) -> str:

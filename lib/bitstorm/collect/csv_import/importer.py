@@ -108,7 +108,7 @@ class Imported(Result):
         return self.batch.sidecar.rows
 
     def facts(self) -> dict[str, Any]:
-        """How many rows, in which file, and what was chosen."""
+        """The number of rows, their file, and the choices made."""
         return {"rows": self.rows, "batch": self.batch.path, "notes": self.notes}
 
 
