@@ -203,8 +203,7 @@ def _run(scratch: Path, rows: int) -> Outcome:
             "convert_vs_stock": results["convert_stock"] / results["convert_ours"],
             "disk_vs_series": disk[LOOK_BACK] / (4 * rows),
             "wide_lookback_cost": max(
-                results["convert_ours_wide"] / results["convert_ours"],
-                disk[WIDE] / disk[LOOK_BACK],
+                results["convert_ours_wide"] / results["convert_ours"], disk[WIDE] / disk[LOOK_BACK]
             ),
         },
         notes=notes,

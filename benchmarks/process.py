@@ -61,10 +61,7 @@ class Served:
 
 @contextmanager
 def served(
-    module: str,
-    *arguments: str | Path,
-    log: Path | None = None,
-    checkout: Path | None = None,
+    module: str, *arguments: str | Path, log: Path | None = None, checkout: Path | None = None
 ) -> Iterator[Served]:
     """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`.
     Of another `checkout` it is that one's module, library and environment."""

@@ -239,9 +239,7 @@ def torch_tree(tree: Tree) -> Tree:
     return tree
 
 
-def test_torch_is_installed_after_the_lock_and_held_to_it(
-    torch_tree: Tree,
-) -> None:
+def test_torch_is_installed_after_the_lock_and_held_to_it(torch_tree: Tree) -> None:
     (torch_tree.root / "requirements.txt").write_text("one==1 ; here \\\n    --hash=sha256:1\n")
     set_up(torch_tree, "--torch")
     calls = torch_tree.calls.read_text().splitlines()
@@ -577,18 +575,10 @@ def test_test_chooses_the_marks_and_passes_the_rest_to_pytest(
 def test_check_runs_every_check_and_fails_with_any(tree: Tree) -> None:
     done = tree.call("scripts/check")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "<ruff><format><--check><.>",
-        "<ruff><check><.>",
-        "<mypy>",
-    ]
+    assert done.stdout.splitlines() == ["<ruff><format><--check><.>", "<ruff><check><.>", "<mypy>"]
     done = tree.call("scripts/check", "--fix", EXIT_STATUS="1")
     assert done.returncode == 1
-    assert done.stdout.splitlines() == [
-        "<ruff><format><.>",
-        "<ruff><check><--fix><.>",
-        "<mypy>",
-    ]
+    assert done.stdout.splitlines() == ["<ruff><format><.>", "<ruff><check><--fix><.>", "<mypy>"]
     assert "ruff format, ruff check, mypy found something" in done.stderr
 
 

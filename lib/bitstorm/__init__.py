@@ -15,13 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitstorm.core.errors import (
-        BitstormError,
-        NothingToDo,
-        SourceError,
-        StoreError,
-        UsageError,
-    )
+    from bitstorm.core.errors import BitstormError, NothingToDo, SourceError, StoreError, UsageError
     from bitstorm.interface import Workspace, open_workspace
     from bitstorm.readers import DataSet, Indicators, Run, Runs
     from bitstorm.report.summary import Forecast

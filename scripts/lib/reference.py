@@ -159,12 +159,7 @@ def allowed(about: dict[str, Any]) -> str:
     if kind == "object":
         return f"map to {allowed(about['additionalProperties'])}"
     text = "null" if kind == "null" else str(kind)
-    limits = {
-        "minimum": "≥",
-        "exclusiveMinimum": ">",
-        "maximum": "≤",
-        "exclusiveMaximum": "<",
-    }
+    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {about[name]}" for name, sign in limits.items() if name in about]
     if "pattern" in about:
         bounds.append(f"matching `{about['pattern']}`")

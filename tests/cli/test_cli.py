@@ -148,11 +148,7 @@ def test_config_show_says_where_each_value_came_from(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [
-        ("stats", "bitstorm ingest"),
-        ("train", "indicators"),
-        ("report", "bitstorm forecast"),
-    ],
+    [("stats", "bitstorm ingest"), ("train", "indicators"), ("report", "bitstorm forecast")],
 )
 def test_a_command_says_what_to_run_before_it(name, said):
     done = command(name, "--workspace", "w")

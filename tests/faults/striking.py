@@ -38,13 +38,7 @@ class Strike:
     _hooked = False
 
     def __init__(
-        self,
-        folder: Path,
-        kind: str,
-        number: int,
-        *,
-        reads: bool = False,
-        told: int | None = None,
+        self, folder: Path, kind: str, number: int, *, reads: bool = False, told: int | None = None
     ) -> None:
         assert kind in KINDS
         self._folder, self._kind, self._number = str(folder), kind, number

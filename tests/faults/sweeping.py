@@ -31,11 +31,7 @@ from faults.striking import Strike
 
 DEADLINE = 20.0
 OLD = [batch("b", JANUARY, 5), batch("c", FEBRUARY, 4, price=300)]
-NEW = [
-    *OLD,
-    batch("a", FEBRUARY + 2 * HOUR, 4, price=500),
-    batch("d", MARCH, 2),
-]
+NEW = [*OLD, batch("a", FEBRUARY + 2 * HOUR, 4, price=500), batch("d", MARCH, 2)]
 
 
 class Scenario:

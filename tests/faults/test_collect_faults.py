@@ -294,9 +294,7 @@ def test_after_a_429_the_observation_lands_once(
     assert_key_nowhere(tmp_path)
 
 
-def test_a_429_of_eleven_days_fails_at_once(
-    tmp_path: Path,
-) -> None:
+def test_a_429_of_eleven_days_fails_at_once(tmp_path: Path) -> None:
     waits = Waits()
     with answering([http(LIMITED, b"Throttled", "Retry-After: 999999"), GOOD]) as url:
         with pytest.raises(RateLimited, match="wait of 999999 s, more than") as raised:

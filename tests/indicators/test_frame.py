@@ -185,9 +185,7 @@ def test_the_volatility_equals_the_sample_deviation_by_hand(
     assert_frame_equal(calculate_volatility(walk, window), expected, rtol=1e-9)
 
 
-def test_the_default_window_is_seven_and_the_input_stays(
-    walk: pd.DataFrame,
-) -> None:
+def test_the_default_window_is_seven_and_the_input_stays(walk: pd.DataFrame) -> None:
     before = walk.copy(deep=True)
     assert list(calculate_moving_average(walk).columns) == ["price_usd", "ma_7"]
     assert list(calculate_volatility(walk).columns) == ["price_usd", "volatility_7"]

@@ -107,9 +107,7 @@ def test_no_bar_changes_when_later_observations_come(spark_session):
     pd.testing.assert_frame_equal(after.head(len(complete)), complete)
 
 
-def test_weeks_end_on_monday_midnight_and_others_from_the_epoch(
-    spark_session,
-):
+def test_weeks_end_on_monday_midnight_and_others_from_the_epoch(spark_session):
     monday = START + 3 * DAY_MS
     prices = frame_of(spark_session, [(monday, 1.0), (monday + 1, 2.0)])
 

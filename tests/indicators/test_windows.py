@@ -43,10 +43,7 @@ SERIES = {
     "a jump by a factor of 100": np.where(np.arange(ROWS) < 900, WALK / 100, WALK),
     "there and back": np.where(np.arange(ROWS) // 500 % 2, WALK * 100, WALK),
     "quiet after wild": np.concatenate(
-        [
-            WALK[:800] * np.exp(CHANCE.normal(0, 0.2, 800)),
-            20_000 + np.arange(ROWS - 800) % 7 * 0.01,
-        ]
+        [WALK[:800] * np.exp(CHANCE.normal(0, 0.2, 800)), 20_000 + np.arange(ROWS - 800) % 7 * 0.01]
     ),
     "climbing by its last digit": CLIMB.view(np.float32),
     "equal steps of 5 %": 20 * 1.05 ** np.abs(np.arange(ROWS) % 200 - 100),

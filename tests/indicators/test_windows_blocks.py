@@ -12,9 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @settings(
-    max_examples=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     indexes=st.sets(st.integers(-50, 200), min_size=1, max_size=40),

@@ -161,9 +161,7 @@ def test_a_reason_says_what_was_found_and_never_a_whole_novel(spark_session):
     assert "xxx" in text and "number" in text and len(text) < 200
 
 
-def test_a_refused_row_keeps_only_its_place(
-    spark_session,
-):
+def test_a_refused_row_keeps_only_its_place(spark_session):
     lines = ["999999999999999999,5,,,", "1609459200,7,,,"]
     frame = to_prices(judged(spark_session, lines), keep=("n", "rule")).orderBy("n")
     bad, good = frame.collect()

@@ -45,10 +45,7 @@ class InMemory:
         shape = (None, *self.window.shape[1:])
         batches = tf.data.Dataset.from_generator(
             lambda: self.batches(batch_size, seed, epoch()),
-            output_signature=(
-                tf.TensorSpec(shape, tf.float32),
-                tf.TensorSpec((None,), tf.float32),
-            ),
+            output_signature=(tf.TensorSpec(shape, tf.float32), tf.TensorSpec((None,), tf.float32)),
         )
         return batches.apply(tf.data.experimental.assert_cardinality(-(-len(self) // batch_size)))
 

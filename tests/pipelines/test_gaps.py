@@ -66,9 +66,7 @@ def collected(*, without: range = range(0)) -> np.ndarray:
     return np.array([hour(n) + 58 * 60_000 for n in range(240) if n not in without])
 
 
-def test_an_outage_of_six_hours_is_reported_then_filled(
-    served: tuple[Context, Simulator],
-) -> None:
+def test_an_outage_of_six_hours_is_reported_then_filled(served: tuple[Context, Simulator]) -> None:
     context, simulator = served
     store(context, collected(without=range(100, 106)))
     before = find_gaps(context, clock=clock)
@@ -147,9 +145,7 @@ def test_a_batch_lost_before_its_ingest_is_asked_for_again(
     assert (landing / ".served.json").exists()
 
 
-def test_ingested_and_removed_batches_are_not_asked_for(
-    served: tuple[Context, Simulator],
-) -> None:
+def test_ingested_and_removed_batches_are_not_asked_for(served: tuple[Context, Simulator]) -> None:
     context, simulator = served
     until = hour(200)
     first = pipeline.backfill(context, days=8, until_ms=until, clock=clock)
@@ -212,9 +208,7 @@ def ledgered(context: Context, batches: dict[str, dict[str, str]]) -> None:
     manifests.path_of(context.workspace.prices, 1).write_bytes(made.to_bytes())
 
 
-def test_what_is_older_than_the_plan_reaches_is_not_open(
-    served: tuple[Context, Simulator],
-) -> None:
+def test_what_is_older_than_the_plan_reaches_is_not_open(served: tuple[Context, Simulator]) -> None:
     context, _ = served
     old = FIRST - 400 * DAY_MS
     store(context, np.array([old + 60_000, hour(0) + 60_000, hour(239) + 60_000]))

@@ -50,14 +50,7 @@ def put(context: Context, observations: pd.DataFrame) -> None:
             pq.write_table(whole, target / "part-0.parquet")
         return Change(frozenset(before | set(months)), may_lose_keys=True)
 
-    publish(
-        root,
-        table=PRICES,
-        schema=BitcoinSchema,
-        parent=parent,
-        operation="test",
-        write=write,
-    )
+    publish(root, table=PRICES, schema=BitcoinSchema, parent=parent, operation="test", write=write)
 
 
 def files(context: Context) -> dict[str, tuple[int, str]]:

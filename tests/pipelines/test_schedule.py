@@ -19,8 +19,7 @@ import pytest
 
 from bitstorm.collect.batches import known_batches
 from bitstorm.core import durable_io
-from bitstorm.simulator.answers import Request
-from bitstorm.simulator.error_bodies import Answer
+from bitstorm.simulator.answers import Answer, Request
 from bitstorm.simulator.market import Market
 from bitstorm.simulator.server import Simulator
 from collect.faulty_server import NOW_MS, answering, http
@@ -187,9 +186,7 @@ def test_missed_looks_of_a_slow_source_are_made_up_once(market: Market, tmp_path
         assert 1.4 <= after - before < 3.5  # at once after the slow one, not two more in a row
 
 
-def test_a_signal_breaks_off_a_request_and_nothing_is_left(
-    tmp_path: Path,
-) -> None:
+def test_a_signal_breaks_off_a_request_and_nothing_is_left(tmp_path: Path) -> None:
     asked: list[int] = []
 
     def silent(connection: socket.socket) -> None:
@@ -197,10 +194,7 @@ def test_a_signal_breaks_off_a_request_and_nothing_is_left(
         connection.settimeout(30)
         connection.recv(1)  # until the client goes away
 
-    with (
-        answering([silent]) as url,
-        collector(tmp_path / "w", url, "--every", "1h") as process,
-    ):
+    with answering([silent]) as url, collector(tmp_path / "w", url, "--every", "1h") as process:
         until(lambda: asked)
         out, _ = ended(process)
     assert "0 requests" in out

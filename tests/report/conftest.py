@@ -87,11 +87,7 @@ def metrics() -> dict[str, Any]:
             "price": 42_123.456,
             "change_24h_percent": -1.234,
         },
-        "test": {
-            "first": "2024-01-09T08:00:00Z",
-            "last": "2024-01-19T15:00:00Z",
-            "windows": 200,
-        },
+        "test": {"first": "2024-01-09T08:00:00Z", "last": "2024-01-19T15:00:00Z", "windows": 200},
         "model": {
             "rmse_usd": 210.5,
             "mae_usd": 150.25,

@@ -70,10 +70,7 @@ def values(encoded: Any) -> np.ndarray:
 
 @pytest.fixture
 def render(
-    metrics: dict[str, Any],
-    prices: pd.DataFrame,
-    forecast: pd.DataFrame,
-    history: pd.DataFrame,
+    metrics: dict[str, Any], prices: pd.DataFrame, forecast: pd.DataFrame, history: pd.DataFrame
 ) -> Render:
     def page(**changed: Any) -> Page:
         given: dict[str, Any] = {

@@ -39,9 +39,7 @@ def test_the_price_trend_shows_price_and_moving_averages(frame: pd.DataFrame) ->
         assert np.isnan(drawn[label][60])
 
 
-def test_the_volatility_plot_takes_the_given_window_or_seven(
-    frame: pd.DataFrame,
-) -> None:
+def test_the_volatility_plot_takes_the_given_window_or_seven(frame: pd.DataFrame) -> None:
     drawn = lines(plot_volatility(calculate_volatility(frame, 5)))
     assert list(drawn) == ["last 5 changes"]
     (seven,) = lines(plot_volatility(frame)).values()
@@ -86,9 +84,7 @@ def test_the_report_has_period_count_statistics_and_change(frame: pd.DataFrame) 
     assert float(smallest[1].replace(",", "")) == pytest.approx(prices.min(), rel=1e-5)
 
 
-def test_the_report_adds_both_indicators_of_the_library(
-    frame: pd.DataFrame,
-) -> None:
+def test_the_report_adds_both_indicators_of_the_library(frame: pd.DataFrame) -> None:
     ours = calculate_volatility(calculate_moving_average(frame))
     assert generate_report(frame) == generate_report(ours)
 

@@ -12,12 +12,7 @@ from matplotlib.figure import Figure
 
 from bitstorm.core.errors import DataError
 from bitstorm.report.canvas import save_png
-from bitstorm.report.plots import (
-    forecast_figure,
-    price_figure,
-    training_figure,
-    volatility_figure,
-)
+from bitstorm.report.plots import forecast_figure, price_figure, training_figure, volatility_figure
 from bitstorm.report.style import Mark
 
 HOLE_AFTER = 249
@@ -45,9 +40,7 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
-def test_price_and_moving_averages_break_at_the_hole(
-    prices: pd.DataFrame,
-) -> None:
+def test_price_and_moving_averages_break_at_the_hole(prices: pd.DataFrame) -> None:
     (axes,) = price_figure(prices, windows=(7, 24), mark=SIMULATED).axes
     np.testing.assert_array_equal(line(axes, "price"), broken(prices["price"], HOLE_AFTER))
     for window in (7, 24):
@@ -94,23 +87,16 @@ def test_volatility_is_drawn_as_given(prices: pd.DataFrame) -> None:
     (axes,) = volatility_figure(prices, windows=(7, 24), mark=SIMULATED).axes
     for window in (7, 24):
         np.testing.assert_array_equal(
-            line(axes, f"last {window} changes"),
-            broken(prices[f"volatility_{window}"], HOLE_AFTER),
+            line(axes, f"last {window} changes"), broken(prices[f"volatility_{window}"], HOLE_AFTER)
         )
     assert axes.get_ylim()[0] == 0
 
 
-def test_the_forecast_shows_levels_band_returns_and_saved_error(
-    forecast: pd.DataFrame,
-) -> None:
+def test_the_forecast_shows_levels_band_returns_and_saved_error(forecast: pd.DataFrame) -> None:
     figure = forecast_figure(forecast, mark=SIMULATED, level=0.8, skill=-0.0123, last=30)
     whole, zoom, returns, saved = figure.axes
     hole = HOLE_AFTER - 200
-    names = {
-        "actual": "actual",
-        "forecast": "forecast",
-        "the price stays as it is": "persistence",
-    }
+    names = {"actual": "actual", "forecast": "forecast", "the price stays as it is": "persistence"}
     for label, column in names.items():
         np.testing.assert_array_equal(line(whole, label), broken(forecast[column], hole))
         np.testing.assert_array_equal(line(zoom, label), forecast[column].tail(30))
@@ -169,11 +155,7 @@ def test_simulated_data_is_marked_on_every_picture_real_on_none(
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_the_shortest_frames_are_drawn(
-    rows: int,
-    prices: pd.DataFrame,
-    forecast: pd.DataFrame,
-    history: pd.DataFrame,
-    tmp_path: Path,
+    rows: int, prices: pd.DataFrame, forecast: pd.DataFrame, history: pd.DataFrame, tmp_path: Path
 ) -> None:
     for number, figure in enumerate(
         (

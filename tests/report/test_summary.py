@@ -32,9 +32,7 @@ def test_the_summary_says_every_number_of_the_metrics(metrics: dict[str, Any]) -
         assert part in text, part
 
 
-def test_errors_stand_beside_those_of_persistence_in_a_table(
-    metrics: dict[str, Any],
-) -> None:
+def test_errors_stand_beside_those_of_persistence_in_a_table(metrics: dict[str, Any]) -> None:
     lines = summary_text(metrics).splitlines()
     start = lines.index("Errors on the test part") + 2
     assert lines[start : start + 7] == [
@@ -48,9 +46,7 @@ def test_errors_stand_beside_those_of_persistence_in_a_table(
     ]
 
 
-def test_real_data_has_the_attribution_and_no_simulation_mark(
-    metrics: dict[str, Any],
-) -> None:
+def test_real_data_has_the_attribution_and_no_simulation_mark(metrics: dict[str, Any]) -> None:
     text = summary_text({**metrics, "source": "coingecko", "simulated": False})
     assert text.endswith("\nData provided by CoinGecko (https://www.coingecko.com)\n")
     assert "simulated" not in text.lower()

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bitstorm.core.time import DAY_MS
-from bitstorm.simulator.error_bodies import REFUSALS, Answer, refusal
+from bitstorm.simulator.answers import REFUSALS, Answer, refusal
 
 _VALUES: Mapping[str, str] = {
     "price": "prices",

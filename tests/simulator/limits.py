@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bitstorm.core.time import MINUTE_MS
-from bitstorm.simulator.answers import Plan
-from bitstorm.simulator.error_bodies import Answer, refusal
+from bitstorm.simulator.answers import Answer, Plan, refusal
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,7 @@ class Limits:
 
 # As published or measured; where sources differ, the smaller number. `pro` is the plan Analyst.
 LIMITS: Mapping[Plan, Limits] = MappingProxyType(
-    {
-        "keyless": Limits(5, None),
-        "demo": Limits(30, 10_000),
-        "pro": Limits(500, 500_000),
-    }
+    {"keyless": Limits(5, None), "demo": Limits(30, 10_000), "pro": Limits(500, 500_000)}
 )
 UNLIMITED = Limits(None, None)
 

@@ -204,9 +204,7 @@ def test_free_plans_refuse_more_than_a_year_as_a_whole(simulator: Simulator, day
     assert status["error_message"].endswith("/pricing. ")
 
 
-def test_a_range_that_begins_before_the_last_year_is_refused(
-    simulator: Simulator,
-) -> None:
+def test_a_range_that_begins_before_the_last_year_is_refused(simulator: Simulator) -> None:
     refused = between(simulator, NOW_MS - 366 * DAY_MS, NOW_MS)
     assert refused["error"]["status"]["error_code"] == 10012  # type: ignore[call-overload]
 

@@ -193,9 +193,7 @@ def test_pycoingecko_knows_our_refusals(community: Any) -> None:
 # What was recorded
 
 
-def test_the_simulator_answers_a_recorded_exchange_as_the_api(
-    simulator: Simulator,
-) -> None:
+def test_the_simulator_answers_a_recorded_exchange_as_the_api(simulator: Simulator) -> None:
     path = recording("recorded_http_exchanges_2021.json.gz")
     compared = 0
     for exchange in json.loads(gzip.decompress(path.read_bytes())):

@@ -115,9 +115,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert_frame_equal(pd.read_parquet(tmp_path / "data.parquet"), frame)
 
 
-def test_csv_files_are_joined_by_column_in_order_of_their_names(
-    tmp_path: Path,
-) -> None:
+def test_csv_files_are_joined_by_column_in_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("price,timestamp\n3,30\n", encoding="utf-8")
     (tmp_path / "a.csv").write_bytes("\ufefftimestamp,price\r\n10,1\r\n20,2\r\n".encode())
     pd.DataFrame({"timestamp": [40], "price": [4]}).to_csv(tmp_path / "c.csv.gz", index=False)

@@ -173,11 +173,7 @@ def backfill(
 
 
 def plan_backfill(
-    client: CoinGecko,
-    landing: Path,
-    wanted: BackfillRequest,
-    *,
-    clock: Callable[[], int] = now_ms,
+    client: CoinGecko, landing: Path, wanted: BackfillRequest, *, clock: Callable[[], int] = now_ms
 ) -> Planned:
     """The slices that `backfill` would fetch; fetches no prices. Raises as `backfill`."""
     span, pieces, clamped = _missing(client, landing, wanted, clock())

@@ -68,9 +68,7 @@ class Source(_Section):
         description="calls per month (UTC); empty: demo 10000, pro 100000, else none; 0: no limit",
     )
     max_jump: float | None = Field(
-        10.0,
-        gt=1,
-        description="largest factor to the prices around it; null: no bound",
+        10.0, gt=1, description="largest factor to the prices around it; null: no bound"
     )
 
 
@@ -86,8 +84,7 @@ class Backfill(_Section):
 
 class Import(_Section):
     daily_switch: Literal["move", "refuse", "keep"] = Field(
-        "move",
-        description="CoinGecko's daily stamps before 2018-01-30: they carry the day's end",
+        "move", description="CoinGecko's daily stamps before 2018-01-30: they carry the day's end"
     )
 
 
@@ -103,9 +100,7 @@ class Ingest(_Section):
         default={}, description="rule: refuse the row (default), warn and keep it, or fail the run"
     )
     max_jump: float | None = Field(
-        None,
-        gt=1,
-        description="price_jump: largest factor to the rows around it; null: off",
+        None, gt=1, description="price_jump: largest factor to the rows around it; null: off"
     )
 
 
@@ -135,9 +130,7 @@ class Training(_Section):
     validation_share: float = Field(0.15, gt=0, lt=1, description="the part after it")
     epochs: int = Field(30, ge=1, description="at most; early stopping can end earlier")
     patience: int = Field(5, ge=1, description="epochs without a better validation loss")
-    batch_size: int | Literal["auto"] = Field(
-        "auto", description="windows per step; auto: 256"
-    )
+    batch_size: int | Literal["auto"] = Field("auto", description="windows per step; auto: 256")
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="of Adam; auto: 0.001 at batch 32, times sqrt(batch / 32)"
     )

@@ -93,11 +93,7 @@ def _rows(files: Sequence[Path]) -> pd.DataFrame:
 
 
 def computed_points(
-    spark: SparkSession,
-    prices: Snapshot,
-    parent: Snapshot | None,
-    settings: Settings,
-    plan: Plan,
+    spark: SparkSession, prices: Snapshot, parent: Snapshot | None, settings: Settings, plan: Plan
 ) -> DataFrame:
     """The points of all months that are not linked.
 

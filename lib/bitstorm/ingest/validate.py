@@ -130,11 +130,7 @@ def count_by_rule(checked: DataFrame, ranking: Sequence[Provenance]) -> Counts:
     """Count checked prices with their `place`, in one pass."""
     groups = checked.groupBy("rank", "rule_code", PARTITION)
     rows = [
-        {
-            **row.asDict(),
-            "batch": ranking[row["rank"]].batch,
-            **_rule_and_warning(row["rule_code"]),
-        }
+        {**row.asDict(), "batch": ranking[row["rank"]].batch, **_rule_and_warning(row["rule_code"])}
         for row in groups.agg(F.count("*").alias("count"), *outcome_counts()).collect()
     ]
     bad = [row for row in rows if row["rule"] is not None]
@@ -189,11 +185,7 @@ def save_refused(
 
 
 def _with_line_numbers(
-    lines: DataFrame,
-    by_file: Mapping[int, Batch],
-    *,
-    ranking: Sequence[Provenance],
-    future_ms: int,
+    lines: DataFrame, by_file: Mapping[int, Batch], *, ranking: Sequence[Provenance], future_ms: int
 ) -> DataFrame:
     """Data lines with `line` (the header is line 1) and the facts of their batch.
 

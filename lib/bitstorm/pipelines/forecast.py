@@ -17,10 +17,7 @@ from bitstorm.model import blocks, evaluation, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Windows
-from bitstorm.report.summary import (
-    Forecast,
-    write_metrics,
-)
+from bitstorm.report.summary import Forecast, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
@@ -98,9 +95,6 @@ def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
         "frequency": run.record["frequency"],
         "horizon": settings.horizon,
         "target": settings.target,
-        "snapshot": {
-            "prices": snapshot.manifest.details["prices"],
-            "indicators": snapshot.id,
-        },
+        "snapshot": {"prices": snapshot.manifest.details["prices"], "indicators": snapshot.id},
         "run": run.name,
     }

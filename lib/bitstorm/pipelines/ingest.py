@@ -9,10 +9,7 @@ from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import to_ranking
 from bitstorm.ingest.publish_prices import Ingested, publish_checked, run_with_lock
 from bitstorm.ingest.select_batches import split_by_origin
-from bitstorm.ingest.validate import (
-    checked_lines,
-    provenance,
-)
+from bitstorm.ingest.validate import checked_lines, provenance
 from bitstorm.store import landing, rejects, snapshots
 
 

@@ -16,8 +16,15 @@ from urllib.parse import parse_qsl, urlsplit
 from bitstorm.core.durable_io import bytes_hash
 from bitstorm.core.errors import UsageError
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, now_ms
-from bitstorm.simulator.answers import PREFIX, Plan, Request, Service, access_refusal, answer
-from bitstorm.simulator.error_bodies import Answer
+from bitstorm.simulator.answers import (
+    PREFIX,
+    Answer,
+    Plan,
+    Request,
+    Service,
+    access_refusal,
+    answer,
+)
 from bitstorm.simulator.market import Market
 
 HEADER = "X-Bitstorm-Simulated"

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # The results depend on these: they win over a launcher's values.
-REQUIRED = {
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.ansi.enabled": "true",
-}
+REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 # These are only useful: the launcher's and the user's values win.
 PREFERRED = {
     "spark.ui.enabled": "false",

@@ -111,9 +111,7 @@ def test_a_recorded_day_comes_out_value_for_value(chart_of_a_day: bytes) -> None
     assert all(o.price_change_24h is None for o in points)
 
 
-def test_the_recorded_history_keeps_its_null_and_its_zeros(
-    chart_of_all_days: bytes,
-) -> None:
+def test_the_recorded_history_keeps_its_null_and_its_zeros(chart_of_all_days: bytes) -> None:
     recorded = json.loads(chart_of_all_days)
     with Simulator(replay=chart_of_all_days) as simulator, asking(simulator.base_url) as client:
         points = client.market_chart_range("bitcoin", "usd", 0, NOW_S)
@@ -487,8 +485,7 @@ def reset(connection: socket.socket) -> None:
             id="cut gzip",
         ),
         pytest.param(
-            b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"bitcoin',
-            id="cut chunk",
+            b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{"bitcoin', id="cut chunk"
         ),
     ],
 )

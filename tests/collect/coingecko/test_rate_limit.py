@@ -312,10 +312,7 @@ def test_only_an_answer_with_status_200_spends_a_credit(tmp_path: Path, waits: W
         http("200 OK", b'{"bit', length=99),  # broken off, but served
     ]
     file = tmp_path / "calls.json"
-    with (
-        answering([*faults, GOOD]) as url,
-        metered(url, file, Limits(30, 100), waits) as client,
-    ):
+    with answering([*faults, GOOD]) as url, metered(url, file, Limits(30, 100), waits) as client:
         client.simple_price("bitcoin", "usd")
         assert client.calls == 6
     assert spent(file) == {MONTH: 2}

@@ -98,9 +98,7 @@ def test_what_a_kline_is_taken_for_is_shown_and_stated(tmp_path: Path, text: str
     assert sidecar.request["columns"] == {"timestamp": "open_time", "price": "close"}
 
 
-def test_stamps_of_a_known_file_stay_unless_told_otherwise(
-    tmp_path: Path,
-) -> None:
+def test_stamps_of_a_known_file_stay_unless_told_otherwise(tmp_path: Path) -> None:
     assert taken(tmp_path, BINANCE_MS)[0] == (at("2024-12-31T22:00Z"), "93576.01")
     notes = reading_of(tmp_path / "file.csv", auto=True).notes
     assert any("starts of bars" in note and "--stamp open" in note for note in notes)
@@ -140,9 +138,7 @@ def test_a_file_without_a_header_has_numbered_columns(tmp_path: Path) -> None:
 # CryptoDataDownload
 
 
-def test_cryptodatadownload_bars_with_mixed_units_are_read(
-    tmp_path: Path,
-) -> None:
+def test_cryptodatadownload_bars_with_mixed_units_are_read(tmp_path: Path) -> None:
     file = tmp_path / "Coinbase_BTCUSD_1h.csv"
     file.write_text(CDD)
     result = imported(file, tmp_path / "landing", auto=True, stamp="open")

@@ -87,11 +87,7 @@ def test_refused_points_stay_as_text_for_ingest_to_refuse(tmp_path: Path) -> Non
     assert all("carries the price of the day's end" in time for time in times[:early])
     assert times[early:] == [str(stamp) for stamp, _ in rows[early:]]
     (correction,) = result.batch.sidecar.corrections
-    assert correction == {
-        "daily_switch": "refuse",
-        "before_ms": SWITCH_MS,
-        "refused_rows": early,
-    }
+    assert correction == {"daily_switch": "refuse", "before_ms": SWITCH_MS, "refused_rows": early}
     assert result.batch.sidecar.first_ms == rows[early][0]
 
 

@@ -90,10 +90,7 @@ def test_a_preview_shows_the_first_rows_as_they_would_land(tmp_path: Path) -> No
     reading = reading_of(file, auto=True, stamp="open", bar="1h")
     shown = preview(file, reading, rows=2)
     assert shown.columns == ("timestamp", "price")
-    assert shown.rows == (
-        ("2017-07-01T12:00:00Z", "2509.17"),
-        ("2017-07-01T13:00:00Z", "2488.43"),
-    )
+    assert shown.rows == (("2017-07-01T12:00:00Z", "2509.17"), ("2017-07-01T13:00:00Z", "2488.43"))
     assert shown.notes == reading.notes
     assert any("'timestamp_s'" in note and "'close'" in note for note in shown.notes)
 
@@ -189,15 +186,7 @@ def test_prices_land_as_their_text_good_or_not(tmp_path: Path) -> None:
     prices = ["8765.4321000000001", "1e4", "n/a", "", "-5", '"1,234.5"', " 7 "]
     body = "time,price\n" + "".join(f"1500000000,{price}\n" for price in prices)
     rows = taken(tmp_path, body)
-    assert [row[1] for row in rows] == [
-        "8765.4321000000001",
-        "1e4",
-        "n/a",
-        "",
-        "-5",
-        "1234.5",
-        "7",
-    ]
+    assert [row[1] for row in rows] == ["8765.4321000000001", "1e4", "n/a", "", "-5", "1234.5", "7"]
 
 
 def test_a_row_with_a_cell_too_many_is_not_half_believed(tmp_path: Path) -> None:

@@ -203,12 +203,7 @@ class CoinGecko:
         touches_now = to_s >= now_s - cached_s
         points = self._get(
             f"/coins/{quote(coin, safe='')}/market_chart/range",
-            {
-                "vs_currency": vs_currency,
-                "from": str(from_s),
-                "to": str(to_s),
-                "precision": "full",
-            },
+            {"vs_currency": vs_currency, "from": str(from_s), "to": str(to_s), "precision": "full"},
             coin=coin,
             currency=vs_currency,
             read=lambda content, seen: self._chart(content, seen, touches_now=touches_now),

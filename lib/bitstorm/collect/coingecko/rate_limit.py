@@ -44,11 +44,7 @@ class Limits:
 
 # The vendor's limits of each plan; for paid plans the smallest.
 PLANS: Mapping[Literal["keyless", "demo", "pro"], Limits] = MappingProxyType(
-    {
-        "keyless": Limits(5, None),
-        "demo": Limits(30, 10_000),
-        "pro": Limits(250, 100_000),
-    }
+    {"keyless": Limits(5, None), "demo": Limits(30, 10_000), "pro": Limits(250, 100_000)}
 )
 
 

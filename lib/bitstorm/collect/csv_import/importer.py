@@ -115,8 +115,7 @@ class Imported(Result):
 def read_options(
     options: ImportOptions, *, daily_switch: Action = "move", vs_currency: str = "usd"
 ) -> Reading:
-    """The way to read the file. Raises UsageError for options that do not fit it or each other,
-    BatchError for a file that cannot be read."""
+    """The way to read the file. Raises UsageError for unfit options, BatchError for a bad file."""
     bar_ms, zone = _bar_ms(options.bar), _zone(options.timezone)
     starts = options.stamp == "open"
     if starts and bar_ms is None and not options.auto:
