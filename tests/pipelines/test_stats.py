@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_put_there_is_refused_before_spark_starts(context,
         with pytest.raises(UsageError):
             stats(impatient(context), **WANTED, output=target)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         stats(impatient(context), **WANTED, output=tmp_path / "folder.csv")
 
 
