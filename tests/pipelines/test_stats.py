@@ -166,7 +166,7 @@ def test_an_impossible_output_file_is_refused_before_spark(context, tmp_path):
         with pytest.raises(UsageError):
             stats(impatient(context), **WANTED, output=target)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         stats(impatient(context), **WANTED, output=tmp_path / "folder.csv")
 
 
