@@ -215,7 +215,7 @@ def test_a_result_prints_as_a_table():
     assert repr(SAMPLE).splitlines() == [
         "name    <b>&",
         "first   2024-01-01T00:00:00Z",
-        "age     1:02:03",
+        "age     1 h 2 min",
         "rows    12,345",
         "share   0.25",
         "idle    no",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from html import escape
 from typing import Any, TypeVar
 
-from bitstorm.core.time import Span, iso
+from bitstorm.core.time import Span, age_text, iso
 
 _DURATIONS = ("age_ms", "granularity_ms")
 _MOST_ITEMS = 3
@@ -76,7 +75,7 @@ def _text(name: str, value: Any) -> str:
         return f"{iso(value.start)} to {iso(value.end)}"
     if isinstance(value, int):
         if name in _DURATIONS:
-            return str(timedelta(seconds=value // 1000))
+            return age_text(value)
         if name.endswith("_ms") or name == "timestamp":
             return iso(value)
         return str(value) if name == "seed" else f"{value:,}"
