@@ -172,7 +172,7 @@ def by_windows(price: np.ndarray) -> dict[str, np.ndarray]:
 
 def assert_within(found: dict[str, np.ndarray], expected, price: np.ndarray) -> None:
     for name, theirs in expected.items():
-        relative = 1e-12 if name.startswith(("macd", "bollinger")) else 1e-9
+        relative = 1e-9 if name.startswith(("ema", "rsi")) else 1e-12
         unit = np.maximum(np.abs(theirs), 1e-9)
         if name.startswith("macd"):
             # Of the price, or of the means where a fallen price leaves these higher.
