@@ -205,7 +205,7 @@ def _unit(name: str, references: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def reference(grid: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """Column by column, float64 with NaN for null."""
+    """Column by column, float64 with NaN for null. A column without a reference isn't compared."""
     price, run = grid["price"].to_numpy(np.float64), grid["run"].to_numpy()
     begins = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
     place = np.arange(len(run)) - np.repeat(begins, np.diff(np.r_[begins, len(run)]))

@@ -1,6 +1,7 @@
-"""All columns of IndicatorSchema by other programs: Parquet files of a grid in, a table out.
+"""The columns of IndicatorSchema by other programs: Parquet files of a grid in, a table out.
 
-Neither puts the prices on a grid or looks for cuts: the files have neither holes nor cuts.
+Neither puts the prices on a grid or looks for cuts: the files have neither holes nor cuts. A new
+indicator may be missing here: the peers then do less work than Bitstorm.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyspark.sql import types as t
 
-from bitstorm.core.schema import PRICES, indicator_table, rows_before, spark_type
+from bitstorm.core.schema import PRICES, indicator_table, spark_type
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
 from bitstorm.store.petastorm_io import BitcoinSchema, unischema
@@ -37,27 +37,11 @@ def test_bitcoin_schema_is_the_contracts():
 
 
 def test_the_indicator_schema_follows_the_windows():
-    table = indicator_table([3, 9])
-    assert table.names == [
-        "timestamp",
-        "price",
-        "imputed",
-        "log_return",
-        "ma_3",
-        "ma_9",
-        "volatility_3",
-        "volatility_9",
-        "ema_3",
-        "ema_9",
-        "macd",
-        "macd_signal",
-        "rsi_14",
-        "bollinger_upper_20",
-        "bollinger_lower_20",
-        "drawdown",
-        "trend",
-        "month",
-    ]
+    # docs/reference/schemas.md has the columns of the default windows, and a test holds it equal.
+    table, others = indicator_table([3, 9]), indicator_table([5]).names
+    assert table.names[:3] == ["timestamp", "price", "imputed"] and table.names[-1] == "month"
+    of_width = [name for name in table.names if name not in others]
+    assert of_width == ["ma_3", "ma_9", "volatility_3", "volatility_9", "ema_3", "ema_9"]
     kinds = {name: f.numpy_dtype for name, f in unischema(table).fields.items()}
     assert (kinds["imputed"], kinds["trend"], kinds["ma_3"]) == (np.bool_, np.int32, np.float64)
 
@@ -73,6 +57,7 @@ def test_every_column_begins_after_the_stated_number_of_rows(spark_session):
     points = from_prices(frame, grid=grid, windows=WINDOWS, span=span)
     found = points.orderBy("timestamp").toPandas()
     kinds = ("float64", "float32", "int32")
-    names = [field.name for field in indicator_table(WINDOWS).fields if field.kind in kinds]
-    stated = {name: rows_before(name, windows=WINDOWS) for name in names}
-    assert stated == {name: int(found[name].first_valid_index()) for name in names}
+    fields = [field for field in indicator_table(WINDOWS).fields if field.kind in kinds]
+    stated = {field.name: field.rows_before for field in fields}
+    computed = {name: int(found[name].first_valid_index()) for name in stated}
+    assert stated == computed, "correct the rows before the first value in indicator_table"

@@ -11,15 +11,16 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitstorm.core.schema import indicator_table
 from bitstorm.indicators.kernel import (
     Grid,
     Points,
     highest_of_open_run,
     highest_of_runs,
+    indicator_columns,
     relative_strength,
     rows_remembered,
     to_points,
-    with_memory,
 )
 
 STEP = 1_000
@@ -108,7 +109,7 @@ def test_no_point_changes_with_what_is_observed_after_it(steps, max_gap, cut):
 
     def computed(times, prices):
         points = to_points(times, prices, grid=Grid(STEP, max_gap), last_ms=int(times[-1]))
-        return {**vars(points), **with_memory(points, windows=[2, 5])}
+        return {**vars(points), **indicator_columns(points, windows=[2, 5])}
 
     def same_up_to(last, some, whole):
         for name in whole:
@@ -161,9 +162,17 @@ def by_recursion(price: np.ndarray, windows: list[int]) -> dict[str, np.ndarray]
     return {name: np.array(values) for name, values in out.items()}
 
 
+def by_windows(price: np.ndarray) -> dict[str, np.ndarray]:
+    """One run, each window on its own, in long double."""
+    windows = np.lib.stride_tricks.sliding_window_view(price.astype(np.longdouble), 20)
+    mean, deviation = windows.mean(axis=1), windows.std(axis=1)
+    out = {"bollinger_upper_20": mean + 2 * deviation, "bollinger_lower_20": mean - 2 * deviation}
+    return {name: np.r_[np.full(19, np.nan), values.astype(float)] for name, values in out.items()}
+
+
 def assert_within(found: dict[str, np.ndarray], expected, price: np.ndarray) -> None:
     for name, theirs in expected.items():
-        relative = 1e-12 if name.startswith(("macd", "bollinger")) else 1e-9
+        relative = 1e-9 if name.startswith(("ema", "rsi")) else 1e-12
         unit = np.maximum(np.abs(theirs), 1e-9)
         if name.startswith("macd"):
             # Of the price, or of the means where a fallen price leaves these higher.
@@ -183,12 +192,12 @@ CHANGES = st.one_of(st.floats(-0.05, 0.05), st.sampled_from([0.0, 0.0, 99.0, -0.
     windows=st.sets(st.integers(1, 40), min_size=1, max_size=3).map(sorted),
     seed=st.integers(0, 2**31),
 )
-def test_what_remembers_equals_a_recursion_with_forty_digits(lengths, windows, seed):
+def test_recursive_columns_equal_a_recursion_with_forty_digits(lengths, windows, seed):
     chance = np.random.default_rng(seed)
     moves = chance.choice([0.0, 0.01, 0.06], sum(lengths)) * chance.uniform(-1, 1, sum(lengths))
     moves = np.where(chance.random(len(moves)) < 0.02, chance.choice([99.0, -0.99]), moves)
     price = np.asarray(np.clip(300 * np.cumprod(1 + moves), 1e-3, 1e6), np.float32)
-    found = with_memory(points_of(price, lengths), windows=windows)
+    found = indicator_columns(points_of(price, lengths), windows=windows)
     parts = [by_recursion(part, windows) for part in np.split(price, np.cumsum(lengths)[:-1])]
     expected = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     assert_within(found, expected, price.astype(np.float64))
@@ -210,7 +219,7 @@ def test_macd_is_exact_relative_to_the_price_near_zero():
         fast, slow = 11 / 13 * (fast + step), 25 / 27 * (slow + step)
     expected = by_recursion(price, [3])
     assert np.nanmin(np.abs(expected["macd"])) < 1e-5
-    assert_within(with_memory(points_of(price, [3_000]), windows=[3]), expected, price)
+    assert_within(indicator_columns(points_of(price, [3_000]), windows=[3]), expected, price)
 
 
 def test_strength_equals_talib_and_is_zero_without_a_movement():
@@ -222,17 +231,27 @@ def test_strength_equals_talib_and_is_zero_without_a_movement():
     assert np.isnan(relative_strength(price[:14])).all()
 
 
-def test_bands_are_two_deviations_from_the_mean_of_twenty():
+def test_every_column_is_in_the_schema_and_has_a_reference():
+    price = np.linspace(1, 2, 40).astype(np.float32)
+    found = indicator_columns(points_of(price, [40]), windows=[3])
+    spark = {"log_return", "ma_3", "volatility_3", "trend"}
+    others = {"timestamp", "price", "imputed", "month", "drawdown", *spark}
+    in_schema = set(indicator_table([3]).names) - others
+    assert set(found) == in_schema, (
+        "add the column to core/schema.indicator_table and to kernel.indicator_columns "
+        "(or above, where Spark computes it)"
+    )
+    references = {**by_recursion(price, [3]), **by_windows(price)}
+    assert set(found) == set(references), "add the column to by_recursion or by_windows above"
+
+
+def test_windows_equal_each_window_on_its_own():
     chance = np.random.default_rng(5)
     price = np.asarray(20_000 * np.exp(np.cumsum(chance.normal(0, 0.02, 300))), np.float32)
-    found = with_memory(points_of(price, [120, 180]), windows=[3])
-    for name, sign in (("bollinger_upper_20", 1), ("bollinger_lower_20", -1)):
-        parts = []
-        for part in np.split(price.astype(np.longdouble), [120]):
-            windows = np.lib.stride_tricks.sliding_window_view(part, 20)
-            band = windows.mean(axis=1) + sign * 2 * windows.std(axis=1)
-            parts += [np.full(19, np.nan), band.astype(np.float64)]
-        assert_within(found, {name: np.concatenate(parts)}, price)
+    found = indicator_columns(points_of(price, [120, 180]), windows=[3])
+    parts = [by_windows(part) for part in np.split(price, [120])]
+    expected = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    assert_within(found, expected, price)
 
 
 @settings(max_examples=200, deadline=None)
@@ -248,8 +267,8 @@ def test_the_rows_that_a_block_sees_before_its_own_are_enough(windows, seed, cal
     price = np.asarray(900 * np.exp(np.cumsum(moves)), np.float32)
     # Nothing moves for a while before the block's own rows.
     price[-own - calm : -own] = price[-own - calm]
-    whole = with_memory(points_of(price, [len(price)]), windows=windows)
-    seen = with_memory(points_of(price[-own - before :], [before + own]), windows=windows)
+    whole = indicator_columns(points_of(price, [len(price)]), windows=windows)
+    seen = indicator_columns(points_of(price[-own - before :], [before + own]), windows=windows)
     late = {name: values[-own:] for name, values in whole.items()}
     shown = {name: values[-own:] for name, values in seen.items()}
     assert_within(shown, late, price[-own:].astype(np.float64))
@@ -284,7 +303,7 @@ def test_the_highest_of_a_run_begins_anew_after_a_cut():
 
 def test_an_exponential_mean_is_that_of_pandas():
     price = np.asarray(np.random.default_rng(1).uniform(1, 2, 200), np.float32)
-    found = with_memory(points_of(price, [200]), windows=[24])["ema_24"]
+    found = indicator_columns(points_of(price, [200]), windows=[24])["ema_24"]
     series = pd.Series(price.astype(np.float64))
     expected = series.ewm(span=24, adjust=False, min_periods=24).mean()
     np.testing.assert_array_equal(found, expected)

@@ -14,11 +14,13 @@ import pytest
 
 from bitstorm.cli.render_models import computed_lines
 from bitstorm.context import Context
-from bitstorm.core.schema import PRICES
+from bitstorm.core.schema import PRICES, indicator_table
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.update import Plan, plan_update
 from bitstorm.pipelines.indicators import Computed, indicators
 from bitstorm.store import maintenance, snapshots
+from bitstorm.store import manifest as manifests
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal import arrow_schema
@@ -189,6 +191,12 @@ def test_what_cannot_be_built_upon_is_computed_anew(spark_session, tmp_path, obs
     put(context, observations[:1_500])
     same = indicators(impatient(context))
     assert (same.months, same.linked, same.idle) == (0, 3, False)
+    parent = snapshots.required(context.workspace.indicators)
+    prices = snapshots.required(context.workspace.prices)
+    recipe = parent.manifest.details
+    assert len(plan_update(context.workspace, parent, prices, recipe).linked) == 3
+    other_columns = {**recipe, "schema": manifests.schema_hash(indicator_table([2, 3, 4]))}
+    assert plan_update(context.workspace, parent, prices, other_columns) == Plan()
     assert again("grid.max_gap=7").linked == 0
     # Without the manifest of the prices that it was made from, nobody knows what has changed.
     put(context, observations[:1_520])

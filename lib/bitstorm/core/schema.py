@@ -25,13 +25,17 @@ SECONDS_BELOW = 10**11
 
 @dataclass(frozen=True)
 class Field:
-    """One column: `unit` and `rule` are for people, `nullable` and `kind` are enforced."""
+    """One column: `unit` and `rule` are for people, `nullable` and `kind` are enforced.
+
+    Of an indicator, `rows_before` rows of a series without a hole come before its first value.
+    """
 
     name: str
     kind: Kind
     unit: str
     nullable: bool
     rule: str = ""
+    rows_before: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,53 +88,31 @@ LINEAGE = Table(
 
 def indicator_table(windows: Sequence[int]) -> Table:
     """IndicatorSchema for the configured windows (steps of the grid, ascending)."""
+    # Name, unit, rows before the first value.
     double = [
-        ("log_return", "log of the price over the one before"),
-        *((f"ma_{w}", f"mean of the last {w} prices, USD") for w in windows),
-        *((f"volatility_{w}", f"sample sd of the last {w} fractional changes") for w in windows),
-        *((f"ema_{w}", f"exponential mean, span {w}, USD") for w in windows),
-        ("macd", "EMA 12 less EMA 26, USD"),
-        ("macd_signal", "EMA 9 of macd, USD"),
-        ("rsi_14", "0 to 100, Wilder"),
-        ("bollinger_upper_20", "mean of 20 + 2 population sd, USD"),
-        ("bollinger_lower_20", "mean of 20 - 2 population sd, USD"),
-        ("drawdown", "price over the running maximum, less 1"),
+        ("log_return", "log of the price over the one before", 1),
+        *((f"ma_{w}", f"mean of the last {w} prices, USD", w - 1) for w in windows),
+        *((f"volatility_{w}", f"sample sd of the last {w} fractional changes", w) for w in windows),
+        *((f"ema_{w}", f"exponential mean, span {w}, USD", w - 1) for w in windows),
+        ("macd", "EMA 12 less EMA 26, USD", 25),
+        ("macd_signal", "EMA 9 of macd, USD", 33),
+        ("rsi_14", "0 to 100, Wilder", 14),
+        ("bollinger_upper_20", "mean of 20 + 2 population sd, USD", 19),
+        ("bollinger_lower_20", "mean of 20 - 2 population sd, USD", 19),
+        ("drawdown", "price over the running maximum, less 1", 0),
     ]
+    trend = "sign of ma_(smallest) less ma_(largest)"
     return Table(
         "IndicatorSchema",
         (
             Field("timestamp", "int64", "Unix milliseconds, UTC, on the grid", False, "unique"),
             Field("price", "float32", "USD", False, "finite, > 0"),
             Field("imputed", "bool", "carried forward: no observation in the bucket", False),
-            *(Field(name, "float64", unit, True) for name, unit in double),
-            Field("trend", "int32", "sign of ma_(smallest) less ma_(largest)", True),
+            *(Field(name, "float64", unit, True, "", before) for name, unit, before in double),
+            Field("trend", "int32", trend, True, rows_before=max(windows) - 1),
             _MONTH,
         ),
     )
-
-
-_FIRST = {
-    "price": 0,
-    "drawdown": 0,
-    "log_return": 1,
-    "rsi_14": 14,
-    "bollinger_upper_20": 19,
-    "bollinger_lower_20": 19,
-    "macd": 25,
-    "macd_signal": 33,
-}
-# An average counts prices, a volatility counts changes: one price more.
-_FIRST_OF_WIDTH = {"ma": -1, "ema": -1, "volatility": 0}
-
-
-def rows_before(indicator: str, *, windows: Sequence[int]) -> int:
-    """The rows of a series without a hole before the indicator's first value."""
-    if indicator in _FIRST:
-        return _FIRST[indicator]
-    if indicator == "trend":
-        return max(windows) - 1
-    kind, _, width = indicator.rpartition("_")
-    return int(width) + _FIRST_OF_WIDTH[kind]
 
 
 # The CSV batch. Columns go by name; `price_usd` is another name of `price`.

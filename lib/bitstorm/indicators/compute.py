@@ -1,9 +1,9 @@
 """Prices of any sampling to the points of IndicatorSchema, in parallel over one long series.
 
 The series is cut into blocks (see `windows`). Each block also gets the earlier observations that
-its values depend on. One kernel in numpy makes the grid and the columns that remember more than a
-window (see `kernel`); Spark's window functions make the rest. Only the running maximum depends on
-more than a block has: a scan over one row a block carries it on.
+its values depend on. One kernel in numpy makes the grid, the recursive columns and the bands (see
+`kernel`); Spark's window functions make the rest. Only the running maximum depends on more than a
+block has: a scan over one row a block carries it on.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bitstorm.indicators.kernel import (
     Grid,
     Points,
     highest_of_runs,
-    memory_columns,
+    indicator_columns,
     rows_remembered,
     to_points,
-    with_memory,
 )
 from bitstorm.indicators.windows import SIZE, Blocks, in_blocks, trend, with_windows
 from bitstorm.ingest.parse import month_of
 
-# Raise it when a value changes: an update links only stored months of the same number.
+# Raise it when the values of a column change: an update links only stored months of the same
+# number and the same columns.
 FORMULAS = 4
 
 
@@ -148,7 +148,8 @@ class _Kernel:
 
     def schema(self) -> str:
         """The schema of the rows that `indicators` returns, as a DDL text."""
-        names = [*memory_columns(self.windows), "drawdown"]
+        nothing = to_points(np.zeros(0, np.int64), np.zeros(0), grid=self.grid, last_ms=0)
+        names = [*indicator_columns(nothing, windows=self.windows), "drawdown"]
         made = ", ".join(["imputed boolean", *(f"{n} double" for n in names)])
         return f"block bigint, index bigint, price float, made struct<{made}>"
 
@@ -156,7 +157,7 @@ class _Kernel:
         """The block's own points, and the earlier ones that their windows reach. The columns that
         windows don't need are one struct, `made`: Spark sorts and copies it as one."""
         points, begin = self._points(rows)
-        columns = with_memory(points, windows=self.windows)
+        columns = indicator_columns(points, windows=self.windows)
         price = points.price.astype(np.float64)
         highest = self._highest(points, begin, rows["highest"][0].as_py())
         # Not price / highest - 1: a small drawdown would lose digits.

@@ -1,4 +1,4 @@
-"""The grid of one block, and the indicators that remember: numpy and pandas, no Spark.
+"""The grid of one block, its recursive indicators and its bands: numpy and pandas, no Spark.
 
 Formulas: exponential means, Bollinger bands and drawdown as in J. J. Murphy, "Technical Analysis
 of the Financial Markets"; MACD by G. Appel; RSI by J. W. Wilder, "New Concepts in Technical
@@ -136,17 +136,12 @@ def highest_of_open_run(
     return highest
 
 
-def memory_columns(windows: Sequence[int]) -> list[str]:
-    """The columns that `with_memory` computes."""
-    bands = ("bollinger_upper_20", "bollinger_lower_20")
-    return [*(f"ema_{span}" for span in windows), "macd", "macd_signal", "rsi_14", *bands]
-
-
-def with_memory(points: Points, *, windows: Sequence[int]) -> dict[str, np.ndarray]:
-    """The columns of IndicatorSchema that remember more than a window, except `drawdown`: float64
+def indicator_columns(points: Points, *, windows: Sequence[int]) -> dict[str, np.ndarray]:
+    """The columns of IndicatorSchema that Spark's windows don't make, except `drawdown`: float64
     (n,), NaN until there are enough points since the last cut."""
     price = points.price.astype(np.float64)
-    columns = {name: np.full(len(points), np.nan) for name in memory_columns(windows)}
+    recursive = [*(f"ema_{span}" for span in windows), "macd", "macd_signal", "rsi_14"]
+    columns = {name: np.full(len(points), np.nan) for name in recursive}
     for run in points.runs(at_least=min(*windows, RSI + 1)):
         series = pd.Series(price[run])
         for span in windows:

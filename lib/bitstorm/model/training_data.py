@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bitstorm.context import Context
 from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError
-from bitstorm.core.schema import indicator_table, rows_before
+from bitstorm.core.schema import indicator_table
 from bitstorm.core.time import iso
 from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import backend, blocks, dataset, scaling
@@ -103,8 +103,8 @@ def _split(first_ms: int, last_ms: int, settings: Training) -> Split:
 
 def _points_needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
     """The number of points before the first possible target."""
-    windows = snapshot.manifest.details["windows"]
-    slowest = max(rows_before(feature, windows=windows) for feature in features)
+    table = indicator_table(snapshot.manifest.details["windows"])
+    slowest = max(table.field(feature).rows_before for feature in features)
     return slowest + settings.look_back - 1 + settings.horizon
 
 

@@ -13,6 +13,7 @@ from bitstorm.core.time import duration_ms
 from bitstorm.indicators.compute import FORMULAS
 from bitstorm.indicators.update import computed_points, plan_update
 from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.snapshots import Snapshot, part_files
 
@@ -44,25 +45,25 @@ def indicators(context: Context) -> Computed:
     """
     workspace, settings = context.workspace, context.settings
     prices = snapshots.required(workspace.prices, snapshot=context.snapshot)
+    table = indicator_table(settings.indicators.windows)
     recipe: dict[str, Any] = {
         "prices": prices.id,
         "frequency": settings.grid.frequency,
         "max_gap": settings.grid.max_gap,
         "windows": list(settings.indicators.windows),
         "formulas": FORMULAS,
+        "schema": schema_hash(table),
     }
     parent = snapshots.current(workspace.indicators)
     if parent is not None and parent.manifest.details == recipe:
         return _computed(parent, idle=True)
-    step_ms = duration_ms(settings.grid.frequency)
-    _check_span(prices, step_ms, settings.grid.frequency)
+    _check_span(prices, settings.grid.frequency)
     plan = plan_update(workspace, parent, prices, recipe)
     if plan.damaged:
         context.console.warn(
             f"the SHA-256 of {', '.join(plan.damaged)} differs from the manifest: no file of that "
             "snapshot is linked, all months are computed from the prices"
         )
-    table = indicator_table(settings.indicators.windows)
     before = set() if parent is None else {file.month for file in parent.manifest.files}
 
     def publish_indicators(spark: SparkSession | None) -> Snapshot:
@@ -96,8 +97,8 @@ def indicators(context: Context) -> Computed:
     )
 
 
-def _check_span(prices: Snapshot, step_ms: int, frequency: str) -> None:
-    first, last = prices.manifest.first_ms, prices.manifest.last_ms
+def _check_span(prices: Snapshot, frequency: str) -> None:
+    first, last, step_ms = prices.manifest.first_ms, prices.manifest.last_ms, duration_ms(frequency)
     if first is None or last is None or last // step_ms < -(-first // step_ms):
         raise DataError(
             f"found {prices.manifest.rows} prices, which do not fill one step of {frequency}; "
