@@ -21,7 +21,7 @@ from bitstorm.core.errors import BatchError
 
 _PACKED: Mapping[bytes, Callable[[Any], Any]] = MappingProxyType(
     {
-        b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+        b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream, mode="rb"),
         b"\xfd7zXZ\0": lzma.LZMAFile,
         b"BZh": bz2.BZ2File,
     }
@@ -173,6 +173,11 @@ def _writable(column: Any) -> Any:
         return _writable(column.cast(kind.value_type))
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         return column.cast(pa.timestamp(kind.unit, "UTC"))
+    if pa.types.is_floating(kind):
+        try:
+            return column.cast(pa.int64())  # as text a large float has an exponent
+        except pa.ArrowInvalid:
+            return column
     return column.cast(pa.string()) if pa.types.is_decimal(kind) else column
 
 
