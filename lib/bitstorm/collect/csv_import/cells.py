@@ -201,7 +201,9 @@ def _patterns_of(texts: Sequence[str]) -> dict[str, set[str]]:
                 found[f"%y{short[2]}%m{short[2]}%d" + pattern[8:]] = set()
     years = range(2009, datetime.now(UTC).year + 1)
     for pattern, read in found.items():
-        for text in set(texts) if "%d" in pattern else ():
+        # The abbreviation of a zone other than UTC would be read as UTC.
+        words = set(re.findall("[A-Z]+", re.sub("%.", " ", pattern), re.IGNORECASE))
+        for text in set(texts) if "%d" in pattern and words <= {"T", "Z", "UTC", "GMT"} else ():
             moment = parsed_date(text, pattern)
             if moment is not None and moment.year in years:
                 read.add(text)

@@ -209,7 +209,7 @@ class Head:
         if len(found) == 1:
             return self.header[found.pop()]
         halves = [(self.find(a), self.find(b)) for a, b in _halves(given)]
-        return next((f"{a}+{b}" for a, b in halves if a and b), None)
+        return next((f"{a}+{b}" for a, b in halves if {a, b} <= {*self.header}), None)
 
     def places(self, column: str) -> tuple[int, ...]:
         """Where a column stands, or the two of `NAME+NAME`. Raises BatchError for a repeated one:
