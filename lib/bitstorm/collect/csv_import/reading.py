@@ -268,8 +268,8 @@ def _stamp_form(
         patterns = (known.date_format,)
     if len(patterns) > 1:
         raise UsageError(
-            f"the dates in {column!r}{example} do not show which number is the day and which the "
-            f"month; say --date-format {' or --date-format '.join(map(repr, patterns))}"
+            f"which number is the day and which the month in {column!r}{example}? Say "
+            f"--date-format {' or --date-format '.join(map(repr, patterns))}"
         )
     by_size = unit in ("s", "ms", "us", "ns")
     return StampForm(unit, by_size=by_size, zone=zone, pattern="".join(patterns))

@@ -82,7 +82,7 @@ def lines_of(file: Path) -> Generator[str, None, None]:
             what = what or next((what for look, what in _TEXT_OTHERS if look.match(start)), None)
             what = what or ("a tar archive" if start[257:262] == b"ustar" else None)
             if what is not None:
-                raise BatchError(f"{file.name} is {what}; {_READABLE}. Export it as CSV in UTF-8")
+                raise BatchError(f"{file.name} is {what}; {_READABLE}. Save it as CSV in UTF-8")
             # Bytes outside UTF-8 become a mark that no number has, in their own cell alone.
             text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
             yield from opened.enter_context(text)
