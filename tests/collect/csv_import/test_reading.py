@@ -77,7 +77,7 @@ def test_a_stamp_of_another_form_stays_unreadable(tmp_path: Path) -> None:
 
 def test_ambiguous_dates_are_asked_with_the_ways_to_answer(tmp_path: Path) -> None:
     text = "timestamp,price\n01/05/2024,1\n02/05/2024,2\n"
-    with pytest.raises(UsageError, match="which number is the day .*'01/05/2024'") as asked:
+    with pytest.raises(UsageError, match=r"which number is the day .*'01/05/2024'") as asked:
         read(tmp_path, text)
     assert "--date-format '%d/%m/%Y'" in str(asked.value)
     assert "--date-format '%m/%d/%Y'" in str(asked.value)

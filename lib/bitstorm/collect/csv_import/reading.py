@@ -386,6 +386,8 @@ def _notes_of_head(head: Head) -> list[str]:
     if len(head.header_rows) > 1:
         rest = "; ".join(", ".join(filter(None, row)) for row in head.header_rows[1:])
         notes.append(f"more rows of column names are left out: {rest}")
+    if not head.headed and head.header[0] != "1":
+        notes.append(f"the file has no header; its columns are read as {', '.join(head.header)}")
     repeated = [repr(name) for name, count in Counter(head.header).items() if count > 1 and name]
     if repeated:
         notes.append(f"columns with one name are left out: {', '.join(repeated)}")
