@@ -87,6 +87,14 @@ def test_day_and_month_are_never_guessed(texts: list[str], patterns: set[str]) -
     assert (unit, set(found)) == ("date", patterns)
 
 
+def test_most_of_the_stamps_decide() -> None:
+    odd = ["0", "1", "Feb 14, 2024", "soon", "2024-02-13"]
+    assert guessed_stamps(["13/02/2024"] * 9 + odd) == ("date", ("%d/%m/%Y",))
+    halves = ["13/02/2024 00:00:00", "13/02/2024 00:00:00.500", "14/02/2024 00:00:00"]
+    assert guessed_stamps(halves) == ("date", ("%d/%m/%Y %H:%M:%S",))
+    assert guessed_stamps(["1707782400"] * 3 + ["13/02/2024"]) == ("s", ())
+
+
 @pytest.mark.parametrize(
     "texts",
     [["soon"], [""], ["n/a", "-"], ["12:30"], ["Feb"], ["13 Brumaire 2024"], ["5.2."],

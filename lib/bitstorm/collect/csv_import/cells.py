@@ -171,11 +171,16 @@ def guessed_stamps(texts: Sequence[str]) -> tuple[Unit | None, tuple[str, ...]]:
             dated.append(text)
     patterns = _patterns_of(dated) if votes["iso"] < len(dated) else {}
     best = max(patterns, key=lambda pattern: len(patterns[pattern]), default="")
-    if len(patterns.get(best, ())) > max(votes.values(), default=0):
-        # An order of day and month that reads what the best one does not, or as much.
-        rivals = [p for p in patterns if p != best and not patterns[p] < patterns[best]]
+    if sum(text in patterns.get(best, ()) for text in dated) > max(votes.values(), default=0):
+        # Another order of day, month and year that reads what the best one does not, or as much.
+        rivals = [p for p in patterns if _fields(p) == _fields(best) and p != best]
+        rivals = [p for p in rivals if not patterns[p] < patterns[best]]
         return "date", (best, *(p for p in rivals if p.replace("%B", "%b") != best))
     return votes.most_common(1)[0][0] if any(votes.values()) else None, ()
+
+
+def _fields(pattern: str) -> str:
+    return re.sub("%[dmbByY]", "%", pattern)
 
 
 def _patterns_of(texts: Sequence[str]) -> dict[str, set[str]]:
