@@ -73,6 +73,9 @@ def test_a_stamp_of_another_form_stays_unreadable(tmp_path: Path) -> None:
         "2024-05-01T00:00:00Z", f"2024-05-02{remark}", f"1714608000{remark}",
         f"31/31/2024{remark}", "soon",
     ]  # fmt: skip
+    assert "4 of the first 5 stamps are not dates of the form" in notes(
+        tmp_path, text, date_format="%d/%m/%Y"
+    )
 
 
 def test_ambiguous_dates_are_asked_with_the_ways_to_answer(tmp_path: Path) -> None:

@@ -107,9 +107,9 @@ def read_options(
     known = form if options.auto else None
     columns = _columns(head, known, options, vs_currency, pair)
 
-    stamps = _stamp_form(options, zone, head.cells(rows, columns["timestamp"]), columns, known)
-    moments = map(stamps.moment, head.cells(rows, columns["timestamp"]))
-    times = [moment for moment in moments if moment is not None]
+    texts = head.cells(rows, columns["timestamp"])
+    stamps = _stamp_form(options, zone, texts, columns, known)
+    times = [moment for moment in map(stamps.moment, texts) if moment is not None]
     spacing = _spacing(times)
     if starts and bar_ms is None:
         # With another time column the file is not the known form.
@@ -133,6 +133,9 @@ def read_options(
         switch=switch,
     )
     notes = _notes(reading, options, times, spacing=spacing, bar_ms=bar_ms)
+    if 0 < len(times) < len(texts):
+        unread = f"{len(texts) - len(times):,} of the first {len(texts):,} stamps"
+        notes.append(f"{unread} are not {stamps.words}; ingest refuses their rows")
     if doubtful and options.decimal is None:
         notes.append(
             "the comma in numbers such as 1,234 is read as a thousands separator; if it stands "
