@@ -503,6 +503,8 @@ def test_what_the_user_gives_comes_last_so_that_it_wins(tree: Tree) -> None:
     [
         ("prices.csv", "csv-prices"),
         ("prices.csv.gz", "csv-prices"),
+        ("BTCUSDT-1h.csv.zip", "csv-BTCUSDT-1h"),
+        ("hours.parquet", "csv-hours"),
         ("BTC_2020-24.v2.csv", "csv-BTC_2020-24.v2"),
         ("my prices (1).csv", "csv-my-prices--1-"),
         ("ä.csv", "csv---"),

@@ -75,7 +75,7 @@ def report(invocation: Invocation) -> Any:
 
 @click.command(epilog="Example: bitstorm run --csv prices.csv --format auto")
 @click.option(
-    "--csv", type=click.Path(path_type=Path), help="CSV file with a price history of your own."
+    "--csv", type=click.Path(path_type=Path), help="File with a price history of your own."
 )
 @import_options
 @common_options
