@@ -366,6 +366,17 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
     assert spark_session.conf.get("spark.sql.session.timeZone") == zone
 
 
+def test_a_file_takes_the_options_of_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("day;clock;close\n01/05/2024;13:45;57.000,5\n")
+    ws = bitstorm.open_workspace(tmp_path / "w", settings={"source.mode": "csv"})
+    columns: Any = {"timestamp_column": "day+clock", "price_column": "close"}
+    with pytest.raises(bitstorm.UsageError, match="--date-format"):
+        ws.preview_file(file, **columns)
+    shown = ws.preview_file(file, date_format="%d/%m/%Y %H:%M", **columns)
+    assert shown.rows == (("2024-05-01T13:45:00Z", "57000.5"),)
+
+
 @pytest.mark.slow
 def test_run_takes_a_file_of_the_users_own(tmp_path: Path, spark_session: Any) -> None:
     file = tmp_path / "mine.csv"

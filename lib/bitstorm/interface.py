@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from bitstorm.collect.backfill import Backfilled, Planned
-from bitstorm.collect.csv_import.importer import Imported, ImportOptions, Preview
+from bitstorm.collect.csv_import.importer import Imported, Preview
+from bitstorm.collect.csv_import.reading import ImportOptions
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise, workspace
@@ -83,7 +84,8 @@ class FileOptions(TypedDict, total=False):
 
     timestamp_column: str
     price_column: str
-    unit: Literal["s", "ms", "us", "iso"]
+    unit: Literal["s", "ms", "us", "ns", "iso"]
+    date_format: str
     stamp: Literal["close", "open"]
     bar: str
     timezone: str

@@ -194,6 +194,20 @@ def test_an_import_preview_shows_rows_and_writes_nothing(tmp_path):
     assert not (tmp_path / "workspace").exists()
 
 
+def test_an_ambiguous_date_is_asked_and_answered(tmp_path):
+    (tmp_path / "mine.csv").write_text("day;clock;close\n01/05/2024;13:45;57,000.5\n")
+    wanted = (
+        "import", "mine.csv", "--timestamp-column", "day+clock", "--price-column", "close",
+        "--preview",
+    )  # fmt: skip
+    asked = command(*wanted)
+    assert asked.code == 2
+    assert "--date-format '%d/%m/%Y %H:%M'" in asked.stderr
+    answered = command(*wanted, "--date-format", "%d/%m/%Y %H:%M")
+    assert answered.code == 0
+    assert "2024-05-01T13:45:00Z, 57000.5" in answered.stdout
+
+
 def test_a_dry_run_shows_slices_and_cost_and_fetches_nothing(tmp_path):
     arguments = ["backfill", "--days", "200", "--dry-run"]
     plan = json.loads(command(*arguments, "--json").stdout)

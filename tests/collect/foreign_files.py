@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bitstorm.collect.csv_import.importer import ImportOptions, Reading, read_options
+from bitstorm.collect.csv_import.reading import ImportOptions, Reading, read_options
 
 
 def reading_of(

@@ -50,6 +50,25 @@ def test_a_wrong_header_refuses_the_batch_and_says_why(header, rule, said):
     assert refused.value.rule == rule
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Date,Open,High,Low,Close,Volume\n2024-02-13,1,2,1,2,9\n",
+        '"Datum","Zuletzt"\n"13.02.2024","49.699,6"\n',
+        "sep=;\nDate;Close\n2024-02-13;1,5\n",
+        "<DATE>\t<TIME>\t<CLOSE>\n2024.02.13\t00:00\t1.5\n",
+        "1707782400000,1,2,1,2,9,1707785999999,9,9,9,9,0\n",
+        "time,price\n1707782400,1.5\n",
+        "timestamp,close\n1707782400,1.5\n",
+        "timestamp,volume_24h\n1707782400,1.5\n",
+    ],
+)
+def test_a_foreign_file_is_refused_with_the_way_in(tmp_path, text):
+    drop(tmp_path, "foreign.csv", text)
+    (refused,) = look(tmp_path).refused
+    assert "`bitstorm import FILE`" in refused.reason
+
+
 def test_a_bom_crlf_and_gzip_are_fine(tmp_path):
     drop(tmp_path, "bom.csv", b"\xef\xbb\xbftimestamp,price\r\n1609459200,1\r\n")
     drop(tmp_path, "packed.csv.gz", "price,timestamp\n1,1609459200\n")

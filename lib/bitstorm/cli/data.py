@@ -18,9 +18,16 @@ def import_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `import`, in this order."""
     for option in reversed(
         [
-            click.option("--timestamp-column", help="Column of the time."),
+            click.option(
+                "--timestamp-column",
+                metavar="NAME[+NAME]",
+                help="Column of the time, or those of date and time.",
+            ),
             click.option("--price-column", help="Column of the price."),
-            click.option("--unit", type=click.Choice(["s", "ms", "us", "iso"])),
+            click.option("--unit", type=click.Choice(["s", "ms", "us", "ns", "iso"])),
+            click.option(
+                "--date-format", metavar="PATTERN", help="Form of the dates, such as %d.%m.%Y."
+            ),
             click.option(
                 "--stamp",
                 type=click.Choice(["close", "open"]),
@@ -121,7 +128,7 @@ def backfill(
 def import_(
     invocation: Invocation, file: Path, form: str | None, preview: bool, **options: Any
 ) -> Any:
-    """Import a CSV or CSV.gz file as a batch."""
+    """Import a CSV or Parquet file, packed or not, as a batch."""
     from bitstorm.pipelines import imports
 
     wanted = import_request(file, form, **options)

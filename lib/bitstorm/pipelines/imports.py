@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bitstorm.collect.csv_import import importer
-from bitstorm.collect.csv_import.importer import Imported, ImportOptions, Preview, Reading
+from bitstorm.collect.csv_import.importer import Imported, Preview
+from bitstorm.collect.csv_import.reading import ImportOptions, Reading, read_options
 from bitstorm.context import Context
 from bitstorm.core.sidecar import Origin
 
@@ -27,7 +28,7 @@ def preview(context: Context, wanted: ImportOptions) -> Preview:
 
 
 def _reading(context: Context, wanted: ImportOptions) -> Reading:
-    return importer.read_options(
+    return read_options(
         wanted,
         daily_switch=context.settings.import_.daily_switch,
         vs_currency=context.settings.source.vs_currency,

@@ -189,7 +189,10 @@ def contract_columns(header: str) -> tuple[str, ...]:
     unknown = [name for name in columns if name not in CSV_COLUMNS]
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in CSV_REQUIRED if name not in columns]
-    expected = f"expected {', '.join(CSV_REQUIRED)} and any of {', '.join(CSV_COLUMNS[2:])}"
+    expected = (
+        f"expected {', '.join(CSV_REQUIRED)} and any of {', '.join(CSV_COLUMNS[2:])}; move a price "
+        "history of another form elsewhere and bring it in with `bitstorm import FILE`"
+    )
     if unknown:
         shown = ", ".join(repr(name[:40]) for name in unknown[:5])
         raise BatchError(f"unknown column {shown}; {expected}", rule="columns_known")

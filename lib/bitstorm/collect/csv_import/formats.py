@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bitstorm.core.time import DAY_MS
 
 Stamp = Literal["close", "open"]
 
+_INTEGER = re.compile(r"\d+", re.ASCII)
+_BARS = ("open", "high", "low", "close")
 BINANCE_COLUMNS = (
-    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+    "open_time", *_BARS, "volume", "close_time", "quote_volume", "count",
     "taker_buy_volume", "taker_buy_quote_volume", "ignore",
 )  # fmt: skip
-
-_INTEGER = re.compile(r"\d+", re.ASCII)
-_BARS = {"open", "high", "low", "close"}
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,51 @@ class Form:
     """A known form: the columns of its time and price, and the moment of a bar that a stamp names.
 
     `end` is the column with a bar's last moment, which gives its length; without it the distance of
-    the rows does.
+    the rows does. `opening` is the column with a bar's first moment where `time` is another one.
+    `date_format` is the pattern of its dates where day and month can be exchanged.
     """
 
-    name: Literal["binance", "cryptodatadownload", "coingecko"]
+    name: str
     title: str
     time: str
     price: str
-    stamp: Stamp
+    others: tuple[str, ...]
+    stamp: Stamp = "open"
     end: str | None = None
+    opening: str | None = None
+    date_format: str = ""
+
+
+# The first that fits counts. Names are written as `key` does: of the time's the first one there
+# counts, the price's and the others that a file has are patterns.
+_KNOWN = (
+    Form("binance", "klines of Binance", "open_time", "close", (*_BARS, "close_time"),
+          end="close_time"),
+    Form("cryptodatadownload", "bars of CryptoDataDownload", "unix|unix_timestamp|date",
+          "close", (*_BARS, "symbol", "volume.*")),
+    Form("coinmarketcap", "bars of CoinMarketCap", "timestamp|timeclose", "close",
+          (*_BARS, "timeopen", "timeclose"), stamp="close", end="timeclose", opening="timeopen"),
+    Form("coinmarketcap", "bars of CoinMarketCap", "date", "close", (*_BARS, "market_?cap")),
+    Form("coingecko", "an export of CoinGecko", "snapped_at|timestamp_ms|timestamp",
+          "price(_[a-z]+)?|prices", ("market_cap.*", "total_volume.*"), stamp="close"),
+    Form("metatrader", "bars of MetaTrader", "date", "close", (*_BARS, "<close>")),
+    Form("date_and_time", "bars with date and time in two columns", "date", "close",
+          (*_BARS, "time")),
+    Form("kraken", "bars of Kraken", "time|timestamp", "close",
+          (*_BARS, "vwap|trades|count")),
+    Form("yahoo", "bars of Yahoo Finance", "date|datetime", "close",
+          (*_BARS, "adj_close|dividends|ticker")),
+    Form("tradingview", "bars of TradingView", "time", "close", _BARS),
+    Form("investing", "an export of Investing.com", "date", "price",
+          ("open", "high", "low", "vol|change")),
+    Form("investing", "an export of Investing.com in German", "datum", "zuletzt",
+          ("eröffn.*", "hoch", "tief"), date_format="%d.%m.%Y"),
+)  # fmt: skip
 
 
 def key(name: str) -> str:
-    """A column's name to compare: lower case, underscores for spaces."""
-    return "_".join(name.lower().split())
+    """A column's name to compare: lower case, its words joined by underscores."""
+    return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
 def first_named(header: Sequence[str], names: Sequence[str]) -> str | None:
@@ -54,37 +84,45 @@ def first_named(header: Sequence[str], names: Sequence[str]) -> str | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def binance_without_header(cells: Sequence[str]) -> bool:
-    """Whether these cells are a row of Binance's klines; most of these files have no header."""
-    if len(cells) != len(BINANCE_COLUMNS):
-        return False
-    start, end = cells[0].strip(), cells[6].strip()
-    if not (_INTEGER.fullmatch(start) and _INTEGER.fullmatch(end)):
-        return False
-    return len(start) in (13, 16) and len(start) == len(end) and int(end) > int(start)
-
-
-def known_form(header: Sequence[str]) -> Form | None:
-    """The form with these columns, None for any other file."""
-    names = {key(name) for name in header}
-    close = first_named(header, ("close",)) or ""
-    time = first_named(header, ("open_time",))
-    if time and _BARS | {"close_time"} <= names:
-        end = first_named(header, ("close_time",))
-        return Form("binance", "klines of Binance", time, close, "open", end)
-    time = first_named(header, ("unix", "unix_timestamp", "date"))
-    if time and _BARS | {"symbol"} <= names and _any_begins(names, "volume"):
-        return Form("cryptodatadownload", "bars of CryptoDataDownload", time, close, "open")
-    time = first_named(header, ("snapped_at", "timestamp_ms", "timestamp"))
-    price = next((n for n in header if re.fullmatch(r"price(_[a-z]+)?|prices", key(n))), None)
-    sums = _any_begins(names, "market_cap") and _any_begins(names, "total_volume")
-    if time and price and sums and not names & _BARS:
-        return Form("coingecko", "an export of CoinGecko", time, price, "close")
+def columns_without_header(cells: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns of a well-known export that has no header, from its first row."""
+    cells = [cell.strip() for cell in cells]
+    if len(cells) == len(BINANCE_COLUMNS):
+        start, end = cells[0], cells[6]
+        integers = _INTEGER.fullmatch(start) and _INTEGER.fullmatch(end)
+        if integers and len(start) in (13, 16) and len(start) == len(end) and int(end) > int(start):
+            return BINANCE_COLUMNS
+    seconds = re.fullmatch(r"1\d{9}", cells[0])
+    if seconds and len(cells) in (7, 8) and _is_bar(cells[1:5]) and _INTEGER.fullmatch(cells[-1]):
+        return ("time", *_BARS, *("vwap", "volume", "trades")[8 - len(cells) :])
+    clock = len(cells) == 7 and re.fullmatch(r"\d\d:\d\d", cells[1])
+    if clock and re.fullmatch(r"\d{4}\.\d\d\.\d\d", cells[0]) and _is_bar(cells[2:6]):
+        return tuple(f"<{name.upper()}>" for name in ("date", "time", *_BARS, "tickvol"))
     return None
 
 
-def _any_begins(names: set[str], start: str) -> bool:
-    return any(name.startswith(start) for name in names)
+def _is_bar(cells: Sequence[str]) -> bool:
+    """Whether these are open, high, low and close."""
+    try:
+        start, high, low, end = map(float, cells)
+    except ValueError:
+        return False
+    return 0 < low <= min(start, end) <= max(start, end) <= high
+
+
+def known_form(header: Sequence[str], header_rows: Iterable[Sequence[str]] = ()) -> Form | None:
+    """The form with these columns, None for any other file."""
+    spellings = [*header, *(name for row in header_rows for name in row)]
+    names = {name.lower() for name in spellings} | {key(name) for name in spellings}
+    for known in _KNOWN:
+        time = first_named(header, known.time.split("|"))
+        price = next((name for name in header if re.fullmatch(known.price, key(name))), None)
+        others = all(any(re.fullmatch(other, name) for name in names) for other in known.others)
+        if time and price and others and (known.name != "coingecko" or "open" not in names):
+            end = known.end and first_named(header, (known.end,))
+            opening = known.opening and first_named(header, (known.opening,))
+            return replace(known, time=time, price=price, end=end, opening=opening)
+    return None
 
 
 Action = Literal["move", "refuse", "keep"]
