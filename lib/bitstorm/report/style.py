@@ -189,10 +189,10 @@ def utc(timestamp: pd.Series) -> NDArray[np.datetime64]:
 
 
 def squared_error_saved(forecast: pd.DataFrame) -> NDArray[np.float64]:
-    """Over all rows, the running sum of persistence's squared error minus the model's, in squared log return.
+    """The running sum of persistence's squared error minus the model's, in squared log return.
 
-    It rises where the model is closer than "the price stays as it is" and falls where it is
-    farther. Rows without an actual value add zero.
+    `forecast` has all rows. The sum rises where the model is closer than "the price stays as it is"
+    and falls where it is farther. Rows without an actual value add zero.
     """
     actual = forecast["actual_log_return"].to_numpy(np.float64)
     missed = actual - forecast["forecast_log_return"].to_numpy(np.float64)

@@ -228,9 +228,10 @@ _EITHER = re.compile(r"\d{1,3},\d{3}")
 def number_text(text: str, decimal: Decimal) -> str:
     """A batch's text of a number: digits and a point. Any other text stays unchanged, with a remark
     where ingest could read it as another number."""
-    if decimal == "." and _PLAIN.fullmatch(text):
-        return text
-    match = _GROUPED[decimal].fullmatch(_unsigned(text))
+    bare = _unsigned(text)
+    if decimal == "." and _PLAIN.fullmatch(bare):
+        return bare
+    match = _GROUPED[decimal].fullmatch(bare)
     if match is not None:
         sign, whole, _, fraction = match.groups()
         return sign + _NO_DIGIT.sub("", whole) + (f".{fraction}" if fraction else "")
