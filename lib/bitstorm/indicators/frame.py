@@ -100,8 +100,8 @@ def calculate_moving_average(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
     `df` is sorted by time and has `price_usd` or `price`. Raises DataError where it has neither,
     a price is no number, or `window` is not a whole number from 1 on.
     """
-    window = _checked_window(window, smallest=1)
-    return df.assign(**{f"ma_{window}": prices_of(df).rolling(window).mean()})
+    window, prices = _checked_window(window, smallest=1), prices_of(df)
+    return df.assign(**{f"ma_{window}": prices.rolling(window).mean()})
 
 
 def calculate_volatility(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
@@ -111,9 +111,10 @@ def calculate_volatility(df: pd.DataFrame, window: int = 7) -> pd.DataFrame:
     there are W. `df` is sorted by time and has `price_usd` or `price`. Raises DataError where it
     has neither, a price is no number, or `window` is not a whole number from 2 on.
     """
-    window = _checked_window(window, smallest=2)
-    changes = prices_of(df).pct_change(fill_method=None).to_numpy()
-    _, squares = rolling_moments(changes, window)
+    window, prices = _checked_window(window, smallest=2), prices_of(df)
+    changes = prices.pct_change(fill_method=None).to_numpy()
+    with np.errstate(all="ignore"):
+        _, squares = rolling_moments(changes, window)
     return df.assign(**{f"volatility_{window}": np.sqrt(squares / (window - 1))})
 
 
@@ -125,14 +126,14 @@ def require_frame(df: object) -> None:
 
 def prices_of(df: pd.DataFrame) -> pd.Series:
     """The frame's prices as float64, NaN for null. Raises DataError for a frame without one column
-    of prices, and for a price that is no number."""
+    of prices, and for a price that is no finite number."""
     require_frame(df)
     given = df[_price_column(df)]
     prices = pd.Series(_numbers(given), index=df.index, name=given.name)
-    if (bad := (prices.isna() & given.notna()).to_numpy()).any():
+    if (bad := ~np.isfinite(prices.to_numpy()) & given.notna().to_numpy()).any():
         first = int(bad.argmax())
         raise DataError(
-            f"{given.name} of row {first + 1:,} is {given.iloc[first]!r}, expected a number "
+            f"{given.name} of row {first + 1:,} is {given.iloc[first]!r}, expected a finite number "
             f"({int(bad.sum()):,} such rows); pass the frame through prepare_bitcoin_df first"
         )
     return prices

@@ -87,7 +87,8 @@ def _mark(df: pd.DataFrame) -> Mark:
 def _report_text(frame: pd.DataFrame) -> str:
     first, last = (iso(int(frame["timestamp"].iloc[position])) for position in (0, -1))
     numbers = frame.drop(columns="timestamp").select_dtypes("number")
-    statistics = numbers.rename(columns={"price": "price_usd"}).describe()
+    with np.errstate(all="ignore"):
+        statistics = numbers.rename(columns={"price": "price_usd"}).describe()
     banner = _mark(frame).banner
     return "\n".join(
         [
@@ -113,7 +114,11 @@ def _change_in_a_day(frame: pd.DataFrame) -> float | None:
     timestamp = frame["timestamp"].to_numpy(np.int64)
     day_ago = int(timestamp[-1]) - _DAY // pd.Timedelta(milliseconds=1)
     position = int(np.searchsorted(timestamp, day_ago, side="right")) - 1
-    if position < 0 or day_ago - timestamp[position] > max(HOUR_MS, 2 * typical_step(timestamp)):
+    if (
+        position < 0
+        or not frame["price"].iloc[position]
+        or day_ago - timestamp[position] > max(HOUR_MS, 2 * typical_step(timestamp))
+    ):
         return None
     before, latest = (float(frame["price"].iloc[k]) for k in (position, -1))
     return 100 * (latest - before) / before
@@ -159,5 +164,10 @@ def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _windows(frame: pd.DataFrame, name: str) -> list[int]:
     """The windows W of the columns `name_W`, ascending."""
-    found = (re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns)
+    found = [re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns]
+    for match in filter(None, found):
+        try:
+            frame[match[0]].to_numpy(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{match[0]} is no column of numbers ({error}); drop it") from None
     return sorted(int(match[1]) for match in found if match)

@@ -220,6 +220,7 @@ _GROUPED = {
     ",": re.compile(r"([+-]?)(\d{1,3}(?:([.'’ \u00a0\u202f])\d{3})(?:\3\d{3})*|\d+)(?:,(\d+))?"),
 }
 _NO_DIGIT = re.compile(r"\D")
+_SPACED = re.compile(r"(?<=\d)['’ \u00a0\u202f](?=\d{3})")
 _SURELY_COMMA = re.compile(r"\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+|\d{1,3}(\.\d{3}){2,}")
 _SURELY_POINT = re.compile(r"\d+\.(\d{1,2}|\d{4,})|\d{1,3}(,\d{3})+\.\d+|\d{1,3}(,\d{3}){2,}")
 _EITHER = re.compile(r"\d{1,3},\d{3}")
@@ -245,7 +246,7 @@ def guessed_decimal(texts: Sequence[str]) -> tuple[Decimal, bool]:
 
     `1,234` can have either; a file of such numbers alone counts as having thousands separators.
     """
-    bare = [_unsigned(text).lstrip("+-") for text in texts]
+    bare = [_SPACED.sub("", _unsigned(text)).lstrip("+-") for text in texts]
     comma = any(_SURELY_COMMA.fullmatch(text) for text in bare)
     point = any(_SURELY_POINT.fullmatch(text) for text in bare)
     if comma and not point:
