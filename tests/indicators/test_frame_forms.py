@@ -83,6 +83,7 @@ def test_an_unknown_order_of_day_and_month_is_named(times: list[str]) -> None:
         assert prepare_bitcoin_df(frame).empty
     assert len(caught) == 1
     assert f"the first is row 1, with timestamp {times[0]!r}" in str(caught[0].message)
+    assert re.search(r"the format %\S+.* or %", str(caught[0].message))
     assert "dropped 2 of 2 rows" in str(caught[0].message)
 
 

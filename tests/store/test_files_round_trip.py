@@ -156,7 +156,7 @@ def test_columns_without_a_name_of_their_own_are_refused(tmp_path: Path, columns
         with pytest.raises(StoreError, match="a name for each column, each one once"):
             save(frame, str(tmp_path))
         with pytest.raises(StoreError, match="expected a pandas DataFrame and the path"):
-            save(None, str(tmp_path))  # type: ignore[arg-type]
+            save(None, str(tmp_path))
         with pytest.raises(StoreError, match="expected a pandas DataFrame and the path"):
             save(pd.DataFrame({"a": [1]}), None)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
@@ -256,3 +256,20 @@ def test_only_headers_are_an_empty_frame_with_their_columns(tmp_path: Path) -> N
     found = load_all_csvs_from_folder(str(tmp_path))
     assert list(found) == ["timestamp", "a", "b"]
     assert found.empty
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_comma_at_the_end_of_each_row_moves_no_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("timestamp,price\n10,1.5,\n20,2.5,\n", encoding="utf-8")
+    expected = pd.DataFrame({"timestamp": [10, 20], "price": [1.5, 2.5]})
+    assert_frame_equal(load_all_csvs_from_folder(str(tmp_path)), expected)
+    (tmp_path / "b.csv").write_text("timestamp,price\n10,1.5,7\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"b\.csv is skipped: Length of header"):
+        assert_frame_equal(load_all_csvs_from_folder(str(tmp_path)), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_file_of_mixed_values_gives_no_warning(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{'x' if n > 90_000 else n}\n" for n in range(100_000))
+    (tmp_path / "a.csv").write_text(f"timestamp,note\n{rows}", encoding="utf-8")
+    assert len(load_all_csvs_from_folder(str(tmp_path))) == 100_000

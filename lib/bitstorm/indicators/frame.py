@@ -56,7 +56,7 @@ def prepare_bitcoin_df(df: pd.DataFrame) -> pd.DataFrame:
     rows = df.reset_index() if TIME in df.index.names and TIME not in df.columns else df
     _one_column(rows, [TIME], meaning="the observation's time")
     name = _price_column(rows)
-    times, ambiguous = _times(rows[TIME])
+    times, ambiguous, patterns = _times(rows[TIME])
     prices = _numbers(rows[name])
     bad_time, bad_price = np.isnat(times), ~(np.isfinite(prices) & (prices > 0))
     valid = ~bad_time & ~bad_price
@@ -65,8 +65,8 @@ def prepare_bitcoin_df(df: pd.DataFrame) -> pd.DataFrame:
         rows,
         {
             "no readable time": (bad_time & ~ambiguous, TIME),
-            "a date whose day and month can be exchanged (convert the column: "
-            'pd.to_datetime(times, format="%d/%m/%Y") or "%m/%d/%Y")': (ambiguous, TIME),
+            "a date whose day and month can be exchanged (convert the column, with "
+            f"pd.to_datetime and the format {' or '.join(patterns)})": (ambiguous, TIME),
             "a price that is not a finite number above 0": (bad_price & ~bad_time, name),
             "the time of a later row, which stays": (valid & ~unique, TIME),
         },
@@ -184,45 +184,38 @@ def _to_numeric(values: pd.Series) -> NDArray[np.float64]:
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
 
-def _times(values: pd.Series) -> tuple[NDArray[np.datetime64], NDArray[np.bool_]]:
-    """datetime64[ns] in UTC, NaT where a value is not a time; and which ones are NaT because day
-    and month can be exchanged."""
-    known = np.zeros(len(values), bool)
+def _times(values: pd.Series) -> tuple[NDArray[np.datetime64], NDArray[np.bool_], Sequence[str]]:
+    """datetime64[ns] in UTC, NaT where a value is not a time; which ones are NaT because day and
+    month can be exchanged; and the patterns that these can have."""
     if values.dtype.kind == "M":
         if getattr(values.dt, "tz", None) is not None:
             values = values.dt.tz_convert("UTC").dt.tz_localize(None)
-        return _in_nanoseconds(values.to_numpy()), known
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return np.full(len(values), _NAT), known
-    if pd.api.types.is_numeric_dtype(values.dtype):
+        times = _in_nanoseconds(values.to_numpy())
+    elif pd.api.types.is_bool_dtype(values.dtype):
+        times = np.full(len(values), _NAT)
+    elif pd.api.types.is_numeric_dtype(values.dtype):
         times = _from_unix(values)
     else:
-        values = values.astype(object)
-        times = _from_mixed(values)
-    return times, _read_other_forms(values, times)
-
-
-def _read_other_forms(values: pd.Series, times: NDArray[np.datetime64]) -> NDArray[np.bool_]:
-    """Fill in, as `import` reads them, the values without a time, and those before Bitcoin's first
-    block, such as serial dates; return which ones have an unknown order of day and month."""
+        times = _from_mixed(values.astype(object))
+    # The rest as `import` reads it; also what is before Bitcoin's first block, such as 20240213.
     ambiguous = np.zeros(len(values), bool)
     early = np.isnat(times) | (times < np.datetime64(GENESIS_MS, "ms"))
     rest = [n for n in np.flatnonzero(early) if _is_number(values.iloc[n])]
     texts = [_text(values.iloc[n]) for n in rest]
     unit, patterns = guessed_stamps(texts[:: -(-len(texts) // _SAMPLE)] if texts else [])
     if unit not in ("iso", "date", "excel"):
-        return ambiguous
+        return times, ambiguous, ()
     forms = [StampForm(unit, pattern=pattern) for pattern in patterns or ("",)]
-    moments = [[form.moment(text) for text in texts] for form in forms]
-    for n, *found in zip(rest, *moments, strict=True):
-        if len(forms) > 1:
-            ambiguous[n] = any(moment is not None for moment in found)
-        elif found[0] is not None:
-            times[n] = _in_nanoseconds(np.array([found[0]], "datetime64[ms]"))[0]
+    # None becomes NaT.
+    read = np.array([[f.moment(text) for text in texts] for f in forms], "datetime64[ms]")
+    if len(forms) > 1:
+        ambiguous[rest] = np.isnat(times[rest]) & ~np.isnat(read).all(axis=0)
+    else:
+        times[rest] = np.where(np.isnat(read[0]), times[rest], _in_nanoseconds(read[0]))
     if unit == "excel":
         text = f"{TIME} is read as {UNIT_WORDS[unit]}; the first is {texts[0]}"
-        warnings.warn(text, UserWarning, stacklevel=4)
-    return ambiguous
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return times, ambiguous, patterns
 
 
 def _text(value: Any) -> str:

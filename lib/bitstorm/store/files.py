@@ -109,10 +109,8 @@ def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
         if not path.name.lower().endswith(_CSV_ENDINGS) or path.name.startswith("."):
             continue
         try:
-            # The other parsers miss the last digit of some numbers.
-            found = pd.read_csv(path, encoding="utf-8-sig", float_precision="round_trip")
-            frames.append(found)
-        except (OSError, EOFError, ValueError) as error:
+            frames.append(_read_csv(path))
+        except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
             problem = errors.first_line(error)
             warnings.warn(f"{path.name} is skipped: {problem}", UserWarning, stacklevel=2)
     if not frames:
@@ -121,6 +119,16 @@ def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
     # A column without a value must not change the type of the same column in other files.
     filled = [frame.dropna(axis="columns", how="all") for frame in frames]
     return pd.concat(filled, ignore_index=True).reindex(columns=columns)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The whole file. Raises ParserWarning for rows with more values than the header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Other float parsers miss the last digit of some numbers; an index column would move the
+        # names where each row ends with a comma; reading in pieces warns of mixed types.
+        how = {"float_precision": "round_trip", "index_col": False, "low_memory": False}
+        return pd.read_csv(path, encoding="utf-8-sig", **how)
 
 
 def load_petastorm_batches_to_df(parquet_path: str) -> pd.DataFrame:
