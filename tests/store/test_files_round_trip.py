@@ -273,3 +273,36 @@ def test_a_long_file_of_mixed_values_gives_no_warning(tmp_path: Path) -> None:
     rows = "".join(f"{n},{'x' if n > 90_000 else n}\n" for n in range(100_000))
     (tmp_path / "a.csv").write_text(f"timestamp,note\n{rows}", encoding="utf-8")
     assert len(load_all_csvs_from_folder(str(tmp_path))) == 100_000
+
+
+@pytest.mark.parametrize("save", [save_to_csv, save_to_parquet_arrow])
+@pytest.mark.parametrize("index", [pd.date_range("2024", periods=2), ["a", "b"], [0.5, 1.5]])
+def test_an_index_without_a_name_is_not_lost_in_silence(
+    tmp_path: Path, save: Any, index: Any
+) -> None:
+    frame = pd.DataFrame({"price": [1.0, 2.0]}, index=index)
+    with pytest.warns(UserWarning, match="the index has no name and is left out") as caught:
+        save(frame, str(tmp_path))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.RangeIndex(2),
+        pd.Index([7, 3]),
+        pd.Index(["a", "b"], name="name"),
+        pd.date_range("2024", periods=2, name="timestamp", tz="Europe/Berlin"),
+        pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["number", "name"]),
+    ],
+    ids=repr,
+)
+def test_a_named_index_comes_back_as_columns(tmp_path: Path, index: pd.Index) -> None:
+    frame = pd.DataFrame({"price": [1.0, 2.0]}, index=index)
+    save_to_parquet_arrow(frame, str(tmp_path))
+    found = load_petastorm_batches_to_df(str(tmp_path))
+    named = [name for name in index.names if name is not None]
+    assert list(found) == [*named, "price"]
+    for name in named:
+        assert found[name].tolist() == index.get_level_values(name).tolist()

@@ -48,9 +48,10 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
 
     Without `filename` the name is `bitcoin_prices_YYYYmmdd_HHMMSS_ffffff.csv`, the current time in
     UTC. An existing file is replaced atomically. A named index (as from `prepare_bitcoin_df`)
-    becomes a column, an unnamed one is left out. A CSV has texts without types: a time comes back
-    as an ISO text, and an empty text as null. Raises StoreError for a name with folders, for
-    columns that no CSV can hold, and where the file cannot be written.
+    becomes a column; an unnamed one is left out, with a UserWarning unless it is of integers. A CSV
+    has texts without types: a time comes back as an ISO text, and an empty text as null. Raises
+    StoreError for a name with folders, for columns that no CSV can hold, and where the file cannot
+    be written.
     """
     rows = _checked(df, output_dir)
     if filename is None:
@@ -74,13 +75,13 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
 def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str:
     """Write `df` as `data.parquet` into a folder, created if needed, and return the full path.
 
-    `output_path` is a `file://` URL or a plain path, by default `parquet` in the working folder.
-    An existing `data.parquet` is replaced atomically. A named index becomes a column, an unnamed
-    one is left out. petastorm's `make_batch_reader` can open the folder, and
-    `load_petastorm_batches_to_df` gives equal values: categories come back as their values, a null
-    integer as NaN. (petastorm itself gives a null text as `None`, a time of a zone as naive UTC.)
-    Raises StoreError for a column that petastorm cannot read, by its name or its type, and where
-    the file cannot be written.
+    `output_path` is a `file://` URL or a plain path, by default `parquet` in the working folder. An
+    existing `data.parquet` is replaced atomically. A named index becomes a column; an unnamed one
+    is left out, with a UserWarning unless it is of integers. petastorm's `make_batch_reader` can
+    open the folder, and `load_petastorm_batches_to_df` gives equal values: categories come back as
+    their values, a null integer as NaN. (petastorm itself gives a null text as `None`, a time of a
+    zone as naive UTC.) Raises StoreError for a column that petastorm cannot read, by its name or
+    its type, and where the file cannot be written.
     """
     rows = _checked(df, output_path)
     try:
@@ -233,6 +234,10 @@ def _checked(df: pd.DataFrame, folder: str) -> pd.DataFrame:
     if not isinstance(df, pd.DataFrame) or not isinstance(folder, str | Path):
         found = f"{type(df).__name__} and {type(folder).__name__}"
         raise StoreError(f"found {found}, expected a pandas DataFrame and the path of a folder")
+    index = df.index
+    if None in index.names and not pd.api.types.is_integer_dtype(index) and len(index):
+        text = f"the index has no name and is left out; the first is {index[0]!r}. To keep it, "
+        warnings.warn(text + 'name it: df.rename_axis("timestamp")', UserWarning, stacklevel=3)
     rows = _with_index(df)
     names = ["" if name is None else str(name) for name in rows.columns]
     wrong = sorted({name for name in names if names.count(name) > 1 or not name})
