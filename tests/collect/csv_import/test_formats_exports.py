@@ -182,6 +182,33 @@ def test_coinmarketcaps_days_end_with_their_close(tmp_path: Path, quote: str, st
     assert read(tmp_path, text, auto=True, stamp="open") == known(DAYS, DAY_MS)
 
 
+def test_trades_without_a_header_are_time_price_and_volume(tmp_path: Path) -> None:
+    text = file_of("", HOURS, lambda t, p: f"{unix(t)},{p},0.{t.hour + 1:04d}")
+    assert read(tmp_path, text, auto=True) == known(HOURS)
+    notes = reading_of(tmp_path / "file.csv", auto=True).notes
+    assert "the file has no header; its columns are read as time, price, volume" in notes
+    with pytest.raises(UsageError, match=r"1, 2, 3 \(it has no header\)"):
+        read(tmp_path, text)
+
+
+def test_a_german_export_of_few_days_has_the_day_first(tmp_path: Path) -> None:
+    text = '"Datum","Zuletzt","Eröffn.","Hoch","Tief"\n"05.02.2024","42,5","1","1","1"\n'
+    assert read(tmp_path, text, auto=True) == [("2024-02-05T00:00:00Z", 42.5)]
+    columns = {"timestamp_column": "Datum", "price_column": "Zuletzt"}
+    with pytest.raises(UsageError, match="--date-format"):
+        read(tmp_path, text, **columns)
+
+
+@pytest.mark.parametrize("pattern", ["%m/%d/%Y", "%d/%m/%Y"])
+def test_an_english_export_of_few_days_is_asked(tmp_path: Path, pattern: str) -> None:
+    text = '"Date","Price","Open","High","Low","Vol.","Change %"\n"02/05/2024","42.5",1,1,1,1,1\n'
+    with pytest.raises(UsageError, match=pattern):
+        read(tmp_path, text, auto=True)
+    time = {"%m/%d/%Y": "2024-02-05", "%d/%m/%Y": "2024-05-02"}[pattern]
+    rows = read(tmp_path, text, auto=True, date_format=pattern)
+    assert rows == [(f"{time}T00:00:00Z", 42.5)]
+
+
 @pytest.mark.parametrize("column", ["Price", "Date"])
 def test_the_time_of_yfinance_has_two_names(tmp_path: Path, column: str) -> None:
     text = DAILY["yfinance"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bitstorm.collect.csv_import.importer import import_file, preview
-from bitstorm.core.errors import UsageError
+from bitstorm.core.errors import BatchError, UsageError
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of
 
@@ -59,7 +59,7 @@ def test_a_pattern_of_no_whole_date_is_refused(tmp_path: Path, pattern: str) -> 
 
 def test_a_pattern_that_no_stamp_has_is_refused(tmp_path: Path) -> None:
     text = 'timestamp,price\n"May 1, 2024",1\n'
-    with pytest.raises(UsageError, match=r"no stamp in 'timestamp' .* %d\.%m\.%Y, such as 'May 1"):
+    with pytest.raises(UsageError, match=r"no stamp in 'timestamp' .* %d\.%m\.%Y; .* 'May 1"):
         read(tmp_path, text, date_format="%d.%m.%Y")
     with pytest.raises(UsageError, match="--date-format and --unit"):
         read(tmp_path, text, date_format="%b %d, %Y", unit="iso")
@@ -77,7 +77,7 @@ def test_a_stamp_of_another_form_stays_unreadable(tmp_path: Path) -> None:
 
 def test_ambiguous_dates_are_asked_with_the_ways_to_answer(tmp_path: Path) -> None:
     text = "timestamp,price\n01/05/2024,1\n02/05/2024,2\n"
-    with pytest.raises(UsageError, match="which number is the day .*'01/05/2024'") as asked:
+    with pytest.raises(UsageError, match=r"which number is the day .*'01/05/2024'") as asked:
         read(tmp_path, text)
     assert "--date-format '%d/%m/%Y'" in str(asked.value)
     assert "--date-format '%m/%d/%Y'" in str(asked.value)
@@ -111,6 +111,27 @@ def test_times_that_bitcoin_cannot_have_are_pointed_out(tmp_path: Path, value: s
     text = f"timestamp,price\n{value},1.5\n"
     assert "before Bitcoin's first day or in the future" in notes(tmp_path, text)
     assert "before Bitcoin" not in notes(tmp_path, "timestamp,price\n1707782400,1.5\n")
+
+
+@pytest.mark.parametrize("rows", ["", "\n\n", "1707782400\n", "1,2,3\n# end\n"])
+def test_a_header_without_a_row_is_said_so(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(BatchError, match=r"file\.csv has a header and no row"):
+        read(tmp_path, f"timestamp,price\n{rows}")
+
+
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01", "0001-01-01T00:00+14:00", "9999-12-31T23:59:59", "9999-12-31T23:59:59-10:00",
+     "253402300799999", "253402300799"],
+)  # fmt: skip
+def test_a_time_at_the_ends_of_the_calendar_is_a_bad_row(
+    tmp_path: Path, zone: str | None, text: str
+) -> None:
+    body = f"timestamp,price\n{text},1\n2024-02-13,1\n2024-02-14,1\n"
+    for options in ({}, {"stamp": "open", "bar": "1d"}):
+        rows = read(tmp_path, body, timezone=zone, **options)
+        assert rows[0] == (f"{text} (not ISO-8601)", "1")
 
 
 # Columns

@@ -42,8 +42,8 @@ _SHORT_YEAR = re.compile(
 )
 _HALF_DAY = re.compile(r"([ -]?)[AP]M$", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# The year 10000, where datetime ends.
-_NO_TIME_MS = 253_402_300_800_000
+# The years 6 to 9986: a day more or less stays inside what datetime can be.
+_FIRST_MS, _LAST_MS = -62_000_000_000_000, 253_000_000_000_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class StampForm:
             stamp = value
         else:
             stamp = value * 1000 + int(fraction[:3].ljust(3, "0") or 0)
-        return stamp if stamp < _NO_TIME_MS else None
+        return stamp if stamp < _LAST_MS else None
 
     @property
     def words(self) -> str:
@@ -101,13 +101,12 @@ class StampForm:
         if moment is None:
             return None
         if moment.tzinfo is None:
-            zone = self.zone or UTC
-            first, second = (moment.replace(tzinfo=zone, fold=n).astimezone(UTC) for n in (0, 1))
+            moment = moment.replace(tzinfo=self.zone or UTC)
             # The zone's clock shows this time never or twice.
-            if first != second:
+            if moment.utcoffset() != moment.replace(fold=1).utcoffset():
                 return None
-            moment = first
-        return (moment - _EPOCH) // timedelta(milliseconds=1)
+        stamp = (moment - _EPOCH) // timedelta(milliseconds=1)
+        return stamp if _FIRST_MS < stamp < _LAST_MS else None
 
 
 def _unit_by_size(value: int) -> Unit:

@@ -19,6 +19,7 @@ from bitstorm.core.time import DAY_MS
 Stamp = Literal["close", "open"]
 
 _INTEGER = re.compile(r"\d+", re.ASCII)
+_PLAIN = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _BARS = ("open", "high", "low", "close")
 BINANCE_COLUMNS = (
     "open_time", *_BARS, "volume", "close_time", "quote_volume", "count",
@@ -92,9 +93,11 @@ def columns_without_header(cells: Sequence[str]) -> tuple[str, ...] | None:
         integers = _INTEGER.fullmatch(start) and _INTEGER.fullmatch(end)
         if integers and len(start) in (13, 16) and len(start) == len(end) and int(end) > int(start):
             return BINANCE_COLUMNS
-    seconds = re.fullmatch(r"1\d{9}", cells[0])
+    seconds = re.fullmatch(r"1\d{9}(\.\d+)?", cells[0])
     if seconds and len(cells) in (7, 8) and _is_bar(cells[1:5]) and _INTEGER.fullmatch(cells[-1]):
         return ("time", *_BARS, *("vwap", "volume", "trades")[8 - len(cells) :])
+    if seconds and len(cells) == 3 and all(map(_PLAIN.fullmatch, cells)):
+        return ("time", "price", "volume")
     clock = len(cells) == 7 and re.fullmatch(r"\d\d:\d\d", cells[1])
     if clock and re.fullmatch(r"\d{4}\.\d\d\.\d\d", cells[0]) and _is_bar(cells[2:6]):
         return tuple(f"<{name.upper()}>" for name in ("date", "time", *_BARS, "tickvol"))

@@ -18,7 +18,7 @@ from bitstorm.collect.csv_import import cells, formats
 from bitstorm.collect.csv_import.cells import Decimal, StampForm
 from bitstorm.collect.csv_import.formats import Action, Form, Stamp, Switch
 from bitstorm.collect.csv_import.table import Head, head_of, lines_of, records
-from bitstorm.core.errors import UsageError
+from bitstorm.core.errors import BatchError, UsageError
 from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.time import DAY_MS, duration_ms, duration_text, iso, now_ms
 
@@ -248,28 +248,31 @@ def _stamp_form(
     columns: Mapping[str, str],
     known: Form | None,
 ) -> StampForm:
-    column, example = columns["timestamp"], f", such as {texts[0]!r}" if texts else ""
+    column, example = columns["timestamp"], next(filter(None, texts), "")
     if options.date_format is not None:
         form = StampForm("date", zone=zone, pattern=_checked_pattern(options))
         if texts and all(cells.parsed_date(text, form.pattern) is None for text in texts):
             raise UsageError(
-                f"--date-format: no stamp in {column!r} is of the form {form.pattern}{example}"
+                f"--date-format: no stamp in {column!r} is of the form {form.pattern}; the first "
+                f"one is {example!r}"
             )
         return form
     if options.unit is not None:
         return StampForm(options.unit, zone=zone)
+    if not texts:
+        raise BatchError(f"{options.file.name} has a header and no row of its width")
     unit, patterns = cells.guessed_stamps(texts)
     if unit is None:
         raise UsageError(
             f"the stamps in {column!r} are neither Unix times nor ISO-8601 nor dates of a known "
-            f"form{example}; choose another --timestamp-column, or say --date-format"
+            f"form, such as {example!r}; choose another --timestamp-column, or say --date-format"
         )
     if known is not None and known.date_format in patterns:
         patterns = (known.date_format,)
     if len(patterns) > 1:
         raise UsageError(
-            f"which number is the day and which the month in {column!r}{example}? Say "
-            f"--date-format {' or --date-format '.join(map(repr, patterns))}"
+            f"which number is the day and which the month in {column!r}, such as {example!r}? "
+            f"Say --date-format {' or --date-format '.join(map(repr, patterns))}"
         )
     by_size = unit in ("s", "ms", "us", "ns")
     return StampForm(unit, by_size=by_size, zone=zone, pattern="".join(patterns))
@@ -386,6 +389,8 @@ def _notes_of_head(head: Head) -> list[str]:
     if len(head.header_rows) > 1:
         rest = "; ".join(", ".join(filter(None, row)) for row in head.header_rows[1:])
         notes.append(f"more rows of column names are left out: {rest}")
+    if not head.headed and head.header[0] != "1":
+        notes.append(f"the file has no header; its columns are read as {', '.join(head.header)}")
     repeated = [repr(name) for name, count in Counter(head.header).items() if count > 1 and name]
     if repeated:
         notes.append(f"columns with one name are left out: {', '.join(repeated)}")
