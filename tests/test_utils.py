@@ -167,3 +167,51 @@ def test_an_answer_without_the_coin_is_an_error_in_words(
 def test_an_address_that_is_none_is_refused_in_words(wrong: str) -> None:
     with pytest.raises(UsageError, match="is not the address of a price source"):
         fetch_current_price(wrong)
+
+
+EVERY_HELPER = """
+import sys
+from pathlib import Path
+import pandas as pd
+from bitstorm.utils import *
+
+server, folder = sys.argv[1], Path(sys.argv[2])
+fetch_current_price(f"http://{server}")
+times = pd.date_range("2024-01-01", periods=60, freq="h")
+raw = pd.DataFrame({"timestamp": times.strftime("%b %d, %Y %H:%M"), "price": "$40,000.50"})
+frame = calculate_volatility(calculate_moving_average(prepare_bitcoin_df(raw)))
+plot_price_trend(frame), plot_volatility(frame), generate_report(frame)
+save_to_csv(frame, folder / "csv", "a.csv")
+(folder / "csv" / "b.csv").write_text("timestamp,price_usd,note\\n")
+assert len(load_all_csvs_from_folder(folder / "csv")) == 60
+save_to_parquet_arrow(frame.assign(note=None, kind=pd.Categorical(["x"] * 60)), folder / "parquet")
+raw.assign(**{"Adj Close": 1.0, "note": None}).to_parquet(folder / "parquet" / "foreign.parquet")
+assert len(load_petastorm_batches_to_df(folder / "parquet")) == 120
+assert len(list(load_from_parquet(folder / "parquet"))) == 2
+get_parquet_columns(folder / "parquet")
+with make_batch_writer(folder / "prices", BitcoinSchema) as writer:
+    stamps = times.as_unit("ms").astype("int64")
+    writer.write(pd.DataFrame({"timestamp": stamps, "price": 40_000.5}))
+assert len(load_petastorm_batches_to_df(folder / "prices")) == 60
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["default", "error"])
+def test_no_helper_lets_a_third_partys_warning_out(
+    action: str, server: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", action, "-c", EVERY_HELPER, server, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(utils.__file__).parents[1],
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"http://x"])
+def test_an_address_of_another_type_is_refused_in_words(wrong: object) -> None:
+    with pytest.raises(UsageError, match="is not the address of a price source"):
+        fetch_current_price(wrong)  # type: ignore[arg-type]

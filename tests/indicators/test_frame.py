@@ -93,7 +93,12 @@ def test_rows_without_a_time_or_a_positive_price_are_dropped() -> None:
         {"timestamp": 1_800_000_000, "price": " 2.5 ", "row": 7},
     ]
     expected = pd.DataFrame({"price_usd": [2.5], "row": [7]}, index=index("2027-01-15T08:00:00"))
-    assert_frame_equal(prepare_bitcoin_df(pd.DataFrame(rows)), expected)
+    with pytest.warns(UserWarning, match="dropped 19 of 20 rows") as caught:
+        assert_frame_equal(prepare_bitcoin_df(pd.DataFrame(rows)), expected)
+    assert len(caught) == 1
+    said = str(caught[0].message)
+    assert "11 with no readable time; the first is row 1, with timestamp None" in said
+    assert "8 with a price that is not a finite number above 0; the first is row 12" in said
 
 
 def test_rows_are_sorted_and_of_equal_times_the_last_one_stays() -> None:
@@ -109,7 +114,8 @@ def test_rows_are_sorted_and_of_equal_times_the_last_one_stays() -> None:
         {"name": ["third", "late"], "price_usd": [3.0, 9.0]},
         index=index("2024-01-01T00:00", "2024-01-01T01:00"),
     )
-    assert_frame_equal(prepare_bitcoin_df(frame), expected)
+    with pytest.warns(UserWarning, match="dropped 2 of 4 rows: 2 with the time of a later row"):
+        assert_frame_equal(prepare_bitcoin_df(frame), expected)
 
 
 def test_preparing_changes_no_input_and_can_be_repeated() -> None:
@@ -206,3 +212,7 @@ def test_a_missing_price_or_an_impossible_window_is_refused(walk: pd.DataFrame) 
         calculate_moving_average(walk, 0)
     with pytest.raises(DataError, match="the window is 1; expected a whole number from 2 on"):
         calculate_volatility(walk, 1)
+    for window in (True, np.bool_(True), "7", 2.0, None, -1, [7]):
+        for calculate in (calculate_moving_average, calculate_volatility):
+            with pytest.raises(DataError, match="expected a whole number from"):
+                calculate(walk, window)  # type: ignore[arg-type]

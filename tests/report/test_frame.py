@@ -193,3 +193,43 @@ def test_a_notebook_shows_every_picture_once(
         if output.output_type == "stream" and output.name == "stderr"
     ]
     assert errors == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"price_usd": "x"}, "price_usd of row 1 is 'x', expected a finite number"),
+        ({"price_usd": np.inf}, "price_usd of row 1 is inf, expected a finite number"),
+        ({"ma_7": "x", "volatility_7": "x"}, "is no column of numbers"),
+    ],
+    ids=["text", "infinite", "indicator"],
+)
+def test_values_that_cannot_be_drawn_are_named(
+    frame: pd.DataFrame, changed: dict[str, object], expected: str
+) -> None:
+    for helper in (plot_price_trend, plot_volatility, generate_report):
+        with pytest.raises(DataError, match=expected):
+            helper(frame.assign(**changed))
+
+
+def test_repeated_columns_and_other_objects_are_refused_in_words(frame: pd.DataFrame) -> None:
+    twice = pd.concat([frame, frame], axis="columns")
+    for helper in (plot_price_trend, plot_volatility, generate_report):
+        with pytest.raises(DataError, match="more than one column price_usd"):
+            helper(twice)
+        for given in (None, [1.0], frame["price_usd"]):
+            with pytest.raises(DataError, match="expected a pandas DataFrame"):
+                helper(given)
+        with pytest.raises(DataError, match="no column price_usd or price"):
+            helper(pd.DataFrame())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("prices", [["1,000.5", "2,000.5"], [0, 0], [None, None], [1e-300, 1e300]])
+def test_odd_prices_are_reported_without_a_warning(prices: list[object]) -> None:
+    times = pd.DatetimeIndex(["2024-01-01", "2024-01-02"], name="timestamp")
+    text = generate_report(pd.DataFrame({"price": prices}, index=times))
+    assert "Count: 2" in text
+    if prices[0] == "1,000.5":
+        assert "Latest price: 2,000.50 USD" in text

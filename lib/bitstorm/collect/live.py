@@ -115,7 +115,7 @@ def fetch_current_price(base_url: str = ROOTS["keyless"]) -> dict[str, Any]:
 
 def _api_root(base_url: str) -> str:
     """The client's root: with a scheme and `/api/v3`, without an endpoint."""
-    text = base_url.strip()
+    text = base_url.strip() if isinstance(base_url, str) else ""
     if "://" not in text:
         text = f"{'http' if is_loopback(f'http://{text}') else 'https'}://{text}"
     url = urlsplit(text)

@@ -22,6 +22,8 @@ _NOISY = (
     (FutureWarning, r"(petastorm|pyarrow|pyspark)(\.|$)"),
     (DeprecationWarning, r"(petastorm|pyarrow|pyspark|tensorflow|keras)(\.|$)"),
     (UserWarning, r"(petastorm|pyspark|tensorflow|keras)(\.|$)"),
+    # petastorm leaves its files to the garbage collector.
+    (ResourceWarning, r"petastorm(\.|$)"),
 )
 
 

@@ -15,14 +15,8 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.report import dashboard
-from bitstorm.report.summary import (
-    MOST_POINTS,
-    forecast_picture,
-    mark_of,
-    summary_text,
-    thinned,
-    write_text,
-)
+from bitstorm.report.style import MOST_POINTS
+from bitstorm.report.summary import forecast_picture, mark_of, summary_text, write_text
 from bitstorm.store import snapshots
 
 
@@ -67,7 +61,7 @@ def report(context: Context) -> Report:
     page = dashboard.dashboard_html(
         metrics=metrics,
         prices=prices,
-        forecast=thinned(forecast),
+        forecast=forecast,
         history=history,
         windows=windows,
         mark=mark,

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from bitstorm.report import style
-from bitstorm.report.style import Mark, returns_reach, share, squared_error_saved, with_breaks
+from bitstorm.report.style import Mark, share, with_breaks
 
 _RANGES = [
     {"count": count, "label": f"{count} {step[0]}", "step": step, "stepmode": "backward"}
@@ -93,9 +93,8 @@ def forecast_chart(forecast: pd.DataFrame, *, unit: str, level: float | None) ->
     return figure
 
 
-def returns_chart(forecast: pd.DataFrame) -> go.Figure:
-    """Predicted against actual log returns, both axes on one scale."""
-    reach = returns_reach(forecast)
+def returns_chart(forecast: pd.DataFrame, *, reach: float) -> go.Figure:
+    """Predicted against actual log returns, both axes on one scale, up to `reach`."""
     figure = _figure()
     _draw_guide(figure, [0.0, 0.0], [-reach, reach], **_PERSISTENCE)
     _draw_guide(
@@ -120,8 +119,8 @@ def returns_chart(forecast: pd.DataFrame) -> go.Figure:
 
 
 def saved_chart(forecast: pd.DataFrame) -> go.Figure:
-    """The running sum of the squared error saved against persistence."""
-    lines = with_breaks(forecast.assign(saved=squared_error_saved(forecast)), ["saved"])
+    """The running sum of the squared error saved against persistence: the column `saved`."""
+    lines = with_breaks(forecast, ["saved"])
     figure = _figure()
     _draw_guide(
         figure, forecast["timestamp"].to_numpy(np.float64)[[0, -1]], [0.0, 0.0], **_PERSISTENCE

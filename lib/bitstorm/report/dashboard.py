@@ -32,10 +32,10 @@ def dashboard_html(
 ) -> str:
     """The page, with Plotly, the figures and their numbers inside.
 
-    `metrics`, `forecast` and `history` have the content of metrics.json, forecast.csv and
-    history.csv. `prices` has `timestamp` (int64, ms UTC), `price`, `ma_W` and `volatility_W` of
-    `windows`, `rsi_14` and `drawdown`. The caller thins long series. Raises DataError where a
-    column is missing.
+    `metrics`, `forecast` and `history` have the whole content of metrics.json, forecast.csv and
+    history.csv; only what is drawn of `forecast` is thinned. `prices` has `timestamp` (int64, ms
+    UTC), `price`, `ma_W` and `volatility_W` of `windows`, `rsi_14` and `drawdown`; the caller thins
+    it. Raises DataError where a column is missing.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
@@ -48,14 +48,15 @@ def dashboard_html(
     require(forecast, FORECAST_COLUMNS, of="forecast")
     require(history, HISTORY_COLUMNS, of="training history")
     newest = forecast.tail(NEWEST_POINTS)
+    seen = style.thinned(forecast.assign(saved=style.squared_error_saved(forecast)))
     level = (metrics.get("interval") or {}).get("level")
     best = (metrics.get("training") or {}).get("best_epoch")
     figures: dict[str, go.Figure] = {
         "price": charts.price_chart(prices, windows=windows, unit=mark.unit),
         "recent": charts.forecast_chart(newest, unit=mark.unit, level=level),
-        "forecast": charts.forecast_chart(forecast, unit=mark.unit, level=level),
-        "returns": charts.returns_chart(forecast),
-        "saved": charts.saved_chart(forecast),
+        "forecast": charts.forecast_chart(seen, unit=mark.unit, level=level),
+        "returns": charts.returns_chart(seen, reach=style.returns_reach(forecast)),
+        "saved": charts.saved_chart(seen),
         "volatility": charts.volatility_chart(prices, windows=windows),
         "momentum": charts.momentum_chart(prices),
         "training": charts.training_chart(history, best=best),

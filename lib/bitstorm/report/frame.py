@@ -16,6 +16,12 @@ import pandas as pd
 
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import HOUR_MS, iso
+from bitstorm.indicators.frame import (
+    calculate_moving_average,
+    calculate_volatility,
+    prices_of,
+    require_frame,
+)
 from bitstorm.report.style import Mark, money, percent, typical_step
 
 if TYPE_CHECKING:
@@ -81,7 +87,8 @@ def _mark(df: pd.DataFrame) -> Mark:
 def _report_text(frame: pd.DataFrame) -> str:
     first, last = (iso(int(frame["timestamp"].iloc[position])) for position in (0, -1))
     numbers = frame.drop(columns="timestamp").select_dtypes("number")
-    statistics = numbers.rename(columns={"price": "price_usd"}).describe()
+    with np.errstate(all="ignore"):
+        statistics = numbers.rename(columns={"price": "price_usd"}).describe()
     banner = _mark(frame).banner
     return "\n".join(
         [
@@ -107,7 +114,11 @@ def _change_in_a_day(frame: pd.DataFrame) -> float | None:
     timestamp = frame["timestamp"].to_numpy(np.int64)
     day_ago = int(timestamp[-1]) - _DAY // pd.Timedelta(milliseconds=1)
     position = int(np.searchsorted(timestamp, day_ago, side="right")) - 1
-    if position < 0 or day_ago - timestamp[position] > max(HOUR_MS, 2 * typical_step(timestamp)):
+    if (
+        position < 0
+        or not frame["price"].iloc[position]
+        or day_ago - timestamp[position] > max(HOUR_MS, 2 * typical_step(timestamp))
+    ):
         return None
     before, latest = (float(frame["price"].iloc[k]) for k in (position, -1))
     return 100 * (latest - before) / before
@@ -115,10 +126,14 @@ def _change_in_a_day(frame: pd.DataFrame) -> float | None:
 
 def _plain(df: pd.DataFrame) -> pd.DataFrame:
     """`timestamp` (int64, ms UTC) and `price` (float64), then the frame's other columns."""
-    name = next((name for name in ("price_usd", "price") if name in df.columns), None)
-    if name is None or not isinstance(df.index, pd.DatetimeIndex):
-        lacks = "column price_usd or price" if name is None else "DatetimeIndex"
-        raise DataError(f"the frame has no {lacks}; pass it through prepare_bitcoin_df first")
+    require_frame(df)
+    lacks = [] if {"price_usd", "price"} & set(df.columns) else ["column price_usd or price"]
+    lacks += [] if isinstance(df.index, pd.DatetimeIndex) else ["DatetimeIndex"]
+    if lacks:
+        raise DataError(f"the frame has no {lacks[0]}; pass it through prepare_bitcoin_df first")
+    if not df.columns.is_unique:
+        twice = ", ".join(map(str, df.columns[df.columns.duplicated()].unique()))
+        raise DataError(f"the frame has more than one column {twice}; expected one of each name")
     if df.empty:
         raise DataError("the frame has no row; there is nothing to report")
     if df.index.hasnans or not df.index.is_monotonic_increasing:
@@ -126,11 +141,12 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
             "the frame's times are not in ascending order; pass it through prepare_bitcoin_df first"
         )
     index = df.index if df.index.tz is None else df.index.tz_convert("UTC").tz_localize(None)
-    rest = df.drop(columns=[name, "timestamp", "price"], errors="ignore")
+    prices = prices_of(df)
+    rest = df.drop(columns=[prices.name, "timestamp", "price"], errors="ignore")
     frame = pd.DataFrame(
         {
             "timestamp": index.to_numpy("datetime64[ms]").astype(np.int64),
-            "price": df[name].to_numpy(np.float64),
+            "price": prices.to_numpy(),
             **{column: rest[column].to_numpy() for column in rest.columns},
         }
     )
@@ -139,17 +155,19 @@ def _plain(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_indicators(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with `ma_7` and `volatility_7`, defined as in `indicators.frame`."""
-    prices = frame["price"]
-    changes = prices.pct_change(fill_method=None)
-    added = {
-        f"ma_{_WINDOW}": prices.rolling(_WINDOW).mean(),
-        f"volatility_{_WINDOW}": changes.rolling(_WINDOW).std(),
-    }
-    return frame.assign(**{name: s for name, s in added.items() if name not in frame.columns})
+    """The frame with `ma_7` and `volatility_7`."""
+    for name, add in (("ma", calculate_moving_average), ("volatility", calculate_volatility)):
+        if f"{name}_{_WINDOW}" not in frame.columns:
+            frame = add(frame, _WINDOW)
+    return frame
 
 
 def _windows(frame: pd.DataFrame, name: str) -> list[int]:
     """The windows W of the columns `name_W`, ascending."""
-    found = (re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns)
+    found = [re.fullmatch(rf"{name}_(\d+)", str(column)) for column in frame.columns]
+    for match in filter(None, found):
+        try:
+            frame[match[0]].to_numpy(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{match[0]} is no column of numbers ({error}); drop it") from None
     return sorted(int(match[1]) for match in found if match)

@@ -91,35 +91,30 @@ def forecast_figure(
     `level` and "the price stays as it is"), and two show what the model adds: predicted against
     actual log returns on one scale, and the squared error saved against persistence.
 
-    `forecast` has the columns of forecast.csv (times in ms UTC, of the targets), and can be
-    thinned; `skill` is the value for all points, from metrics.json. Raises DataError where a column
-    is missing or there is no row.
+    `forecast` has all rows and the columns of forecast.csv (times in ms UTC, of the targets); only
+    what is drawn is thinned. `skill` is from metrics.json. Raises DataError where a column is
+    missing or there is no row.
     """
     _require_rows(forecast, style.FORECAST_COLUMNS, of="forecast")
     figure = canvas.picture(
         f"Forecast of {mark.subject}, on data it never saw", mark=mark, size=(14, 9)
     )
     (whole, zoom), (returns, saved) = figure.subplots(2, 2)
-    step = style.typical_step(forecast["timestamp"].to_numpy(np.int64))
-    _draw_levels(whole, forecast, step, mark, "Levels, the whole test part")
+    seen = style.thinned(forecast.assign(saved=style.squared_error_saved(forecast)))
+    _draw_levels(whole, seen, mark, "Levels, the whole test part")
     tail = forecast.tail(last)
     band = "interval" if level is None else f"{style.share(level, digits=0)} interval"
-    _draw_levels(zoom, tail, step, mark, f"Levels, the last {len(tail):,} points", band)
-    _draw_returns(returns, forecast)
-    _draw_saved(saved, forecast, skill=skill)
+    _draw_levels(zoom, tail, mark, f"Levels, the last {len(tail):,} points", band)
+    _draw_returns(returns, seen, reach=style.returns_reach(forecast))
+    _draw_saved(saved, seen, skill=skill)
     return figure
 
 
 def _draw_levels(
-    axes: Axes,
-    forecast: pd.DataFrame,
-    step: int,
-    mark: style.Mark,
-    title: str,
-    band: str | None = None,
+    axes: Axes, forecast: pd.DataFrame, mark: style.Mark, title: str, band: str | None = None
 ) -> None:
     """Actual price, forecast and persistence, and the interval where `band` names it."""
-    lines = style.with_breaks(forecast, style.LEVELS, step_ms=step)
+    lines = style.with_breaks(forecast, style.LEVELS)
     if band:
         look: dict[str, Any] = {"color": style.FORECAST, "alpha": 0.15, "linewidth": 0}
         time = style.utc(lines["timestamp"])
@@ -135,9 +130,8 @@ def _draw_levels(
     canvas.add_legend(axes)
 
 
-def _draw_returns(axes: Axes, forecast: pd.DataFrame) -> None:
-    """Predicted against actual log returns, both axes on one scale."""
-    reach = style.returns_reach(forecast)
+def _draw_returns(axes: Axes, forecast: pd.DataFrame, *, reach: float) -> None:
+    """Predicted against actual log returns, both axes on one scale, up to `reach`."""
     diagonal: dict[str, Any] = {"color": style.QUIET, "linestyle": "--", "linewidth": 1}
     axes.axvline(0, color=style.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
     axes.plot([-reach, reach], [-reach, reach], label="a perfect forecast", **diagonal)
@@ -159,8 +153,8 @@ def _draw_returns(axes: Axes, forecast: pd.DataFrame) -> None:
 
 
 def _draw_saved(axes: Axes, forecast: pd.DataFrame, *, skill: float | None) -> None:
-    """The running sum of the squared error saved against persistence."""
-    lines = style.with_breaks(forecast.assign(saved=style.squared_error_saved(forecast)), ["saved"])
+    """The running sum of the squared error saved against persistence: the column `saved`."""
+    lines = style.with_breaks(forecast, ["saved"])
     measured = "" if skill is None else f" (skill {style.score(skill)})"
     axes.axhline(0, color=style.PERSISTENCE, linewidth=1.4, label="the price stays as it is")
     label = "model: rising is better, falling is worse"

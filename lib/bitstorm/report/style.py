@@ -149,6 +149,20 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
     return int(np.median(np.diff(timestamp))) if timestamp.size > 1 else 0
 
 
+# More points than a picture has pixels cannot be seen.
+MOST_POINTS = 5_000
+
+
+def thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS rows for a picture: every k-th one, back from the last.
+
+    Compute first, then thin: no number comes from thinned rows. The step of the result is k times
+    as wide; its holes are still those of `frame`.
+    """
+    every = max(1, -(-len(frame) // MOST_POINTS))
+    return frame.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
+
+
 def with_breaks(
     frame: pd.DataFrame, columns: Sequence[str], *, step_ms: int | None = None
 ) -> pd.DataFrame:
@@ -177,8 +191,8 @@ def utc(timestamp: pd.Series) -> NDArray[np.datetime64]:
 def squared_error_saved(forecast: pd.DataFrame) -> NDArray[np.float64]:
     """The running sum of persistence's squared error minus the model's, in squared log return.
 
-    It rises where the model is closer than "the price stays as it is" and falls where it is
-    farther. Rows without an actual value add zero.
+    `forecast` has all rows. The sum rises where the model is closer than "the price stays as it is"
+    and falls where it is farther. Rows without an actual value add zero.
     """
     actual = forecast["actual_log_return"].to_numpy(np.float64)
     missed = actual - forecast["forecast_log_return"].to_numpy(np.float64)
@@ -186,6 +200,6 @@ def squared_error_saved(forecast: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def returns_reach(forecast: pd.DataFrame) -> float:
-    """The range of both axes: the largest actual or predicted log return, plus 5 %."""
+    """The range of both axes: the largest actual or predicted log return of all, plus 5 %."""
     known = np.abs(forecast[["actual_log_return", "forecast_log_return"]].to_numpy(np.float64))
     return 1.05 * max(float(np.max(known[np.isfinite(known)], initial=0.0)), 1e-9)

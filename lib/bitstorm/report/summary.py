@@ -188,26 +188,16 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"{name:<{first}}  {ours:>{second}}  {theirs:>{third}}" for name, ours, theirs in rows]
 
 
-# More points than a picture has pixels cannot be seen.
-MOST_POINTS = 5_000
-
-
 def forecast_picture(forecast: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """The picture of a forecast: the rows of forecast.csv, and its metrics."""
+    """The picture of a forecast: all rows of forecast.csv, and its metrics."""
     from bitstorm.report import plots
 
-    # A thinned series has a wider step; the cuts in it are still those of the grid.
     return plots.forecast_figure(
-        thinned(forecast),
+        forecast,
         mark=mark_of(metrics),
         level=metrics["interval"]["level"],
         skill=metrics["model"]["skill"],
     )
-
-
-def thinned(forecast: pd.DataFrame) -> pd.DataFrame:
-    every = -(-len(forecast) // MOST_POINTS)
-    return forecast.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
 
 @dataclass(frozen=True, repr=False)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +21,7 @@ import pyarrow.parquet as pq
 from bitstorm.core import durable_io, errors
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError, UsageError
 from bitstorm.core.workspace import local_path
-from bitstorm.store.petastorm_io import read_batches
+from bitstorm.store.petastorm_io import petastorm_name, petastorm_type, read_batches
 from bitstorm.store.snapshots import current, part_files
 
 if TYPE_CHECKING:
@@ -27,6 +30,17 @@ if TYPE_CHECKING:
 
 PARQUET_NAME = "data.parquet"
 _CSV_ENDINGS = (".csv", ".csv.gz")
+# Values that come back from a CSV as the text of their Python form.
+_NO_CELLS = (list, tuple, dict, set, bytes, np.ndarray)
+# Types that petastorm drops, and those with the same values that it reads.
+_READABLE = {
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.int64(),
+    pa.null(): pa.string(),
+    pa.large_string(): pa.string(),
+    pa.large_binary(): pa.binary(),
+}
 
 
 def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) -> str:
@@ -34,16 +48,25 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
 
     Without `filename` the name is `bitcoin_prices_YYYYmmdd_HHMMSS_ffffff.csv`, the current time in
     UTC. An existing file is replaced atomically. A named index (as from `prepare_bitcoin_df`)
-    becomes a column, an unnamed one is left out. Raises StoreError for a name with folders, or
-    where the file cannot be written.
+    becomes a column; an unnamed one is left out, with a UserWarning unless it is of integers. A CSV
+    has texts without types: a time comes back as an ISO text, and an empty text as null. Raises
+    StoreError for a name with folders, for columns that no CSV can hold, and where the file cannot
+    be written.
     """
+    rows = _checked(df, output_dir)
     if filename is None:
         # With microseconds, so that two calls in a second get two names.
         filename = f"bitcoin_prices_{datetime.now(UTC):%Y%m%d_%H%M%S_%f}.csv"
-    if Path(filename).name != filename or filename in ("", ".."):
+    if not isinstance(filename, str) or Path(filename).name != filename or filename in ("", ".."):
         raise StoreError(f"found the file name {filename!r}; expected one without folders")
     path = _make_folder(output_dir) / filename
-    rows = _with_index(df)
+    for name in rows.select_dtypes("object"):
+        nested = next((v for v in rows[name] if isinstance(v, _NO_CELLS)), None)
+        if nested is not None:
+            raise StoreError(
+                f"the column {name} has a {type(nested).__name__}, which a CSV cell cannot hold; "
+                "expected numbers, texts and times: give its elements columns of their own"
+            )
     compression = "gzip" if path.suffix == ".gz" else None
     _write_file(path, lambda out: rows.to_csv(out, index=False, compression=compression, mode="wb"))
     return str(path)
@@ -52,18 +75,23 @@ def save_to_csv(df: pd.DataFrame, output_dir: str, filename: str | None = None) 
 def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str:
     """Write `df` as `data.parquet` into a folder, created if needed, and return the full path.
 
-    `output_path` is a `file://` URL or a plain path, by default `parquet` in the working folder.
-    An existing `data.parquet` is replaced atomically. A named index becomes a column, an unnamed
-    one is left out. petastorm's `make_batch_reader` can open the folder. Raises StoreError where
-    the frame does not fit into Parquet, or the file cannot be written.
+    `output_path` is a `file://` URL or a plain path, by default `parquet` in the working folder. An
+    existing `data.parquet` is replaced atomically. A named index becomes a column; an unnamed one
+    is left out, with a UserWarning unless it is of integers. petastorm's `make_batch_reader` can
+    open the folder, and `load_petastorm_batches_to_df` gives equal values: categories come back as
+    their values, a null integer as NaN. (petastorm itself gives a null text as `None`, a time of a
+    zone as naive UTC.) Raises StoreError for a column that petastorm cannot read, by its name or
+    its type, and where the file cannot be written.
     """
-    path = _make_folder(output_path) / PARQUET_NAME
+    rows = _checked(df, output_path)
     try:
-        table = pa.Table.from_pandas(_with_index(df), preserve_index=False)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+        table = pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise StoreError(
             f"the frame does not fit into Parquet ({error}); give each column one type"
         ) from None
+    table = _for_petastorm(table)
+    path = _make_folder(output_path) / PARQUET_NAME
     _write_file(path, lambda out: pq.write_table(table, out))
     return str(path)
 
@@ -82,11 +110,26 @@ def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
         if not path.name.lower().endswith(_CSV_ENDINGS) or path.name.startswith("."):
             continue
         try:
-            frames.append(pd.read_csv(path, encoding="utf-8-sig"))
-        except (OSError, EOFError, ValueError) as error:
+            frames.append(_read_csv(path))
+        except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
             problem = errors.first_line(error)
             warnings.warn(f"{path.name} is skipped: {problem}", UserWarning, stacklevel=2)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if not frames:
+        return pd.DataFrame()
+    columns = list(dict.fromkeys(name for frame in frames for name in frame.columns))
+    # A column without a value must not change the type of the same column in other files.
+    filled = [frame.dropna(axis="columns", how="all") for frame in frames]
+    return pd.concat(filled, ignore_index=True).reindex(columns=columns)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The whole file. Raises ParserWarning for rows with more values than the header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Other float parsers miss the last digit of some numbers; an index column would move the
+        # names where each row ends with a comma; reading in pieces warns of mixed types.
+        how = {"float_precision": "round_trip", "index_col": False, "low_memory": False}
+        return pd.read_csv(path, encoding="utf-8-sig", **how)
 
 
 def load_petastorm_batches_to_df(parquet_path: str) -> pd.DataFrame:
@@ -100,7 +143,8 @@ def load_petastorm_batches_to_df(parquet_path: str) -> pd.DataFrame:
     files = _parquet_files(parquet_path)
     frames = list(_batches(files))
     if not frames:
-        return _footer(files[0]).schema.to_arrow_schema().empty_table().to_pandas()
+        schema = _footer(files[0]).schema.to_arrow_schema()
+        return schema.empty_table().to_pandas(ignore_metadata=True)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -185,12 +229,70 @@ def _with_index(df: pd.DataFrame) -> pd.DataFrame:
     return df.droplevel(unwanted).reset_index() if unwanted else df.reset_index()
 
 
+def _checked(df: pd.DataFrame, folder: str) -> pd.DataFrame:
+    """The frame `_with_index`. Raises StoreError for other arguments, and names that are no use."""
+    if not isinstance(df, pd.DataFrame) or not isinstance(folder, str | Path):
+        found = f"{type(df).__name__} and {type(folder).__name__}"
+        raise StoreError(f"found {found}, expected a pandas DataFrame and the path of a folder")
+    index = df.index
+    if None in index.names and not pd.api.types.is_integer_dtype(index) and len(index):
+        text = f"the index has no name and is left out; the first is {index[0]!r}. To keep it, "
+        warnings.warn(text + 'name it: df.rename_axis("timestamp")', UserWarning, stacklevel=3)
+    rows = _with_index(df)
+    names = ["" if name is None else str(name) for name in rows.columns]
+    wrong = sorted({name for name in names if names.count(name) > 1 or not name})
+    if wrong or rows.columns.nlevels > 1 or (len(rows) and not names):
+        raise StoreError(
+            f"the frame has the columns {', '.join(map(repr, names)) or 'none'}; expected a name "
+            "for each column, each one once: set df.columns to a list of names"
+        )
+    return rows
+
+
+def _for_petastorm(table: pa.Table) -> pa.Table:
+    """The table with types that petastorm reads. Raises StoreError where there are none."""
+    wrong = {name: _usable_name(name) for name in table.column_names if not petastorm_name(name)}
+    if wrong:
+        raise StoreError(
+            f"petastorm cannot read columns named {', '.join(map(repr, wrong))}; expected letters, "
+            f"digits and _, with a letter first: df.rename(columns={wrong})"
+        )
+    for number, name in enumerate(table.column_names):
+        column, kind = table.column(name), table.schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        kind = _READABLE.get(kind, kind)
+        try:
+            column = column.cast(kind)
+            if pa.types.is_integer(kind) and column.null_count:
+                # With a null the reader makes them doubles.
+                column.cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise StoreError(
+                f"petastorm cannot read the column {name} ({errors.first_line(error)}); convert it "
+                "to texts or doubles"
+            ) from None
+        if not (petastorm_type(kind) or kind == pa.string() or pa.types.is_timestamp(kind)):
+            raise StoreError(
+                f"petastorm cannot read the column {name}, which is {kind}; expected numbers, "
+                "texts, times or booleans: convert it, or give its elements columns of their own"
+            )
+        table = table.set_column(number, name, column)
+    return table
+
+
+def _usable_name(name: str) -> str:
+    plain = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", name)).strip("_")
+    return plain if petastorm_name(plain) else f"column_{plain}"
+
+
 def _write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
         with durable_io.replacing(path) as stream:
             write(stream)
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror or error})") from None
+    except UnicodeEncodeError as error:
+        raise StoreError(f"a text of the frame is no Unicode ({error}); replace it") from None
 
 
 def check_target(path: Path) -> None:

@@ -7,21 +7,25 @@ restores them from the paths. It checks the number of rows against the footers.
 
 from __future__ import annotations
 
+import keyword
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from bitstorm.core import third_party_noise
-from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError
+from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError, first_line
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
 from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.core.workspace import file_url
@@ -177,63 +181,128 @@ def _with_month(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{PARTITION: month})
 
 
+def petastorm_name(name: str) -> bool:
+    """Whether petastorm reads a column of this name: it makes it a field of a namedtuple."""
+    usual = name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
+    # Python normalizes its identifiers.
+    return usual and unicodedata.normalize("NFKC", name) == name
+
+
+def petastorm_type(kind: pa.DataType) -> bool:
+    """Whether petastorm reads such values unchanged. It makes a null text `None`, a time of a zone
+    a naive one, and drops columns of other types."""
+    types = pa.types
+    if types.is_integer(kind):
+        return types.is_signed_integer(kind) or kind.bit_width == 8
+    if types.is_timestamp(kind):
+        return kind.tz is None
+    plain = (types.is_boolean, types.is_float32, types.is_float64, types.is_decimal, types.is_date)
+    return any(check(kind) for check in (*plain, types.is_binary, types.is_fixed_size_binary))
+
+
 def read_batches(
     files: Sequence[Path], *, columns: Sequence[str] | None = None
 ) -> Iterator[pd.DataFrame]:
     """Record batches of the files as pandas frames, through petastorm's `make_batch_reader`.
 
-    One frame for each row group, in the order of the files. Hive partition values (`month=2024-05`
-    in a path) become string columns. `columns` limits the columns. Raises SnapshotMissing without
-    files, SnapshotDamaged where a row group has other rows than its footer states.
+    One frame for each row group, in the order of the files. pyarrow adds the columns that petastorm
+    would drop, change or refuse. Hive partition values (`month=2024-05` in a path) become string
+    columns. `columns` limits the columns. Raises SnapshotMissing without files, SnapshotDamaged
+    where a row group cannot be read, or has other rows than its footer states.
     """
     if not files:
         raise SnapshotMissing("found no Parquet file to read; expected at least one *.parquet")
+    footers = ((file, pq.read_metadata(file)) for file in files)
+    for schema, alike in groupby(footers, key=lambda pair: pair[1].schema.to_arrow_schema()):
+        yield from _read_alike(list(alike), schema, columns)
+
+
+def _read_alike(
+    footers: Sequence[tuple[Path, pq.FileMetaData]],
+    schema: pa.Schema,
+    columns: Sequence[str] | None,
+) -> Iterator[pd.DataFrame]:
+    """`read_batches` of files of one schema."""
+    files = [file for file, _ in footers]
+    if repeated := {name for name in schema.names if schema.names.count(name) > 1}:
+        raise SnapshotDamaged(
+            f"{files[0]} has more than one column {', '.join(sorted(repeated))}; expected one of "
+            "each name: write the file again with other names"
+        )
     partitions = {folder: _partitions(folder) for folder in {file.parent for file in files}}
-    names = {name for found in partitions.values() for name in found}
-    stored = None if columns is None else [name for name in columns if name not in names]
-    expected = iter(_row_groups(files))
+    hive = {name for found in partitions.values() for name in found}
+    stored = [n for n in schema.names if n not in hive and (columns is None or n in columns)]
+    plain = [n for n in stored if petastorm_name(n) and petastorm_type(schema.field(n).type)]
+    rest = [name for name in stored if name not in plain]
+    reader = _plain_reader(files, None if plain == schema.names else plain) if plain else None
+    try:
+        for file, number, rows in [*_row_groups(footers), (files[-1], None, 0)]:
+            with without_third_party_warnings(), _named(file):
+                batch = next(reader, None) if reader else None
+                found = 0 if batch is None else len(batch[0])
+                if reader and found != rows:
+                    raise SnapshotDamaged(
+                        f"read {found} rows, but the footer of {file} states {rows}: "
+                        "the file has changed during the read; read again"
+                    )
+                if number is None:
+                    return
+                values = {} if batch is None else batch._asdict()
+                values |= _read_rest(file, number, rest) if rest or not reader else {}
+            frame = pd.DataFrame({n: values[n] for n in stored}, index=pd.RangeIndex(rows))
+            for name, value in partitions[file.parent].items():
+                if columns is None or name in columns:
+                    frame[name] = value
+            yield frame if columns is None else frame[list(columns)]
+    finally:
+        if reader:
+            # The reader's context manager would print to standard output.
+            reader.stop()
+            reader.join()
+
+
+def _plain_reader(files: Sequence[Path], columns: Sequence[str] | None) -> Any:
     with without_third_party_warnings():
-        reader = make_batch_reader(
+        return make_batch_reader(
             [file_url(file) for file in files],
-            schema_fields=None if stored is None else [f"^{name}$" for name in stored],
+            schema_fields=None if columns is None else [f"^{name}$" for name in columns],
             # petastorm's thread pool can mistake "not started" for "done" and lose a pass. This
             # pool has no threads, and keeps the order of the files.
             reader_pool_type="dummy",
             shuffle_row_groups=False,
             num_epochs=1,
         )
+
+
+def _read_rest(file: Path, number: int, columns: Sequence[str]) -> dict[str, pd.Series]:
+    """The columns of one row group, through pyarrow."""
+    with pq.ParquetFile(file) as parquet:
+        table = parquet.read_row_group(number, columns=list(columns))
+    return {name: table.column(name).to_pandas() for name in columns}
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Raise SnapshotDamaged with the file's name for an error of petastorm or pyarrow."""
     try:
-        while True:
-            with without_third_party_warnings():
-                batch = next(reader, None)
-            file, rows = next(expected, (None, 0))
-            found = 0 if batch is None else len(batch[0])
-            if found != rows:
-                raise SnapshotDamaged(
-                    f"read {found} rows, but the footer of {file or 'no file'} states {rows}: "
-                    "the file has changed during the read; read again"
-                )
-            if batch is None or file is None:
-                return
-            frame = pd.DataFrame(batch._asdict())
-            for name, value in partitions[file.parent].items():
-                if columns is None or name in columns:
-                    frame[name] = value
-            yield frame if columns is None else frame[list(columns)]
-    finally:
-        # The reader's context manager would print to standard output.
-        reader.stop()
-        reader.join()
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SnapshotDamaged(
+            f"{file} cannot be read ({first_line(error)}); restore the file, or take it out of the "
+            "folder"
+        ) from None
 
 
-def _row_groups(files: Sequence[Path]) -> list[tuple[Path, int]]:
-    """File and number of rows of each row group that has rows, from the footers."""
-    found = []
-    for file in files:
-        footer = pq.read_metadata(file)
-        sizes = (footer.row_group(n).num_rows for n in range(footer.num_row_groups))
-        found += [(file, size) for size in sizes if size]
-    return found
+def _row_groups(
+    footers: Sequence[tuple[Path, pq.FileMetaData]],
+) -> list[tuple[Path, int | None, int]]:
+    """File, number and rows of each row group that has rows."""
+    sizes = [
+        (file, number, footer.row_group(number).num_rows)
+        for file, footer in footers
+        for number in range(footer.num_row_groups)
+    ]
+    return [group for group in sizes if group[2]]
 
 
 def _partitions(folder: Path) -> dict[str, str]:

@@ -224,6 +224,7 @@ _GROUPED = {
     ",": re.compile(r"([+-]?)(\d{1,3}(?:([.'’ \u00a0\u202f])\d{3})(?:\3\d{3})*|\d+)(?:,(\d+))?"),
 }
 _NO_DIGIT = re.compile(r"\D")
+_SPACED = re.compile(r"(?<=\d)['’ \u00a0\u202f](?=\d{3})")
 _SURELY_COMMA = re.compile(r"\d+,(\d{1,2}|\d{4,})|\d{1,3}(\.\d{3})+,\d+|\d{1,3}(\.\d{3}){2,}")
 _SURELY_POINT = re.compile(r"\d+\.(\d{1,2}|\d{4,})|\d{1,3}(,\d{3})+\.\d+|\d{1,3}(,\d{3}){2,}")
 _EITHER = re.compile(r"\d{1,3},\d{3}")
@@ -232,9 +233,10 @@ _EITHER = re.compile(r"\d{1,3},\d{3}")
 def number_text(text: str, decimal: Decimal) -> str:
     """A batch's text of a number: digits and a point. Any other text stays unchanged, with a remark
     where ingest could read it as another number."""
-    if decimal == "." and _PLAIN.fullmatch(text):
-        return text
-    match = _GROUPED[decimal].fullmatch(_unsigned(text))
+    bare = _unsigned(text)
+    if decimal == "." and _PLAIN.fullmatch(bare):
+        return bare
+    match = _GROUPED[decimal].fullmatch(bare)
     if match is not None:
         sign, whole, _, fraction = match.groups()
         return sign + _NO_DIGIT.sub("", whole) + (f".{fraction}" if fraction else "")
@@ -248,7 +250,7 @@ def guessed_decimal(texts: Sequence[str]) -> tuple[Decimal, bool]:
 
     `1,234` can have either; a file of such numbers alone counts as having thousands separators.
     """
-    bare = [_unsigned(text).lstrip("+-") for text in texts]
+    bare = [_SPACED.sub("", _unsigned(text)).lstrip("+-") for text in texts]
     comma = any(_SURELY_COMMA.fullmatch(text) for text in bare)
     point = any(_SURELY_POINT.fullmatch(text) for text in bare)
     if comma and not point:
