@@ -70,8 +70,8 @@ def with_rules(context: Context, lines: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows by batch: read, refused, and the others by outcome; by rule: refused and warned ones; and
-    the months of the good rows."""
+    """Rows by batch: read, refused, and the others by outcome; by rule: refused and warned ones;
+    and the months of the good rows."""
 
     read: Mapping[str, int]
     refused: Mapping[str, int]

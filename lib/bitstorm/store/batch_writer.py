@@ -35,7 +35,7 @@ from bitstorm.core.workspace import Workspace, local_path
 from bitstorm.store import rejects, snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
-from bitstorm.store.row_rules import checked_rows, unit_hint
+from bitstorm.store.row_rules import checked_rows, likely_unit
 from bitstorm.store.seal import arrow_schema, month_digest
 from bitstorm.store.snapshots import Snapshot
 
@@ -82,8 +82,10 @@ def make_batch_writer(
     `lock_seconds`.
     """
     root, table = _local_root(dataset_url), table_of(schema)
-    if fetched_at is not None and (hint := unit_hint(fetched_at)):
-        raise UsageError(f"fetched_at is {fetched_at}{hint}; expected Unix milliseconds")
+    if fetched_at is not None and (unit := likely_unit(fetched_at)):
+        raise UsageError(
+            f"fetched_at is {fetched_at}, which looks like {unit}; expected Unix milliseconds"
+        )
     return BatchWriter(root, table, schema, granularity_ms, fetched_at, lock_seconds)
 
 
@@ -173,8 +175,10 @@ class BatchWriter:
             return rows.sort_by([("timestamp", "ascending"), ("line", "ascending")])
 
     def _content_hash(self) -> str:
-        """SHA-256 of the good rows in the order of time and of the refused ones; it does not depend on
-        the pieces."""
+        """SHA-256 of the good rows in the order of time, and of the refused ones.
+
+        It does not depend on the pieces.
+        """
         digest = hashlib.sha256()
         for month in sorted(self._streams):
             rows = self._rows_of(month).drop_columns(["line"])

@@ -1,4 +1,4 @@
-"""Rows of a pandas frame or an Arrow table: as a table's columns, and held to the rules of `ingest`."""
+"""Rows of a pandas frame or Arrow table: as the columns of a table, by the rules of `ingest`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ TIME = "timestamp"
 _FLOATS = ("float32", "float64")
 # Milliseconds in one of each unit, as a fraction. No time of 2009 to 2099 is one in two units.
 _UNITS = {"seconds": (1000, 1), "microseconds": (1, 1000), "nanoseconds": (1, 1_000_000)}
+_TIMES = "Unix milliseconds (int64), or datetimes as pd.to_datetime(times, utc=True) gives them"
 _LAST_MS = 4_102_444_800_000  # 2100-01-01T00:00:00Z
 
 
-def unit_hint(value: int) -> str:
-    """` (as seconds it is 2021-01-01T00:00:00Z)` for a number that fits 2009 to 2099 only in another
-    unit than milliseconds, else an empty text."""
+def likely_unit(value: int) -> str:
+    """`seconds (2021-01-01T00:00:00Z)` for a number that is a time of 2009 to 2099 in another unit
+    than milliseconds, else an empty text."""
     for unit, (multiplier, divisor) in _UNITS.items():
         milliseconds = value * multiplier // divisor
         if GENESIS_MS <= milliseconds < _LAST_MS:
-            return f" (as {unit} it is {iso(milliseconds)})"
+            return f"{unit} ({iso(milliseconds)})"
     return ""
 
 
@@ -44,7 +45,7 @@ def checked_rows(
     type, or where integer times are in another unit than milliseconds.
     """
     given = _to_arrow(rows, table)
-    columns = {}
+    columns, integers = {}, True
     for field in table.stored:
         wanted = pa.float64() if field.kind in _FLOATS else pa.type_for_alias(field.kind)
         if field.name not in given.column_names:
@@ -54,10 +55,12 @@ def checked_rows(
         try:
             if pa.types.is_dictionary(column.type):
                 column = column.cast(column.type.value_type)
-            whole = _to_milliseconds(column) if field.name == TIME else column
-            columns[field.name] = whole.cast(wanted)
+            if field.name == TIME:
+                integers = not pa.types.is_temporal(column.type)
+                column = _to_milliseconds(column)
+            columns[field.name] = column.cast(wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            expected = "Unix milliseconds (int64) or datetimes" if field.name == TIME else wanted
+            expected = _TIMES if field.name == TIME else wanted
             raise DataError(
                 f"{field.name} is {column.type}, expected {expected} ({first_line(error)})"
             ) from None
@@ -65,19 +68,17 @@ def checked_rows(
             missing = pc.is_nan(columns[field.name])
             columns[field.name] = pc.if_else(missing, None, columns[field.name])
     wide = pa.table(columns)
-    integers = not pa.types.is_temporal(given.column(TIME).type)
     if integers:
         _require_milliseconds(wide.column(TIME))
     broken = _broken_rules(wide, table, not_after_ms)
-    code = np.zeros(wide.num_rows, np.int8)
+    code = np.zeros(wide.num_rows, np.int64)
     for number, mask in reversed(list(enumerate(broken.values(), 1))):
         code[mask] = number
     wide = wide.append_column("line", pa.array(np.arange(first, first + len(code))))
+    rules = [list(broken)[number - 1] for number in code[code > 0]]
     refused = [
-        _explained(row, list(broken)[number - 1], integers, not_after_ms)
-        for number, row in zip(
-            code[code > 0], wide.filter(pa.array(code > 0)).to_pylist(), strict=True
-        )
+        _refused_row(row, rule, integers, not_after_ms)
+        for rule, row in zip(rules, wide.filter(pa.array(code > 0)).to_pylist(), strict=True)
     ]
     # A double becomes the nearest float32, as in `ingest`.
     stored = arrow_schema(table).append(pa.field("line", pa.int64()))
@@ -93,10 +94,10 @@ def _to_arrow(rows: pd.DataFrame | pa.Table, table: Table) -> pa.Table:
             rows = rows.reset_index()
         try:
             rows = pa.Table.from_pandas(rows, preserve_index=False)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(
-                f"the frame cannot be read ({first_line(error)}); expected one column of each "
-                "name, and values of one type in each column"
+                f"the frame cannot be read ({error.args[0]}); expected one column of each name, "
+                "and values of one type in each column"
             ) from None
     elif isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])
@@ -128,21 +129,22 @@ def _to_milliseconds(times: pa.ChunkedArray) -> pa.ChunkedArray:
         # Only the cast from seconds can overflow, and only the others lose digits.
         milliseconds = pa.timestamp("ms", kind.tz)
         return times.cast(milliseconds, safe=kind.unit == "s").cast(pa.int64())
-    if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+    others = (pa.types.is_boolean, pa.types.is_temporal)
+    if isinstance(kind, pa.BaseExtensionType) or any(is_other(kind) for is_other in others):
         raise pa.ArrowInvalid("it states no time")
     return times
 
 
 def _require_milliseconds(times: pa.ChunkedArray) -> None:
-    """Raise DataError where no integer can be milliseconds since 2009 and the first one fits another
-    unit."""
+    """Raise DataError where no integer is in 2009 to 2099 as milliseconds, and the first one is in
+    another unit."""
     known = times.drop_null().to_numpy()
     if not len(known) or ((known >= GENESIS_MS) & (known < _LAST_MS)).any():
         return
-    if hint := unit_hint(int(known[0])):
+    if unit := likely_unit(int(known[0])):
         raise DataError(
-            f"timestamp is {known[0]} in the first row{hint}, expected Unix milliseconds since "
-            f"2009: convert the column, such as with pd.to_datetime(column, unit=…)"
+            f"timestamp is {known[0]} in the first row, which looks like {unit}; expected Unix "
+            "milliseconds since 2009: convert the times, such as with pd.to_datetime(times, unit=…)"
         )
 
 
@@ -173,19 +175,22 @@ def _broken_rules(wide: pa.Table, table: Table, not_after_ms: int) -> dict[str, 
     return broken
 
 
-def _explained(row: dict[str, Any], rule: str, integers: bool, not_after_ms: int) -> dict[str, Any]:
+def _refused_row(
+    row: dict[str, Any], rule: str, integers: bool, not_after_ms: int
+) -> dict[str, Any]:
     """The record of a refused row for `rejects.save_rows`."""
     line, time = row.pop("line"), row[TIME]
     # Not as the integer: in a CSV a small one would be seconds.
     text = {**row, TIME: None if time is None else f"{np.datetime64(time, 'ms')}Z"}
     raw = {f"raw_{name}": None if v is None else str(v) for name, v in text.items()}
-    hint = ""
+    unit = ""
     if integers and time is not None:
         raw["raw_timestamp"] = str(time)
-        hint = unit_hint(time) if rule in ("timestamp_in_range", "not_in_future") else ""
+        unit = likely_unit(time)
     return {
         "line": line,
         "rule": rule,
-        "reason": reason(rule, {**raw, "not_after_ms": not_after_ms}) + hint,
+        "reason": reason(rule, {**raw, "not_after_ms": not_after_ms})
+        + (f"; it looks like {unit}" if unit else ""),
         "text": ",".join("" if value is None else str(value) for value in text.values()),
     }
