@@ -129,8 +129,8 @@ def _to_milliseconds(times: pa.ChunkedArray) -> pa.ChunkedArray:
         # Only the cast from seconds can overflow, and only the others lose digits.
         milliseconds = pa.timestamp("ms", kind.tz)
         return times.cast(milliseconds, safe=kind.unit == "s").cast(pa.int64())
-    others = (pa.types.is_boolean, pa.types.is_temporal)
-    if isinstance(kind, pa.BaseExtensionType) or any(is_other(kind) for is_other in others):
+    is_other = pa.types.is_boolean(kind) or pa.types.is_temporal(kind)
+    if is_other or isinstance(kind, pa.BaseExtensionType):
         raise pa.ArrowInvalid("it states no time")
     return times
 
