@@ -36,26 +36,20 @@ def reason(rule: str, row: Mapping[str, Any]) -> str:
     `row` has the text `raw_NAME` of each column, and what else the rule needs.
     """
     time, price = _quoted(row["raw_timestamp"]), _quoted(row.get("raw_price"))
-    match rule:
-        case "field_count":
-            return f"found {row['found_width']} fields, the header has {row['width']}"
-        case "timestamp_readable":
-            return (
-                f"the timestamp {time} is neither Unix seconds or milliseconds nor an ISO-8601 "
-                "date-time"
-            )
-        case "timestamp_in_range":
-            return f"the time {time} is before Bitcoin's first block ({iso(GENESIS_MS)})"
-        case "not_in_future":
-            latest = iso(row["not_after_ms"])
-            return f"the time {time} is later than its batch; expected nothing after {latest}"
-        case "price_readable":
-            return f"the price {price} is not a plain or exponent number"
-        case "price_jump":
-            return (
-                f"the price {price} is too far from {row.get('around')}, the median of the rows "
-                "around it (ingest.max_jump)"
-            )
+    explained = {
+        "field_count": f"found {row.get('found_width')} fields, the header has {row.get('width')}",
+        "timestamp_readable": f"the timestamp {time} is neither Unix seconds or milliseconds "
+        "nor an ISO-8601 date-time",
+        "timestamp_in_range": f"the time {time} is before Bitcoin's first block "
+        f"({iso(GENESIS_MS)})",
+        "not_in_future": f"the time {time} is later than its batch; expected nothing after "
+        f"{iso(row['not_after_ms'])}",
+        "price_readable": f"the price {price} is not a plain or exponent number",
+        "price_jump": f"the price {price} is too far from {row.get('around')}, the median of "
+        "the rows around it (ingest.max_jump)",
+    }
+    if rule in explained:
+        return explained[rule]
     end = next(end for end in _ENDS if rule.endswith(end))
     name = rule.removesuffix(end)
     found = " ".join(filter(None, (name, _quoted(row.get(f"raw_{name}")))))
