@@ -57,6 +57,9 @@ def checked_rows(
                 column = column.cast(column.type.value_type)
             if field.name == TIME:
                 integers = not pa.types.is_temporal(column.type)
+                if pa.types.is_floating(column.type):
+                    # Before the cast, which refuses seconds with a fraction in other words.
+                    _require_milliseconds(column)
                 column = _to_milliseconds(column)
             columns[field.name] = column.cast(wanted)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -136,9 +139,10 @@ def _to_milliseconds(times: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _require_milliseconds(times: pa.ChunkedArray) -> None:
-    """Raise DataError where no integer is in 2009 to 2099 as milliseconds, and the first one is in
+    """Raise DataError where no number is in 2009 to 2099 as milliseconds, and the first one is in
     another unit."""
     known = times.drop_null().to_numpy()
+    known = known[np.isfinite(known)]
     if not len(known) or ((known >= GENESIS_MS) & (known < _LAST_MS)).any():
         return
     if unit := likely_unit(int(known[0])):
