@@ -105,7 +105,8 @@ def _to_arrow(rows: pd.DataFrame | pa.Table, table: Table) -> pa.Table:
     elif isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])
     elif not isinstance(rows, pa.Table):
-        raise UsageError(f"the rows are a {type(rows).__name__}, expected a frame or Arrow table")
+        kind = f"{type(rows).__module__}.{type(rows).__name__}"
+        raise UsageError(f"the rows are a {kind}, expected a pandas frame or an Arrow table")
     wanted = [field.name for field in table.stored]
     names = [n if n in wanted else CSV_ALIASES.get(n, n) for n in rows.column_names]
     wrong = {
