@@ -74,13 +74,14 @@ def test_trades_of_one_second_by_ingest_and_the_writer(spark_session, tmp_path):
     assert dict(zip(prepared.index.asi8 // 10**6, prepared["price_usd"], strict=True)) == LAST
 
     # On top of stored months: a better batch wins as a whole, and a worse one loses as a whole.
-    collected(context.workspace.landing, "fine.csv", text([(0, 1), (0, 2)]), granularity_ms=1)
+    landing, fine = context.workspace.landing, text([(0, 1), (0, 2)])
+    collected(landing, "fine.csv", fine, granularity_ms=1, source="csv")
     coarse = text([(1, 8), (1, 9), (1, 9), (4, 5), (4, 6)])
-    collected(context.workspace.landing, "z.csv", coarse, granularity_ms=2 * HOUR)
-    drop(context.workspace.landing, "again.csv", text([(3, 49859.7), (3, 1), (3, 49859.7)]))
+    collected(landing, "coarse.csv", coarse, granularity_ms=2 * HOUR, source="csv")
+    drop(landing, "again.csv", text([(3, 49859.7), (3, 1), (3, 49859.7)]))
     result = ingest(context)
     assert result.read == 10 == sum(counts(result).values()) - 10
-    # fine: 1 of 2, z: two of 5 rows are new seconds' last rows; a stored row gives way to each.
+    # One in fine, two in coarse, one in again.
     assert (result.superseded, result.refused) == (1 + 2 + 1, 0)
     assert stored(context)[START] == 2.0 and stored(context)[START + 4000] == 6.0
     assert maintenance.verify(context.workspace.prices).problems == ()
