@@ -91,6 +91,7 @@ def with_place(rows: DataFrame) -> DataFrame:
     last_line = F.desc("line")
     order = Window.partitionBy(PARTITION, "timestamp").orderBy("rank", last_line)
     in_batch = Window.partitionBy(PARTITION, "timestamp", "rank").orderBy(last_line)
+    in_batch = in_batch.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     # A refused row has no price, and is not superseded.
     superseded = F.coalesce(F.col("price") != F.first("price").over(in_batch), F.lit(False))
     return (
