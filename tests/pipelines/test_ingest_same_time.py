@@ -75,9 +75,10 @@ def test_trades_of_one_second_by_ingest_and_the_writer(spark_session, tmp_path):
 
     # On top of stored months: a better batch wins as a whole, and a worse one loses as a whole.
     landing, fine = context.workspace.landing, text([(0, 1), (0, 2)])
-    collected(landing, "fine.csv", fine, granularity_ms=1, source="csv")
+    stated = {"source": "csv", "fetched_at": START + HOUR}
+    collected(landing, "fine.csv", fine, granularity_ms=1, **stated)
     coarse = text([(1, 8), (1, 9), (1, 9), (4, 5), (4, 6)])
-    collected(landing, "coarse.csv", coarse, granularity_ms=2 * HOUR, source="csv")
+    collected(landing, "coarse.csv", coarse, granularity_ms=2 * HOUR, **stated)
     drop(landing, "again.csv", text([(3, 49859.7), (3, 1), (3, 49859.7)]))
     result = ingest(context)
     assert result.read == 10 == sum(counts(result).values()) - 10
