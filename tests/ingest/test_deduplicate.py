@@ -30,15 +30,15 @@ RANKED = [
     (1, 12.0, "a", 2, HOUR, None),
     (1, 13.0, "a", 1, DAY, 900),
     (1, 14.0, "c", 1, None, 999),
-    (1, 15.0, "a", 5, None, None),
-    (1, 16.0, "a", 7, None, None),
+    (1, 15.0, "a", 7, None, None),
+    (1, 16.0, "a", 5, None, None),
     (1, 17.0, "b", 1, None, None),
 ]
 SOURCES = [Provenance(batch, gran, fetched) for _, _, batch, _, gran, fetched in RANKED]
 
 
 @pytest.mark.parametrize("few", [64, 0], ids=["by_map", "by_join"])
-def test_finer_then_newer_then_smaller_hash_then_first_line_wins(spark_session, monkeypatch, few):
+def test_finer_then_newer_then_smaller_hash_then_last_line_wins(spark_session, monkeypatch, few):
     monkeypatch.setattr(deduplicate, "_FEW", few)
     for seed in range(3):
         chance = random.Random(seed)

@@ -69,7 +69,8 @@ def test_bad_rows_are_kept_with_their_reason_and_good_ones_go_on(spark_session, 
 
     result = ingest(context)
     assert (result.batches, len(result.refused_batches)) == (2, 3)
-    assert (result.read, result.accepted, result.duplicate, result.refused) == (16, 3, 1, 12)
+    assert (result.read, result.accepted, result.refused) == (16, 3, 12)
+    assert (result.duplicate, result.superseded) == (0, 1)
     assert sorted(r.rule for r in result.refused_batches) == [
         "columns_known",
         "columns_present",
@@ -82,7 +83,7 @@ def test_bad_rows_are_kept_with_their_reason_and_good_ones_go_on(spark_session, 
     expected = pd.DataFrame(
         {
             "timestamp": [START, START + HOUR, START + 2 * HOUR],
-            "price": np.array([29000, 29100.5, 29200], dtype="float32"),
+            "price": np.array([29999, 29100.5, 29200], dtype="float32"),
             "market_cap": [np.nan, np.nan, 1e12],
         }
     )

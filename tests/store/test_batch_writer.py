@@ -118,16 +118,13 @@ def test_an_error_inside_the_block_publishes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (pd.DataFrame({"timestamp": [START], "price": [np.nan]}), "price of row 1"),
-        (pd.DataFrame({"timestamp": [START] * 2, "price": [1, -2.0]}), "price of row 2"),
-        (pd.DataFrame({"timestamp": [START], "price": [1e60]}), "price of row 1"),
         (pd.DataFrame({"timestamp": [START]}), "price missing"),
         (pd.DataFrame({"timestamp": [START], "price": [1], "x": [1]}), "x unknown"),
         (pd.DataFrame({"timestamp": ["soon"], "price": [1.0]}), "timestamp is"),
         (pd.DataFrame({"timestamp": [START + 0.5], "price": [1.0]}), "timestamp is"),
     ],
 )
-def test_rows_that_break_the_schema_are_refused_with_their_place(tmp_path, rows, said):
+def test_columns_that_break_the_schema_refuse_the_piece(tmp_path, rows, said):
     with make_batch_writer(tmp_path, BitcoinSchema) as writer, pytest.raises(DataError, match=said):
         writer.write(rows)
     assert snapshots.current(tmp_path) is None

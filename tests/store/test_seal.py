@@ -451,7 +451,15 @@ def test_lineage_without_its_batch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tally", [{"read": 3}, {"accepted": 1}, {"duplicate": 1}, {"refused": 1}, {"read": 0}]
+    "tally",
+    [
+        {"read": 3},
+        {"accepted": 1},
+        {"duplicate": 1},
+        {"superseded": 1},
+        {"refused": 1},
+        {"read": 0},
+    ],
 )
 def test_a_tally_that_does_not_add_up(tmp_path, tally):
     owners = dict.fromkeys(GOOD, "b")

@@ -25,10 +25,7 @@ def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
     if result.idle:
         lines = ["nothing to ingest: every batch is known"]
     else:
-        lines = [
-            f"{result.batches} batches: {result.read:,} rows read = {result.accepted:,} accepted "
-            f"+ {result.duplicate:,} duplicate + {result.refused:,} refused"
-        ]
+        lines = [f"{result.batches} batches: {tally_text(result, rows='rows ')}"]
     if result.replaced:
         lines.append(f"{result.replaced:,} stored rows gave way to better observations")
     lines += [f"warning: {n:,} rows break {rule}" for rule, n in result.warned.items()]
@@ -40,6 +37,15 @@ def ingested_lines(result: Ingested, *, rejects: Path) -> list[str]:
     if result.snapshot is not None:
         lines.append(f"{result.rows:,} rows in snapshot {result.snapshot}")
     return lines
+
+
+def tally_text(result: Ingested, *, rows: str = "") -> str:
+    """The rows read as the sum of their outcomes; `superseded` only where there are such rows."""
+    superseded = f"{result.superseded:,} superseded + " if result.superseded else ""
+    return (
+        f"{result.read:,} {rows}read = {result.accepted:,} accepted + {result.duplicate:,} "
+        f"duplicate + {superseded}{result.refused:,} refused"
+    )
 
 
 def status_lines(status: Status, root: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bitstorm.cli.render_data import count_text, source_text, table
+from bitstorm.cli.render_data import count_text, source_text, table, tally_text
 from bitstorm.core.time import duration_ms, duration_text, iso
 from bitstorm.report import style
 
@@ -27,11 +27,7 @@ def outcome_lines(outcome: Outcome) -> list[str]:
     unit, model = metrics["vs_currency"].upper(), metrics["model"]
     facts = [
         ("source", source_text(metrics["source"])),
-        (
-            "rows",
-            f"{ingested.read:,} read = {ingested.accepted:,} accepted + {ingested.duplicate:,} "
-            f"duplicate + {ingested.refused:,} refused; {ingested.rows:,} stored",
-        ),
+        ("rows", f"{tally_text(ingested)}; {ingested.rows:,} stored"),
         ("span", f"{metrics['span']['first']} to {metrics['span']['last']}"),
         ("snapshot", f"prices {metrics['snapshot']['prices']}"),
         ("", f"indicators {metrics['snapshot']['indicators']}"),

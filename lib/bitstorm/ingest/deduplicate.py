@@ -1,7 +1,7 @@
 """Decides between observations of the same time.
 
 The winner has the finer granularity, then the later `fetched_at`, then the smaller batch hash,
-then the earlier line. So the order in which batches arrive does not matter. The driver ranks the
+then the later line. So the order in which batches arrive does not matter. The driver ranks the
 batches once, and each row carries the rank of its batch.
 """
 
@@ -82,13 +82,23 @@ def with_new_rank(
 
 
 def with_place(rows: DataFrame) -> DataFrame:
-    """Add `place`: 1 for the winner of a timestamp, 2 and on for the others.
+    """Add `place`: 1 for the winner of a timestamp, 2 and on for the others. Add `superseded`: a
+    later line of the same batch has the same time and another price.
 
-    Needs `timestamp`, its `month`, `rank` and `line`. Each month ends up in one partition, sorted
-    by time, as `write_dataset` needs it: one shuffle and one sort serve both.
+    Needs `timestamp`, its `month`, `price`, `rank` and `line`. Each month ends up in one partition,
+    sorted by time, as `write_dataset` needs it: one shuffle and one sort serve all.
     """
-    order = Window.partitionBy(PARTITION, "timestamp").orderBy("rank", "line")
-    return rows.repartition(PARTITION).withColumn("place", F.row_number().over(order))
+    last_line = F.desc("line")
+    order = Window.partitionBy(PARTITION, "timestamp").orderBy("rank", last_line)
+    in_batch = Window.partitionBy(PARTITION, "timestamp", "rank").orderBy(last_line)
+    in_batch = in_batch.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    # A refused row has no price, and is not superseded.
+    superseded = F.coalesce(F.col("price") != F.first("price").over(in_batch), F.lit(False))
+    return (
+        rows.repartition(PARTITION)
+        .withColumn("place", F.row_number().over(order))
+        .withColumn("superseded", superseded)
+    )
 
 
 def _constants(values: Iterable[object], kind: str) -> Column:

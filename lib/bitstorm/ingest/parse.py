@@ -6,15 +6,14 @@ Spark's own CSV reader picks columns by position, turns bad fields into nulls an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from bitstorm.core import schema
 from bitstorm.core.schema import CSV_COLUMNS, CSV_OPTIONAL, CSV_RULES, GENESIS_MS
-from bitstorm.core.time import iso
+from bitstorm.store.rejects import reason as reason
 
 # The characters that Java's parsers skip around a value, except NUL: a NUL is damage.
 _AROUND = r"[\x01-\x20]*"
@@ -115,39 +114,6 @@ def with_rule(
     # past the 64 KB that Java compiles. It does not push one below an explode.
     result = F.struct(rule.alias("rule"), warning.alias("warning"))
     return values.select("*", F.inline(F.array(result)))
-
-
-def reason(rule: str, row: Mapping[str, Any]) -> str:
-    """One sentence for a refused row of `with_rule`: what was found and what was expected."""
-    raw_time, raw_price = _quoted(row["raw_timestamp"]), _quoted(row["raw_price"])
-    explained = {
-        "field_count": f"found {row['found_width']} fields, the header has {row['width']}",
-        "timestamp_present": "the timestamp is empty",
-        "timestamp_readable": f"the timestamp {raw_time} is neither Unix seconds or milliseconds "
-        "nor an ISO-8601 date-time",
-        "timestamp_in_range": f"the time {raw_time} is before Bitcoin's first block "
-        f"({iso(GENESIS_MS)})",
-        "not_in_future": f"the time {raw_time} is later than its batch; expected nothing after "
-        f"{iso(row['not_after_ms'])}",
-        "price_present": "the price is empty",
-        "price_finite": f"the price {raw_price} is not finite",
-        "price_readable": f"the price {raw_price} is not a plain or exponent number",
-        "price_positive": f"the price {raw_price} is not above zero",
-        "price_in_range": f"the price {raw_price} does not fit into float32",
-        "price_jump": f"the price {raw_price} is too far from {row.get('around')}, the median of "
-        "the rows around it (ingest.max_jump)",
-    }
-    for name in CSV_OPTIONAL:
-        explained[f"{name}_readable"] = (
-            f"the {name} {_quoted(row[f'raw_{name}'])} is not a finite number; "
-            "leave it empty for none"
-        )
-    return explained[rule]
-
-
-def _quoted(text: str | None) -> str:
-    """The refused text for a sentence: quoted, at most 60 characters."""
-    return "" if text is None else repr(text[:60])
 
 
 def to_prices(checked: DataFrame, *, keep: tuple[str, ...] = ()) -> DataFrame:

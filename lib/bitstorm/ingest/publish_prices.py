@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Ingested(Result):
-    """read = accepted + duplicate + refused, over the new batches.
+    """read = accepted + duplicate + superseded + refused, over the new batches.
 
+    A row is superseded where a later line of its batch has the same time and another price.
     `replaced` counts stored rows that lost to a better observation of the same time; `warned`
     counts, by rule, accepted rows that break a rule with the action `warn`; `snapshot` is None
     while the data set does not exist.
@@ -40,6 +41,7 @@ class Ingested(Result):
     read: int = 0
     accepted: int = 0
     duplicate: int = 0
+    superseded: int = 0
     refused: int = 0
     replaced: int = 0
     warned: Mapping[str, int] = field(default_factory=dict)
@@ -92,24 +94,23 @@ def publish_merged(
     """Merge good rows (prices with `rank`, `line` and `place`) into the parent's months; publish.
 
     `counts` are of these rows and the refused ones. `tallies` are by their key in the ledger, each
-    with the `batch` of its rows, `name`, `read` and `refused`. They are returned with `accepted`
-    and `duplicate`, which are counted, not derived.
+    with the `batch` of its rows, `name`, `read` and `refused`. They are returned with the number of
+    each outcome, which is counted, not derived.
     """
     from bitstorm.store import petastorm_io
 
     months = counts.months
     with ExitStack() as stack:
-        rows, accepted, duplicate = good, counts.accepted, counts.duplicate
+        rows, outcomes = good, counts.outcomes
         if parent is not None and months & {file.month for file in parent.manifest.files}:
             rows, ranking = _persist_merged(good, ranking, parent, months)
             stack.callback(rows.unpersist)
-            accepted, duplicate = _accepted_and_duplicate(rows.where("fresh"), ranking)
+            outcomes = _outcomes(rows.where("fresh"), ranking)
         winners = rows.where("place = 1")
         complete = {
             key: {
                 **{name: value for name, value in tally.items() if name != "batch"},
-                "accepted": accepted.get(tally["batch"], 0),
-                "duplicate": duplicate.get(tally["batch"], 0),
+                **{name: n.get(tally["batch"], 0) for name, n in outcomes.items()},
             }
             for key, tally in tallies.items()
         }
@@ -168,22 +169,18 @@ def _persist_merged(
 ) -> tuple[DataFrame, tuple[Provenance, ...]]:
     """The good rows (`fresh`) and the stored ones with their common `place`, persisted."""
     stored, together = stored_rows(good.sparkSession, parent, months, ranking)
-    fresh = deduplicate.with_new_rank(good.drop("place"), ranking, together)
+    fresh = deduplicate.with_new_rank(good.drop("place", "superseded"), ranking, together)
     rows = fresh.withColumn("fresh", F.lit(True)).unionByName(
         stored.withColumn("fresh", F.lit(False))
     )
     return deduplicate.with_place(rows).persist(StorageLevel.MEMORY_AND_DISK), together
 
 
-def _accepted_and_duplicate(
-    fresh: DataFrame, ranking: tuple[Provenance, ...]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """The number of accepted rows and of duplicates, by batch."""
+def _outcomes(fresh: DataFrame, ranking: tuple[Provenance, ...]) -> dict[str, dict[str, int]]:
+    """The number of rows by outcome and batch."""
     rows = fresh.groupBy("rank").agg(*validate.outcome_counts()).collect()
-    by_batch = [(ranking[row["rank"]].batch, row) for row in rows]
-    return (
-        validate.sum_by_key((batch, row["accepted"]) for batch, row in by_batch),
-        validate.sum_by_key((batch, row["duplicate"]) for batch, row in by_batch),
+    return validate.outcomes_by_batch(
+        {**row.asDict(), "batch": ranking[row["rank"]].batch} for row in rows
     )
 
 
@@ -240,11 +237,7 @@ def publish_checked(
 def with_outcome(
     total: Ingested, snapshot: Snapshot, tallies: Mapping[str, Mapping[str, Any]]
 ) -> Ingested:
-    """`total` with the accepted, duplicate and replaced rows, and the new snapshot."""
-    accepted = sum(tally["accepted"] for tally in tallies.values())
-    return replace(
-        total,
-        accepted=accepted,
-        duplicate=sum(tally["duplicate"] for tally in tallies.values()),
-        replaced=total.rows + accepted - snapshot.manifest.rows,
-    ).at(snapshot)
+    """`total` with the number of each outcome, the replaced rows, and the new snapshot."""
+    outcomes = {n: sum(tally[n] for tally in tallies.values()) for n in snapshots.OUTCOMES}
+    replaced = total.rows + outcomes["accepted"] - snapshot.manifest.rows
+    return replace(total, **outcomes, replaced=replaced).at(snapshot)

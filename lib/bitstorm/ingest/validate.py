@@ -21,6 +21,7 @@ from bitstorm.ingest import parse
 from bitstorm.ingest.deduplicate import Provenance, with_place
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
+from bitstorm.store.snapshots import OUTCOMES
 
 # Refused rows have no month. So many partitions share them, or one task would get them all.
 _SPREAD = 32
@@ -69,13 +70,12 @@ def with_rules(context: Context, lines: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows by batch: read, refused, accepted and duplicate; by rule: refused and warned ones;
+    """Rows by batch: read, refused, and the others by outcome; by rule: refused and warned ones;
     and the months of the good rows."""
 
     read: Mapping[str, int]
     refused: Mapping[str, int]
-    accepted: Mapping[str, int]
-    duplicate: Mapping[str, int]
+    outcomes: Mapping[str, Mapping[str, int]]
     by_rule: Mapping[str, int]
     warned: Mapping[str, int]
     months: frozenset[str]
@@ -121,9 +121,16 @@ def only_good(checked: DataFrame) -> DataFrame:
 
 
 def outcome_counts() -> list[Column]:
-    """Aggregates of rows with a `place`: `accepted` ones and `duplicate` ones."""
-    accepted, duplicate = F.col("place") == 1, F.col("place") > 1
-    return [F.count_if(accepted).alias("accepted"), F.count_if(duplicate).alias("duplicate")]
+    """Aggregates of good rows with their `place`: the number of each of `OUTCOMES`."""
+    lost, superseded = F.col("place") > 1, F.col("superseded")
+    conditions = (~lost, lost & ~superseded, lost & superseded)
+    return [F.count_if(c).alias(n) for n, c in zip(OUTCOMES, conditions, strict=True)]
+
+
+def outcomes_by_batch(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """The sums of `outcome_counts` by outcome and `batch`."""
+    found = list(rows)
+    return {n: sum_by_key((row["batch"], row[n]) for row in found) for n in OUTCOMES}
 
 
 def count_by_rule(checked: DataFrame, ranking: Sequence[Provenance]) -> Counts:
@@ -138,8 +145,7 @@ def count_by_rule(checked: DataFrame, ranking: Sequence[Provenance]) -> Counts:
     return Counts(
         read=sum_by_key((row["batch"], row["count"]) for row in rows),
         refused=sum_by_key((row["batch"], row["count"]) for row in bad),
-        accepted=sum_by_key((row["batch"], row["accepted"]) for row in good),
-        duplicate=sum_by_key((row["batch"], row["duplicate"]) for row in good),
+        outcomes=outcomes_by_batch(good),
         by_rule=sum_by_key((row["rule"], row["count"]) for row in bad),
         warned=sum_by_key((row["warning"], row["count"]) for row in good if row["warning"]),
         months=frozenset(row[PARTITION] for row in good),

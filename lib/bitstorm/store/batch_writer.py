@@ -1,17 +1,22 @@
 """`make_batch_writer`: rows into a data set without Spark or a JVM.
 
-Files, lineage, seal and manifests are the same as those of `ingest`, so the two can take turns.
-Temporary files hold the rows by month, so a long stream of pieces needs the memory of one month.
+Rules, files, lineage, seal and manifests are the same as those of `ingest`, so the two can take
+turns. Temporary files hold the rows by month, so a long stream of pieces needs the memory of one
+month.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import secrets
+import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -20,13 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bitstorm.core import durable_io
+from bitstorm.core.config import Ingest
 from bitstorm.core.durable_io import writer_lock
-from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, first_line
+from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
-from bitstorm.core.workspace import local_path
-from bitstorm.store import snapshots
+from bitstorm.core.time import now_ms
+from bitstorm.core.workspace import Workspace, local_path
+from bitstorm.store import rejects, snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.row_rules import checked_rows, likely_unit
 from bitstorm.store.seal import arrow_schema, month_digest
 from bitstorm.store.snapshots import Snapshot
 
@@ -41,8 +50,11 @@ _RANK = [
     ("granularity_ms", "ascending"),
     ("fetched_at", "descending"),
     ("batch", "ascending"),
-    ("line", "ascending"),
+    ("line", "descending"),
 ]
+_NAME = "make_batch_writer"
+_SPOOL, _LOCK, _REFUSED = "bitstorm-writer-", ".lock", "refused.jsonl"
+_LEFTOVER_SECONDS = 60
 
 
 def make_batch_writer(
@@ -57,19 +69,31 @@ def make_batch_writer(
 
     `dataset_url` is a data set's root (a path or `file://` URL), created if needed; `schema` a
     Unischema of scalars with an int64 `timestamp` (Unix ms, UTC), such as `BitcoinSchema`. The end
-    of the block publishes all rows as one new snapshot on top of the newest; after an error it
+    of the block publishes all good rows as one new snapshot on top of the newest; after an error it
     publishes nothing. `granularity_ms` and `fetched_at` (Unix ms) decide between rows of the same
-    time, as in `ingest`. Raises UsageError for an unusable schema or location, DataError for rows
-    that break the schema, StoreError when another run holds the lock for over `lock_seconds`.
+    time, as in `ingest`; of rows of one time in this batch the last one counts.
+
+    A row that breaks a rule of `ingest` (a time before 2009 or over 300 s after `fetched_at`, or
+    after now without it; a price that is not finite and above zero) is refused. Refused rows are
+    kept with the reason in `rejects/rows/` of the workspace where the data set is its `prices`,
+    else in `rejects/rows/` of the data set. A UserWarning counts them, and the rows of one time
+    with different prices. Raises UsageError for an unusable schema, location or `fetched_at`,
+    DataError where all rows are refused, StoreError when another run holds the lock for over
+    `lock_seconds`.
     """
     root, table = _local_root(dataset_url), table_of(schema)
+    if fetched_at is not None and (unit := likely_unit(fetched_at)):
+        raise UsageError(
+            f"fetched_at is {fetched_at}, which looks like {unit}; expected Unix milliseconds"
+        )
     return BatchWriter(root, table, schema, granularity_ms, fetched_at, lock_seconds)
 
 
 @dataclasses.dataclass
 class BatchWriter:
     """See `make_batch_writer`. After the block, `snapshot` is the published one, or the current one
-    where the data set already has the same batch."""
+    where the data set already has the same batch; `tally` counts the batch's rows: read = accepted
+    + duplicate + superseded + refused; `rejects` is the file of the refused rows, None without."""
 
     _root: Path
     _table: Table
@@ -78,39 +102,57 @@ class BatchWriter:
     _fetched_at: int | None
     _lock_seconds: float
     snapshot: Snapshot | None = dataclasses.field(default=None, init=False)
+    tally: Mapping[str, Any] = dataclasses.field(default_factory=dict, init=False)
+    rejects: Path | None = dataclasses.field(default=None, init=False)
     _lines: int = dataclasses.field(default=0, init=False)
-    _spool: tempfile.TemporaryDirectory[str] | None = dataclasses.field(default=None, init=False)
+    _refused: int = dataclasses.field(default=0, init=False)
+    _seen_ms: int = dataclasses.field(default=0, init=False)
+    _spool: Path | None = dataclasses.field(default=None, init=False)
+    _closing: ExitStack = dataclasses.field(default_factory=ExitStack, init=False)
     _streams: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
-        self._spool = tempfile.TemporaryDirectory(prefix="bitstorm-writer-")
+        _delete_leftovers()
+        self._spool = Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix=_SPOOL)))
+        self._closing.enter_context(durable_io.file_lock(self._spool / _LOCK))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        assert self._spool is not None  # __enter__ has run
         try:
-            for stream in self._streams.values():
-                stream.close()
-            if kind is None and self._streams:
-                self.snapshot = self._publish()
+            with self._closing:
+                for stream in self._streams.values():
+                    stream.close()
+                if kind is None and self._lines:
+                    self.snapshot = self._publish()
         finally:
-            self._spool.cleanup()
             self._streams.clear()
             self._spool = None
+        if kind is None and (notes := self._notes()):
+            warnings.warn(notes, UserWarning, stacklevel=2)
 
     def write(self, rows: pd.DataFrame | pa.Table) -> None:
         """Add a piece: columns by name, `month` is derived, a missing nullable column is null.
 
-        Raises DataError where a row breaks the schema, and then adds nothing of the piece.
+        `timestamp` is Unix milliseconds, or datetimes of any unit and zone (naive ones in UTC), and
+        may be the frame's index; `price_usd` is another name of `price`, so that the frame of
+        `prepare_bitcoin_df` fits. Raises DataError where a column is missing, unknown, repeated or
+        of another type, or where the times are integers in another unit, and then adds nothing of
+        the piece.
         """
         if self._spool is None:
             raise UsageError("the writer is not open: use it as a context manager")
-        piece = _to_stored_columns(rows, self._table, first=self._lines)
-        if piece.num_rows == 0:
-            return
-        lines = pa.array(range(self._lines + 1, self._lines + 1 + piece.num_rows), pa.int64())
-        self._lines += piece.num_rows
-        piece = piece.append_column("line", lines)
+        seen_ms = now_ms() if self._fetched_at is None else self._fetched_at
+        piece, refused = checked_rows(
+            rows,
+            self._table,
+            first=self._lines + 1,
+            not_after_ms=seen_ms + int(Ingest().future_seconds * 1000),
+        )
+        with (self._spool / _REFUSED).open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in refused)
+        self._lines += piece.num_rows + len(refused)
+        self._refused += len(refused)
+        self._seen_ms = seen_ms
         months = (
             piece.column("timestamp").to_numpy().astype("datetime64[ms]").astype("datetime64[M]")
         )
@@ -125,7 +167,7 @@ class BatchWriter:
 
     def _path(self, month: str) -> Path:
         assert self._spool is not None
-        return Path(self._spool.name) / f"{month}.arrow"
+        return self._spool / f"{month}.arrow"
 
     def _rows_of(self, month: str) -> pa.Table:
         with pa.memory_map(str(self._path(month))) as source:
@@ -133,12 +175,55 @@ class BatchWriter:
             return rows.sort_by([("timestamp", "ascending"), ("line", "ascending")])
 
     def _content_hash(self) -> str:
-        """SHA-256 of the rows in the order of time; it does not depend on the pieces."""
+        """SHA-256 of the good rows in the order of time, and of the refused ones.
+
+        It does not depend on the pieces.
+        """
         digest = hashlib.sha256()
         for month in sorted(self._streams):
             rows = self._rows_of(month).drop_columns(["line"])
             digest.update(f"{month}:{month_digest(rows, self._table)}\n".encode())
+        for row in self._refused_rows():
+            digest.update(f"{row['text']}\n".encode())
         return digest.hexdigest()
+
+    def _refused_rows(self) -> Iterator[dict[str, Any]]:
+        assert self._spool is not None
+        with (self._spool / _REFUSED).open(encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
+
+    def _save_refused(self, sha256: str) -> None:
+        """Keep the refused rows as `ingest` does."""
+        facts = {
+            "file": _NAME,
+            "columns": [field.name for field in self._table.stored],
+            "seen_ms": self._seen_ms,
+            "granularity_ms": self._granularity_ms,
+            "fetched_at": self._fetched_at,
+        }
+        rows = ({**row, "batch": sha256} for row in self._refused_rows())
+        rejects.save_rows(self._rejects_folder, rows, facts={sha256: facts})
+
+    @property
+    def _rejects_folder(self) -> Path:
+        workspace = Workspace(self._root.parent)
+        return workspace.rejects if workspace.prices == self._root else self._root / "rejects"
+
+    def _notes(self) -> str:
+        """What the caller should know of the batch; empty where all rows are accepted or known."""
+        refused, superseded = (self.tally.get(name) for name in ("refused", "superseded"))
+        notes = []
+        if refused:
+            notes.append(
+                f"{refused:,} of {self.tally['read']:,} rows are refused; the reasons are in "
+                f"{self.rejects}"
+            )
+        if superseded:
+            notes.append(
+                f"{superseded:,} rows have the time of a later row of this batch and another "
+                "price: the last row of each time counts"
+            )
+        return "; ".join(notes)
 
     def _publish(self) -> Snapshot:
         sha256 = self._content_hash()
@@ -147,8 +232,19 @@ class BatchWriter:
                 parent = snapshots.current(self._root)
                 _check_parent(parent, self._table)
                 ledger = snapshots.read_ledger(parent)
+                if self._refused:
+                    self.rejects = rejects.rows_path(self._rejects_folder, sha256, _NAME)
                 if parent is not None and sha256 in ledger:
+                    self.tally = ledger[sha256]
                     return parent
+                if self._refused:
+                    self._save_refused(sha256)
+                if not self._streams:
+                    first = next(self._refused_rows())["reason"]
+                    raise DataError(
+                        f"all {self._lines:,} rows are refused, the first one because {first}; "
+                        f"they are in {self.rejects}, and nothing was published"
+                    )
                 # On a mount without locks another run may publish first: merge into its snapshot.
                 with suppress(Overtaken):
                     return self._publish_onto(parent, sha256, ledger)
@@ -161,15 +257,11 @@ class BatchWriter:
             snapshots.check_content(parent, months=months)
 
         def write(draft: Draft) -> Change:
-            accepted = sum(self._merge_month(month, parent, sha256, draft) for month in months)
-            tally = {
-                "name": "make_batch_writer",
-                "read": self._lines,
-                "accepted": accepted,
-                "duplicate": self._lines - accepted,
-                "refused": 0,
-            }
+            merged = [self._merge_month(month, parent, sha256, draft) for month in months]
+            outcomes = zip(snapshots.OUTCOMES, map(sum, zip(*merged, strict=True)), strict=True)
+            tally = {"name": _NAME, "read": self._lines, **dict(outcomes), "refused": self._refused}
             new = {sha256: tally}
+            self.tally = tally
             return Change(months, with_lineage=True, batches=new, ledger={**ledger, **new})
 
         return publish(
@@ -181,15 +273,18 @@ class BatchWriter:
             write=write,
         )
 
-    def _merge_month(self, month: str, parent: Snapshot | None, sha256: str, draft: Draft) -> int:
-        """Write the month's winners and their lineage; return how many of them are this batch's."""
+    def _merge_month(
+        self, month: str, parent: Snapshot | None, sha256: str, draft: Draft
+    ) -> tuple[int, ...]:
+        """Write the month's winners and their lineage; return the number of this batch's rows by
+        their outcome."""
         new = self._rows_of(month)
-        own = (
+        facts = (
             ("batch", sha256, pa.string()),
             ("granularity_ms", self._granularity_ms, pa.int64()),
             ("fetched_at", self._fetched_at, pa.int64()),
         )
-        for name, value, kind in own:
+        for name, value, kind in facts:
             new = new.append_column(name, pa.repeat(pa.scalar(value, kind), new.num_rows))
         pieces = [new]
         if parent is not None:
@@ -206,8 +301,39 @@ class BatchWriter:
             target = folder / f"{PARTITION}={month}" / name
             target.parent.mkdir(parents=True)
             pq.write_table(winners.select(arrow_schema(table).names), target)
-        accepted: int = pc.sum(pc.equal(winners.column("batch"), sha256)).as_py() or 0
-        return accepted
+        own = pc.equal(rows.column("batch"), sha256)
+        lost = ~first[own.to_numpy()]
+        superseded = self._superseded(rows.filter(own))
+        return int((~lost).sum()), int((lost & ~superseded).sum()), int(superseded.sum())
+
+    def _superseded(self, own: pa.Table) -> np.ndarray:
+        """Which of the batch's rows differ in price from its last row of the same time, bool (n,).
+
+        The rows are in the order of `_RANK`. In a table without a price all columns are compared.
+        """
+        places = np.arange(own.num_rows)
+        first = np.diff(own.column("timestamp").to_numpy(), prepend=-1) != 0
+        kept = own.take(pa.array(np.maximum.accumulate(np.where(first, places, 0))))
+        names = [field.name for field in self._table.stored]
+        different = np.zeros(own.num_rows, bool)
+        for name in ["price"] if "price" in names else names:
+            values, others = own.column(name), kept.column(name)
+            same = pc.fill_null(pc.equal(values, others), False)
+            both = pc.and_(values.is_null(), others.is_null())
+            different |= ~pc.or_(same, both).to_numpy()
+        return different
+
+
+def _delete_leftovers() -> None:
+    """Delete the temporary files of killed writers: the kernel has freed their locks."""
+    for spool in Path(tempfile.gettempdir()).glob(f"{_SPOOL}*"):
+        # Another user's folder, or one that another writer deletes now.
+        with suppress(OSError):
+            if time.time() - spool.stat().st_mtime < _LEFTOVER_SECONDS:
+                continue
+            with (spool / _LOCK).open("a") as stream:
+                if durable_io.lock(stream.fileno(), wait_seconds=0):
+                    shutil.rmtree(spool)
 
 
 def table_of(schema: Unischema) -> Table:
@@ -240,57 +366,6 @@ def _with_lineage(data: pa.Table, lineage: pa.Table) -> pa.Table:
     for name in ("batch", "line", "granularity_ms", "fetched_at"):
         data = data.append_column(name, lineage.column(name))
     return data.replace_schema_metadata(None)
-
-
-def _to_stored_columns(rows: pd.DataFrame | pa.Table, table: Table, *, first: int) -> pa.Table:
-    """The rows with exactly the table's stored columns. Raises DataError where they differ."""
-    wanted = arrow_schema(table)
-    if not isinstance(rows, pa.Table):
-        rows = pa.Table.from_pandas(rows, preserve_index=False)
-    unknown = [name for name in rows.column_names if name not in (*wanted.names, PARTITION)]
-    missing = [f.name for f in table.stored if not f.nullable and f.name not in rows.column_names]
-    if unknown or missing:
-        raise DataError(
-            f"the rows have the columns {', '.join(rows.column_names)}: "
-            + (f"{', '.join(missing)} missing" if missing else f"{', '.join(unknown)} unknown")
-            + f"; expected {', '.join(wanted.names)}"
-        )
-    columns = []
-    for field in table.stored:
-        target = wanted.field(field.name).type
-        if field.name not in rows.column_names:
-            columns.append(pa.nulls(rows.num_rows, target))
-            continue
-        column = rows.column(field.name)
-        try:
-            # A double becomes the nearest float32, as in `ingest`; all other casts are exact.
-            narrowed = pa.types.is_float64(column.type) and pa.types.is_float32(target)
-            column = column.cast(target, safe=not narrowed)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"{field.name} is {column.type}, expected {target} ({first_line(error)})"
-            ) from None
-        _check_values(column, field, first=first)
-        columns.append(column)
-    return pa.table(columns, schema=wanted)
-
-
-def _check_values(column: pa.ChunkedArray, field: Field, *, first: int) -> None:
-    if field.nullable or len(column) == 0:
-        return
-    bad = np.asarray(column.is_null().to_numpy())
-    if field.kind in ("float32", "float64"):
-        values = pc.fill_null(column, 1).to_numpy()
-        bad = bad | ~np.isfinite(values)
-        if "> 0" in field.rule:
-            bad = bad | (values <= 0)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"{field.name} of row {first + row + 1} is {column[row].as_py()!r}, expected "
-            f"{field.rule if field.kind.startswith('float') and field.rule else 'a value'}; "
-            f"{int(bad.sum())} such rows in this piece"
-        )
 
 
 def _check_parent(parent: Snapshot | None, table: Table) -> None:

@@ -200,19 +200,22 @@ def _finish_lineage(
                 f"the lineage of month {month} in {where} has other keys than its rows"
             )
     for sha256, tally in change.batches.items():
-        if tally["read"] != tally["accepted"] + tally["duplicate"] + tally["refused"]:
+        # Older tallies have no superseded rows.
+        counts = {name: tally.get(name, 0) for name in (*snapshots.OUTCOMES, "refused")}
+        if tally["read"] != sum(counts.values()):
             raise SealBroken(
                 f"the counts of batch {tally.get('name', sha256)} differ: {tally['read']} rows "
-                f"read, but {tally['accepted']} accepted + {tally['duplicate']} duplicate + "
-                f"{tally['refused']} refused; nothing was published"
+                f"read, but {' + '.join(f'{n} {name}' for name, n in counts.items())}; "
+                "nothing was published"
             )
     return sealed.files, _write_ledger(draft.lineage, change.ledger or {})
 
 
 def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    counts = {name: pa.int64() for name in ("read", "accepted", "duplicate", "refused")}
+    counts = {name: pa.int64() for name in ("read", *snapshots.OUTCOMES, "refused")}
     columns = {"batch": pa.string(), "name": pa.string(), **counts, "retracted": pa.string()}
-    rows = [{"retracted": None, **tally, "batch": batch} for batch, tally in sorted(ledger.items())]
+    empty = {"retracted": None, "superseded": 0}
+    rows = [{**empty, **tally, "batch": batch} for batch, tally in sorted(ledger.items())]
     path = lineage / snapshots.LEDGER
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), path)
     durable_io.sync_file(path)

@@ -15,9 +15,50 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.core import durable_io
+from bitstorm.core.schema import GENESIS_MS
+from bitstorm.core.time import iso
 from bitstorm.store.landing import Batch, Refused
 
 _SHORT = 12
+# The ends of the rules that several columns have.
+_ENDS = {
+    "_present": "is empty",
+    "_finite": "is not finite",
+    "_readable": "is not a finite number; leave it empty for none",
+    "_positive": "is not above zero",
+    "_in_range": "does not fit into float32",
+}
+
+
+def reason(rule: str, row: Mapping[str, Any]) -> str:
+    """One sentence for a refused row: what was found and what was expected.
+
+    `row` has the text `raw_NAME` of each column, and what else the rule needs.
+    """
+    time, price = _quoted(row["raw_timestamp"]), _quoted(row.get("raw_price"))
+    explained = {
+        "field_count": f"found {row.get('found_width')} fields, the header has {row.get('width')}",
+        "timestamp_readable": f"the timestamp {time} is neither Unix seconds or milliseconds "
+        "nor an ISO-8601 date-time",
+        "timestamp_in_range": f"the time {time} is before Bitcoin's first block "
+        f"({iso(GENESIS_MS)})",
+        "not_in_future": f"the time {time} is later than its batch; expected nothing after "
+        f"{iso(row['not_after_ms'])}",
+        "price_readable": f"the price {price} is not a plain or exponent number",
+        "price_jump": f"the price {price} is too far from {row.get('around')}, the median of "
+        "the rows around it (ingest.max_jump)",
+    }
+    if rule in explained:
+        return explained[rule]
+    end = next(end for end in _ENDS if rule.endswith(end))
+    name = rule.removesuffix(end)
+    found = " ".join(filter(None, (name, _quoted(row.get(f"raw_{name}")))))
+    return f"the {found} {_ENDS[end]}"
+
+
+def _quoted(text: str | None) -> str:
+    """The refused text for a sentence: quoted, at most 60 characters."""
+    return "" if text is None else repr(text[:60])
 
 
 def save_batch(rejects: Path, refused: Refused) -> bool:
