@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError, first_line
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
-from bitstorm.core.workspace import local_path
+from bitstorm.core.workspace import check_petastorm_reads, local_path
 from bitstorm.store import snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
@@ -62,7 +62,8 @@ def make_batch_writer(
     time, as in `ingest`. Raises UsageError for an unusable schema or location, DataError for rows
     that break the schema, StoreError when another run holds the lock for over `lock_seconds`.
     """
-    root, table = _local_root(dataset_url), table_of(schema)
+    root, table = local_path(dataset_url, error=UsageError), table_of(schema)
+    check_petastorm_reads(root, error=UsageError)
     return BatchWriter(root, table, schema, granularity_ms, fetched_at, lock_seconds)
 
 
@@ -310,10 +311,3 @@ def _check_parent(parent: Snapshot | None, table: Table) -> None:
             f"{parent.root} is computed from other data and has no lineage: "
             "write into another data set"
         )
-
-
-def _local_root(dataset_url: str | Path) -> Path:
-    path = local_path(dataset_url)
-    if path is None:
-        raise UsageError(f"{dataset_url} is not on a local path; expected a folder or a file: URL")
-    return path
