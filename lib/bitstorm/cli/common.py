@@ -108,7 +108,7 @@ class Invocation:
         from bitstorm.core.config import load
         from bitstorm.core.console import Console
         from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
-        from bitstorm.spark.session import under_spark_submit
+        from bitstorm.spark.environment import under_spark_submit
 
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()

@@ -47,7 +47,7 @@ def local_path(
         raise error(f"{what} {text} begins with a user without a home; write it out") from None
     problem = _unreadable(str(path))
     if problem:
-        raise error(f"{what} {ascii(str(path))} {problem}")
+        raise error(f"{what} {str(path)!a} {problem}")
     return path
 
 
