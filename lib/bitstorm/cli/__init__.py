@@ -19,7 +19,7 @@ from bitstorm import __version__
 from bitstorm.cli import models
 from bitstorm.cli.common import DONE, INTERRUPTED, USAGE
 from bitstorm.cli.data import backfill, collect, gaps, import_, ingest, retract
-from bitstorm.cli.operations import config, gc, history, rollback, simulate, status, verify
+from bitstorm.cli.operations import config, doctor, gc, history, rollback, simulate, status, verify
 from bitstorm.spark import java
 
 GROUPS: Mapping[str, tuple[click.Command, ...]] = {
@@ -28,7 +28,7 @@ GROUPS: Mapping[str, tuple[click.Command, ...]] = {
         models.indicators, models.stats, models.check_lookahead, models.train, models.runs,
         models.forecast, models.report, models.run,
     ),
-    "Operations": (status, history, verify, rollback, gc, config, simulate),
+    "Operations": (status, history, verify, rollback, gc, doctor, config, simulate),
 }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from bitstorm.collect.coingecko.answer_checks import AnswerChecks
 from bitstorm.collect.coingecko.client import ROOTS, CoinGecko, Plan
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
 from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
-from bitstorm.collect.coingecko.transport import TransportOptions, is_loopback
+from bitstorm.collect.coingecko.route import is_loopback
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result

@@ -97,7 +97,9 @@ def variables(master: str, *, cache: Path | None) -> Iterator[None]:
         raise EnvironmentProblem(java.explain(os.environ, project=java.project_root()))
     changes = {"JAVA_HOME": str(home), "TMPDIR": str(temporary_folder(cache))}
     if not is_local(master) and (problems := cluster_problems(os.environ)):
-        raise EnvironmentProblem(f"spark.master is {master}, and {'; '.join(problems)}")
+        raise EnvironmentProblem(
+            f"spark.master is {master}, and {'; '.join(problems)} (`bitstorm doctor`)"
+        )
     before = dict(os.environ)
     try:
         if is_local(master):

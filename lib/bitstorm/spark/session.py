@@ -150,7 +150,7 @@ def _start(conf: SparkConf, log: Path | None) -> SparkSession:
 def _complaint(log: Path | None, known: int) -> str | None:
     """The first line that the JVM has added to the log, without Java's notes."""
     text = log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
-    notes = ("Picked up", "NOTE:", "WARNING:", "[warning]", "Using Spark's")
+    notes = (*java.NOTES, "WARNING:", "[", "Using Spark's")
     return next((line for line in text.splitlines() if line and not line.startswith(notes)), None)
 
 
