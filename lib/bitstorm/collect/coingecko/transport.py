@@ -127,7 +127,7 @@ class Transport:
                 problem = str(fault)
                 if not fault.served:
                     self._give_back(unused=not fault.sent)
-            except UsageError:
+            except (UsageError, EnvironmentProblem):
                 self._give_back(unused=True)
                 raise
             else:
