@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 
 import click
 
@@ -88,6 +89,9 @@ for _command in (command for commands in GROUPS.values() for command in commands
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process with its exit code: the entry point of `bitstorm` and of
     the jobs."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal without "é" or "…" shows their numbers.
+        sys.stdout.reconfigure(errors="backslashreplace")
     _end(exit_code(arguments))
 
 

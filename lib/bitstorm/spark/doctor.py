@@ -33,19 +33,20 @@ def _java_advice(options: list[str]) -> str:
 def variables(master: str) -> Check:
     """Spark's variables: those that a local Spark ignores, or a cluster's that cannot work."""
     environment.check_pyspark()
-    if not environment.is_local(master):
-        problems = environment.cluster_problems(os.environ)
-        if problems:
-            return Check("spark", "stop", f"spark.master is {master}, and {'; '.join(problems)}")
+    local = environment.is_local(master)
+    cluster_problems = environment.cluster_problems(os.environ)
+    problems = environment.local_problems(os.environ) if local else cluster_problems
+    if problems:
+        return Check("spark", "stop", f"spark.master is {master}, and {'; '.join(problems)}")
+    if not local:
         return Check("spark", "ok", f"spark.master is {master}")
     names = environment.ignored(os.environ)
     if not names:
         return Check("spark", "ok", f"spark.master is {master}, no variable of Spark is set")
     found = f"spark.master is {master}, which ignores {', '.join(names)}"
     advice = "put settings into spark.conf"
-    problems = environment.cluster_problems(os.environ)
-    if problems:
-        advice += f"; before you use a launcher: {'; '.join(problems)}"
+    if cluster_problems:
+        advice += f"; before you use a launcher: {'; '.join(cluster_problems)}"
     return Check("spark", "note", found, advice)
 
 

@@ -7,6 +7,7 @@ of another network, a locale that has no name for a file.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import sys
@@ -69,10 +70,13 @@ def is_local(master: str) -> bool:
 
 def ignored(environ: Mapping[str, str]) -> list[str]:
     """What a local Spark starts without: names of variables, and of packages in PYTHONPATH."""
+    installed = _installed("pyspark")
+    # With these values they would change nothing.
+    own = (sys.executable, str(Path(installed.origin or "").parent) if installed else None)
     names = [
         name
         for name, value in sorted(environ.items())
-        if _is_sparks(name) and not (name == "PYSPARK_PYTHON" and value == sys.executable)
+        if _is_sparks(name) and not (name in ("PYSPARK_PYTHON", "SPARK_HOME") and value in own)
     ]
     return [*names, *(f"{name} in PYTHONPATH" for name in shadowed_packages())]
 
@@ -96,7 +100,7 @@ def variables(master: str, *, cache: Path | None) -> Iterator[None]:
     if home is None:
         raise EnvironmentProblem(java.explain(os.environ, project=java.project_root()))
     changes = {"JAVA_HOME": str(home), "TMPDIR": str(temporary_folder(cache))}
-    if not is_local(master) and (problems := cluster_problems(os.environ)):
+    if problems := (local_problems if is_local(master) else cluster_problems)(os.environ):
         raise EnvironmentProblem(
             f"spark.master is {master}, and {'; '.join(problems)} (`bitstorm doctor`)"
         )
@@ -146,9 +150,29 @@ def check_pyspark() -> None:
         )
 
 
+def local_problems(environ: Mapping[str, str]) -> list[str]:
+    """Why a local Spark cannot start: its user, or the one variable that it keeps."""
+    folders = [Path(folder) for folder in environ.get("SPARK_LOCAL_DIRS", "").split(",") if folder]
+    wrong = (
+        f"SPARK_LOCAL_DIRS={environ['SPARK_LOCAL_DIRS']} has {folder}, where nothing can be "
+        "written: correct or unset it"
+        for folder in folders
+        for parent in [next(path for path in (folder, *folder.parents) if path.exists())]
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK))
+    )
+    return [*_problems_of_user(), *wrong]
+
+
+def _problems_of_user() -> Iterator[str]:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        yield f"user {os.getuid()} has no name, which Java needs: add a line to /etc/passwd"
+
+
 def cluster_problems(environ: Mapping[str, str]) -> list[str]:
     """Why Spark cannot start for a cluster with these variables, each in a clause."""
-    found = list(_problems_of_home(environ.get("SPARK_HOME")))
+    found = [*_problems_of_user(), *_problems_of_home(environ.get("SPARK_HOME"))]
     arguments = environ.get("PYSPARK_SUBMIT_ARGS")
     if arguments is not None and not arguments.rstrip().endswith("pyspark-shell"):
         found.append(f"PYSPARK_SUBMIT_ARGS={arguments!r} does not end with pyspark-shell: add it")

@@ -88,7 +88,6 @@ def spark_session(
     Raises EnvironmentProblem for a pyspark of another version and as `environment.variables`,
     SparkFailure when a job in the block fails.
     """
-    environment.check_pyspark()
     from pyspark.sql import SparkSession
 
     if is_running():
@@ -97,6 +96,7 @@ def spark_session(
             yield session
         return
 
+    environment.check_pyspark()
     launched = environment.under_spark_submit()
     log = None if launched else log
     _report_ignored(spark.master, report)
