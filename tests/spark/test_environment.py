@@ -240,3 +240,31 @@ def test_a_java_option_that_stops_java_is_in_the_sentence(tmp_path):
     said = done.stderr.decode().splitlines()
     assert done.returncode == 1 and len(said) == 1
     assert "Unrecognized VM option 'Nonsense'" in said[0] and "bitstorm doctor" in said[0]
+
+
+@pytest.mark.slow
+def test_a_java_without_names_for_the_workspace_is_refused(tmp_path):
+    """A session that a user, or a launcher, has started under LC_ALL=C."""
+    script = """
+import sys
+from pathlib import Path
+from pyspark.sql import SparkSession
+from bitstorm.core.config import Spark
+from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.spark.session import spark_session
+
+SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+for name in ("plain", "wörk"):
+    try:
+        with spark_session(app_name="x", spark=Spark(), log=Path(sys.argv[1], name, "spark.log")):
+            print("used")
+    except EnvironmentProblem as error:
+        print(ascii(str(error)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "LC_ALL": "C", "JAVA_HOME": str(environment.java.find_java_home({}))},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    used, refused = done.stdout.splitlines()
+    assert used == "used" and "start it with LC_ALL=C.UTF-8" in refused, done.stderr

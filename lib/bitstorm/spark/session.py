@@ -92,21 +92,23 @@ def spark_session(
 
     if is_running():
         session = SparkSession.builder.getOrCreate()
+        _check_file_names(session, log)
         with translate_failures(None), with_settings(session, REQUIRED):
             yield session
         return
 
     environment.check_pyspark()
     launched = environment.under_spark_submit()
-    log = None if launched else log
+    own_log = None if launched else log
     _report_ignored(spark.master, report)
     with environment.variables(spark.master, cache=log.parent if log else None):
         conf = _conf(app_name, spark, launched=launched, small=small)
         with _run_meanwhile(meanwhile):
-            session = _start(conf, log)
+            session = _start(conf, own_log)
         try:
+            _check_file_names(session, log)
             # Inside, because the end of the session loses the cause.
-            with translate_failures(log):
+            with translate_failures(own_log):
                 session.sparkContext.setLogLevel("ERROR")
                 hush_accumulators(session.sparkContext)
                 yield session
@@ -145,6 +147,18 @@ def _start(conf: SparkConf, log: Path | None) -> SparkSession:
             f"Spark did not start on {conf.get('spark.master')} ({cause or _cause(error)}){where}; "
             "`bitstorm doctor` looks for the reason"
         ) from error
+
+
+def _check_file_names(session: SparkSession, log: Path | None) -> None:
+    """Raise EnvironmentProblem where a JVM that others started has no name for the workspace."""
+    if log is None or str(log).isascii():
+        return
+    encoding = session._jvm.java.lang.System.getProperty("sun.jnu.encoding")
+    if encoding.upper() != "UTF-8":
+        raise EnvironmentProblem(
+            f"{log.parent} is not plain ASCII, and file names are {encoding} in the Java process "
+            "of this session: start it with LC_ALL=C.UTF-8"
+        )
 
 
 def _complaint(log: Path | None, known: int) -> str | None:
