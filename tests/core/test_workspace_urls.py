@@ -23,6 +23,7 @@ from bitstorm.utils import (
     make_batch_writer,
     save_to_parquet_arrow,
 )
+from command import command
 
 FRAME = pd.DataFrame({"timestamp": [1_704_067_200_000], "price": [42_000.0]})
 ENTRIES: dict[str, Callable[[str], object]] = {
@@ -133,6 +134,15 @@ def test_what_petastorm_misreads_is_refused(entry: str, name: str, base: Path) -
 def test_what_is_written_comes_back_by_any_name(name: str, base: Path) -> None:
     save_to_parquet_arrow(FRAME, name)
     assert load_petastorm_batches_to_df(name).equals(FRAME)
+
+
+@pytest.mark.parametrize("name", ["file:///BASE/x?1", "file:///BASE/x#1/log", "s3://b/log"])
+def test_a_log_file_is_no_other_url(name: str, base: Path) -> None:
+    done = command("status", "--log-file", name.replace("/BASE", str(base)))
+    assert done.code == 2 and "--log-file" in done.stderr
+    assert [path.name for path in base.rglob("*")] == ["x"]
+    assert command("backfill", "--days", "2", "--log-file", f"file://{base}/log").code == 0
+    assert (base / "log").is_file()
 
 
 def test_the_home_of_an_unknown_user_is_refused(base: Path) -> None:

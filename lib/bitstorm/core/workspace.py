@@ -190,6 +190,7 @@ def open_workspace(location: str) -> Workspace:
     if unusable:
         raise WorkspaceError(
             f"the workspace {root} has {' '.join(unusable)} in its path, which Spark "
-            "or petastorm would misread: choose a path without it"
+            "or petastorm would misread: choose a path without it (spark-submit writes ? for a "
+            "letter beyond ASCII: start it with LC_ALL=C.UTF-8)"
         )
     return Workspace(root)
