@@ -74,6 +74,8 @@ def test_what_changes_nothing_is_not_reported(monkeypatch):
     monkeypatch.setenv("SPARK_HOME", str(Path(pyspark.__file__).parent))
     monkeypatch.setenv("SPARK_LOCAL_DIRS", "/tmp")
     assert environment.ignored(os.environ) == []
+    with environment.variables("local", cache=None):
+        assert environment.ignored(os.environ) == []  # nor what a session of ours sets
 
 
 def test_under_a_launcher_nothing_is_touched(monkeypatch):

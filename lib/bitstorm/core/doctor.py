@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import locale
 import os
 import platform
 import re
@@ -77,7 +76,7 @@ def file_names() -> Check:
     encoding = sys.getfilesystemencoding()
     names = [name for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)]
     by = f"{names[0]}={os.environ[names[0]]}" if names else "no locale is set"
-    found = f"file names are {encoding} ({by}, {locale.getlocale()[1] or 'no encoding'})"
+    found = f"file names are {encoding} ({by})"
     if encoding == "utf-8":
         return Check("locale", "ok", found)
     return Check("locale", "note", found, "for names beyond ASCII set LC_ALL=C.UTF-8")

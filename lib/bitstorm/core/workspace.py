@@ -70,8 +70,8 @@ def _unreadable(path: str) -> str | None:
 
 
 def _misfit(text: str) -> str | None:
-    """Why a text is no local path, None if it is one. `urlsplit` drops control characters."""
-    if _CONTROL.search(text):
+    """Why a text is no local path, None if it is one."""
+    if "\0" in text:
         return "has a control character"
     if text.lstrip().lower().startswith("file:") and text[0].isspace():
         return "begins with a space"
@@ -80,6 +80,9 @@ def _misfit(text: str) -> str | None:
         return None
     if scheme[1].lower() != "file":
         return "is not a local file"
+    # `urlsplit` would drop some of them.
+    if _CONTROL.search(text):
+        return "has a control character"
     try:
         url = urlsplit(text)
         path = unquote(url.path, errors="strict")

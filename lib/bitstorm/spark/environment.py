@@ -13,7 +13,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -71,12 +71,15 @@ def is_local(master: str) -> bool:
 def ignored(environ: Mapping[str, str]) -> list[str]:
     """What a local Spark starts without: names of variables, and of packages in PYTHONPATH."""
     installed = _installed("pyspark")
-    # With these values they would change nothing.
-    own = (sys.executable, str(Path(installed.origin or "").parent) if installed else None)
+    # With these values they change nothing; a session of ours sets them for its time.
+    own = {**_LOCAL, "PYSPARK_PYTHON": sys.executable}
+    if installed and "SPARK_HOME" in environ:
+        home, theirs = Path(installed.origin or "").parent, Path(environ["SPARK_HOME"])
+        own["SPARK_HOME"] = str(theirs) if home.resolve() == theirs.resolve() else ""
     names = [
         name
         for name, value in sorted(environ.items())
-        if _is_sparks(name) and not (name in ("PYSPARK_PYTHON", "SPARK_HOME") and value in own)
+        if _is_sparks(name) and value.rstrip("/") != own.get(name)
     ]
     return [*names, *(f"{name} in PYTHONPATH" for name in shadowed_packages())]
 
@@ -196,20 +199,15 @@ def _problems_of_home(home: str | None) -> Iterator[str]:
     if not os.access(Path(home, "bin", "spark-submit"), os.X_OK):
         yield f"SPARK_HOME={home} has no bin/spark-submit: correct or unset it"
         return
-    jars: Iterable[Path] = Path(home, "jars").glob("spark-core_*.jar")
-    versions = [jar.stem.split("-", 2)[2] for jar in jars]
+    versions = [jar.stem.split("-", 2)[2] for jar in Path(home, "jars").glob("spark-core_*.jar")]
     if versions and not any(version.startswith(PYSPARK) for version in versions):
         yield f"SPARK_HOME={home} is Spark {versions[0]}, expected {PYSPARK}x: correct or unset it"
 
 
 def _can_bind(address: str) -> bool:
-    with suppress(OSError, UnicodeError):
-        family, kind, protocol, _, where = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(where)
-            return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with suppress(OSError, UnicodeError), socket.create_server((address, 0), family=family):
+        return True
     return False
 
 
