@@ -37,9 +37,10 @@ class Variable:
     def __str__(self) -> str:
         # The last @ ends the login: a password may hold others.
         login, at, host = self.value.rpartition("@")
-        scheme, slashes, login = login.rpartition("//")
-        user = login.partition(":")[0] + ":" if ":" in login else ""
-        return f"{self.name}={scheme}{slashes}{user}***@{host}" if at else f"{self.name}={host}"
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*:)?//|", login)[0]  # type: ignore[index]
+        user, colon, _ = login.removeprefix(scheme).partition(":")
+        hidden = f"{scheme}{user if colon else ''}{colon}***@" if at else ""
+        return f"{self.name}={hidden}{host}"
 
 
 def is_loopback(url: str) -> bool:
