@@ -59,6 +59,7 @@ class Context:
             log=self.jvm_log,
             small=self._is_small(),
             meanwhile=load,
+            report=self.console.say,
         )
 
     def load_tensorflow(self) -> None:

@@ -24,6 +24,7 @@ from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.pipelines import history as commits
 from bitstorm.pipelines.backfill import backfill, plan
 from bitstorm.pipelines.collect import collect
+from bitstorm.pipelines.doctor import Checkup, doctor
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.gaps import Gaps, find_gaps
 from bitstorm.pipelines.imports import import_file, preview
@@ -293,6 +294,10 @@ class Workspace:
         """Delete what neither the newest `keep` commits nor the last `hours` need."""
         keep, hours = _at_least(1, "keep", keep), _at_least(0, "hours", hours)
         return Named(commits.collect_garbage(self._context(), keep=keep, hours=hours))
+
+    def doctor(self) -> Checkup:
+        """Look for what would stop a command on this machine; `healthy` says so."""
+        return doctor(self._context())
 
     def close(self) -> None:
         """Stop the Spark session that this workspace started; a later command starts another."""

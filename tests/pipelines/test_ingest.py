@@ -252,7 +252,7 @@ def test_a_batch_without_a_good_row_makes_no_data_set(spark_session, tmp_path):
 def test_the_13_165_real_hours_are_all_accounted_for(spark_session, tmp_path, real_data):
     context = context_of(tmp_path, "source.mode=csv")
     path = real_data / "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz"
-    wanted = ImportOptions(path, "timestamp_s", "close", "s", "open", "1h")
+    wanted = ImportOptions(path, "timestamp_s", "close", "s", stamp="open", bar="1h")
     assert import_file(context, wanted).rows == 13_165
     result = ingest(context)
     assert (result.read, result.accepted, result.duplicate, result.refused) == (13165, 13165, 0, 0)

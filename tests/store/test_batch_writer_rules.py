@@ -319,7 +319,7 @@ def test_an_older_ledger_verifies_grows_and_rolls_back(tmp_path):
     new = warned(tmp_path, frame([START + 2] * 2), match="1 rows").snapshot
     found = sorted(t["superseded"] for t in snapshots.read_ledger(new).values())
     assert found == [0, 1]
-    republish(tmp_path, snapshots.current(tmp_path, snapshot=old.id), reason="test")
+    republish(tmp_path, snapshots.required(tmp_path, snapshot=old.id), reason="test")
     assert read(tmp_path) == {START: 1.0, START + 1: 2.0}
     again = warned(tmp_path, frame([START + 2] * 2), match="1 rows")
     assert again.snapshot.manifest.digest == new.manifest.digest

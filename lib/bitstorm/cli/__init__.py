@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 
 import click
 
@@ -19,7 +20,7 @@ from bitstorm import __version__
 from bitstorm.cli import models
 from bitstorm.cli.common import DONE, INTERRUPTED, USAGE
 from bitstorm.cli.data import backfill, collect, gaps, import_, ingest, retract
-from bitstorm.cli.operations import config, gc, history, rollback, simulate, status, verify
+from bitstorm.cli.operations import config, doctor, gc, history, rollback, simulate, status, verify
 from bitstorm.spark import java
 
 GROUPS: Mapping[str, tuple[click.Command, ...]] = {
@@ -28,7 +29,7 @@ GROUPS: Mapping[str, tuple[click.Command, ...]] = {
         models.indicators, models.stats, models.check_lookahead, models.train, models.runs,
         models.forecast, models.report, models.run,
     ),
-    "Operations": (status, history, verify, rollback, gc, config, simulate),
+    "Operations": (status, history, verify, rollback, gc, doctor, config, simulate),
 }  # fmt: skip
 
 
@@ -88,6 +89,9 @@ for _command in (command for commands in GROUPS.values() for command in commands
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process with its exit code: the entry point of `bitstorm` and of
     the jobs."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal without "é" or "…" shows their numbers.
+        sys.stdout.reconfigure(errors="backslashreplace")
     _end(exit_code(arguments))
 
 

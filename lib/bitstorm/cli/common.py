@@ -107,18 +107,21 @@ class Invocation:
         from bitstorm.core import third_party_noise
         from bitstorm.core.config import load
         from bitstorm.core.console import Console
-        from bitstorm.core.workspace import DEFAULT_WORKSPACE, open_workspace
-        from bitstorm.spark.session import under_spark_submit
+        from bitstorm.core.workspace import DEFAULT_WORKSPACE, local_path, open_workspace
+        from bitstorm.spark.environment import under_spark_submit
 
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()
         loaded = load(files=self.config_files, environ=os.environ, overrides=self.overrides)
         # spark-submit writes a job's standard error to standard output, where the JSON is.
         quiet = self.quiet or (self.as_json and under_spark_submit())
+        log_file = self.log_file
+        if log_file is not None:
+            log_file = local_path(log_file, error=UsageError, what="--log-file")
         return Context(
             open_workspace(self.workspace or DEFAULT_WORKSPACE),
             loaded.settings,
-            Console(quiet, self.log_file),
+            Console(quiet, log_file),
             self.snapshot,
         )
 

@@ -1,4 +1,5 @@
-"""Commands that operate a workspace: status, history, verify, rollback, gc, config, simulate."""
+"""Commands that operate a workspace: status, history, verify, rollback, gc, doctor, config,
+simulate."""
 
 from __future__ import annotations
 
@@ -48,6 +49,27 @@ def simulate(invocation: Invocation, **options: Any) -> Any:
         invocation.show({"base_url": address}, lambda: [f"serving {address}  (Ctrl-C ends it)"])
 
     return pipeline(invocation.context(), announce=announce, **options)
+
+
+@click.command(epilog="Example: bitstorm doctor --json")
+@common_options
+def doctor(invocation: Invocation) -> Any:
+    """Look for what would stop a command on this machine.
+
+    Looks at Python, Java, Spark's variables, host name, locale, disk, ports, network and workspace.
+    Exits with 1 when something would stop a command.
+    """
+    from bitstorm.core.errors import EnvironmentProblem
+    from bitstorm.pipelines.doctor import doctor as pipeline
+
+    result = pipeline(invocation.context())
+    invocation.show(
+        result, lambda: [f"{check.state:<5} {check.name:<10} {check}" for check in result.checks]
+    )
+    if not result.healthy:
+        names = [check.name for check in result.checks if check.state == "stop"]
+        raise EnvironmentProblem(f"{', '.join(names)} would stop a command")
+    return result
 
 
 @click.command(epilog="Example: bitstorm status")

@@ -16,7 +16,8 @@ from bitstorm.collect.coingecko.answer_checks import AnswerChecks
 from bitstorm.collect.coingecko.client import ROOTS, CoinGecko, Plan
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
 from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
-from bitstorm.collect.coingecko.transport import TransportOptions, is_loopback
+from bitstorm.collect.coingecko.route import is_loopback
+from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result
@@ -98,7 +99,8 @@ def fetch_current_price(base_url: str = ROOTS["keyless"]) -> dict[str, Any]:
     `timestamp` is the source's own time in Unix milliseconds UTC, not the clock's; price and cap
     are in USD, the change over 24 hours is in percent; cap and change can be None. `base_url` is
     the API's root, with or without `/api/v3`; a key of the environment goes to CoinGecko's own
-    hosts only. Raises UsageError for a wrong address, SourceError when the source gives no price.
+    hosts only. Raises UsageError for a wrong address, EnvironmentProblem for an unusable proxy or
+    CA bundle of the environment, SourceError when the source gives no price.
     """
     root = _api_root(base_url)
     key = os.environ.get(KEY_VARIABLE)

@@ -5,7 +5,7 @@ A message says what was found, what was expected and what to do.
     BitstormError                      exit 1
     ├── UsageError                     exit 2: the command line or the settings
     │   └── SettingsError              every wrong setting at once
-    ├── EnvironmentProblem             Java, Python or a package does not fit
+    ├── EnvironmentProblem             Java, a package or a variable does not fit
     ├── SparkFailure                   a Spark job failed, or its Java process ended
     ├── SourceError                    the price source gave no usable answer
     │   ├── Unreachable                no answer: connection, time-out, server fault

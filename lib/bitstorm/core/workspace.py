@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bitstorm.core import durable_io
-from bitstorm.core.errors import WorkspaceBound, WorkspaceError
+from bitstorm.core.errors import BitstormError, WorkspaceBound, WorkspaceError
 from bitstorm.core.sidecar import Origin
 
 DEFAULT_WORKSPACE = "workspace"
 # petastorm and Spark do not unquote URLs, and Spark reads every path as a glob.
 _UNUSABLE = "#?%*[]{}\\"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 
 def file_url(path: Path) -> str:
@@ -22,15 +25,87 @@ def file_url(path: Path) -> str:
     return f"file://{path.absolute()}"
 
 
-def local_path(location: str | Path) -> Path | None:
-    """The absolute path of a plain path or a local `file:` URL; None for any other URL."""
+def local_path(
+    location: str | Path, *, error: type[BitstormError], what: str = "the location"
+) -> Path:
+    """The absolute path of a plain path or a local `file:` URL.
+
+    Raises `error` for any other URL, for a part of a URL that a file does not have, and for a name
+    that no file can have.
+    """
     text = str(location)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
+    problem = _misfit(text)
+    if problem:
+        raise error(
+            f"{what} {_shown(text)} {problem}; expected a local path: a folder, or a URL such as "
+            "file:///folder (a mounted network folder is fine)"
+        )
+    try:
+        plain = unquote(urlsplit(text).path) if _SCHEME.match(text) else text
+        path = Path(plain).expanduser().absolute()
+    except RuntimeError:
+        raise error(f"{what} {text} begins with a user without a home; write it out") from None
+    problem = _unreadable(str(path))
+    if problem:
+        raise error(f"{what} {str(path)!a} {problem}")
+    return path
+
+
+def check_petastorm_reads(path: Path, *, error: type[BitstormError]) -> None:
+    """Raise `error` where petastorm, which cuts paths at `#` and `?`, would read another one."""
+    if {"#", "?"} & set(str(path)):
+        raise error(f"petastorm cannot read {path}: its name has # or ?; choose another name")
+
+
+def _unreadable(path: str) -> str | None:
+    """Why Java and Arrow, whose file names are UTF-8, would see another name than Python."""
+    encoding = sys.getfilesystemencoding()
+    if not path.isascii() and encoding != "utf-8":
+        return f"is not plain ASCII, and file names are {encoding} here: set LC_ALL=C.UTF-8"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "has bytes that are not UTF-8: choose or make another name"
+    return None
+
+
+def _misfit(text: str) -> str | None:
+    """Why a text is no local path, None if it is one."""
+    if "\0" in text:
+        return "has a control character"
+    if text.lstrip().lower().startswith("file:") and text[0].isspace():
+        return "begins with a space"
+    scheme = _SCHEME.match(text)
+    if not scheme:
+        return None
+    if scheme[1].lower() != "file":
+        return "is not a local file"
+    # `urlsplit` would drop some of them.
+    if _CONTROL.search(text):
+        return "has a control character"
+    try:
         url = urlsplit(text)
-        if url.scheme != "file" or url.netloc not in ("", "localhost"):
-            return None
-        text = unquote(url.path)
-    return Path(text).expanduser().absolute()
+        path = unquote(url.path, errors="strict")
+    except ValueError as error:
+        return f"is not a URL ({error})"
+    if url.netloc.lower() not in ("", "localhost"):
+        return f"is on the host {url.netloc.rpartition('@')[2]}, not on this one"
+    if not path:
+        return "has no path"
+    unused = [mark for mark in "?#;" if mark in text]
+    if unused:
+        codes = ", ".join(f"{mark} as %{ord(mark):X}" for mark in unused)
+        return f"has a part after {unused[0]}, which a file does not have (in a name write {codes})"
+    if _CONTROL.search(path) or "%2f" in url.path.lower():
+        return "has an encoded character that no name has"
+    return None
+
+
+def _shown(text: str) -> str:
+    """The text in one line, without a password before a host."""
+    return _CONTROL.sub(
+        "\N{REPLACEMENT CHARACTER}", re.sub(r"(//[^/@]*):[^/@]*@", r"\1:***@", text)
+    )
 
 
 @dataclass(frozen=True)
@@ -111,18 +186,14 @@ class Workspace:
 
 def open_workspace(location: str) -> Workspace:
     """A workspace at a local path or a `file:` URL. Raises WorkspaceError for other schemes."""
-    root = local_path(location)
-    if root is None:
-        raise WorkspaceError(
-            f"the workspace {location} is not on a local path; expected a folder or a file: "
-            "URL (a mounted network folder is fine)"
-        )
+    root = local_path(location, error=WorkspaceError, what="the workspace")
     if root.exists() and not root.is_dir():
         raise WorkspaceError(f"the workspace {root} is a file; expected a folder")
     unusable = sorted({character for character in str(root) if character in _UNUSABLE})
     if unusable:
         raise WorkspaceError(
             f"the workspace {root} has {' '.join(unusable)} in its path, which Spark "
-            "or petastorm would misread: choose a path without it"
+            "or petastorm would misread: choose a path without it (spark-submit writes ? for a "
+            "letter beyond ASCII: start it with LC_ALL=C.UTF-8)"
         )
     return Workspace(root)

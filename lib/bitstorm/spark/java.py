@@ -33,6 +33,9 @@ PLACES = (
 )
 """The usual places: patterns of homes, or of macOS bundles (their home is Contents/Home)."""
 
+OPTIONS = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS")
+"""Variables with options that every Java takes."""
+
 _PROBE_SECONDS = 20
 
 
@@ -167,19 +170,36 @@ def _major(version: str | None) -> int | None:
     return int(number[1]) if number else None
 
 
+def complaint(home: Path) -> str | None:
+    """The first line of a Java that does not start, None for one that does."""
+    started, text = _run(home / "bin" / "java", "-version")
+    lines = (line for line in text.splitlines() if line and not line.startswith(NOTES))
+    return None if started else next(lines, "it does not start")
+
+
+NOTES = ("Picked up", "NOTE:", "OpenJDK 64-Bit Server VM warning")
+"""How lines begin that Java prints of itself when nothing is wrong."""
+
+
 def _properties(java: Path) -> str:
+    started, text = _run(java, "-XshowSettings:properties", "-version")
+    return text if started else ""
+
+
+def _run(java: Path, *arguments: str) -> tuple[bool, str]:
+    """Whether a `java` ends well, and what it prints."""
     try:
         answer = subprocess.run(
-            [str(java), "-XshowSettings:properties", "-version"],
+            [str(java), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=_PROBE_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return answer.stdout.decode("utf-8", "replace") if answer.returncode == 0 else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        return False, str(error)
+    return answer.returncode == 0, answer.stdout.decode("utf-8", "replace")
 
 
 def _advice(environ: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bitstorm.core.config import Spark
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
-from bitstorm.spark import java
+from bitstorm.spark import environment, java
 from bitstorm.spark.failures import translate_failures
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ _END_SECONDS = 300
 # Java logs to standard output, which holds a command's result.
 _LOGGING = ("-Xlog:disable", "-Xlog:all=warning:stderr")
 
-
-def under_spark_submit() -> bool:
-    """Whether a launcher has already started the JVM for this process."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
+_reported = False
 
 
 def is_running() -> bool:
@@ -78,6 +75,7 @@ def spark_session(
     log: Path | None = None,
     small: bool = False,
     meanwhile: Callable[[], object] | None = None,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Iterator[SparkSession]:
     """A session in UTC for the block; an existing session is used and not stopped.
 
@@ -85,40 +83,89 @@ def spark_session(
     and its standard error goes to `log`. Under spark-submit the launcher's master and settings
     stay. `small` starts a local JVM that warms up sooner and stays slower. `meanwhile` runs in a
     thread while the JVM starts, to import the next packages; its errors come again at the import
-    that needs them.
+    that needs them. `report` gets a line about variables of Spark that are ignored.
 
-    Raises EnvironmentProblem without a Java for Spark 4.0, SparkFailure when a job in the block
-    fails.
+    Raises EnvironmentProblem for a pyspark of another version and as `environment.variables`,
+    SparkFailure when a job in the block fails.
     """
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     if is_running():
         session = SparkSession.builder.getOrCreate()
+        _check_file_names(session, log)
         with translate_failures(None), with_settings(session, REQUIRED):
             yield session
         return
 
-    launched = under_spark_submit()
-    log = None if launched else log
-    conf = _conf(app_name, spark, launched=launched, small=small)
+    environment.check_pyspark()
+    launched = environment.under_spark_submit()
+    own_log = None if launched else log
+    _report_ignored(spark.master, report)
+    with environment.variables(spark.master, cache=log.parent if log else None):
+        conf = _conf(app_name, spark, launched=launched, small=small)
+        with _run_meanwhile(meanwhile):
+            session = _start(conf, own_log)
+        try:
+            _check_file_names(session, log)
+            # Inside, because the end of the session loses the cause.
+            with translate_failures(own_log):
+                session.sparkContext.setLogLevel("ERROR")
+                hush_accumulators(session.sparkContext)
+                yield session
+        finally:
+            _stop(session, with_jvm=not launched)
+
+
+def _report_ignored(master: str, report: Callable[[str], None]) -> None:
+    """One line in the life of the process."""
+    global _reported
+    if environment.under_spark_submit() or not environment.is_local(master) or _reported:
+        return
+    names = environment.ignored(os.environ)
+    if names:
+        _reported = True
+        report(
+            f"ignored: {', '.join(names)}; a local Spark needs none of them (settings of yours: "
+            "spark.conf)"
+        )
+
+
+def _start(conf: SparkConf, log: Path | None) -> SparkSession:
+    """A new session. Raises EnvironmentProblem with the JVM's first complaint."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    known = log.stat().st_size if log and log.exists() else 0
     try:
-        with native_stderr_to(log) if log else nullcontext(), _run_meanwhile(meanwhile):
-            session = SparkSession.builder.config(conf=conf).getOrCreate()
-    except (PySparkRuntimeError, Py4JError, OSError) as error:
+        with native_stderr_to(log) if log else nullcontext():
+            return SparkSession.builder.config(conf=conf).getOrCreate()
+    except (PySparkRuntimeError, Py4JError, OSError, TypeError) as error:
         where = f"; its log is {log}" if log else ""
+        cause = _complaint(log, known) if isinstance(error, PySparkRuntimeError) else None
         raise EnvironmentProblem(
-            f"Spark did not start on {conf.get('spark.master')} ({_cause(error)}){where}"
+            f"Spark did not start on {conf.get('spark.master')} ({cause or _cause(error)}){where}; "
+            "`bitstorm doctor` looks for the reason"
         ) from error
-    try:
-        # Inside, because the end of the session loses the cause.
-        with translate_failures(log):
-            session.sparkContext.setLogLevel("ERROR")
-            hush_accumulators(session.sparkContext)
-            yield session
-    finally:
-        _stop(session, with_jvm=not launched)
+
+
+def _check_file_names(session: SparkSession, log: Path | None) -> None:
+    """Raise EnvironmentProblem where a JVM that others started has no name for the workspace."""
+    if log is None or str(log).isascii():
+        return
+    encoding = session._jvm.java.lang.System.getProperty("sun.jnu.encoding")
+    if encoding.upper() != "UTF-8":
+        raise EnvironmentProblem(
+            f"{log.parent} is not plain ASCII, and file names are {encoding} in the Java process "
+            "of this session: start it with LC_ALL=C.UTF-8"
+        )
+
+
+def _complaint(log: Path | None, known: int) -> str | None:
+    """The first line that the JVM has added to the log, without Java's notes."""
+    text = log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
+    notes = (*java.NOTES, "WARNING:", "[", "Using Spark's")
+    return next((line for line in text.splitlines() if line and not line.startswith(notes)), None)
 
 
 @contextmanager
@@ -139,10 +186,8 @@ def _conf(app_name: str, spark: Spark, *, launched: bool, small: bool) -> SparkC
     if launched:
         # Only the JVM knows the launcher's settings; SparkConf is empty before this.
         SparkContext._ensure_initialized()
-    else:
-        home = _prepare_environment(master=spark.master)
-        if spark.master.startswith("local"):
-            wanted |= _local(home, os.environ, small=small)
+    elif environment.is_local(spark.master):
+        wanted |= _local(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
     for key, value in spark.conf.items():
         wanted[key] = str(value).lower() if isinstance(value, bool) else str(value)
     if not launched:
@@ -163,6 +208,8 @@ def _cause(error: Exception) -> str:
 def _local(home: Path, environ: Mapping[str, str], *, small: bool) -> dict[str, str]:
     """Settings of a local JVM; a shuffle needs a few partitions, not a cluster's 200."""
     options = [*_LOGGING, *(_SMALL if small else ())]
+    if "TMPDIR" in environ:
+        options.append(f'"-Djava.io.tmpdir={environ["TMPDIR"]}"')
     if not any("GC" in environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")):
         # Java does not start with two collectors.
         options.append(_COLLECTOR[small])
@@ -203,18 +250,6 @@ def _run_meanwhile(work: Callable[[], object] | None) -> Iterator[None]:
         yield
     finally:
         thread.join()
-
-
-def _prepare_environment(*, master: str) -> Path:
-    project = java.project_root()
-    home = java.find_java_home(os.environ, project=project)
-    if home is None:
-        raise EnvironmentProblem(java.explain(os.environ, project=project))
-    os.environ["JAVA_HOME"] = str(home)
-    if master.startswith("local"):
-        # Workers take the system's python3 otherwise, which lacks the packages.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    return home
 
 
 def _stop(session: SparkSession, *, with_jvm: bool) -> None:

@@ -31,7 +31,7 @@ from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.core.time import now_ms
-from bitstorm.core.workspace import Workspace, local_path
+from bitstorm.core.workspace import Workspace, check_petastorm_reads, local_path
 from bitstorm.store import rejects, snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
@@ -81,7 +81,8 @@ def make_batch_writer(
     DataError where all rows are refused, StoreError when another run holds the lock for over
     `lock_seconds`.
     """
-    root, table = _local_root(dataset_url), table_of(schema)
+    root, table = local_path(dataset_url, error=UsageError), table_of(schema)
+    check_petastorm_reads(root, error=UsageError)
     if fetched_at is not None and (unit := likely_unit(fetched_at)):
         raise UsageError(
             f"fetched_at is {fetched_at}, which looks like {unit}; expected Unix milliseconds"
@@ -385,10 +386,3 @@ def _check_parent(parent: Snapshot | None, table: Table) -> None:
             f"{parent.root} is computed from other data and has no lineage: "
             "write into another data set"
         )
-
-
-def _local_root(dataset_url: str | Path) -> Path:
-    path = local_path(dataset_url)
-    if path is None:
-        raise UsageError(f"{dataset_url} is not on a local path; expected a folder or a file: URL")
-    return path

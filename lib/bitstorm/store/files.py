@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from bitstorm.core import durable_io, errors
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, StoreError, UsageError
-from bitstorm.core.workspace import local_path
+from bitstorm.core.workspace import check_petastorm_reads, local_path
 from bitstorm.store.petastorm_io import petastorm_name, petastorm_type, read_batches
 from bitstorm.store.snapshots import current, part_files
 
@@ -83,6 +83,7 @@ def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str
     zone as naive UTC.) Raises StoreError for a column that petastorm cannot read, by its name or
     its type, and where the file cannot be written.
     """
+    check_petastorm_reads(local_path(output_path, error=StoreError), error=StoreError)
     rows = _checked(df, output_path)
     try:
         table = pa.Table.from_pandas(rows, preserve_index=False)
@@ -102,7 +103,7 @@ def load_all_csvs_from_folder(folder_path: str) -> pd.DataFrame:
     Columns are joined by name. A file that does not load is skipped with a UserWarning. The frame
     is empty where the folder has no CSV. Raises StoreError where there is no such folder.
     """
-    folder = _local_path(folder_path)
+    folder = local_path(folder_path, error=StoreError)
     if not folder.is_dir():
         raise StoreError(f"there is no folder {folder}; expected one with CSV files")
     frames = []
@@ -140,7 +141,7 @@ def load_petastorm_batches_to_df(parquet_path: str) -> pd.DataFrame:
     SnapshotMissing where there is no file, SnapshotDamaged where a file has changed, or has other
     rows than its footer states.
     """
-    files = _parquet_files(parquet_path)
+    files = _petastorm_files(parquet_path)
     frames = list(_batches(files))
     if not frames:
         schema = _footer(files[0]).schema.to_arrow_schema()
@@ -153,7 +154,7 @@ def load_from_parquet(input_dir: str) -> Iterator[pd.DataFrame]:
 
     The call looks up the files and raises SnapshotMissing; reading checks the rows.
     """
-    return _batches(_parquet_files(input_dir))
+    return _batches(_petastorm_files(input_dir))
 
 
 def _batches(files: Sequence[Path]) -> Iterator[pd.DataFrame]:
@@ -183,7 +184,7 @@ def _footer(path: Path) -> pq.FileMetaData:
 
 def _parquet_files(location: str) -> list[Path]:
     """The file at a location, the files of the newest snapshot, or all files below a folder."""
-    path = _local_path(location)
+    path = local_path(location, error=StoreError)
     if path.is_file():
         return [path]
     snapshot = current(path) if path.is_dir() else None
@@ -197,18 +198,15 @@ def _parquet_files(location: str) -> list[Path]:
     return files
 
 
-def _local_path(location: str) -> Path:
-    """The absolute path of a plain path or a `file:` URL. Raises StoreError for other URLs."""
-    path = local_path(location)
-    if path is None:
-        raise StoreError(
-            f"{location} is not a local file; expected a path or a URL such as file:///folder"
-        )
-    return path
+def _petastorm_files(location: str) -> list[Path]:
+    files = _parquet_files(location)
+    for path in files:
+        check_petastorm_reads(path, error=StoreError)
+    return files
 
 
 def _make_folder(location: str) -> Path:
-    folder = _local_path(location)
+    folder = local_path(location, error=StoreError)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from math import sin
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,7 +130,7 @@ HOURLY = {
 EXPORTS = {**{n: (t, DAYS) for n, t in DAILY.items()}, **{n: (t, HOURS) for n, t in HOURLY.items()}}
 
 
-def read(folder: Path, text: str, **options: object) -> list[tuple[str, float]]:
+def read(folder: Path, text: str, **options: Any) -> list[tuple[str, float]]:
     """Time and price of each row, by time."""
     file = folder / "file.csv"
     file.write_text(text, encoding="utf-8")

@@ -15,7 +15,8 @@ from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko import error_responses
 from bitstorm.collect.coingecko.answer_checks import AnswerChecks, Inspection
 from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
-from bitstorm.collect.coingecko.transport import Reply, Transport, TransportOptions, is_loopback
+from bitstorm.collect.coingecko.route import is_loopback
+from bitstorm.collect.coingecko.transport import Reply, Transport, TransportOptions
 from bitstorm.core.errors import BadAnswer, KeyProblem, UnknownCoin, UnknownCurrency, UsageError
 from bitstorm.core.schema import GENESIS_MS, SECONDS_BELOW
 from bitstorm.core.time import DAY_MS, iso

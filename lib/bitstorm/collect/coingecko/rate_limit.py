@@ -87,6 +87,7 @@ class RateLimit:
         self._warn = warn
         self._clock = clock
         self._month: str | None = None
+        self._moment = 0
 
     def take(self) -> float:
         """Book one call; returns the seconds to wait before it may leave.
@@ -117,7 +118,7 @@ class RateLimit:
                     retry_after=(moment - now) / 1000,
                 )
             self._write(calls, with_credits(count.credits, month, 1))
-        self._month = month
+        self._month, self._moment = month, moment
         if budget is not None and worth_a_warning(spent + 1, budget):
             self._warn(
                 f"{spent + 1:,} of the {budget:,} credits of {month} are spent "
@@ -126,12 +127,16 @@ class RateLimit:
             )
         return (moment - now) / 1000
 
-    def give_back(self) -> None:
-        """Return the last call's credit, because its status was not 200; its token stays taken."""
+    def give_back(self, *, unused: bool) -> None:
+        """Return the last call's credit, because its status was not 200; an `unused` call, which
+        never left this machine, gets its token back too."""
         if self._month is None:
             return
         with self._locked() as count:
-            self._write(count.calls, with_credits(count.credits, self._month, -1))
+            calls = list(count.calls)
+            if unused and self._moment in calls:
+                calls.remove(self._moment)
+            self._write(calls, with_credits(count.credits, self._month, -1))
         self._month = None
 
     @contextmanager

@@ -19,16 +19,16 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
+from bitstorm.collect.coingecko import route
 from bitstorm.collect.coingecko.error_responses import error_details
 from bitstorm.collect.coingecko.rate_limit import RateLimit
-from bitstorm.core.errors import BadAnswer, RateLimited, Unreachable, UsageError
+from bitstorm.core.errors import BadAnswer, EnvironmentProblem, RateLimited, Unreachable, UsageError
 from bitstorm.core.time import now_ms
 
 MAX_BODY_BYTES = 64 * 2**20
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 _PIECE = 65536
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # First waits in seconds when the server names none; they double, up to the longest.
 _FAULT_WAIT, _LIMIT_WAIT, _LONGEST_WAIT = 1.0, 5.0, 60.0
 # A shorter wait gets no line on the terminal.
@@ -45,15 +45,12 @@ class Reply:
 
 
 class _Fault(Exception):
-    """A failed try that is worth another; `served` when its answer began with a 200."""
+    """A failed try that is worth another. `served`: its answer began with a 200; `sent`: the
+    request may have left this machine."""
 
-    def __init__(self, problem: str, *, served: bool = False) -> None:
+    def __init__(self, problem: str, *, served: bool = False, sent: bool = True) -> None:
         super().__init__(problem)
-        self.served = served
-
-
-def is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in _LOOPBACK
+        self.served, self.sent = served, sent
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Transport:
         )
         self._session = requests.Session()
         # A proxy of the environment cannot reach a server on this machine.
-        self._session.trust_env = not is_loopback(base_url)
+        self._session.trust_env = not route.is_loopback(base_url)
         self._session.headers.clear()
         self._session.headers.update(headers)
 
@@ -111,8 +108,11 @@ class Transport:
 
         Retries connection faults, broken bodies, 408, 429 and server errors. Raises RateLimited or
         Unreachable when tries or time run out, BadAnswer for a redirect or a body that is too big,
-        and the errors of `RateLimit.take`.
+        EnvironmentProblem for a variable that lets no request out, and the errors of
+        `RateLimit.take`.
         """
+        if self._session.trust_env:
+            route.check_route(self._base_url)
         options = self._options
         until = options.monotonic() + options.deadline
         tries = 0
@@ -126,7 +126,10 @@ class Transport:
             except _Fault as fault:
                 problem = str(fault)
                 if not fault.served:
-                    self._give_back()
+                    self._give_back(unused=not fault.sent)
+            except (UsageError, EnvironmentProblem):
+                self._give_back(unused=True)
+                raise
             else:
                 if reply.status != 200:
                     self._give_back()
@@ -154,13 +157,13 @@ class Transport:
             try:
                 self._wait(wait, f"our limit is {calls} calls a minute (source.calls_per_minute)")
             except BaseException:
-                limit.give_back()  # interrupted before the call
+                limit.give_back(unused=True)  # interrupted before the call
                 raise
         return self._options.monotonic() - began
 
-    def _give_back(self) -> None:
+    def _give_back(self, *, unused: bool = False) -> None:
         if self._options.rate_limit is not None:
-            self._options.rate_limit.give_back()
+            self._options.rate_limit.give_back(unused=unused)
 
     def _wait(self, seconds: float, why: str) -> None:
         if seconds >= _REPORTED_WAIT:
@@ -171,7 +174,7 @@ class Transport:
         options = self._options
         left = until - options.monotonic()
         if left <= 0:
-            raise _Fault("the deadline is over")
+            raise _Fault("the deadline is over", sent=False)
         self.calls += 1
         try:
             response = self._session.get(
@@ -181,13 +184,14 @@ class Transport:
                 stream=True,
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
+        except OSError as error:  # those of requests, and what it lets through
             if isinstance(error, ValueError):
                 raise UsageError(
                     f"source.base_url is not a usable address ({type(error).__name__}); "
                     "expected one such as https://api.coingecko.com/api/v3"
                 ) from None
-            raise _Fault(_cause(error)) from None
+            sent = not any(isinstance(link, _UNSENT) for link in _chain(error))
+            raise _Fault(_cause(error), sent=sent) from None
         with response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             for form in self._secrets:
@@ -197,6 +201,12 @@ class Transport:
                 raise BadAnswer(
                     f"{self.host} redirects to {target or 'another path'}; redirects are not "
                     "followed: set source.base_url to the right address"
+                )
+            proxy = self._proxy()
+            if response.status_code == 407 and proxy:
+                raise EnvironmentProblem(
+                    f"the proxy {proxy} wants a login; put it into the variable: "
+                    "http://NAME:PASSWORD@host:port"
                 )
             body = self._body(response, until)
             for form in self._secrets:
@@ -236,10 +246,15 @@ class Transport:
                 "try again later, or use a plan with a higher limit",
                 retry_after=server_says,
             )
+        proxy = self._proxy()
+        through, check = (f" through the proxy {proxy}", "that proxy, ") if proxy else ("", "")
         raise Unreachable(
-            f"{self.host} gives no usable answer ({times}: {problem}); check the network and "
-            "source.base_url, or try again later"
+            f"{self.host} gives no usable answer{through} ({times}: {problem}); check {check}the "
+            "network and source.base_url, or try again later"
         )
+
+    def _proxy(self) -> route.Variable | None:
+        return route.proxy_of(self._base_url) if self._session.trust_env else None
 
 
 def server_wait(headers: Mapping[str, str], now_ms: int) -> float | None:
@@ -284,13 +299,32 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def _cause(error: BaseException) -> str:
-    """Why a connection failed, without any URL or header."""
+# No request had been sent when one of these was raised.
+_UNSENT = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    ssl.SSLError,
+)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and all that it was raised from."""
     chain = [error]
     for link in chain:
         inner = (getattr(link, "reason", None), link.__cause__, link.__context__, *link.args)
         chain += [e for e in inner if isinstance(e, BaseException) and e not in chain]
-    for kind, words in _CAUSES:
-        if any(isinstance(link, kind) for link in chain):
-            return words
-    return type(chain[-1]).__name__
+    return chain
+
+
+def _cause(error: BaseException) -> str:
+    """Why a connection failed, without any URL or header."""
+    chain = _chain(error)
+    known = (w for kind, w in _CAUSES if any(isinstance(link, kind) for link in chain))
+    words = next(known, type(chain[-1]).__name__)
+    if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
+        words += f" {route.trust()}"
+    if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
+        refused = (str(link) for link in chain if str(link).startswith("Tunnel connection failed"))
+        words = f"the proxy: {next(refused, words)}"
+    return words

@@ -1,0 +1,78 @@
+"""Checks of Spark's surroundings: Java, variables, host name, temporary folder. Starts no Spark."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from bitstorm.core.doctor import Check
+from bitstorm.spark import environment, java
+
+
+def java_check() -> Check:
+    """Whether there is a Java for Spark, and whether it starts with its variables."""
+    home = java.find_java_home(os.environ, project=java.project_root())
+    if home is None:
+        return Check("java", "stop", java.explain(os.environ, project=java.project_root()))
+    options = [name for name in java.OPTIONS if os.environ.get(name)]
+    found = f"{java.version(home) or 'without a release file'} in {home}"
+    if options:
+        found += "".join(f", {name}={os.environ[name]}" for name in options)
+    complaint = java.complaint(home)
+    if complaint:
+        return Check("java", "stop", f"{found}: {complaint}", _java_advice(options))
+    return Check("java", "ok", found)
+
+
+def _java_advice(options: list[str]) -> str:
+    return f"correct or unset {', '.join(options)}" if options else "install that Java again"
+
+
+def variables(master: str) -> Check:
+    """Spark's variables: those that a local Spark ignores, or a cluster's that cannot work."""
+    environment.check_pyspark()
+    local = environment.is_local(master)
+    cluster_problems = environment.cluster_problems(os.environ)
+    problems = environment.local_problems(os.environ) if local else cluster_problems
+    if problems:
+        return Check("spark", "stop", f"spark.master is {master}, and {'; '.join(problems)}")
+    if not local:
+        return Check("spark", "ok", f"spark.master is {master}")
+    names = environment.ignored(os.environ)
+    if not names:
+        return Check("spark", "ok", f"spark.master is {master}, no variable of Spark is set")
+    found = f"spark.master is {master}, which ignores {', '.join(names)}"
+    advice = "put settings into spark.conf"
+    if cluster_problems:
+        advice += f"; before you use a launcher: {'; '.join(cluster_problems)}"
+    return Check("spark", "note", found, advice)
+
+
+def host(master: str) -> Check:
+    """Whether the machine's own name has an address; only a cluster needs it."""
+    name = socket.gethostname()
+    if environment.host_resolves():
+        return Check("host", "ok", f"{name} resolves")
+    if environment.is_local(master):
+        return Check("host", "ok", f"{name} does not resolve; a local Spark does not need it")
+    advice = "set SPARK_LOCAL_IP to an address of this machine that the cluster reaches"
+    return Check("host", "stop", f"{name} does not resolve", advice)
+
+
+def temporary() -> Check:
+    """Whether Java can use the system's folder for temporary files."""
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        found = "no temporary folder is writable"
+        return Check("temporary", "stop", found, "set TMPDIR to a writable folder")
+    asked = os.environ.get("TMPDIR")
+    problem = environment.folder_problem(folder)
+    if problem:
+        return Check("temporary", "note", problem, "Java uses .cache/ of the workspace instead")
+    if asked and Path(asked).absolute() != folder:
+        found = f"TMPDIR={asked} cannot be used, {folder} is"
+        return Check("temporary", "note", found, "set TMPDIR to a writable folder")
+    return Check("temporary", "ok", f"{folder} has room and may hold programs")
