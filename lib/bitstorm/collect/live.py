@@ -161,7 +161,8 @@ def open_source(
             "source.mode is csv, so there is no source to call; use `import FILE`, or set "
             "source.mode to simulated or coingecko"
         )
-    if source.mode == "coingecko" and source.plan == "keyless" and environ.get(KEY_VARIABLE):
+    key = environ.get(KEY_VARIABLE)
+    if source.mode == "coingecko" and source.plan == "keyless" and (key or "").strip():
         warn(
             f"{KEY_VARIABLE} is set, but source.plan is keyless, so no key is sent; set "
             "source.plan to the plan of the key (demo or pro), or unset the variable"
@@ -187,10 +188,6 @@ def open_source(
             clock=clock,
         )
         client = CoinGecko(
-            base_url=root,
-            plan=source.plan,
-            api_key=environ.get(KEY_VARIABLE),
-            checks=checks,
-            options=options,
+            base_url=root, plan=source.plan, api_key=key, checks=checks, options=options
         )
         yield running.enter_context(client)
