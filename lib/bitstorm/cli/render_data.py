@@ -100,8 +100,7 @@ def _gap_count(missing: int, expected: int, unasked: int) -> str:
 
 
 def _gap_line(gap: Gap) -> str:
-    text = f"{iso(gap.start_ms)} to {iso(gap.end_ms)}: {gap.missing:,}, {_STATES[gap.state]}"
-    return text if gap.next_ms is None else f"{text}, next request from {_second(gap.next_ms)} on"
+    return f"{iso(gap.start_ms)} to {iso(gap.end_ms)}: {gap.missing:,}, {_STATES[gap.state]}"
 
 
 def _second(timestamp_ms: int) -> str:

@@ -80,11 +80,7 @@ class Simulator(_Section):
 class Backfill(_Section):
     days: int = Field(365, ge=1, description="days of history to fetch")
     slice_days: int = Field(90, ge=2, le=90, description="days a request; above 90 it is daily")
-    confirm_hours: int = Field(
-        24,
-        ge=0,
-        description="longest hole that two answers confirm as empty; longer ones stay missing",
-    )
+    confirm_hours: int = Field(24, ge=0, description="longest hole that two answers confirm")
 
 
 class Import(_Section):
