@@ -41,7 +41,8 @@ from bitstorm.core.time import DAY_MS, HOUR_MS, Span, duration_text, iso, now_ms
 # A range up to a day can come 5-minutely, so a request covers two days and the rest is dropped; one
 # of more than 90 days comes daily.
 _SHORTEST_MS, _LONGEST_MS = 2 * DAY_MS, 90 * DAY_MS
-# A request also covers the time around its hours, for prices before and after them.
+# A short request, or another one for the same hours, also covers the time around them, for prices
+# before and after them.
 _AROUND_MS = DAY_MS
 # An answer that lacks a greater share of its hours gets a warning.
 _MOST_LACKING = 0.05
@@ -169,7 +170,8 @@ def backfill(
     warnings: list[str] = []
     points = empty = lacking = 0
     for done, missing in enumerate(plan.slices, start=1):
-        answer = _fetch(client, missing, origin, clock)
+        around = _AROUND_MS if read_served(landing, origin).within(missing) else 0
+        answer = _fetch(client, missing, origin, around, clock())
         # The silence first: it is true even where a killed run does not land the points.
         record = change_served(landing, origin, partial(answer.note_silence, wanted.confirm_hours))
         confirmed = times.overlap(answer.silent, record.empty())
@@ -358,18 +360,17 @@ class _Answer:
 
 
 def _fetch(
-    client: CoinGecko, missing: Sequence[Span], origin: Origin, clock: Callable[[], int]
+    client: CoinGecko, missing: Sequence[Span], origin: Origin, around: int, now: int
 ) -> _Answer:
-    now, piece = clock(), times.hull(missing)
-    padded = _padded(piece, now=now, oldest=reach_ms(client.plan, now))
+    oldest = reach_ms(client.plan, now)
+    padded = _padded(times.hull(missing), around, now=now, oldest=oldest)
     from_s, to_s = padded.start // 1000, min(-(-padded.end // 1000), now // 1000)
     points = client.market_chart_range(origin.coin, origin.vs_currency, from_s, to_s)
     apart = [later.timestamp - one.timestamp for one, later in pairwise(points)]
     if apart and median(apart) > _COARSEST_MS:
         raise BadAnswer(
             f"expected hourly points, found one in {duration_text(int(median(apart)))}; try again "
-            "later, or set backfill.slice_days lower: the source may give daily points for "
-            "shorter ranges now"
+            "later, or set backfill.slice_days lower: shorter ranges may be daily now"
         )
     asked = Span(from_s * 1000, to_s * 1000)
     old = Span(asked.start, now - _FINAL_AFTER_MS)
@@ -387,10 +388,12 @@ def _fetch(
     return _Answer(points, asked, now, missing, settled, filled, silent)
 
 
-def _padded(span: Span, *, now: int, oldest: int) -> Span:
-    """The span with a day around it, at least two days and at most ninety in all."""
-    spare = (_LONGEST_MS - (span.end - span.start)) // 2 // 1000 * 1000 - 1000
-    around = max(0, min(_AROUND_MS, spare))
-    end = min(span.end + around, now)
+def _padded(span: Span, around: int, *, now: int, oldest: int) -> Span:
+    """The span up to the end of its last hour, with `around` ms on each side (a day where it is
+    short), at least two days and at most ninety in all."""
+    length = span.end - span.start
+    spare = (_LONGEST_MS - length) // 2 // 1000 * 1000 - 1000
+    around = max(0, min(_AROUND_MS if length < _SHORTEST_MS else around, spare))
+    end = min(max(span.end + around, -(-span.end // HOUR_MS) * HOUR_MS), now)
     start = max(min(span.start - around, end - _SHORTEST_MS), min(oldest, span.start))
     return Span(start, min(max(end, start + _SHORTEST_MS), now))
