@@ -3,9 +3,13 @@ growing intervals, or at once with --again."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +380,45 @@ def test_a_start_and_days_exclude_each_other(world: World) -> None:
         world.backfill(days=3, from_ms=START)
     with pytest.raises(UsageError, match="expected a time before"):
         world.backfill(from_ms=NOW + HOUR_MS)
+
+
+@pytest.mark.slow  # a workspace for each write step
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_a_fault_at_any_write_loses_and_doubles_no_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    steps = {name: getattr(os, name) for name in ("replace", "link")}
+    for strike in range(1, 100):
+        calls = [0]
+
+        def step(name: str, *paths: Any, at: int = strike, calls: list[int] = calls) -> None:
+            calls[0] += 1
+            if calls[0] == at and not done:
+                raise OSError(errno.EIO, "struck")
+            steps[name](*paths)
+            if calls[0] == at:
+                raise OSError(errno.EIO, "struck")
+
+        with Source() as source:
+            world = World(tmp_path / str(strike), source)
+            world.context = context_of(
+                tmp_path / str(strike),
+                f"source.base_url={source.base_url}",
+                "backfill.slice_days=8",
+            )
+            with monkeypatch.context() as patch:
+                for name in steps:
+                    patch.setattr(os, name, partial(step, name))
+                with contextlib.suppress(OSError):
+                    world.backfill(hours(40, 43))
+            assert world.landed() == [s for s in world.landed() if s in true_points(NOW)]
+            world.backfill(hours(40, 43))
+            lacking = [s for s in true_points(NOW) if not hours(40, 43)(s)]
+            assert world.landed() == lacking
+            assert {*world.states().values()} == {"silent"}
+            world.backfill(after=1)
+            assert world.landed() == true_points(NOW + HOUR_MS)
+        if calls[0] < strike:
+            break
+    # Two slices: the silence, the sidecar, the rows, and what was answered.
+    assert strike > 8
