@@ -14,7 +14,7 @@ from bitstorm.core import third_party_noise
 from bitstorm.core.config import Settings
 from bitstorm.core.console import Console
 from bitstorm.core.workspace import open_workspace
-from bitstorm.pipelines.collect import backfill
+from bitstorm.pipelines.backfill import backfill
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
 from bitstorm.spark import java, session
