@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bitstorm.cli.render_data import gaps_lines
 from bitstorm.collect.backfill import Backfilled
 from bitstorm.collect.batches import known_batches
 from bitstorm.context import Context
@@ -375,6 +376,16 @@ def test_hours_that_the_data_set_holds_are_not_silent(world: World) -> None:
     world.backfill(hours(40, 70), after=1, **until)
     assert not {*range(40, 70)} & {*world.states()}
     assert world.backfill(hours(40, 70), after=48, **until).idle
+
+
+def test_gaps_before_the_first_price_are_listed(world: World) -> None:
+    world.backfill(all_of, from_ms=hour(200))
+    found = find_gaps(world.context, clock=world.clock)
+    assert (found.present, found.age_ms) == (0, None)
+    # The newest slots are too young to be silent.
+    assert found.missing == found.expected == FULL - 200
+    shown = "\n".join(gaps_lines(found))
+    assert "newest price  none" in shown and "2026-11-23T03:15:24Z" in shown
 
 
 def test_a_start_and_days_exclude_each_other(world: World) -> None:

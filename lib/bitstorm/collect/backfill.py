@@ -2,8 +2,8 @@
 
 Landed batches, the record of answers (`request_log`) and the hours in the data set say what is not
 fetched again. So a run after a kill goes on at the slice where the other stopped, and a later run
-fetches the new end alone, until it is an hour old, because answers are cached. No point is written
-twice.
+fetches the new end alone. Answers are cached, so the end is fetched again until it is an hour old.
+No point is written twice.
 
 One answer without a price for an hour proves nothing: an answer can be cut off. The hour is final
 when two answers, an hour or more apart, have no price for it, but prices shortly before and after
