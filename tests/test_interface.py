@@ -166,6 +166,8 @@ def test_the_key_comes_from_the_environment(
     [
         (lambda ws: ws.backfill(days=0), "days: found 0, expected at least 1"),
         (lambda ws: ws.plan_backfill(until="soon"), "until: 'soon' is not a time"),
+        (lambda ws: ws.backfill(start="soon"), "start: 'soon' is not a time"),
+        (lambda ws: ws.backfill(start=1_772_366_400, days=3, again=True), "expected one of them"),
         (lambda ws: ws.collect_every("often"), "every: 'often' is not a duration"),
         (lambda ws: ws.collect_every(timedelta(0)), "every: '0ms' is not a duration"),
         (lambda ws: ws.stats(bars=-1), "bars: found -1, expected at least 0"),
@@ -188,6 +190,8 @@ def test_a_plan_takes_times_of_every_kind(tmp_path: Path) -> None:
     spellings = ("2026-03-01T12:00:00Z", moment, moment.replace(tzinfo=None), 1_772_366_400)
     plans = [ws.plan_backfill(days=2, until=until) for until in spellings]
     assert {plan.wanted.end for plan in plans} == {1_772_366_400_000}
+    begun = ws.plan_backfill(start="2026-02-27T12:00:00Z", until=moment, gaps=False, again=True)
+    assert begun == plans[0]
     assert repr(plans[0]).splitlines()[0] == (
         "wanted   2026-02-27T12:00:00Z to 2026-03-01T12:00:00Z"
     )

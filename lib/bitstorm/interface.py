@@ -157,22 +157,38 @@ class Workspace:
         return collect_every(self._context(), _length("every", every))
 
     def backfill(
-        self, *, days: int | None = None, until: Time | None = None, gaps: bool = False
+        self,
+        *,
+        days: int | None = None,
+        start: Time | None = None,
+        until: Time | None = None,
+        gaps: bool = False,
+        again: bool = False,
     ) -> Backfilled:
         """Fetch the missing history.
 
         Args:
             days: Days of history; by default `backfill.days`.
+            start: Its start, instead of `days`.
             until: Its end: ISO-8601, Unix time, or a datetime (naive: UTC); by default now.
             gaps: Only the missing hours that `gaps` lists.
+            again: Also hours that earlier answers had, or that are confirmed empty.
         """
-        return backfill(self._context(), gaps_only=gaps, **_history(days, until))
+        wanted = _history(days, start, until)
+        return backfill(self._context(), gaps_only=gaps, again=again, **wanted)
 
     def plan_backfill(
-        self, *, days: int | None = None, until: Time | None = None, gaps: bool = False
+        self,
+        *,
+        days: int | None = None,
+        start: Time | None = None,
+        until: Time | None = None,
+        gaps: bool = False,
+        again: bool = False,
     ) -> Planned:
-        """What `backfill` would ask for, and its cost; no price is fetched."""
-        return plan(self._context(), gaps_only=gaps, **_history(days, until))
+        """The requests of such a `backfill`, and their cost; no price is fetched."""
+        wanted = _history(days, start, until)
+        return plan(self._context(), gaps_only=gaps, again=again, **wanted)
 
     def import_file(self, file: str | Path, **options: Unpack[FileOptions]) -> Imported:
         """Import a price history of your own as a batch; `ingest` judges its rows."""
@@ -328,9 +344,10 @@ def _import_options(file: str | Path, options: FileOptions) -> ImportOptions:
     return ImportOptions(Path(file), auto=given.pop("format", None) == "auto", **given)
 
 
-def _history(days: int | None, until: Time | None) -> dict[str, Any]:
+def _history(days: int | None, start: Time | None, until: Time | None) -> dict[str, Any]:
     return {
         "days": None if days is None else _at_least(1, "days", days),
+        "from_ms": None if start is None else _instant("start", start),
         "until_ms": None if until is None else _instant("until", until),
     }
 

@@ -226,10 +226,44 @@ def test_a_backfill_tells_points_gaps_calls_and_credits(tmp_path):
     for told in (
         f"slice {result['slices']}/{result['slices']}",
         f"{result['points']:,} points",
-        f"{result['empty']} hours without one",
+        f"{result['empty'] + result['silent']} hours without one",
         f"{result['calls']} calls  {result['credits']} credits",
     ):
         assert told in lines[-1]
+
+
+def test_hours_without_a_price_wait_and_again_fetches_them():
+    first = json.loads(command("backfill", "--days", "60", "--json").stdout)
+    assert first["silent"] > 0 and first["empty"] == 0
+    waiting = command("backfill", "--gaps")
+    assert f"{first['silent']} hours without a price: the next request is from" in waiting.stdout
+    assert command("backfill", "--gaps", "--fail-if-idle").code == 3
+    plan = json.loads(command("backfill", "--gaps", "--again", "--dry-run", "--json").stdout)
+    assert plan["points"] >= first["silent"]
+    span = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02"]
+    assert command("backfill", *span, "--days", "3").code == 2
+    again = command("backfill", "--again", "--days", "2", "--json")
+    assert (again.code, json.loads(again.stdout)["slices"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [("30", False), ("363", False), ("400", True), ("9999", True)]
+)
+def test_the_reach_is_said_without_speaking_of_a_key(days, said):
+    for options in (["--dry-run"], []):
+        told = command("backfill", "--days", days, *options).stdout
+        assert ("keyless and demo plans reach no older history" in told) is said
+        assert "plan of the key" not in told
+
+
+def test_a_key_that_keyless_does_not_send_is_said_once(monkeypatch):
+    monkeypatch.setenv("COINGECKO_API_KEY", "CG-x")
+    live = ["--set", "source.mode=coingecko", "--set", "source.base_url=http://127.0.0.1:9/api/v3"]
+    done = command("collect", *live, "--set", "source.retries=0")
+    assert done.code == 1
+    assert done.stderr.count("COINGECKO_API_KEY is set, but source.plan is keyless") == 1
+    assert "CG-x" not in done.stderr
+    assert "COINGECKO" not in command("collect").stderr
 
 
 def test_gaps_come_as_a_table_and_as_json():
@@ -239,9 +273,12 @@ def test_gaps_come_as_a_table_and_as_json():
     found = json.loads(command("gaps", "--json").stdout)
     assert found["expected"] == found["present"] + found["missing"]
     assert found["missing"] == sum(gap["missing"] for gap in found["gaps"]) > 0
-    assert {gap["state"] for gap in found["gaps"]} <= {"empty", "open"}
+    assert {gap["state"] for gap in found["gaps"]} <= {"silent", "open"}
+    for gap in found["gaps"]:
+        asked = 0 if gap["state"] == "open" else gap["next_ms"] - gap["asked_ms"]
+        assert asked == (gap["state"] == "silent") * 3_600_000
     shown = command("gaps").stdout
-    assert shown.count("confirmed empty") == sum(g["state"] == "empty" for g in found["gaps"])
+    assert shown.count("no price yet") == sum(g["state"] == "silent" for g in found["gaps"])
     status = json.loads(command("status", "--json").stdout)
     assert (status["expected"], status["missing"]) == (found["expected"], found["missing"])
 

@@ -182,7 +182,7 @@ def test_progress_counts_slices_and_points(world: World, tmp_path: Path) -> None
     )
     assert [(p.done, p.total) for p in seen] == [(n, len(seen)) for n in range(1, len(seen) + 1)]
     assert seen[-1].points == result.points
-    assert seen[-1].empty == result.empty > 0
+    assert seen[-1].lacking == result.silent > 0
     assert [(p.calls, p.credits) for p in seen] == [(p.done, p.done) for p in seen]
     assert [p.span.start for p in seen] == sorted((p.span.start for p in seen), reverse=True)
 
@@ -285,20 +285,27 @@ def test_a_source_that_dies_is_an_error_and_the_slices_stay(
     assert len(list(known_batches(tmp_path))) == 1
 
 
-def test_a_slice_without_any_point_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_a_slice_without_any_point_is_asked_for_again_later(tmp_path: Path) -> None:
     nothing = http("200 OK", b'{"prices":[],"market_caps":[],"total_volumes":[]}')
     pong = http("200 OK", b'{"gecko_says":"(V3) To the Moon!"}')
     until = NOW_MS - 100 * DAY_MS
     with (
-        answering([pong, nothing, pong]) as url,
+        answering([pong, nothing, nothing]) as url,
         CoinGecko(base_url=url, options=TransportOptions(clock=lambda: NOW_MS)) as client,
     ):
         arguments = {**BITCOIN, "days": 3, "until_ms": until, "clock": lambda: NOW_MS}
         first = backfill(client, tmp_path, **arguments)
         assert (first.slices, first.points, first.batches) == (1, 0, ())
-        assert first.empty == 72
+        # The 72 hours, and the one of which a part was wanted.
+        assert (first.empty, first.silent, first.next_ms) == (0, 73, NOW_MS + HOUR_MS)
+        (warning,) = first.warnings
+        assert "has prices for 0 of" in warning
         again = backfill(client, tmp_path, **arguments)
-        assert (again.slices, again.calls, again.idle) == (0, 0, True)
+        assert (again.slices, again.calls, again.idle, again.silent) == (0, 0, True, 73)
+        arguments["clock"] = lambda: NOW_MS + HOUR_MS
+        later = backfill(client, tmp_path, **arguments)
+        assert (later.slices, later.empty, later.silent) == (1, 0, 73)
+        assert later.next_ms == NOW_MS + 3 * HOUR_MS
 
 
 def test_scattered_gaps_take_as_few_calls_as_slices_hold(world: World, tmp_path: Path) -> None:

@@ -45,3 +45,11 @@ def test_quiet_is_silent(tmp_path):
     for stream in (io.StringIO(), Terminal()):
         draw(Console(quiet=True, stream=stream))
         assert stream.getvalue() == ""
+
+
+def test_a_warning_that_comes_once_comes_once() -> None:
+    stream = io.StringIO()
+    console = Console(quiet=True, stream=stream)
+    for text in ("one", "two", "one", "one"):
+        console.warn_once(text)
+    assert stream.getvalue() == "bitstorm: one\nbitstorm: two\n"

@@ -106,12 +106,25 @@ def test_an_empty_hour_is_confirmed_and_not_asked_for_again(
     store(context, collected(without=range(n, n + 1)))
     result = pipeline.backfill(context, gaps_only=True, clock=clock)
     # No new point, so no batch that could tell: the record does.
-    assert (result.points, result.empty, result.batches) == (0, 1, ())
+    assert (result.points, result.empty, result.silent, result.batches) == (0, 0, 1, ())
     (gap,) = find_gaps(context, clock=clock).gaps
-    assert (gap.start_ms, gap.state) == (hour(n), "empty")
+    assert (gap.start_ms, gap.state) == (hour(n), "silent")
+    assert (gap.asked_ms, gap.next_ms) == (NOW, NOW + HOUR_MS)
+    shown = "\n".join(gaps_lines(find_gaps(context, clock=clock)))
+    assert "no price yet" in shown and "2026-11-23T03:15:24Z" in shown
     assert ranges(simulator) == 1
-    assert pipeline.backfill(context, gaps_only=True, clock=clock).calls == 0
-    assert "confirmed empty" in "\n".join(gaps_lines(find_gaps(context, clock=clock)))
+    assert pipeline.backfill(context, gaps_only=True, clock=clock).idle
+    assert ranges(simulator) == 0
+
+    later = NOW + HOUR_MS
+    result = pipeline.backfill(context, gaps_only=True, clock=lambda: later)
+    assert (result.empty, result.silent) == (1, 0)
+    gap = next(g for g in find_gaps(context, clock=lambda: later).gaps if g.start_ms == hour(n))
+    assert (gap.state, gap.asked_ms, gap.next_ms) == ("empty", later, None)
+    ranges(simulator)
+    pipeline.backfill(context, gaps_only=True, clock=lambda: later)
+    assert all(f"from={hour(n) // 1000}" not in request.query for request in simulator.requests)
+    assert "confirmed empty" in "\n".join(gaps_lines(find_gaps(context, clock=lambda: later)))
 
 
 def test_stored_hours_are_not_asked_for_without_their_batches(
@@ -155,7 +168,7 @@ def test_ingested_and_removed_batches_are_not_asked_for(served: tuple[Context, S
         path.with_name(path.name + ".json").unlink()
     ranges(simulator)
     assert pipeline.backfill(context, days=8, until_ms=until, clock=clock).idle
-    assert {gap.state for gap in find_gaps(context, clock=lambda: until).gaps} <= {"empty"}
+    assert {gap.state for gap in find_gaps(context, clock=lambda: until).gaps} <= {"silent"}
     assert ranges(simulator) == 0
 
 
@@ -180,7 +193,7 @@ def test_what_only_a_batch_had_is_not_empty_nor_asked_for(
     assert sum(gap.missing for gap in refusals) == len(
         {(t - FIRST) // HOUR_MS for t in times} & set(refused)
     )
-    assert {gap.state for gap in found.gaps} <= {"refused", "empty"}
+    assert {gap.state for gap in found.gaps} <= {"refused", "silent"}
     assert found.unasked == 0
 
 

@@ -97,26 +97,45 @@ def collect(invocation: Invocation, every: str | None) -> Any:
 @click.option(
     "--days", type=click.IntRange(min=1), help="Days of history.  [default: backfill.days]"
 )
+@click.option("--from", "start", metavar="TIME", help="Start of the history, instead of --days.")
 @click.option(
-    "--until", metavar="TIME", help="End of the history: ISO-8601 or Unix seconds.  [default: now]"
+    "--until",
+    "--to",
+    metavar="TIME",
+    help="End of the history: ISO-8601 or Unix seconds.  [default: now]",
 )
 @click.option("--gaps", is_flag=True, help="Fetch only the missing hours that `gaps` lists.")
+@click.option(
+    "--again", is_flag=True, help="Fetch all its hours anew, whatever earlier answers said."
+)
 @click.option("--dry-run", is_flag=True, help="Show the requests and their cost; fetch nothing.")
 @common_options
 def backfill(
-    invocation: Invocation, days: int | None, until: str | None, gaps: bool, dry_run: bool
+    invocation: Invocation,
+    days: int | None,
+    start: str | None,
+    until: str | None,
+    gaps: bool,
+    again: bool,
+    dry_run: bool,
 ) -> Any:
     """Fetch the missing history up to now."""
     from bitstorm.cli.render_data import backfilled_lines, planned_lines
     from bitstorm.core.time import parse_instant
     from bitstorm.pipelines import backfill as pipeline
 
-    until_ms = None if until is None else parse_option("--until", parse_instant, until)
+    wanted: dict[str, Any] = {
+        "days": days,
+        "from_ms": None if start is None else parse_option("--from", parse_instant, start),
+        "until_ms": None if until is None else parse_option("--until", parse_instant, until),
+        "gaps_only": gaps,
+        "again": again,
+    }
     context = invocation.context()
     if dry_run:
-        plan = pipeline.plan(context, days=days, until_ms=until_ms, gaps_only=gaps)
+        plan = pipeline.plan(context, **wanted)
         return invocation.show(plan, lambda: planned_lines(plan))
-    result = pipeline.backfill(context, days=days, until_ms=until_ms, gaps_only=gaps)
+    result = pipeline.backfill(context, **wanted)
     return invocation.show(result, lambda: backfilled_lines(result))
 
 

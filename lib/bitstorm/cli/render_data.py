@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.time import age_text, iso
 
 if TYPE_CHECKING:
@@ -71,25 +72,26 @@ def status_lines(status: Status, root: Path) -> list[str]:
 
 def gaps_lines(found: Gaps) -> list[str]:
     """The totals, then a line for each gap, oldest first."""
-    if found.first_ms is None or found.until_ms is None or found.age_ms is None:
+    if found.first_ms is None or found.until_ms is None:
         return ["there are no prices yet, so nothing is expected: collect, backfill or import"]
     facts = [
         ("expected", f"{found.expected:,} slots of {found.frequency}, {iso(found.first_ms)} to "
          f"{iso(found.until_ms)}"),
         ("present", f"{found.present:,}"),
         ("missing", _gap_count(found.missing, found.expected, found.unasked)),
-        ("newest price", f"{age_text(found.age_ms)} old"),
+        ("newest price", "none" if found.age_ms is None else f"{age_text(found.age_ms)} old"),
     ]  # fmt: skip
-    rows = [
-        (iso(gap.start_ms), iso(gap.end_ms), f"{gap.missing:,}", _STATES[gap.state])
-        for gap in found.gaps
-    ]
-    heading = [("after", "up to", "missing", "state")]
-    return table(facts) + (table(heading + rows, heading=True) if rows else [])
+    rows = [("after", "up to", "missing", "state", "last request", "next request")]
+    for gap in found.gaps:
+        asked, following = ("" if t is None else _second(t) for t in (gap.asked_ms, gap.next_ms))
+        span = iso(gap.start_ms), iso(gap.end_ms), f"{gap.missing:,}"
+        rows.append((*span, _STATES[gap.state], asked, following))
+    return table(facts) + (table(rows, heading=True, whole=True) if found.gaps else [])
 
 
 _STATES = {
     "open": "not fetched yet",
+    "silent": "no price yet",
     "empty": "confirmed empty",
     "refused": "refused or retracted",
     "unreachable": "no source has it",
@@ -105,6 +107,11 @@ def _gap_count(missing: int, expected: int, unasked: int) -> str:
 
 def _gap_line(gap: Gap) -> str:
     return f"{iso(gap.start_ms)} to {iso(gap.end_ms)}: {gap.missing:,}, {_STATES[gap.state]}"
+
+
+def _second(timestamp_ms: int) -> str:
+    """The time, rounded up to a second: a request then is late enough."""
+    return iso(-(-timestamp_ms // 1000) * 1000)
 
 
 def history_lines(commits: Sequence[Commit]) -> list[str]:
@@ -145,14 +152,31 @@ def retracted_lines(result: Retracted) -> list[str]:
 def planned_lines(plan: Planned) -> list[str]:
     """The requests and the cost of a backfill."""
     if not plan.slices:
-        return ["nothing is missing: no call needed"]
+        return _silence_lines(plan, idle="nothing is missing: no call needed")
     rows = [("from", "to", "points expected")]
     rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
     return [
         *table(rows, heading=True),
         f"{count_text(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
         f"{plan.points:,} points; nothing was fetched",
+        *_silence_lines(plan),
     ]
+
+
+def _silence_lines(found: Planned | Backfilled, *, idle: str = "") -> list[str]:
+    """The hours that stay missing for now (or `idle`), and the limit of the plan."""
+    lines = [idle] if idle and not found.silent else []
+    if found.silent and found.next_ms is not None:
+        lines.append(
+            f"{count_text(found.silent, 'hour')} without a price: the next request is from "
+            f"{_second(found.next_ms)} on"
+        )
+    if found.clamped:
+        limit = "prices begin there"
+        if found.wanted.start > GENESIS_MS:
+            limit = "keyless and demo plans reach no older history (source.plan=pro does)"
+        lines.append(f"the history begins at {iso(found.wanted.start)}: {limit}")
+    return lines
 
 
 def _cost(calls: int, credits: int) -> str:
@@ -162,16 +186,14 @@ def _cost(calls: int, credits: int) -> str:
 def backfilled_lines(result: Backfilled) -> list[str]:
     """The prices and the cost of a backfill."""
     if result.idle:
-        return ["nothing is missing: no call made"]
-    lines = [
+        return _silence_lines(result, idle="nothing is missing: no call made")
+    return [
         f"{count_text(result.points, 'point')} in {count_text(result.slices, 'slice')}, "
-        f"{count_text(result.empty, 'hour')} without one; "
+        f"{count_text(result.empty, 'hour')} confirmed empty; "
         f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
-        f"{iso(result.wanted.end)}"
+        f"{iso(result.wanted.end)}",
+        *_silence_lines(result),
     ]
-    if result.clamped:
-        lines.append("the plan of the key has no older history")
-    return lines
 
 
 _WIDTH = 100

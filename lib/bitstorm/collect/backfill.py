@@ -1,17 +1,20 @@
 """History in slices, only what is missing, one batch a slice.
 
-Three places say what is not fetched again: the landed batches (each sidecar names the spans that
-its answer made final), the record of served spans (`gaps`), and the hours in the data set, from the
-caller. So a run after a kill goes on at the slice where the other stopped, and a later run fetches
-the new end alone. The end is fetched again until it is an hour old, because answers are cached; no
-point is written twice. An hour inside a served span without a point is confirmed empty and is not
-fetched again.
+Landed batches, the record of answers (`request_log`) and the hours in the data set say what is not
+fetched again. So a run after a kill goes on at the slice where the other stopped, and a later run
+fetches the new end alone. Answers are cached, so the end is fetched again until it is an hour old.
+No point is written twice.
+
+One answer without a price for an hour proves nothing: an answer can be cut off. The hour is final
+when two answers, an hour or more apart, have no price for it, but prices shortly before and after
+it. Until then it is fetched again, at growing intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -19,20 +22,30 @@ from statistics import median
 from bitstorm.collect import batches
 from bitstorm.collect.batches import Observation
 from bitstorm.collect.coingecko.client import CoinGecko
-from bitstorm.collect.gaps import count, note_served, occupied, read_served
+from bitstorm.collect.gaps import Silence, count, occupied
+from bitstorm.collect.request_log import (
+    ENDPOINT,
+    Served,
+    change_served,
+    final_spans,
+    history_of,
+    reach_ms,
+    read_served,
+)
 from bitstorm.core import time as times
 from bitstorm.core.errors import BadAnswer, HistoryTooOld, UsageError
 from bitstorm.core.results import Result
-from bitstorm.core.schema import GENESIS_MS
-from bitstorm.core.sidecar import Origin, Sidecar
+from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import DAY_MS, HOUR_MS, Span, duration_text, iso, now_ms
 
-ENDPOINT = "/coins/{id}/market_chart/range"
-# Free plans reach 365 days back; the exact second is not known, so a day is left.
-FREE_DAYS = 364
-
-# A range up to a day can come 5-minutely, so a request covers two days and the rest is dropped.
-_SHORTEST_MS = 2 * DAY_MS
+# A range up to a day can come 5-minutely, so a request covers two days and the rest is dropped; one
+# of more than 90 days comes daily.
+_SHORTEST_MS, _LONGEST_MS = 2 * DAY_MS, 90 * DAY_MS
+# A short request, or another one for the same hours, also covers the time around them, for prices
+# before and after them.
+_AROUND_MS = DAY_MS
+# An answer that lacks a greater share of its hours gets a warning.
+_MOST_LACKING = 0.05
 # A cached answer can be half an hour old; it holds everything older than this.
 _FINAL_AFTER_MS = HOUR_MS
 _COARSEST_MS = 6 * HOUR_MS
@@ -41,19 +54,24 @@ _NAME_SUFFIX = "_hourly"
 
 @dataclass(frozen=True)
 class BackfillRequest:
-    """The hourly history of `days` days up to `until_ms` (Unix ms; now when None).
+    """The hourly history of `days` days, or from `from_ms`, up to `until_ms` (Unix ms; None: now).
 
-    `known` are the hours in the data set, which are not fetched. `within` limits the days to these
-    spans; then their hours are fetched even when the data set holds them.
+    `known` are the hours in the data set, which are not fetched. `within` limits the history to
+    these spans; then their hours are fetched even when the data set holds them. With `again` all
+    wanted hours are fetched, whatever earlier answers said. Two answers confirm that up to
+    `confirm_hours` hours in a row are empty.
     """
 
     coin: str
     vs_currency: str
     days: int
     slice_days: int = 90
+    from_ms: int | None = None
     until_ms: int | None = None
     within: Sequence[Span] | None = None
     known: Sequence[Span] = ()
+    again: bool = False
+    confirm_hours: int = 24
 
 
 @dataclass(frozen=True)
@@ -69,8 +87,9 @@ class PlannedSlice:
 class Planned(Result):
     """The `slices` of a backfill, newest first, and their cost.
 
-    `clamped`: the plan of the key reaches less far than the wanted days. A slice is one call and
-    one credit, without retries.
+    `clamped`: the source's plan reaches less far than the wanted history. A slice is one call and
+    one credit, without retries. `silent` hours without a price wait for their next request, the
+    first of them until `next_ms`.
     """
 
     wanted: Span
@@ -79,6 +98,8 @@ class Planned(Result):
     credits: int
     points: int
     slices: tuple[PlannedSlice, ...]
+    silent: int
+    next_ms: int | None
 
     @property
     def idle(self) -> bool:
@@ -87,13 +108,13 @@ class Planned(Result):
 
 @dataclass(frozen=True)
 class Progress:
-    """The state after each slice: `done` of `total` slices; the counts are those of `Backfilled`,
-    so far."""
+    """The state after each slice: `done` of `total` slices. `lacking` counts the requested hours
+    without a point; the other counts are those of `Backfilled`, so far."""
 
     done: int
     total: int
     points: int
-    empty: int
+    lacking: int
     calls: int
     credits: int
     span: Span
@@ -103,7 +124,9 @@ class Progress:
 class Backfilled(Result):
     """`calls` counts HTTP requests, retries included; `credits` counts answers, as a plan does.
 
-    `points` counts new rows, `empty` the hours that are confirmed to have no point.
+    `points` counts new rows, `empty` the hours that are now confirmed to have no price, `silent`
+    those that stay missing because an answer had no price for them. `next_ms` (Unix ms) is the time
+    from which the first of these is fetched again. `warnings` are sentences about bad answers.
     """
 
     source: str
@@ -114,7 +137,10 @@ class Backfilled(Result):
     credits: int
     points: int
     empty: int
+    silent: int
+    next_ms: int | None
     batches: tuple[Path, ...]
+    warnings: tuple[str, ...]
 
     @property
     def idle(self) -> bool:
@@ -135,40 +161,51 @@ def backfill(
     SourceError as `CoinGecko.market_chart_range`; the slices before the error have landed.
     """
     batches.delete_leftovers(landing)
-    span, slices, clamped = _missing(client, landing, wanted, clock())
+    plan = _plan(client, landing, wanted, clock())
     origin = Origin(client.source, wanted.coin, wanted.vs_currency)
-    before = _history(batches.batches_of(landing, origin))
-    calls_before = client.calls
-    new: list[Path] = []
-    points = empty = 0
-    for done, missing in enumerate(slices, start=1):
-        piece = times.hull(missing)
-        fetched = _fetch(client, missing, origin, clock)
-        old = batches.landed_stamps(before, piece)
-        fresh = [point for point in fetched.points if point.timestamp not in old]
+    if plan.forgotten:
+        change_served(landing, origin, partial(Served.without, spans=plan.forgotten))
+    before = history_of(batches.batches_of(landing, origin))
+    old, calls_before, silent = len(before), client.calls, list(plan.waiting)
+    warnings: list[str] = []
+    points = empty = lacking = 0
+    for done, missing in enumerate(plan.slices, start=1):
+        around = _AROUND_MS if read_served(landing, origin).within(missing) else 0
+        answer = _fetch(client, missing, origin, around, clock())
+        # The silence first: it is true even where a killed run does not land the points.
+        record = change_served(landing, origin, partial(answer.note_silence, wanted.confirm_hours))
+        confirmed = times.overlap(answer.silent, record.empty())
+        silent += [one for one in record.within(answer.silent) if not one.confirmed]
+        final = answer.final(confirmed)
+        fresh = answer.fresh_points(batches.landed_stamps(before, answer.piece))
         if fresh:
-            name = batches.batch_name(wanted.coin, piece.start, _NAME_SUFFIX)
+            name = batches.batch_name(wanted.coin, answer.piece.start, _NAME_SUFFIX)
             rows = batches.observation_rows(fresh)
-            batch = batches.write_batch(landing, rows, fetched.info, name=name)
-            new.append(batch.path)
+            batch = batches.write_batch(landing, rows, answer.info(origin, final), name=name)
             before.append((batch.path, batch.sidecar))
             points += batch.sidecar.rows
         # Last: a run that is killed before this fetches the slice again, and loses nothing.
-        note_served(landing, origin, spans=fetched.final, filled=fetched.filled)
-        confirmed = times.minus(times.whole(fetched.final, step=HOUR_MS), fetched.filled)
+        change_served(
+            landing, origin, partial(Served.with_points, spans=final, filled=answer.filled)
+        )
+        warnings += answer.warnings(record.empty())
         empty += count(confirmed, HOUR_MS)
+        lacking += count(answer.silent, HOUR_MS)
         calls = client.calls - calls_before
-        progress(Progress(done, len(slices), points, empty, calls, done, piece))
+        progress(Progress(done, len(plan.slices), points, lacking, calls, done, answer.piece))
     return Backfilled(
         source=client.source,
-        wanted=span,
-        clamped=clamped,
-        slices=len(slices),
+        wanted=plan.reachable,
+        clamped=plan.clamped,
+        slices=len(plan.slices),
         calls=client.calls - calls_before,
-        credits=len(slices),
+        credits=len(plan.slices),
         points=points,
         empty=empty,
-        batches=tuple(new),
+        silent=count([one.span for one in silent], HOUR_MS),
+        next_ms=min((one.next_ms for one in silent), default=None),
+        batches=tuple(path for path, _ in before[old:]),
+        warnings=tuple(warnings),
     )
 
 
@@ -176,25 +213,45 @@ def plan_backfill(
     client: CoinGecko, landing: Path, wanted: BackfillRequest, *, clock: Callable[[], int] = now_ms
 ) -> Planned:
     """The slices that `backfill` would fetch; fetches no prices. Raises as `backfill`."""
-    span, pieces, clamped = _missing(client, landing, wanted, clock())
+    plan = _plan(client, landing, wanted, clock())
     slices = tuple(
-        PlannedSlice(*times.hull(piece), round(times.length(piece) / HOUR_MS)) for piece in pieces
+        PlannedSlice(*times.hull(piece), round(times.length(piece) / HOUR_MS))
+        for piece in plan.slices
     )
-    points = sum(one.points for one in slices)
-    return Planned(span, clamped, len(slices), len(slices), points, slices)
+    return Planned(
+        wanted=plan.reachable,
+        clamped=plan.clamped,
+        calls=len(slices),
+        credits=len(slices),
+        points=sum(one.points for one in slices),
+        slices=slices,
+        silent=count([one.span for one in plan.waiting], HOUR_MS),
+        next_ms=min((one.next_ms for one in plan.waiting), default=None),
+    )
 
 
-def _missing(
-    client: CoinGecko, landing: Path, wanted: BackfillRequest, now: int
-) -> tuple[Span, list[list[Span]], bool]:
-    """The reachable span, its missing spans slice by slice, newest first, and whether the plan of
-    the key reaches less far than wanted."""
+@dataclass(frozen=True)
+class _Plan:
+    """The reachable span, its missing spans slice by slice, newest first, and the silences that
+    wait for their next request. `forgotten`: the hours whose earlier answers do not count."""
+
+    reachable: Span
+    forgotten: Sequence[Span]
+    slices: Sequence[Sequence[Span]]
+    waiting: Sequence[Silence]
+    clamped: bool
+
+
+def _plan(client: CoinGecko, landing: Path, wanted: BackfillRequest, now: int) -> _Plan:
     if wanted.days < 1:
         raise UsageError(f"found {wanted.days} days to backfill; expected at least 1")
     if not 2 <= wanted.slice_days <= 90:
         raise UsageError(f"backfill.slice_days is {wanted.slice_days}; expected 2 to 90")
     end = now if wanted.until_ms is None else min(wanted.until_ms, now)
-    start = (end - wanted.days * DAY_MS) // HOUR_MS * HOUR_MS
+    start = end - wanted.days * DAY_MS if wanted.from_ms is None else wanted.from_ms
+    if start >= end:
+        raise UsageError(f"the history begins at {iso(start)}; expected a time before {iso(end)}")
+    start = start // HOUR_MS * HOUR_MS
     reach = reach_ms(client.plan, now)
     if end <= reach:
         raise HistoryTooOld(
@@ -203,137 +260,140 @@ def _missing(
         )
     reachable = Span(max(start, reach), end)
     origin = Origin(client.source, wanted.coin, wanted.vs_currency)
+    inside = [reachable] if wanted.within is None else times.overlap([reachable], wanted.within)
+    forgotten = times.widened(inside, step=HOUR_MS) if wanted.again else []
+    record = read_served(landing, origin).without(forgotten)
     final = final_spans(
-        landing,
-        origin,
+        record,
         batches.batches_of(landing, origin),
         known=wanted.known,
         trust_known=wanted.within is None,
     )
-    inside = [reachable] if wanted.within is None else times.overlap([reachable], wanted.within)
+    missing = times.minus(inside, final)
+    touched = times.widened(missing, step=HOUR_MS)
+    waiting = [one for one in record.within(touched) if one.waits(now)]
     every = wanted.slice_days * DAY_MS
     cells: dict[int, list[Span]] = {}
-    for span in times.minus(inside, final):
+    for span in times.minus(missing, [one.span for one in waiting]):
         for piece in times.cut(span, every=every):
             cells.setdefault(piece.start // every, []).append(piece)
-    return reachable, [cells[at] for at in sorted(cells, reverse=True)], start < reach
-
-
-def final_spans(
-    landing: Path,
-    origin: Origin,
-    landed: Iterable[tuple[Path, Sidecar]],
-    *,
-    known: Sequence[Span],
-    trust_known: bool = False,
-) -> list[Span]:
-    """The spans of the origin's history with a final answer: another request brings nothing new.
-
-    `landed` are the origin's batches (`batches_of`), `known` the hours in the data set. With
-    `trust_known` those hours count as answered, except where a fetch touched them while they were
-    too young: there another point can come.
-    """
-    history = _history(landed)
-    served = [span for _, sidecar in history for span in _served_spans(sidecar)]
-    present = [*known, *slots_of(history, step=HOUR_MS)]
-    trusted: list[Span] = []
-    if trust_known:
-        # Up to the end of the hour: its rest lay in the future then.
-        young = [
-            Span(start, -(-end // HOUR_MS) * HOUR_MS)
-            for _, sidecar in history
-            for start, end in _spans(sidecar, "young_ms")
-        ]
-        trusted = times.minus(known, young)
-    return times.merged([*served, *read_served(landing, origin).final(present), *trusted])
-
-
-def slots_of(landed: Iterable[tuple[Path, Sidecar]], *, step: int) -> list[Span]:
-    """The slots of `step` ms with an observation in these batches."""
-    stamps: set[int] = set()
-    for path, sidecar in landed:
-        stamps |= batches.stamps_of(path, sidecar)
-    return occupied(sorted(stamps), step)
-
-
-def reach_ms(plan: str, now: int) -> int:
-    """The oldest moment (Unix ms) of a plan's history; a whole hour, so that it stays the same
-    within the hour."""
-    if plan == "pro":
-        return GENESIS_MS
-    return -(-(now - FREE_DAYS * DAY_MS) // HOUR_MS) * HOUR_MS
-
-
-def _history(landed: Iterable[tuple[Path, Sidecar]]) -> list[tuple[Path, Sidecar]]:
-    """The batches of backfills."""
-    return [(path, sidecar) for path, sidecar in landed if _served_spans(sidecar)]
-
-
-def _served_spans(sidecar: Sidecar) -> list[Span]:
-    """The spans that a backfill's answer made final; none for other batches."""
-    request = sidecar.request
-    if request.get("endpoint") != ENDPOINT:
-        return []
-    bounds = (request.get("served_from_ms"), request.get("served_to_ms"))
-    if isinstance(bounds[0], int) and isinstance(bounds[1], int):
-        return [Span(bounds[0], bounds[1])]  # the form of the first version
-    return _spans(sidecar, "served_ms")
-
-
-def _spans(sidecar: Sidecar, name: str) -> list[Span]:
-    try:
-        return [Span(int(start), int(end)) for start, end in sidecar.request.get(name, ())]
-    except (TypeError, ValueError):
-        return []
+    slices = [cells[at] for at in sorted(cells, reverse=True)]
+    return _Plan(reachable, forgotten, slices, waiting, start < reach)
 
 
 @dataclass(frozen=True)
-class _Fetched:
-    """The wanted points of a slice, their source, the final spans, and the hours with a point."""
+class _Answer:
+    """The points in `asked`, fetched at `at_ms` (Unix ms).
+
+    `missing` are the wanted spans, and `piece` is their hull. `settled` of them are old enough to
+    be final; `silent` are the hours of these without a point, and `filled` all hours with one.
+    """
 
     points: Sequence[Observation]
-    info: batches.SourceInfo
-    final: Sequence[Span]
+    asked: Span
+    at_ms: int
+    missing: Sequence[Span]
+    settled: Sequence[Span]
     filled: Sequence[Span]
+    silent: Sequence[Span]
+
+    @property
+    def piece(self) -> Span:
+        return times.hull(self.missing)
+
+    def fresh_points(self, landed: set[int]) -> list[Observation]:
+        """The wanted points that have not landed yet.
+
+        Both ends count: a slot holds its end, and whether the source's bounds do is unknown.
+        """
+        return [
+            point
+            for point in self.points
+            if point.timestamp not in landed
+            and any(start <= point.timestamp <= end for start, end in self.missing)
+        ]
+
+    def between(self, hours: int) -> list[Span]:
+        """Up to `hours` hours in a row without a point, with points before and after them."""
+        holes = [Span(one.end, later.start) for one, later in pairwise(self.filled)]
+        return [hole for hole in holes if hole.end - hole.start <= hours * HOUR_MS]
+
+    def note_silence(self, confirm_hours: int, record: Served) -> Served:
+        witnessed = self.between(confirm_hours)
+        return record.with_silence(self.silent, witnessed=witnessed, asked_ms=self.at_ms)
+
+    def final(self, confirmed: Sequence[Span]) -> list[Span]:
+        """The settled spans of the hours that have a point or are confirmed empty."""
+        return times.overlap(self.settled, [*self.filled, *confirmed])
+
+    def info(self, origin: Origin, final: Sequence[Span]) -> batches.SourceInfo:
+        """What the sidecar states; an empty span marks the batch as history."""
+        request = {
+            "endpoint": ENDPOINT,
+            "from_s": self.asked.start // 1000,
+            "to_s": self.asked.end // 1000,
+            "served_ms": [
+                list(span) for span in final or [Span(self.asked.start, self.asked.start)]
+            ],
+            "young_ms": [list(span) for span in times.minus(self.missing, self.settled)],
+        }
+        return batches.SourceInfo(origin, HOUR_MS, self.at_ms, request)
+
+    def warnings(self, empty: Sequence[Span]) -> list[str]:
+        """What the answer lacks; `empty` are the hours that are confirmed to have no price."""
+        old = Span(self.asked.start, min(self.asked.end, self.at_ms - _FINAL_AFTER_MS))
+        hours = times.whole([old], step=HOUR_MS)
+        asked, lacking = (
+            count(spans, HOUR_MS) for spans in (hours, times.minus(hours, [*self.filled, *empty]))
+        )
+        when = f"the answer for {iso(self.asked.start)} to {iso(self.asked.end)}"
+        found = []
+        if lacking > _MOST_LACKING * asked:
+            found.append(
+                f"{when} has prices for {asked - lacking:,} of {asked:,} hours; the others stay "
+                "missing: run `backfill` again later, or `backfill --again` to fetch them at once"
+            )
+        for name in ("market_cap", "volume_24h"):
+            if self.points and all(getattr(point, name) is None for point in self.points):
+                found.append(f"{when} has no {name}; its prices are taken without it")
+        return found
 
 
 def _fetch(
-    client: CoinGecko, missing: Sequence[Span], origin: Origin, clock: Callable[[], int]
-) -> _Fetched:
-    now, piece = clock(), times.hull(missing)
-    padded = _padded(piece, now=now, oldest=reach_ms(client.plan, now))
+    client: CoinGecko, missing: Sequence[Span], origin: Origin, around: int, now: int
+) -> _Answer:
+    oldest = reach_ms(client.plan, now)
+    padded = _padded(times.hull(missing), around, now=now, oldest=oldest)
     from_s, to_s = padded.start // 1000, min(-(-padded.end // 1000), now // 1000)
     points = client.market_chart_range(origin.coin, origin.vs_currency, from_s, to_s)
     apart = [later.timestamp - one.timestamp for one, later in pairwise(points)]
     if apart and median(apart) > _COARSEST_MS:
         raise BadAnswer(
-            f"expected hourly points, found one in {duration_text(int(median(apart)))}; set "
-            "backfill.slice_days lower: the source may give daily points for shorter ranges now"
+            f"expected hourly points, found one in {duration_text(int(median(apart)))}; try again "
+            "later, or set backfill.slice_days lower: shorter ranges may be daily now"
         )
-    final_to = now - _FINAL_AFTER_MS
-    # A span that is too young stays as an empty span: it marks the batch as history.
-    final = [Span(start, max(start, min(end, final_to))) for start, end in missing]
+    asked = Span(from_s * 1000, to_s * 1000)
+    old = Span(asked.start, now - _FINAL_AFTER_MS)
     filled = occupied([point.timestamp for point in points], HOUR_MS)
+    settled = times.overlap(missing, [old])
+    silent: list[Span] = []
     if client.doubtful:
-        # A price was refused: it may belong to an hour without a point, so this answer confirms
-        # no hour as empty. The empty span marks the batch as history.
-        final = [*times.overlap(final, filled), Span(piece.start, piece.start)]
-    young = times.minus(missing, final)
-    request = {
-        "endpoint": ENDPOINT,
-        "from_s": from_s,
-        "to_s": to_s,
-        "served_ms": [list(span) for span in final],
-        "young_ms": [list(span) for span in young],
-    }
-    # Both ends count: a slot holds its end, and whether the source's bounds do is not known.
-    wanted = [
-        point for point in points if any(start <= point.timestamp <= end for start, end in missing)
-    ]
-    return _Fetched(wanted, batches.SourceInfo(origin, HOUR_MS, clock(), request), final, filled)
+        # A price was refused. It may belong to an hour without a point, so such hours are fetched
+        # again at once.
+        settled = times.overlap(settled, filled)
+    else:
+        hours = times.whole([Span(old.start, min(old.end, asked.end))], step=HOUR_MS)
+        wanted = times.overlap(hours, times.widened(settled, step=HOUR_MS))
+        silent = times.minus(wanted, filled)
+    return _Answer(points, asked, now, missing, settled, filled, silent)
 
 
-def _padded(span: Span, *, now: int, oldest: int) -> Span:
-    """At least two days around the span: backwards, and forwards near the oldest history."""
-    start = min(span.start, max(span.end - _SHORTEST_MS, oldest))
-    return Span(start, min(max(span.end, start + _SHORTEST_MS), now))
+def _padded(span: Span, around: int, *, now: int, oldest: int) -> Span:
+    """The span up to the end of its last hour, with `around` ms on each side (a day where it is
+    short), at least two days and at most ninety in all."""
+    length = span.end - span.start
+    spare = (_LONGEST_MS - length) // 2 // 1000 * 1000 - 1000
+    around = max(0, min(_AROUND_MS if length < _SHORTEST_MS else around, spare))
+    end = min(max(span.end + around, -(-span.end // HOUR_MS) * HOUR_MS), now)
+    start = max(min(span.start - around, end - _SHORTEST_MS), min(oldest, span.start))
+    return Span(start, min(max(end, start + _SHORTEST_MS), now))

@@ -1,43 +1,74 @@
-"""The slots of a regular grid with and without an observation, and the record of served spans.
+"""The slots of a regular grid with and without an observation.
 
 A slot has the name of its end t and holds the observations of (t - step, t], as in the indicators'
 grid; as a span it is [t - step, t).
-
-`landing/.served.json` keeps two sets of spans for each origin: `spans`, for which the source gave
-its final answer, and `filled`, the hours with a point in an answer. An hour in the first and not in
-the second is confirmed empty, with or without a batch. An hour in both counts as served only while
-its point is still in a batch or in the data set: a batch that is removed before its ingest is
-fetched again. Losing the file costs calls, not points."""
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
-from bitstorm.core import durable_io
-from bitstorm.core.sidecar import Origin
-from bitstorm.core.time import Span, length, merged, minus, overlap, whole
+from bitstorm.core.time import HOUR_MS, Span, length, merged, minus, overlap, whole, widened
 
 # open         not fetched yet
-# empty        fetched, and the source has nothing there: not fetched again
+# silent       fetched without a price, and not confirmed: fetched again from `next_ms` on
+# empty        two answers confirm that the source has nothing there: not fetched again
 # refused      a batch had an observation that the data set lacks: refused or retracted
-# unreachable  no source has it: older than the key's plan reaches, or the source is a file
-State = Literal["open", "empty", "refused", "unreachable"]
+# unreachable  no source has it: older than the plan reaches, or the source is a file
+State = Literal["open", "silent", "empty", "refused", "unreachable"]
 
 
 @dataclass(frozen=True)
 class Gap:
     """`missing` slots in a row, all in one state: no observation after `start_ms` and up to
-    `end_ms` (Unix ms UTC, both on the grid)."""
+    `end_ms` (Unix ms UTC, both on the grid).
+
+    `asked_ms` is the time of the last request without a price, `next_ms` of the next one (Unix ms);
+    None where there is none, or none is known.
+    """
 
     start_ms: int
     end_ms: int
     missing: int
     state: State
+    asked_ms: int | None = None
+    next_ms: int | None = None
+
+
+class Silence(NamedTuple):
+    """Whole hours without a price in `tries` answers, the last one at `asked_ms` (Unix ms).
+
+    `witnessed_ms` is the time of the first answer that had prices shortly before and after them,
+    None without one; `tries` counts from it on. A second such answer, an hour later or more, makes
+    them `confirmed` empty.
+    """
+
+    start: int
+    end: int
+    tries: int
+    asked_ms: int
+    witnessed_ms: int | None = None
+    confirmed: bool = False
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.end)
+
+    @property
+    def next_ms(self) -> int:
+        """The time of the next request: after 1 h, 2 h, 4 h … at most 24 h."""
+        return self.asked_ms + min(2 ** (self.tries - 1), 24) * HOUR_MS
+
+    def waits(self, now: int) -> bool:
+        # A request in the future was noted by a wrong clock.
+        return not self.confirmed and self.asked_ms <= now < self.next_ms
+
+    def within(self, spans: Iterable[Span]) -> list[Silence]:
+        """The parts of it in these spans."""
+        return [self._replace(start=s.start, end=s.end) for s in overlap([self.span], spans)]
 
 
 def occupied(stamps: Any, step: int) -> list[Span]:
@@ -57,86 +88,61 @@ def gaps(
     had: Sequence[Span],
     reach_ms: int | None,
     step: int,
+    silences: Sequence[Silence] = (),
 ) -> list[Gap]:
     """The missing slots of `expected`, a gap for each run of one state, oldest first.
 
     `expected` and `present` are whole slots. `final` are the spans with a final answer, `had` the
-    slots with an observation in a batch. The source has history from `reach_ms` (Unix ms) on; None
-    where no source has any.
+    slots with an observation in a batch, `silences` the hours without a price in an answer. The
+    source has history from `reach_ms` (Unix ms) on; None where no source has any.
     """
     missing = minus([expected], present)
     answered = overlap(missing, whole(final, step=step))
     refused = overlap(answered, had)
     rest = minus(missing, answered)
     reachable = [] if reach_ms is None else [Span(-(-reach_ms // step) * step, expected.end)]
+    silent = overlap(overlap(rest, reachable), whole([one.span for one in silences], step=step))
     kinds: tuple[tuple[State, list[Span]], ...] = (
         ("refused", refused),
         ("empty", minus(answered, refused)),
         ("unreachable", minus(rest, reachable)),
-        ("open", overlap(rest, reachable)),
+        ("silent", silent),
+        ("open", minus(overlap(rest, reachable), silent)),
     )
     found = [
-        Gap(span.start, span.end, (span.end - span.start) // step, state)
+        Gap(
+            span.start,
+            span.end,
+            (span.end - span.start) // step,
+            state,
+            None if one is None else one.asked_ms,
+            None if one is None or state != "silent" else one.next_ms,
+        )
         for state, spans in kinds
-        for span in spans
+        for span, one in _requested(spans, silences if state in ("silent", "empty") else (), step)
     ]
     return sorted(found, key=lambda gap: gap.start_ms)
+
+
+def _requested(
+    spans: Iterable[Span], silences: Sequence[Silence], step: int
+) -> Iterator[tuple[Span, Silence | None]]:
+    """The spans, cut where the silence changes, each with its silence; None where none is known.
+
+    `silences` are disjoint, oldest first.
+    """
+    slots = widened([one.span for one in silences], step=step)
+    for span in minus(spans, slots):
+        yield span, None
+    starts = [slot.start for slot in slots]
+    for start, end in overlap(spans, slots):
+        while start < end:
+            place = bisect_right(starts, start) - 1
+            cut = min(end, slots[place].end)
+            yield Span(start, cut), silences[place]
+            start = cut
 
 
 def count(spans: Iterable[Span], step: int) -> int:
     """The number of slots in spans of whole slots."""
     return length(merged(spans)) // step
-
-
-_NAME = ".served.json"
-
-
-class Served(BaseModel):
-    """Merged spans in Unix ms, oldest first; `filled` are whole hours."""
-
-    model_config = ConfigDict(frozen=True)
-
-    spans: tuple[Span, ...]
-    filled: tuple[Span, ...]
-
-    def final(self, present: Iterable[Span]) -> list[Span]:
-        """The spans not to fetch again; `present` are the hours with an observation now."""
-        return merged([*minus(self.spans, self.filled), *overlap(self.spans, present)])
-
-
-class _Record(BaseModel):
-    """The file; `origins` goes by the text of the origin."""
-
-    format: Literal[1] = 1
-    origins: dict[str, Served] = {}
-
-
-_NOTHING = Served(spans=(), filled=())
-
-
-def read_served(landing: Path, origin: Origin) -> Served:
-    """The origin's served spans; none where the record is missing or unreadable."""
-    return _read(landing / _NAME).origins.get(str(origin), _NOTHING)
-
-
-def note_served(
-    landing: Path, origin: Origin, *, spans: Iterable[Span], filled: Iterable[Span]
-) -> None:
-    """Add to the record: all of it or nothing, even when two runs do so at once."""
-    landing.mkdir(parents=True, exist_ok=True)
-    with durable_io.file_lock(landing / f"{_NAME}.lock"):
-        record = _read(landing / _NAME)
-        before = record.origins.get(str(origin), _NOTHING)
-        record.origins[str(origin)] = Served(
-            spans=tuple(merged([*before.spans, *spans])),
-            filled=tuple(merged([*before.filled, *filled])),
-        )
-        durable_io.replace(landing / _NAME, record.model_dump_json().encode())
-
-
-def _read(path: Path) -> _Record:
-    """The record; an unreadable one counts as missing and is replaced."""
-    try:
-        return _Record.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return _Record()

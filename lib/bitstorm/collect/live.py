@@ -152,9 +152,9 @@ def open_source(
 
     In the mode `simulated` a simulator is started unless `source.base_url` names one. The key comes
     from COINGECKO_API_KEY of `environ` only. `calls` is the file that counts calls for the limits;
-    None sets no limits. `report` gets a line about each long wait, `warn` one about low credits;
-    `clock` (Unix ms) serves client and simulator. Raises UsageError in the mode `csv`, KeyProblem
-    for a plan without its key.
+    None sets no limits. `report` gets a line about each long wait, `warn` one about low credits or
+    a key that is not sent; `clock` (Unix ms) serves client and simulator. Raises UsageError in the
+    mode `csv`, KeyProblem for a plan without its key.
     """
     source, root = settings.source, settings.source.base_url
     local = source.mode == "simulated" or (root is not None and is_loopback(root))
@@ -162,6 +162,12 @@ def open_source(
         raise UsageError(
             "source.mode is csv, so there is no source to call; use `import FILE`, or set "
             "source.mode to simulated or coingecko"
+        )
+    key = environ.get(KEY_VARIABLE)
+    if source.mode == "coingecko" and source.plan == "keyless" and (key or "").strip():
+        warn(
+            f"{KEY_VARIABLE} is set, but source.plan is keyless, so no key is sent; set "
+            "source.plan to the plan of the key (demo or pro), or unset the variable"
         )
     with ExitStack() as running:
         if source.mode == "simulated" and root is None:
@@ -184,10 +190,6 @@ def open_source(
             clock=clock,
         )
         client = CoinGecko(
-            base_url=root,
-            plan=source.plan,
-            api_key=environ.get(KEY_VARIABLE),
-            checks=checks,
-            options=options,
+            base_url=root, plan=source.plan, api_key=key, checks=checks, options=options
         )
         yield running.enter_context(client)

@@ -49,7 +49,7 @@ class Source(_Section):
     coin: str = Field("bitcoin", pattern=r"^[a-z0-9-]+$", description="CoinGecko's id of the coin")
     vs_currency: str = Field("usd", pattern=r"^[a-z]+$", description="the currency of the prices")
     plan: Literal["keyless", "demo", "pro"] = Field(
-        "keyless", description="the plan of the key in COINGECKO_API_KEY; keyless sends none"
+        "keyless", description="the plan of the key in COINGECKO_API_KEY; keyless sends no key"
     )
     connect_timeout_seconds: float = Field(5.0, gt=0, description="to reach the server")
     read_timeout_seconds: float = Field(60.0, gt=0, description="between two parts of an answer")
@@ -80,6 +80,7 @@ class Simulator(_Section):
 class Backfill(_Section):
     days: int = Field(365, ge=1, description="days of history to fetch")
     slice_days: int = Field(90, ge=2, le=90, description="days a request; above 90 it is daily")
+    confirm_hours: int = Field(24, ge=0, description="longest hole that two answers confirm")
 
 
 class Import(_Section):

@@ -18,6 +18,7 @@ class Console:
     quiet: bool = False
     log_file: Path | None = None
     stream: TextIO = field(default_factory=lambda: sys.stderr)
+    _warned: set[str] = field(default_factory=set)
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -29,6 +30,12 @@ class Console:
         """One line that `quiet` does not silence, about a present or coming problem."""
         self.log(text)
         self._print(f"bitstorm: {text}")
+
+    def warn_once(self, text: str) -> None:
+        """A warning that one command, or one notebook, shows only once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warn(text)
 
     def progress(self, text: str) -> None:
         """A line that the next one overwrites; only in a terminal and in the log."""

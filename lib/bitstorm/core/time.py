@@ -141,6 +141,11 @@ def whole(spans: Iterable[Span], *, step: int) -> list[Span]:
     return [span for span in inner if span.start < span.end]
 
 
+def widened(spans: Iterable[Span], *, step: int) -> list[Span]:
+    """Each span up to the next steps of the grid through zero, outwards; not merged."""
+    return [Span(s.start // step * step, -(-s.end // step) * step) for s in spans]
+
+
 def length(spans: Iterable[Span]) -> int:
     """The sum of all spans in milliseconds; an overlap counts twice."""
     return sum(span.end - span.start for span in spans)

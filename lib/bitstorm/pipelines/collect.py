@@ -55,7 +55,7 @@ def open_source(
         os.environ,
         calls=workspace.calls,
         report=context.console.say,
-        warn=context.console.warn,
+        warn=context.console.warn_once,
         checks=checks,
         clock=clock,
     )

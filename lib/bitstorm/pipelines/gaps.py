@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bitstorm.collect import backfill as history
+from bitstorm.collect import request_log
 from bitstorm.collect.batches import batches_of
 from bitstorm.collect.gaps import Gap, count, gaps
 from bitstorm.context import Context
 from bitstorm.core.results import Result
 from bitstorm.core.sidecar import Origin
-from bitstorm.core.time import HOUR_MS, Span, duration_ms, hull, merged, now_ms, overlap
+from bitstorm.core.time import HOUR_MS, Span, duration_ms, merged, now_ms, overlap, widened
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import stored_slots
 
 
 @dataclass(frozen=True, repr=False)
 class Gaps(Result):
-    """The expected slots of `frequency`: from the first observation to now, or to the last row
-    where the prices come from a file.
+    """The expected slots of `frequency`: from the first observation, or the first request without a
+    price, to now, or to the last row where the prices come from a file.
 
-    `first_ms` and `until_ms` bound the expected slots, and `age_ms` is the age of the newest
-    observation; all are None before the first observation. `unasked` of the `missing` slots are not
+    `first_ms` and `until_ms` bound the expected slots (None: nothing is expected), `age_ms` is the
+    age of the newest observation (None without one). `unasked` of the `missing` slots are not
     fetched yet. `gaps` are oldest first. Times are Unix ms UTC.
     """
 
@@ -40,9 +40,11 @@ class Gaps(Result):
     def idle(self) -> bool:
         return not self.missing
 
-    def unasked_spans(self) -> list[Span]:
-        """The spans that `backfill --gaps` fetches."""
-        return [Span(gap.start_ms, gap.end_ms) for gap in self.gaps if gap.state == "open"]
+    def wanted_spans(self, *, again: bool = False) -> list[Span]:
+        """The spans that `backfill --gaps` fetches, at once or later; with `again` also those that
+        are confirmed empty."""
+        states = ("open", "silent", "empty") if again else ("open", "silent")
+        return [Span(gap.start_ms, gap.end_ms) for gap in self.gaps if gap.state in states]
 
 
 def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
@@ -61,22 +63,27 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     if context.snapshot is None:
         ledger = snapshots.read_ledger(snapshot)
         waiting = [one for one in batches if one[1].sha256 not in ledger]
-        present = merged([*present, *history.slots_of(waiting, step=step)])
+        present = merged([*present, *request_log.slots_of(waiting, step=step)])
         last_ms = max([t for _, s in waiting if (t := s.last_ms)] + [last_ms or 0]) or None
-    now = clock()
-    if not present or last_ms is None:
+    now, from_file = clock(), origin.source == "csv"
+    record = request_log.read_served(landing, origin)
+    reach_ms = None if from_file else request_log.reach_ms(settings.source.plan, now)
+    # Before the first observation only what a backfill requested is expected.
+    lacking = [] if reach_ms is None else record.lacking(Span(reach_ms, now))
+    if not present and not lacking:
         return Gaps(settings.grid.frequency, None, None, 0, 0, 0, 0, None, ())
-    first, last = hull(present)
-    from_file = origin.source == "csv"
+    first = min(span.start for span in [*present, *widened(lacking, step=step)])
+    last = present[-1].end if present else first
     expected = Span(first, last if from_file else max(last, now // step * step))
     hours = stored if step == HOUR_MS else stored_slots(snapshot, HOUR_MS)
     found = gaps(
         expected,
         present,
-        final=history.final_spans(landing, origin, batches, known=hours),
-        had=history.slots_of(batches, step=step),
-        reach_ms=None if from_file else history.reach_ms(settings.source.plan, now),
+        final=request_log.final_spans(record, batches, known=hours),
+        had=request_log.slots_of(batches, step=step),
+        reach_ms=reach_ms,
         step=step,
+        silences=record.silences,
     )
     return Gaps(
         frequency=settings.grid.frequency,
@@ -86,7 +93,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
         present=count(overlap([expected], present), step),
         missing=sum(gap.missing for gap in found),
         unasked=sum(gap.missing for gap in found if gap.state == "open"),
-        age_ms=now - last_ms,
+        age_ms=None if last_ms is None else now - last_ms,
         gaps=tuple(found),
     )
 

@@ -163,6 +163,58 @@ def test_a_cap_or_volume_that_is_none_costs_no_price(tmp_path: Path) -> None:
     assert kept(tmp_path)[0][1]["refused"] == {"market_cap_readable": 1}
 
 
+STRANGE = {
+    "no array": None,
+    "null": "null",
+    "an object": "{}",
+    "a number": "7",
+    "a text": '"none"',
+    "numbers": "[1, 2]",
+    "a pair too short": "[[1]]",
+    "a pair too long": "[[1, 2, 3]]",
+    "no pairs": "[{}, null]",
+    "other times": "[[1, 2.0]]",
+    "no item": "[]",
+}
+
+
+@pytest.mark.parametrize(
+    "keys", [("market_caps",), ("total_volumes",), ("market_caps", "total_volumes")]
+)
+@pytest.mark.parametrize("array", STRANGE)
+def test_a_chart_with_strange_caps_keeps_its_prices(
+    tmp_path: Path, array: str, keys: tuple[str, ...]
+) -> None:
+    content = json.loads(chart([100.0, 101.0]))
+    stamps = [stamp for stamp, _ in content["prices"][:2]]
+    for name in ("market_caps", "total_volumes"):
+        content[name] = [[stamp, 5.0] for stamp in stamps]
+        if name in keys:
+            del content[name]
+            if STRANGE[array] is not None:
+                content[name] = json.loads(str(STRANGE[array]))
+    points, refused = chart_of(json.dumps(content).encode(), AnswerChecks(rejects=tmp_path))
+    cap = None if "market_caps" in keys else 5.0
+    volume = None if "total_volumes" in keys else 5.0
+    assert points == [
+        Observation(s, p, cap, volume) for s, p in zip(stamps, (100.0, 101.0), strict=True)
+    ]
+    if array in ("no item", "other times"):
+        assert refused == 0
+    else:
+        assert refused >= len(keys)
+        assert sum(kept(tmp_path)[0][1]["refused"].values()) == refused
+
+
+def test_what_is_no_pair_is_left_out_and_the_prices_stay() -> None:
+    content = json.loads(chart([100.0, 101.0, 102.0]))
+    items: list[Any] = [[1], [1, 2, 3], 7, "x", None, {}]
+    for strange in items:
+        content["prices"][1] = strange
+        points, refused = chart_of(json.dumps(content).encode(), AnswerChecks())
+        assert ([p.price for p in points], refused) == ([100.0, 102.0], 1)
+
+
 def test_a_live_price_with_a_strange_cap_is_a_price() -> None:
     body = b'{"bitcoin":{"usd":5.5,"usd_market_cap":NaN,"last_updated_at":1779092258}}'
     with (

@@ -334,6 +334,50 @@ def test_the_simulators_refusals_become_named_errors(client: CoinGecko, market: 
         anonymous.ping()
 
 
+@pytest.mark.parametrize("plan", ["keyless", "demo", "pro"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("401 Unauthorized", {"status": {"error_code": 10002, "error_message": "API Key Missing"}}),
+        ("401 Unauthorized", {"status": {"error_code": 401, "error_message": "Invalid"}}),
+        ("401 Unauthorized", {"status": {"error_code": 10005, "error_message": "PRO only"}}),
+        ("401 Unauthorized", b""),
+        ("403 Forbidden", {"error": "blocked"}),
+        ("400 Bad Request", {"error_code": 10010, "status": {"error_message": "other URL"}}),
+        ("400 Bad Request", {"error_code": 10011, "status": {"error_message": "other URL"}}),
+    ],
+)
+def test_a_refusal_speaks_of_a_key_that_was_sent(status: str, body: Any, plan: Plan) -> None:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    key = None if plan == "keyless" else SECRET
+    told = str(price_error(http(status, raw), plan=plan, api_key=key))
+    assert ("no key was sent (source.plan=keyless)" in told) is (plan == "keyless")
+    assert ("the key in" in told or "; check COINGECKO_API_KEY" in told) is (plan != "keyless")
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "said"),
+    [
+        ({"mode": "coingecko"}, SECRET, True),
+        ({"mode": "coingecko", "base_url": "http://127.0.0.1:1/api/v3"}, SECRET, True),
+        ({"mode": "coingecko", "base_url": "https://proxy.example/api/v3"}, SECRET, True),
+        ({"mode": "coingecko"}, None, False),
+        ({"mode": "coingecko"}, "", False),
+        ({"mode": "coingecko"}, "  ", False),
+        ({"mode": "coingecko", "plan": "demo"}, SECRET, False),
+        ({"mode": "coingecko", "plan": "pro"}, SECRET, False),
+        ({"mode": "simulated"}, SECRET, False),
+    ],
+)
+def test_a_key_that_is_not_sent_is_said(source: Any, key: str | None, said: bool) -> None:
+    told: list[str] = []
+    environ = {} if key is None else {"COINGECKO_API_KEY": key}
+    with open_source(Settings(source=Source(**source)), environ, warn=told.append):
+        pass
+    assert len(told) == said
+    assert all("source.plan is keyless" in text and SECRET not in text for text in told)
+
+
 STAMP_S = 1779092258
 SHAPE_C = {"error": {"status": {"error_code": 10012, "error_message": "too old"}}}
 SHAPE_D = {"timestamp": "x", "error_code": 10010, "status": {"error_message": "change your root"}}

@@ -216,19 +216,19 @@ class CoinGecko:
 
         The first value counts where a stamp comes twice. Where the request touches now, the point
         for "now" is dropped: the last of the array, recognised by its whole seconds (the others
-        have milliseconds, except daily ones at 00:00 UTC). Bad points are left out and noted in
-        `seen`; a chart without a good point is refused.
+        have milliseconds, except daily ones at 00:00 UTC). What is bad is left out and noted in
+        `seen`: a point, a cap, a volume, or all caps. A chart without a good point is refused.
         """
         if not isinstance(content, dict):
             raise _Shape("is not an object")
-        pairs = _pairs(content, "prices")
-        caps = _by_stamp(_pairs(content, "market_caps"))
-        volumes = _by_stamp(_pairs(content, "total_volumes"))
+        pairs = _pairs(content, "prices", "price", seen)
         if touches_now and pairs and _is_current(pairs[-1][0]):
             pairs = pairs[:-1]
         prices = self._checks.prices(pairs, seen, now_ms=self._clock())
-        if pairs and not prices:
-            raise _Shape(f"has no usable point (the first one: {seen.refused[0].reason})")
+        caps = _by_stamp(_pairs(content, "market_caps", "market_cap", seen))
+        volumes = _by_stamp(_pairs(content, "total_volumes", "volume_24h", seen))
+        if seen.refused and not prices:
+            raise _Shape(f"has no usable point ({seen.refused[0].reason})")
         optional = self._checks.optional
         return [
             Observation(
@@ -254,7 +254,12 @@ class CoinGecko:
         host = self._transport.host
         if reply.status != 200:
             raise error_responses.refusal(
-                reply.status, reply.body, host=host, coin=coin, currency=currency
+                reply.status,
+                reply.body,
+                host=host,
+                coin=coin,
+                currency=currency,
+                keyless=self._key is None,
             )
         with self._checks.archive_refused(path, params, reply, now_ms=self._clock()) as seen:
             try:
@@ -333,14 +338,22 @@ def _number(value: Any) -> float | None:
     return value
 
 
-def _pairs(content: Mapping[str, Any], key: str) -> list[tuple[Any, Any]]:
+def _pairs(
+    content: Mapping[str, Any], key: str, name: str, seen: Inspection
+) -> list[tuple[Any, Any]]:
+    """The pairs of an array; what is none is noted in `seen`, as a `name` without a time."""
     array = content.get(key)
     if not isinstance(array, list):
-        raise _Shape(f"lacks the array {key!r}")
+        seen.refuse(None, name, None, f"{name}_present", f"it lacks the array {key!r}")
+        return []
+    pairs = []
     for item in array:
-        if not isinstance(item, list) or len(item) != 2:
-            raise _Shape(f"has {str(item)[:40]!r} in {key!r}; expected [milliseconds, number]")
-    return [(stamp, value) for stamp, value in array]
+        if isinstance(item, list) and len(item) == 2:
+            pairs.append((item[0], item[1]))
+        else:
+            reason = f"{str(item)[:40]!r} in {key!r} is not [milliseconds, number]"
+            seen.refuse(None, name, item, f"{name}_readable", reason)
+    return pairs
 
 
 def _by_stamp(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -59,24 +59,30 @@ def is_error_body(content: Any) -> bool:
 
 
 def refusal(
-    status: int, body: bytes, *, host: str, coin: str | None, currency: str
+    status: int, body: bytes, *, host: str, coin: str | None, currency: str, keyless: bool
 ) -> errors.SourceError:
-    """The error for a final answer that is not 200. `coin` is None when the path names none."""
+    """The error for a final answer that is not 200.
+
+    `coin` is None when the path names none; `keyless` says that no key was sent.
+    """
     what = error_details(body)
     quoted = f'"{what.message}"' if what.message else "nothing more"
     answered = f"{host} answers HTTP {status}" + (f" ({what.code})" if what.code else "")
+    no_key = (
+        f"no key was sent (source.plan=keyless): set source.plan, and {KEY_VARIABLE} to a key of "
+        "that plan"
+    )
     if what.code == 10012:
         return errors.HistoryTooOld(
             f"{answered}: {quoted}; ask for fewer days (keyless and demo plans reach 365 days "
             "back), or set source.plan=pro with a key of that plan"
         )
     if what.code in (10010, 10011):
-        return errors.WrongHostForKey(
-            f"{answered}: {quoted}; set source.plan to the plan that the key in {KEY_VARIABLE} "
-            "belongs to"
-        )
+        advice = f"set source.plan to the plan that the key in {KEY_VARIABLE} belongs to"
+        return errors.WrongHostForKey(f"{answered}: {quoted}; {no_key if keyless else advice}")
     if status == 401 or what.code in (10002, 10005) or (status == 403 and _is_json(body)):
-        return errors.KeyProblem(f"{answered}: {quoted}; check {KEY_VARIABLE} and source.plan")
+        advice = f"check {KEY_VARIABLE} and source.plan"
+        return errors.KeyProblem(f"{answered}: {quoted}; {no_key if keyless else advice}")
     if status == 403:
         return errors.SourceError(
             f"{answered}, from its firewall: {quoted}; wait some minutes or use another network"
