@@ -58,13 +58,13 @@ class ImportOptions:
     timestamp_column: str | None = None
     price_column: str | None = None
     unit: Literal["s", "ms", "us", "ns", "iso"] | None = None
-    date_format: str | None = None
     stamp: Stamp | None = None
     bar: str | None = None
     auto: bool = False
     timezone: str | None = None
     delimiter: str | None = None
     decimal: Decimal | None = None
+    date_format: str | None = None
 
 
 @dataclass(frozen=True)
