@@ -31,6 +31,9 @@ def install_filters() -> None:
     """Add the filters to the process; for commands, which own their process."""
     for category, module in _NOISY:
         warnings.filterwarnings("ignore", category=category, module=module)
+    # py4j leaves its sockets to the garbage collector, wherever that runs.
+    local = r"unclosed <socket\.socket .*127\.0\.0\.1"
+    warnings.filterwarnings("ignore", message=local, category=ResourceWarning)
 
 
 def hush_loggers() -> None:
