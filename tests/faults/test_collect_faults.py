@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_lands(tmp_path: Path, ledg
     failed = collected(tmp_path / "w", ledger.base_url, preexec_fn=full)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1
-    assert "File too large" in failed.stderr and "make room" in failed.stderr
+    assert "File too large" in failed.stderr and "free some space" in failed.stderr
     assert landed(tmp_path / "w") == []
     assert collected(tmp_path / "w", ledger.base_url).returncode == 0
     assert landed(tmp_path / "w") == [ledger.served[-1]]
