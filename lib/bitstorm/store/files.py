@@ -83,8 +83,8 @@ def save_to_parquet_arrow(df: pd.DataFrame, output_path: str = "parquet") -> str
     zone as naive UTC.) Raises StoreError for a column that petastorm cannot read, by its name or
     its type, and where the file cannot be written.
     """
-    check_petastorm_reads(local_path(output_path, error=StoreError), error=StoreError)
     rows = _checked(df, output_path)
+    check_petastorm_reads(local_path(output_path, error=StoreError), error=StoreError)
     try:
         table = pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
