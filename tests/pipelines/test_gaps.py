@@ -39,7 +39,7 @@ def hour(n: int) -> int:
 
 def store(context: Context, times: np.ndarray) -> None:
     """Hourly observations of these times in the data set, as a collector would have them."""
-    with make_batch_writer(context.workspace.prices, BitcoinSchema) as writer:
+    with make_batch_writer(context.workspace.prices, BitcoinSchema, fetched_at=NOW) as writer:
         prices = MARKET.price(times).astype(np.float32)
         writer.write(pd.DataFrame({"timestamp": times, "price": prices}))
 
@@ -243,7 +243,7 @@ def test_of_a_file_nothing_is_expected_after_its_last_row(tmp_path: Path) -> Non
 
 def test_slots_are_the_same_however_the_files_are_cut(tmp_path: Path) -> None:
     context = context_of(tmp_path)
-    times = np.array([hour(n) + 1 for n in range(24 * 70) if n % 7])
+    times = np.array([hour(n) + 1 for n in range(-24 * 60, 24 * 10) if n % 7])
     store(context, times)
     snapshot = snapshots.current(context.workspace.prices)
     assert snapshot is not None and len(snapshot.files) > 1

@@ -70,7 +70,8 @@ def test_trades_of_one_second_by_ingest_and_the_writer(spark_session, tmp_path):
     assert {name: writer.tally[name] for name in COUNTS} == COUNTS
     digest = snapshots.required(context.workspace.prices).manifest.digest
     assert writer.snapshot is not None and writer.snapshot.manifest.digest == digest
-    prepared = prepare_bitcoin_df(frame)
+    with pytest.warns(UserWarning, match="with the time of a later row"):
+        prepared = prepare_bitcoin_df(frame)
     assert dict(zip(prepared.index.asi8 // 10**6, prepared["price_usd"], strict=True)) == LAST
 
     # On top of stored months: a better batch wins as a whole, and a worse one loses as a whole.

@@ -17,6 +17,7 @@ from bitstorm.store import snapshots
 pytestmark = pytest.mark.slow
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
+FOREIGN = ("BITSTORM__", "SPARK_", "PYSPARK_")
 SMALL = ["--set", "backfill.days=40", "--set", "training.epochs=2", "--set", "training.units=8"]
 
 
@@ -27,7 +28,8 @@ def done(tmp_path_factory):
     process = subprocess.run(
         [BITSTORM, "run", "--json", "--workspace", "my space", *SMALL],
         cwd=folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("BITSTORM__")},
+        # Sessions of other tests in this process leave variables of Spark.
+        env={k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)},
         capture_output=True,
         text=True,
         timeout=400,

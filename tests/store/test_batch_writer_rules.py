@@ -285,7 +285,8 @@ def test_of_rows_of_one_time_the_last_counts(tmp_path, prices, outcome, whole):
     assert read(tmp_path) == {START: last}
     assert snapshots.trace(writer.snapshot, START).line == len(prices)
     # `prepare_bitcoin_df` keeps the same rows.
-    prepared = prepare_bitcoin_df(rows)["price_usd"].astype("float32")
+    with pytest.warns(UserWarning, match="with the time of a later row"):
+        prepared = prepare_bitcoin_df(rows)["price_usd"].astype("float32")
     assert prepared.tolist() == [last]
 
 

@@ -103,8 +103,7 @@ def spark_session(
     _report_ignored(spark.master, report)
     with environment.variables(spark.master, cache=log.parent if log else None):
         conf = _conf(app_name, spark, launched=launched, small=small)
-        with _run_meanwhile(meanwhile):
-            session = _start(conf, own_log)
+        session = _start(conf, own_log, meanwhile)
         try:
             _check_file_names(session, log)
             # Inside, because the end of the session loses the cause.
@@ -130,7 +129,9 @@ def _report_ignored(master: str, report: Callable[[str], None]) -> None:
         )
 
 
-def _start(conf: SparkConf, log: Path | None) -> SparkSession:
+def _start(
+    conf: SparkConf, log: Path | None, meanwhile: Callable[[], object] | None
+) -> SparkSession:
     """A new session. Raises EnvironmentProblem with the JVM's first complaint."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkRuntimeError
@@ -138,7 +139,8 @@ def _start(conf: SparkConf, log: Path | None) -> SparkSession:
 
     known = log.stat().st_size if log and log.exists() else 0
     try:
-        with native_stderr_to(log) if log else nullcontext():
+        # The notes of what is imported meanwhile go to the log, too.
+        with native_stderr_to(log) if log else nullcontext(), _run_meanwhile(meanwhile):
             return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkRuntimeError, Py4JError, OSError, TypeError) as error:
         where = f"; its log is {log}" if log else ""
