@@ -92,7 +92,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _as_text(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns; the last one is as long as it is."""
+    """Aligned columns; the last one has no padding."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

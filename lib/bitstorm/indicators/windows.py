@@ -100,9 +100,9 @@ def _volatility(width: int) -> Column:
 
 
 def _with_changes(rows: DataFrame, over: WindowSpec, count: int) -> DataFrame:
-    """The windows of one row: the row's own and, as `…_after_N`, that of the row N rows before it;
-    `count` in all. `change` is (p - q) / q, `ratio` is p / q, and `offset_1` is the rounding error
-    of `change`."""
+    """The windows of one row each: the row's own and, as `…_after_N`, the one of the row N rows
+    before; `count` in all. `change` is (p - q) / q, `ratio` is p / q, and `offset_1` is the
+    rounding error of `change`."""
     given, price = rows.columns, F.col("price").cast("double")
     lags = [
         F.lag(column, n).over(over).alias(f"{name}_{n}")
