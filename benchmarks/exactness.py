@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import Outcome
 from benchmarks.landing import MEMORY, MINUTE_MS, START_MS
-from bitstorm.core.config import Spark
+from bitstorm.core.settings import Spark
 from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators.compute import from_prices, span_of

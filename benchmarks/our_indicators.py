@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from benchmarks.process import serve
-from bitstorm.core.config import Spark
+from bitstorm.core.settings import Spark
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators import compute
 from bitstorm.indicators.kernel import Grid

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.landing import MINUTE_MS
 from benchmarks.process import serve
-from bitstorm.core.config import Spark
+from bitstorm.core.settings import Spark
 from bitstorm.core.workspace import file_url
 from bitstorm.spark.session import spark_session
 

@@ -9,9 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm.core.config import Settings
 from bitstorm.core.console import Console
 from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.settings import Settings
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.third_party_noise import native_stderr_to
 from bitstorm.core.workspace import Workspace

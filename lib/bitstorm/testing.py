@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bitstorm.core.config import Spark
+from bitstorm.core.settings import Spark
 from bitstorm.spark import session
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise
-from bitstorm.core.config import Settings
 from bitstorm.core.console import Console
+from bitstorm.core.settings import Settings
 from bitstorm.core.workspace import open_workspace
 from bitstorm.pipelines.backfill import backfill
 from bitstorm.pipelines.indicators import indicators

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from bitstorm.cli import bitstorm
-from bitstorm.core.config import ENV_PREFIX, Settings
+from bitstorm.core.config import ENV_PREFIX
 from bitstorm.core.schema import (
     CSV_ALIASES,
     CSV_OPTIONAL,
@@ -26,6 +26,7 @@ from bitstorm.core.schema import (
     Table,
     indicator_table,
 )
+from bitstorm.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"

@@ -11,8 +11,8 @@ from bitstorm.collect.batches import known_batches
 from bitstorm.collect.coingecko.client import CoinGecko
 from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.collect.live import collect_once, open_source
-from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import UsageError
+from bitstorm.core.settings import Settings, Source
 from bitstorm.core.time import MINUTE_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, answering, http

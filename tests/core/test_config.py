@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from bitstorm.core.config import Settings, load
+from bitstorm.core.config import load
 from bitstorm.core.errors import SettingsError
+from bitstorm.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -254,7 +254,7 @@ def test_a_java_without_names_for_the_workspace_is_refused(tmp_path):
 import sys
 from pathlib import Path
 from pyspark.sql import SparkSession
-from bitstorm.core.config import Spark
+from bitstorm.core.settings import Spark
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.spark.session import spark_session
 

@@ -104,7 +104,7 @@ def test_a_file_that_spark_cannot_write_is_named_by_its_cause(said):
 
 @pytest.mark.slow
 def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
-    from bitstorm.core.config import Spark
+    from bitstorm.core.settings import Spark
     from bitstorm.spark.session import spark_session as opened
 
     with (
@@ -119,7 +119,7 @@ def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
 def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     from pyspark.errors import AnalysisException
 
-    from bitstorm.core.config import Spark
+    from bitstorm.core.settings import Spark
     from bitstorm.spark.session import spark_session as opened
 
     with pytest.raises(AnalysisException), opened(app_name="another", spark=Spark()) as spark:

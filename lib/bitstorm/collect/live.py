@@ -18,9 +18,9 @@ from bitstorm.collect.coingecko.error_responses import KEY_VARIABLE
 from bitstorm.collect.coingecko.rate_limit import Limits, RateLimit, limits_of
 from bitstorm.collect.coingecko.route import is_loopback
 from bitstorm.collect.coingecko.transport import TransportOptions
-from bitstorm.core.config import Settings
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result
+from bitstorm.core.settings import Settings
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 
-from bitstorm.core.config import Settings
 from bitstorm.core.schema import PRICES, indicator_table
+from bitstorm.core.settings import Settings
 from bitstorm.core.time import duration_ms, iso
 from bitstorm.core.workspace import Workspace
 from bitstorm.indicators.compute import from_prices, observed_after_ms, span_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError, SnapshotDamaged
 from bitstorm.core.schema import indicator_table
+from bitstorm.core.settings import Training
 from bitstorm.core.time import duration_ms, iso
 from bitstorm.model.windowing import Columns, WindowSpec
 from bitstorm.store.snapshots import Snapshot

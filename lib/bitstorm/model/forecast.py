@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError, ModelError
+from bitstorm.core.settings import Training
 from bitstorm.core.time import DAY_MS, iso
-from bitstorm.model import blocks, evaluation, runs, windowing
-from bitstorm.model.evaluation import Interval
+from bitstorm.evaluation import comparison
+from bitstorm.evaluation.comparison import Interval
+from bitstorm.model import blocks, runs, windowing
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
 from bitstorm.model.windowing import Split, Target, Windows, WindowSpec
@@ -159,10 +160,10 @@ def scores(
             "last": iso(int(test["timestamp"].iloc[-1])),
             "windows": len(test),
         },
-        **evaluation.compare(**{name: test[name].to_numpy() for name in columns}, horizon=horizon),
+        **comparison.compare(**{name: test[name].to_numpy() for name in columns}, horizon=horizon),
         "interval": {
             "level": band.level,
-            "coverage": evaluation.coverage(
+            "coverage": comparison.coverage(
                 **{name: table[name].to_numpy() for name in ("actual", "lower", "upper")}
             ),
         },

@@ -22,9 +22,9 @@ from typing import Any
 
 from bitstorm import __version__
 from bitstorm.core import durable_io
-from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError
 from bitstorm.core.results import Result
+from bitstorm.core.settings import Training
 from bitstorm.model import backend, checkpoint
 from bitstorm.spark.java import project_root
 

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from bitstorm.context import Context
-from bitstorm.core.config import Training
 from bitstorm.core.errors import DataError
 from bitstorm.core.schema import indicator_table
+from bitstorm.core.settings import Training
 from bitstorm.core.time import iso
 from bitstorm.indicators.windows import Blocks, in_blocks
 from bitstorm.model import backend, blocks, dataset, scaling

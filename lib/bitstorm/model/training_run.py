@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.context import Context
-from bitstorm.core.config import Training
 from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
+from bitstorm.core.settings import Training
 from bitstorm.model import backend, checkpoint, runs, training
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed

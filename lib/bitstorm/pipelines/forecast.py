@@ -13,7 +13,8 @@ from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
-from bitstorm.model import blocks, evaluation, runs
+from bitstorm.evaluation import comparison
+from bitstorm.model import blocks, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Windows
@@ -55,7 +56,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     )
     validation, test = forecasts.validation_and_test(found, split, chosen.name)
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
-    band = evaluation.interval(residuals, level=context.settings.forecast.level)
+    band = comparison.interval(residuals, level=context.settings.forecast.level)
     table = forecasts.table_of(test, band)
     following = math.nan if newest is None else float(predict([newest])["forecast"].iloc[0])
     lower, upper = band.around(np.array([following]))

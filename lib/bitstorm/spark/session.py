@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitstorm.core.config import Spark
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.settings import Spark
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
 from bitstorm.spark import environment, java
 from bitstorm.spark.failures import translate_failures

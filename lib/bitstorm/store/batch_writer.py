@@ -26,10 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bitstorm.core import durable_io
-from bitstorm.core.config import Ingest
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
+from bitstorm.core.settings import Ingest
 from bitstorm.core.time import now_ms
 from bitstorm.core.workspace import Workspace, check_petastorm_reads, local_path
 from bitstorm.store import rejects, snapshots

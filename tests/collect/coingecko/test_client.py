@@ -17,7 +17,6 @@ from bitstorm.collect.coingecko.client import CoinGecko, Plan
 from bitstorm.collect.coingecko.error_responses import error_details
 from bitstorm.collect.coingecko.transport import TransportOptions, server_wait
 from bitstorm.collect.live import open_source
-from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import (
     BadAnswer,
     HistoryTooOld,
@@ -30,6 +29,7 @@ from bitstorm.core.errors import (
     UsageError,
     WrongHostForKey,
 )
+from bitstorm.core.settings import Settings, Source
 from bitstorm.core.time import DAY_MS, MINUTE_MS
 from bitstorm.simulator.market import Market
 from collect.faulty_server import NOW_MS, Waits, answering, http

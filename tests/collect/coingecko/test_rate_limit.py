@@ -30,8 +30,8 @@ from bitstorm.collect.coingecko.rate_limit import (
 )
 from bitstorm.collect.coingecko.transport import TransportOptions
 from bitstorm.collect.live import open_source
-from bitstorm.core.config import Settings, Source
 from bitstorm.core.errors import CreditsSpent, RateLimited, Unreachable, WorkspaceError
+from bitstorm.core.settings import Settings, Source
 from bitstorm.core.time import DAY_MS, HOUR_MS, MINUTE_MS, iso
 from collect.faulty_server import NOW_MS, Waits, answering, http
 from simulator.watched import Simulator

@@ -22,8 +22,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bitstorm.core import durable_io
-from bitstorm.core.config import Source
 from bitstorm.core.errors import CreditsSpent, RateLimited, WorkspaceError
+from bitstorm.core.settings import Source
 from bitstorm.core.time import iso, now_ms
 
 # A second over the minute: calls take unequal time to arrive, and the server counts arrivals.

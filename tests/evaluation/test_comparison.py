@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bitstorm.model import evaluation
-from bitstorm.model.evaluation import Difference, Interval
+from bitstorm.evaluation import comparison
+from bitstorm.evaluation.comparison import Difference, Interval
 
 prices = st.floats(1e-3, 1e6)
 
@@ -31,7 +31,7 @@ def long_run_variance(gains: list[float], horizon: int, *, weighted: bool) -> fl
 
 def test_errors_are_those_of_a_hand_calculation():
     # Forecasts of 110, 90 and 100 from 100; the price went to 100, 100 and 120.
-    found = evaluation.errors(
+    found = comparison.errors(
         forecast=np.array([110.0, 90.0, 100.0]),
         actual=np.array([100.0, 100.0, 120.0]),
         origin=np.array([100.0, 100.0, 100.0]),
@@ -46,7 +46,7 @@ def test_errors_are_those_of_a_hand_calculation():
 def test_half_the_error_is_a_skill_of_three_quarters():
     actual = np.exp(np.array([0.02, -0.02, 0.04, -0.04]))
     half = np.exp(np.array([0.01, -0.01, 0.02, -0.02]))
-    found = evaluation.compare(forecast=half, actual=actual, origin=np.ones(4), horizon=1)
+    found = comparison.compare(forecast=half, actual=actual, origin=np.ones(4), horizon=1)
     assert found["model"]["skill"] == pytest.approx(0.75)
     # Squared log errors: persistence 4, 4, 16, 16 e-4, the model a quarter; gains 3, 3, 12, 12.
     gains = [3e-4, 3e-4, 12e-4, 12e-4]
@@ -60,7 +60,7 @@ def test_persistence_has_skill_zero_and_is_not_called_better():
     random = np.random.default_rng(1)
     origin = 100 * np.exp(np.cumsum(random.normal(0, 0.01, 200)))
     actual = origin * np.exp(random.normal(0, 0.01, 200))
-    found = evaluation.compare(forecast=origin, actual=actual, origin=origin, horizon=1)
+    found = comparison.compare(forecast=origin, actual=actual, origin=origin, horizon=1)
     assert found["model"]["skill"] == 0.0
     assert found["model"]["skill_usd"] == 0.0
     assert found["difference"] == {"mean": 0.0, "standard_error": 0.0, "t": 0.0}
@@ -69,8 +69,8 @@ def test_persistence_has_skill_zero_and_is_not_called_better():
 
 def test_on_a_constant_price_only_persistence_has_skill_zero():
     still = np.full(50, 7.0)
-    same = evaluation.compare(forecast=still, actual=still, origin=still, horizon=1)
-    wrong = evaluation.compare(forecast=still * 1.1, actual=still, origin=still, horizon=1)
+    same = comparison.compare(forecast=still, actual=still, origin=still, horizon=1)
+    wrong = comparison.compare(forecast=still * 1.1, actual=still, origin=still, horizon=1)
     assert same["model"]["skill"] == 0.0
     assert wrong["model"]["skill"] == -math.inf
 
@@ -81,7 +81,7 @@ def test_on_a_constant_price_only_persistence_has_skill_zero():
     hnp.arrays(float, 5, elements=prices),
 )
 def test_no_forecast_has_a_skill_above_one(forecast, actual, origin):
-    found = evaluation.compare(forecast=forecast, actual=actual, origin=origin, horizon=1)
+    found = comparison.compare(forecast=forecast, actual=actual, origin=origin, horizon=1)
     assert found["model"]["skill"] <= 1
     assert found["model"]["skill_usd"] <= 1
     assert found["model"]["rmse_usd"] >= found["model"]["mae_usd"] * (1 - 1e-12)
@@ -93,7 +93,7 @@ def test_the_standard_error_sums_pairs_of_overlapping_forecasts(horizon):
     # A moving sum of `horizon` shocks: just the overlap that h-step errors have.
     shocks = np.random.default_rng(3).normal(0.2, 1, 300)
     gains = np.convolve(shocks, np.ones(horizon), mode="valid")
-    found = evaluation.difference(gains, horizon=horizon)
+    found = comparison.difference(gains, horizon=horizon)
     variance = long_run_variance(gains.tolist(), horizon, weighted=False)
     assert found.mean == pytest.approx(sum(gains) / len(gains))
     assert found.standard_error == pytest.approx(math.sqrt(variance / len(gains)))
@@ -103,14 +103,14 @@ def test_bartlett_weights_keep_the_variance_positive():
     gains = np.array([1.0, -1.0] * 10) + np.linspace(0, 0.1, 20)
     assert long_run_variance(gains.tolist(), 2, weighted=False) < 0
     variance = long_run_variance(gains.tolist(), 2, weighted=True)
-    found = evaluation.difference(gains, horizon=2)
+    found = comparison.difference(gains, horizon=2)
     assert variance > 0
     assert found.standard_error == pytest.approx(math.sqrt(variance / 20))
 
 
 @given(hnp.arrays(float, st.integers(1, 12), elements=st.floats(-1e3, 1e3)), st.integers(1, 20))
 def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
-    found = evaluation.difference(gains, horizon=horizon)
+    found = comparison.difference(gains, horizon=horizon)
     assert found.standard_error >= 0
     assert math.isfinite(found.t)
 
@@ -127,7 +127,7 @@ def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
     ],
 )
 def test_a_verdict_needs_two_standard_errors_and_30_forecasts(t, independent, expected):
-    text = evaluation.verdict(0.5, Difference(t, 1.0), independent=independent)
+    text = comparison.verdict(0.5, Difference(t, 1.0), independent=independent)
     assert text.startswith(expected)
     assert f"t = {t:+.2f}" in text
 
@@ -137,7 +137,7 @@ def test_overlapping_forecasts_do_not_count_as_many():
     actual = np.exp(random.normal(0, 0.01, 59))
     near = actual * np.exp(random.normal(0, 0.001, 59))
     verdicts = {
-        horizon: evaluation.compare(
+        horizon: comparison.compare(
             forecast=near, actual=actual, origin=np.ones(59), horizon=horizon
         )["verdict"]
         for horizon in (1, 2)
@@ -148,7 +148,7 @@ def test_overlapping_forecasts_do_not_count_as_many():
 
 def test_an_interval_is_between_the_quantiles_of_past_errors():
     # 0 to 10: the tenth and the ninetieth percentile are 1 and 9.
-    found = evaluation.interval(np.arange(11.0) / 100, level=0.8)
+    found = comparison.interval(np.arange(11.0) / 100, level=0.8)
     assert (found.lower, found.upper) == pytest.approx((0.01, 0.09))
     lower, upper = found.around(np.array([100.0, 200.0]))
     assert lower == pytest.approx([100 * math.exp(0.01), 200 * math.exp(0.01)])
@@ -157,15 +157,15 @@ def test_an_interval_is_between_the_quantiles_of_past_errors():
 
 def test_coverage_counts_outcomes_on_the_bounds_as_inside():
     actual = np.array([1.0, 2.0, 3.0, 4.0])
-    assert evaluation.coverage(actual=actual, lower=actual, upper=actual) == 1.0
-    assert evaluation.coverage(
+    assert comparison.coverage(actual=actual, lower=actual, upper=actual) == 1.0
+    assert comparison.coverage(
         actual=actual, lower=np.full(4, 2.0), upper=np.full(4, 3.5)
     ) == pytest.approx(0.5)
 
 
 @given(hnp.arrays(float, st.integers(50, 200), elements=st.floats(-0.1, 0.1), unique=True))
 def test_an_interval_holds_its_level_of_its_own_errors(residuals):
-    band = evaluation.interval(residuals, level=0.8)
+    band = comparison.interval(residuals, level=0.8)
     inside = np.mean((residuals >= band.lower) & (residuals <= band.upper))
     assert inside == pytest.approx(0.8, abs=2 / len(residuals))
 
