@@ -111,6 +111,12 @@ def test_volatility_is_known_before_the_outcome():
     assert np.isnan(skill_tests.known_volatility(np.zeros(50))).all()
 
 
+def test_volatility_forgets_what_is_long_past():
+    returns = np.random.default_rng(7).standard_t(4, 3_000) * 0.01
+    whole, short = (skill_tests.known_volatility(returns[start:])[-100:] for start in (0, 1_600))
+    np.testing.assert_allclose(short, whole, rtol=1e-14)
+
+
 def gains(seed: int, *, horizon: int, n: int = 300) -> np.ndarray:
     """A moving sum of `horizon` shocks: the overlap of h-step errors."""
     shocks = np.random.default_rng(seed).standard_t(5, n + horizon - 1) + 0.1

@@ -64,8 +64,8 @@ FEW: dict[str, Any] = {"count": 29, "test": None}
         (grades(live=True, p=0.01), (False, False, False), "No proven worth"),
         (grades(live=True, p=0.99), (False, False, False), "No proven worth"),
         (grades(live=True, e=20), (True, True, False), "Informative, more accurate than"),
-        (grades(p=0.01, **OVERLAP), (None, True, None), "worth its costs, is not judged"),
-        (grades(p=0.01, live=True, **OVERLAP), (None, None, None), "No proven worth"),
+        (grades(p=0.01, **OVERLAP), (None, True, None), "or worth its costs is not judged"),
+        (grades(p=0.01, live=True, **OVERLAP), (None, None, None), "Not judged: no test"),
         (grades(e=1e9, **FEW), (None, None, None), "Too few forecasts to judge: found 29 that"),
     ],
 )  # fmt: skip

@@ -37,7 +37,8 @@ def known_volatility(returns: np.ndarray, *, horizon: int = 1) -> np.ndarray:
     `returns` float64 (n,) are log returns of one step. Entry t belongs to the outcome that ends at
     t, and uses `returns[: t - horizon + 1]` alone: √horizon times the root of the exponential mean
     of their squares (decay 0.97, weights that sum to 1; RiskMetrics). NaN returns are skipped. It
-    is NaN before 24 returns are known, and where all of them are 0.
+    is NaN before 24 returns are known, and where all of them are 0. Returns more than 1,300 steps
+    back change no digit.
     """
     import pandas as pd
 

@@ -30,11 +30,10 @@ class Grades:
     """The three grades of the forecasts `horizon` steps ahead, and every number behind them.
 
     `count` forecasts were judged, of the `data` named by the caller. `r2` is 1 - Σ(r - f)²/Σr²,
-    `r2_weighted` the same of clipped r/σ and f/σ. `test` is for that weighted loss; None for
-    too few forecasts. `information` and `accuracy` are the
-    e-values; None for horizons above 1, where outcomes overlap. `fee` is in basis points per unit
-    traded. `live`: looked at again and again, so that the e-value decides on accuracy and not the
-    test, which holds for one look only.
+    `r2_weighted` the same of clipped r/σ and f/σ. `test` is for that weighted loss, None for few
+    forecasts. `information` and `accuracy` are the e-values, None for horizons above 1, where
+    outcomes overlap. `fee` is in basis points per unit traded. `live`: looked at again and again,
+    so that the e-value decides on accuracy and not the test, which holds for one look only.
     """
 
     data: str
@@ -89,6 +88,8 @@ class Grades:
                 f"Too few forecasts to judge: found {self.independent} that do not overlap ({of}), "
                 f"expected at least {LEAST_INDEPENDENT}."
             )
+        if self.informative is None and self.more_accurate is None:
+            return f"Not judged: no test of overlapping outcomes may be looked at often ({of})."
         accuracy = f"not shown to be more accurate than {_PERSISTENCE}"
         if self.more_accurate or self.less_accurate:
             accuracy = f"{'more' if self.more_accurate else 'less'} accurate than {_PERSISTENCE}"
@@ -99,11 +100,10 @@ class Grades:
             worth = "not worth its costs" if never else "not shown to be worth its costs"
             return f"Informative, {accuracy}, {worth}: it {self._break_even} ({of})."
         if self.more_accurate:
-            informative = "not judged" if self.informative is None else "not shown"
-            return (
-                f"{accuracy.capitalize()}; that it is informative, and worth its costs, is "
-                f"{informative} ({of})."
-            )
+            rest = "not shown to be informative or worth its costs"
+            if self.informative is None:
+                rest = "whether it is informative or worth its costs is not judged"
+            return f"{accuracy.capitalize()}; {rest} ({of})."
         if self.less_accurate:
             return f"{accuracy.capitalize()}: do not use this forecast ({of})."
         return f"No proven worth: not distinguishable from {_PERSISTENCE} ({of})."
