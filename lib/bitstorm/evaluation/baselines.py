@@ -1,4 +1,4 @@
-"""The price forecasts that a network has to beat.
+"""Simple price forecasts, which a network has to beat.
 
 A baseline takes `returns`, float64 (n,), the log returns of one step on the regular grid, NaN where
 there is none (a hole or a cut); `returns[t]` is known at index t. It gives float64
@@ -57,18 +57,18 @@ def seasonal_naive(
 def moving_average(
     returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int, window: int
 ) -> np.ndarray:
-    """The price returns to the mean of the last `window` prices, or of those since the last cut."""
+    """The price goes to the mean of the last `window` prices, or of those since the last cut."""
     return _to_level(returns, origins, steps, np.ones(window))
 
 
 def ema(
     returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int, span: int
 ) -> np.ndarray:
-    """The price returns to its exponential mean since the last cut, as
-    `pandas.Series.ewm(span=span)`."""
+    """The price goes to its exponential mean since the last cut: `pandas.Series.ewm(span=span)`.
+    `span` is above 1."""
     decay = 1 - 2 / (span + 1)
     # Older prices weigh less than the last digit of a double.
-    remembered = math.ceil(math.log(2.0**-53) / math.log(decay)) if span > 1 else 1
+    remembered = math.ceil(math.log(2.0**-53) / math.log(decay))
     return _to_level(returns, origins, steps, decay ** np.arange(remembered))
 
 
