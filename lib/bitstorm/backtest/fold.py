@@ -132,7 +132,9 @@ def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
             fitted, network = backend.fit_network(settings.backend, shape, task)
         except BrokenOff as error:
             # Its own words name a run to resume; a fold has none.
-            raise ModelError(f"its training broke off ({reason_of(error.__cause__ or error)})") from error
+            raise ModelError(
+                f"its training broke off ({reason_of(error.__cause__ or error)})"
+            ) from error
     return network, scaler, {"windows": windows, "scaler": scaler.to_json(), **asdict(fitted)}
 
 
@@ -164,9 +166,7 @@ def _series(work: Work) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(signed), signed > 0
 
 
-def _actual(
-    price: np.ndarray, observed: np.ndarray, origins: np.ndarray, steps: int
-) -> np.ndarray:
+def _actual(price: np.ndarray, observed: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:
     """The observed prices 1 to `steps` points after each origin with no hole before them, else NaN;
     float64 (origins, steps)."""
     later = origins[:, None] + np.arange(1, steps + 1)

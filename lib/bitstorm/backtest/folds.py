@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from dataclasses import dataclass
 
 from bitstorm.core.errors import DataError, UsageError
@@ -24,6 +25,11 @@ class Fold:
     validate_until: int
     test_from: int
     test_until: int
+
+    def times_ms(self, step_ms: int) -> dict[str, int]:
+        """The same as times, Unix ms UTC."""
+        indexes = {name: index for name, index in vars(self).items() if name != "number"}
+        return {f"{name}_ms": index * step_ms for name, index in indexes.items()}
 
 
 def embargo_of(backtest: Backtest, training: Training, *, steps: int) -> int:
@@ -90,7 +96,7 @@ def _cut(
     edges = [begin + number * origins // backtest.folds for number in range(backtest.folds + 1)]
     share = training.validation_share / (training.train_share + training.validation_share)
     folds = []
-    for number, (test_from, after) in enumerate(zip(edges, edges[1:], strict=False), start=1):
+    for number, (test_from, after) in enumerate(itertools.pairwise(edges), start=1):
         train_from = first if backtest.scheme == "expanding" else first + test_from - begin
         validate_until = test_from - 1 - embargo
         train_until = validate_until - round((validate_until - train_from + 1) * share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ def scores(frame: pd.DataFrame) -> Scores:
     known = frame[np.isfinite(frame[["actual", *models]]).all(axis=1)]
     steps = range(1, int(frame["step"].max()) + 1)
     parts = {"all": known, **{str(step): known[known["step"] == step] for step in steps}}
-    found: Scores = {name: {part: _errors(rows, name) for part, rows in parts.items()} for name in models}
+    found: Scores = {
+        name: {part: _errors(rows, name) for part, rows in parts.items()} for name in models
+    }
     return _with_skills(found)
 
 
@@ -44,8 +46,6 @@ def _errors(rows: pd.DataFrame, model: str) -> dict[str, float]:
 
 def _with_skills(found: Scores) -> Scores:
     """Add `skill` (1 - MSE / MSE of persistence, of log returns) and `skill_usd`."""
-    if PERSISTENCE not in found:
-        return found
     skills = (("skill", "rmse_log_return"), ("skill_usd", "rmse_usd"))
     return {
         model: {
@@ -99,4 +99,30 @@ def _spread(cells: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     values = np.array([[cell[name] for name in names] for cell in cells])
     mean = dict(zip(names, values.mean(axis=0).tolist(), strict=True))
     sd = values.std(axis=0, ddof=1).tolist() if len(cells) > 1 else [None] * len(names)
-    return {"folds": [dict(cell) for cell in cells], "mean": mean, "sd": dict(zip(names, sd, strict=True))}
+    return {
+        "folds": [dict(cell) for cell in cells],
+        "mean": mean,
+        "sd": dict(zip(names, sd, strict=True)),
+    }
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model over all folds: RMSE of log returns and skill at step 1, the skill over all steps,
+    and the fold with the smallest skill over all steps."""
+
+    rmse_step_1: float
+    skill_step_1: float
+    skill: float
+    worst_fold: int
+    worst_skill: float
+
+
+def standing(parts: Mapping[str, Any]) -> Standing:
+    """The standing of a model, from its part of `summary`."""
+    first, every = parts["1"]["pooled"], parts["all"]
+    skills = [fold["skill"] for fold in every["folds"]]
+    worst = min(range(len(skills)), key=lambda place: skills[place])
+    return Standing(
+        first["rmse_log_return"], first["skill"], every["pooled"]["skill"], worst + 1, skills[worst]
+    )
