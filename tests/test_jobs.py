@@ -41,6 +41,7 @@ appender.stderr.layout.pattern = %p %c{1}: %m%n
 
 def test_there_is_a_job_for_each_command_that_needs_spark() -> None:
     assert {job.stem for job in JOBS} >= {
+        "backtest",
         "forecast",
         "indicators",
         "ingest",

@@ -24,6 +24,8 @@ from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.evaluation.markets import Proof
 from bitstorm.pipelines import history as commits
 from bitstorm.pipelines.backfill import backfill, plan
+from bitstorm.pipelines.backtest import Backtested
+from bitstorm.pipelines.backtest import backtest as run_backtest
 from bitstorm.pipelines.collect import collect
 from bitstorm.pipelines.doctor import Checkup, doctor
 from bitstorm.pipelines.forecast import forecast
@@ -268,6 +270,19 @@ class Workspace:
         context = self._context(snapshot, {**self._values, **values})
         made = train(context, resume=resume, accept_snapshot=accept_snapshot)
         return Run(self._context(), made.run)
+
+    def backtest(self, *, snapshot: str | None = None, **backtest: Any) -> Backtested:
+        """Test the network and the baselines on folds of the past.
+
+        The same settings on the same snapshot continue a back-test that was stopped.
+
+        Args:
+            snapshot: Of the indicators; by default the newest.
+            backtest: Settings of the section `backtest` for this one: `folds=3`,
+                `scheme="sliding"`.
+        """
+        values = {f"backtest.{name}": value for name, value in backtest.items()}
+        return run_backtest(self._context(snapshot, {**self._values, **values}))
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next step with a run; by default the newest."""

@@ -89,6 +89,18 @@ def verdict(invocation: Invocation, prove: bool, markets: int | None, seed: int 
     return proof
 
 
+@click.command(epilog="Example: bitstorm backtest --set backtest.folds=3")
+@snapshot_option
+@common_options
+def backtest(invocation: Invocation) -> Any:
+    """Test network and baselines on folds of the past."""
+    from bitstorm.cli.render_backtest import backtest_lines
+    from bitstorm.pipelines.backtest import backtest as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(result, lambda: backtest_lines(result))
+
+
 @click.command(epilog="Example: bitstorm report")
 @common_options
 def report(invocation: Invocation) -> Any:

@@ -152,6 +152,9 @@ class Backtest(_Section):
         ge=0,
         description="steps between training and test; empty: training.look_back + forecast.steps",
     )
+    baselines: list[str] = Field(
+        default=[], description="compared with the network; empty: all that need no extra"
+    )
 
 
 class Spark(_Section):

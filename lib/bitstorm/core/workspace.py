@@ -135,6 +135,10 @@ class Workspace:
         return self.root / "checkpoints"
 
     @property
+    def backtests(self) -> Path:
+        return self.root / "backtests"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

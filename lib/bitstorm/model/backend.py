@@ -30,13 +30,36 @@ def require(backend: str, *, reason: str) -> None:
 
 def fit(backend: str, shape: dict[str, Any], task: Task) -> Fitted:
     """Train a network of this shape (the options of `network.seeded`); see `training.fit`."""
+    return fit_network(backend, shape, task)[0]
+
+
+def fit_network(backend: str, shape: dict[str, Any], task: Task) -> tuple[Fitted, Any]:
+    """As `fit`, and the network with its best weights, as `runs.load_network` gives it."""
     if backend == "torch":
         from bitstorm.model import torch_backend
 
-        return torch_backend.fit(torch_backend.seeded(**shape), task)
+        trained = torch_backend.seeded(**shape)
+        fitted = torch_backend.fit(trained, task)
+        return fitted, lambda window, training=False: trained.predict(window)[:, None]
     from bitstorm.model import network, training
 
-    return training.fit(network.seeded(**shape), task)
+    built = network.seeded(**shape)
+    return training.fit(built, task), built
+
+
+def use_one_thread(backend: str) -> None:
+    """Compute with one thread of the CPU until the process ends, so that the results have the same
+    bits anywhere. Call it before the backend computes anything."""
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+        return
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.set_visible_devices([], "GPU")
 
 
 def threads(backend: str) -> dict[str, int]:

@@ -36,12 +36,12 @@ def prepare(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     settings, snapshot = attempt.settings, attempt.snapshot
     backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
     features = settings.features or DEFAULT_FEATURES[settings.target]
-    _check_features(features, snapshot)
+    check_features(features, snapshot)
     _check_length(snapshot, features, settings)
     split = attempt.split or _split(*blocks.span_of(snapshot), settings)
     blocks.check_points(snapshot, features, spans(split))
     spec = blocks.spec_of(snapshot, settings, features)
-    needed = _points_needed(snapshot, features, settings)
+    needed = points_needed(snapshot, features, settings)
     warm_up = {"needed": needed, "had": snapshot.manifest.rows}
     with ExitStack() as stack:
         # Spark is closed once the blocks are written, so that it takes nothing from the training.
@@ -101,7 +101,7 @@ def _split(first_ms: int, last_ms: int, settings: Training) -> Split:
     return split_by_time(first_ms, last_ms, settings.train_share, settings.validation_share)
 
 
-def _points_needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
+def points_needed(snapshot: Snapshot, features: list[str], settings: Training) -> int:
     """The number of points before the first possible target."""
     table = indicator_table(snapshot.manifest.details["windows"])
     slowest = max(table.field(feature).rows_before for feature in features)
@@ -116,7 +116,7 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     manifest = snapshot.manifest
     first, last = blocks.span_of(snapshot)
     step = blocks.step_of(snapshot)
-    first_target = _points_needed(snapshot, features, settings)
+    first_target = points_needed(snapshot, features, settings)
     at_least = first_target + len(PARTS)
 
     def fits(count: int) -> bool:
@@ -137,7 +137,8 @@ def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -
     )
 
 
-def _check_features(features: list[str], snapshot: Snapshot) -> None:
+def check_features(features: list[str], snapshot: Snapshot) -> None:
+    """Raise DataError where the indicators lack a feature."""
     known = blocks.numeric_columns(snapshot)
     unknown = [name for name in features if name not in known]
     if unknown:

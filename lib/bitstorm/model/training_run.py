@@ -22,7 +22,7 @@ from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
-_LIBRARIES = {
+LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
     "torch": ("torch", "petastorm", "pyspark"),
 }
@@ -166,7 +166,7 @@ def _record(
         "windows": dict(data.counts),
         "warm_up": dict(data.warm_up),
         "threads": {"cores": runs.cores(), **backend.threads(settings.backend)},
-        "versions": runs.versions(*_LIBRARIES[settings.backend]),
+        "versions": runs.versions(*LIBRARIES[settings.backend]),
         "code": runs.code(),
         "sessions": [],
     }

@@ -208,11 +208,16 @@ def newest_window(
 ) -> Windows | None:
     """The window that ends at a grid index, with or without a target; None where it is incomplete.
     `columns` holds the block of the index."""
-    rows = np.flatnonzero(columns["block"] == index // spec.size)
-    ends = np.zeros((len(columns["block"]), spec.size), bool)
-    ends[rows, index % spec.size] = True
-    ends &= _is_complete(spec, columns, np.isnan(columns["price"]))[:, spec.own]
+    ends = windows_ending(spec, columns, first=index, last=index)
     return to_windows(spec, columns, scaler, ends) if ends.any() else None
+
+
+def windows_ending(spec: WindowSpec, columns: Columns, *, first: int, last: int) -> np.ndarray:
+    """Whether the window that ends at each own point is complete, with or without a target, and its
+    end's grid index lies in [`first`, `last`]; bool (blocks, size)."""
+    index = _target_indexes(spec, columns) - spec.horizon
+    found = _is_complete(spec, columns, np.isnan(columns["price"]))[:, spec.own]
+    return found & (index >= first) & (index <= last)
 
 
 def _is_complete(spec: WindowSpec, columns: Columns, missing: np.ndarray) -> np.ndarray:

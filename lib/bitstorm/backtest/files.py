@@ -1,0 +1,91 @@
+"""Back-tests on disk: `backtests/NAME/` with a file a fold, `backtest.json` and `metrics.json`.
+
+The name holds a hash of the recipe: all that the numbers follow from. So the same settings on the
+same data find the folds that are already there, and others make another folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bitstorm.backtest import tasks
+from bitstorm.backtest.tasks import Done
+from bitstorm.core import durable_io
+from bitstorm.core.errors import StoreError
+
+RECORD, METRICS = "backtest.json", "metrics.json"
+RUNNING, FINISHED = "running", "finished"
+
+
+def folder_of(backtests: Path, recipe: Mapping[str, Any], *, last_ms: int) -> Path:
+    """The folder of the back-test with this recipe on data that end at `last_ms` (ms UTC)."""
+    end = datetime.fromtimestamp(last_ms / 1000, UTC)
+    return backtests / f"{end:%Y%m%dT%H%M%SZ}-{durable_io.json_hash(recipe)[:8]}"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock for the block; removes what killed writers left. Raises StoreError
+    where another process computes this back-test."""
+    with durable_io.writer_lock(folder, wait_seconds=0.5):
+        for path in folder.glob(f"{durable_io.TEMPORARY}*"):
+            path.unlink()
+        yield
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A fold's frame (see `fold.run_fold`) and the record of its fit."""
+
+    frame: pd.DataFrame
+    record: Mapping[str, Any]
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """The file of a fold."""
+    return folder / f"fold-{number}.parquet"
+
+
+def read_fold(folder: Path, number: int) -> Stored | None:
+    """The fold with this number; None where it is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path_of(folder, number), partitioning=None)
+        return Stored(table.to_pandas(), tasks.record_of(table))
+    except (OSError, KeyError, ValueError, pa.ArrowException):
+        return None
+
+
+def write_fold(folder: Path, done: Done) -> None:
+    """Write the fold's file, whole or not at all."""
+    durable_io.replace(path_of(folder, done.fold.number), done.content)
+
+
+def required_fold(folder: Path, number: int) -> Stored:
+    """As `read_fold`. Raises StoreError where there is none."""
+    found = read_fold(folder, number)
+    if found is None:
+        raise StoreError(
+            f"{path_of(folder, number)} is missing or damaged, though this command wrote it: run "
+            "the command again, and change nothing there meanwhile"
+        )
+    return found
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether `backtest.json` says so."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record.get("state") == FINISHED and (folder / METRICS).is_file()
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,183 @@
+"""One fold: fit on its past, forecast its test part. Runs in any process, with the same bits."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bitstorm.backtest.folds import Fold
+from bitstorm.core.errors import BrokenOff, DataError, ModelError
+from bitstorm.core.settings import Training
+from bitstorm.core.time import DAY_MS
+from bitstorm.evaluation import baselines
+from bitstorm.evaluation.baselines import Baseline
+from bitstorm.model import backend, forecast, scaling, windowing
+from bitstorm.model.dataset import StoredBlocks
+from bitstorm.model.feed import make_feed, reason_of
+from bitstorm.model.scaling import Scaler
+from bitstorm.model.training import Task
+from bitstorm.model.training_run import batch_size_and_rate
+from bitstorm.model.windowing import Columns, Windows, WindowSpec
+
+NETWORK = "network"
+# The columns of a fold's frame before the models'.
+FACTS = ("origin", "step", "origin_price", "actual")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all folds share; it can be pickled. The series has the grid indexes `first` to `last`;
+    forecasts are for the steps 1 to `steps`."""
+
+    stored: StoredBlocks
+    first: int
+    last: int
+    training: Training
+    baselines: tuple[str, ...]
+    steps: int
+
+
+def known_baselines(step_ms: int) -> dict[str, Baseline]:
+    """The baselines by name, for a grid with this step."""
+    day = max(1, DAY_MS // step_ms)
+    return dict(baselines.baselines(day=day, week=7 * day))
+
+
+def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The forecasts of the test part, and the record of the fit.
+
+    The frame has a row for each origin and step, in this order: `origin` (int64, ms UTC), `step`
+    (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is not
+    observed or a hole lies before it) and one forecast a model. Raises DataError where a part has
+    no window, and ModelError where the training fails.
+    """
+    began = time.monotonic()
+    network, scaler, record = _train(work, fold)
+    spec, steps = work.stored.spec, work.steps
+    times, _, found = forecast.predict_steps(
+        network, _test_windows(work, fold, scaler), spec=spec, scaler=scaler, steps=steps
+    )
+    if not len(times):
+        raise DataError(_too_few(fold, {**record["windows"], "test": 0}, work.training))
+    price, observed = _series(work)
+    returns = np.diff(np.log(price), prepend=np.nan)
+    origins = times // spec.step_ms - work.first
+    log_returns = {NETWORK: found}
+    known = known_baselines(spec.step_ms)
+    for name in work.baselines:
+        log_returns[name] = known[name](
+            returns, fit_until=fold.validate_until - work.first, origins=origins, steps=steps
+        )
+    origin_price = price[origins, None]
+    columns = {
+        "origin": np.repeat(times, steps),
+        "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(times)),
+        "origin_price": np.repeat(origin_price, steps),
+        "actual": _actual(price, observed, origins, steps).ravel(),
+        **{name: (origin_price * np.exp(r)).ravel() for name, r in log_returns.items()},
+    }
+    record["windows"]["test"] = len(times)
+    return pd.DataFrame(columns), {**record, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
+    """The network with its best weights, its scaler, and the record of the fit."""
+    stored, spec, settings = work.stored, work.stored.spec, work.training
+    scaler = scaling.fit(
+        spec, _since(spec, stored.columns(), fold.train_from), last=fold.train_until
+    )
+    # The first window's first return needs the price before it.
+    before_first = fold.train_from + spec.look_back + spec.horizon - 1
+    parts = {
+        "training": (before_first, fold.train_until),
+        "validation": (fold.train_until, fold.validate_until),
+    }
+    feeds = {
+        part: make_feed(
+            stored, scaler, after_ms=after * spec.step_ms, until_ms=until * spec.step_ms
+        )
+        for part, (after, until) in parts.items()
+    }
+    windows = {part: len(feed) for part, feed in feeds.items()}
+    if 0 in windows.values():
+        raise DataError(_too_few(fold, windows, settings))
+    batch_size, learning_rate = batch_size_and_rate(settings)
+    shape = {
+        "look_back": settings.look_back,
+        "features": len(spec.features),
+        "units": settings.units,
+        "dropout": settings.dropout,
+        "learning_rate": learning_rate,
+        "seed": settings.seed,
+    }
+    with tempfile.TemporaryDirectory(prefix="bitstorm-") as folder:
+        task = Task(
+            train=feeds["training"],
+            validation=feeds["validation"],
+            epochs=settings.epochs,
+            patience=settings.patience,
+            batch_size=batch_size,
+            seed=settings.seed,
+            folder=Path(folder),
+            record={},
+        )
+        try:
+            fitted, network = backend.fit_network(settings.backend, shape, task)
+        except BrokenOff as error:
+            # Its own words name a run to resume; a fold has none.
+            raise ModelError(
+                f"its training broke off ({reason_of(error.__cause__ or error)})"
+            ) from error
+    return network, scaler, {"windows": windows, "scaler": scaler.to_json(), **asdict(fitted)}
+
+
+def _since(spec: WindowSpec, blocks: Iterable[Columns], first: int) -> Iterator[Columns]:
+    """The blocks of a series that begins at this grid index."""
+    for columns in blocks:
+        begin = columns["block"].astype(np.int64)[:, None] * spec.size - spec.before
+        early = begin + np.arange(spec.length) < first
+        yield {**columns, "price": np.where(early, np.float32(np.nan), columns["price"])}
+
+
+def _test_windows(work: Work, fold: Fold, scaler: Scaler) -> Iterator[Windows]:
+    """The complete windows that end at the fold's origins."""
+    spec = work.stored.spec
+    for columns in work.stored.columns():
+        ends = windowing.windows_ending(spec, columns, first=fold.test_from, last=fold.test_until)
+        if ends.any():
+            yield windowing.to_windows(spec, columns, scaler, ends)
+
+
+def _series(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """The prices on the grid, float64 (n,), USD, NaN in a hole; and whether each is observed."""
+    spec = work.stored.spec
+    signed = np.full(work.last - work.first + 1, np.nan)
+    for columns in work.stored.columns():
+        index = columns["block"].astype(np.int64)[:, None] * spec.size + np.arange(spec.size)
+        inside = (index >= work.first) & (index <= work.last)
+        signed[index[inside] - work.first] = columns["price"][:, spec.own][inside]
+    return np.abs(signed), signed > 0
+
+
+def _actual(price: np.ndarray, observed: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:
+    """The observed prices 1 to `steps` points after each origin with no hole before them, else NaN;
+    float64 (origins, steps)."""
+    later = origins[:, None] + np.arange(1, steps + 1)
+    holes = np.cumsum(np.isnan(price))
+    known = observed[later] & (holes[later] == holes[origins, None])
+    return np.where(known, price[later], np.nan)
+
+
+def _too_few(fold: Fold, windows: dict[str, int], settings: Training) -> str:
+    return (
+        f"found {', '.join(f'{n} {part}' for part, n in windows.items())} windows, expected some "
+        f"in each part; a window needs {settings.look_back} consecutive points: collect more, or "
+        "lower backtest.folds or training.look_back"
+    )
