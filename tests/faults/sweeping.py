@@ -21,8 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
+import pyarrow as pa
 
+from bitstorm.core.schema import PRICES, Field, Table
 from bitstorm.store import maintenance, snapshots
+from bitstorm.store.append import append
 from bitstorm.store.batch_writer import make_batch_writer
 from bitstorm.store.petastorm_io import BitcoinSchema
 from bitstorm.store.publish import republish
@@ -117,8 +120,36 @@ class Writer(Scenario):
                 target.write(pd.DataFrame(piece, columns=["timestamp", "price"]))
 
 
+class Append(Scenario):
+    """Rows for a month of the parent, at a time that it has, and for a new month."""
+
+    STEPS = Table(
+        "Steps",
+        (
+            Field("timestamp", "int64", "", False),
+            Field("step", "int32", "", False),
+            PRICES.field("price"),
+            PRICES.field("month"),
+        ),
+        key=("timestamp", "step"),
+    )
+    OLD = ((FEBRUARY + 1, 1, 7.0), (FEBRUARY + HOUR + 1, 1, 8.0))
+    NEW = ((FEBRUARY + 1, 2, 6.0), (MARCH, 1, 9.0))
+
+    def before(self, root: Path) -> None:
+        self.add(root, self.OLD)
+
+    def act(self, root: Path) -> None:
+        self.add(root, (*self.OLD, *self.NEW))
+
+    def add(self, root: Path, rows: Iterable[tuple[int, int, float]]) -> None:
+        columns = map(list, zip(*rows, strict=True))
+        table = pa.table(dict(zip(("timestamp", "step", "price"), columns, strict=True)))
+        append(root, self.STEPS, table, lock_seconds=5)
+
+
 SCENARIOS = {
-    kind.__name__.lower(): kind for kind in (First, Next, Copies, Rollback, Garbage, Writer)
+    kind.__name__.lower(): kind for kind in (First, Next, Copies, Rollback, Garbage, Writer, Append)
 }
 
 
@@ -226,7 +257,13 @@ def _fell(told: Path) -> bool:
 def _afterwards(root: Path, scenario: Scenario) -> None:
     """Old or new, whole; after the job has run again new; and the next job goes on from there."""
     if isinstance(scenario, Writer):
-        _after_writer(root, scenario)
+        old = [row for b in scenario.old for row in b.rows]
+        _after_rows(root, scenario, old, scenario.ROWS)
+        found = snapshots.required(root)
+        assert len(snapshots.read_ledger(found)) == len(scenario.old) + 1
+        return
+    if isinstance(scenario, Append):
+        _after_rows(root, scenario, *([(t, p) for t, _, p in r] for r in (Append.OLD, Append.NEW)))
         return
     held(root, scenario.old, scenario.new)
     scenario.act(root)
@@ -245,21 +282,26 @@ def _afterwards(root: Path, scenario: Scenario) -> None:
     assert (root / "CURRENT").read_text().strip() == snapshots.required(root).id
 
 
-def _after_writer(root: Path, scenario: Writer) -> None:
+def _after_rows(
+    root: Path,
+    scenario: Scenario,
+    old: Iterable[tuple[int, float]],
+    more: Iterable[tuple[int, float]],
+) -> None:
+    """The old rows, or all; all after the act, however often it runs."""
+
     def rows() -> list[tuple[int, float]]:
         found = snapshots.current(root)
         assert found is not None and snapshots.damaged_files(found) == []
         assert not maintenance.verify(root).problems
         return rows_of(found)
 
-    old = sorted(row for b in scenario.old for row in b.rows)
-    new = sorted([*old, *scenario.ROWS])
+    old = sorted(old)
+    new = sorted([*old, *more])
     assert rows() in (old, new)
     for _ in range(2):
         scenario.act(root)
         assert rows() == new
-    found = snapshots.current(root)
-    assert found is not None and len(snapshots.read_ledger(found)) == len(scenario.old) + 1
 
 
 def verified_after_gc(root: Path, batches: Iterable[Batch]) -> object:

@@ -17,6 +17,7 @@ SHORT = {
     *(("next", kind) for kind in ("kill", "EIO")),
     *(("rollback", kind) for kind in EVERY),
     *(("garbage", kind) for kind in ("kill", "gone")),
+    ("append", "kill"),
 }
 
 
@@ -44,13 +45,13 @@ def marked(scenario: str, kind: str):
     ("scenario", "kind"),
     [
         marked(scenario, kind)
-        for scenario in ("first", "next", "copies", "rollback", "garbage", "writer")
+        for scenario in ("first", "next", "copies", "rollback", "garbage", "writer", "append")
         for kind in EVERY
     ],
 )
 def test_a_fault_at_every_call_that_changes_something(tmp_path, scenario, kind):
     report = swept(tmp_path, scenario, kind)
-    assert report["runs"] >= {"rollback": 8, "garbage": 20}.get(scenario, 50)
+    assert report["runs"] >= {"rollback": 8, "garbage": 20, "append": 30}.get(scenario, 50)
     if kind == "kill":
         assert report["ended"] == {"killed": report["runs"] - 1, "through": 1}
 

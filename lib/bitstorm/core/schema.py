@@ -40,10 +40,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Table:
-    """An ordered set of fields; the last one is the partition column `month`."""
+    """An ordered set of fields; the last one is the partition column `month`. No two rows have the
+    same `key`, and rows are in its order; it begins with `timestamp`."""
 
     name: str
     fields: tuple[Field, ...]
+    key: tuple[str, ...] = ("timestamp",)
 
     @property
     def names(self) -> list[str]:
@@ -113,6 +115,34 @@ def indicator_table(windows: Sequence[int]) -> Table:
             _MONTH,
         ),
     )
+
+
+# The probabilities of the intervals around a forecast, in percent.
+LEVELS = (50, 80, 90, 95)
+FORECASTS = Table(
+    "ForecastSchema",
+    (
+        Field("timestamp", "int64", "Unix milliseconds, UTC, of the outcome", False),
+        Field("step", "int32", "steps of the grid from the origin to the outcome", False),
+        Field("run", "string", "training run that made it", False),
+        Field("origin", "int64", "Unix milliseconds, UTC, of the newest point", False),
+        Field("origin_price", "float32", "USD", False, "finite, > 0"),
+        Field("forecast", "float64", "USD", False, "finite, > 0"),
+        *(
+            Field(
+                f"{bound}_{level}", "float64", f"{bound} end of the {level} % interval, USD", True
+            )
+            for level in LEVELS
+            for bound in ("lower", "upper")
+        ),
+        Field("made_at", "int64", "Unix milliseconds, UTC, by the clock", False),
+        Field("known_until", "int64", "time of the newest price in the store then", False),
+        Field("indicators", "string", "snapshot of the indicators", False),
+        Field("digest", "string", "its digest", False),
+        _MONTH,
+    ),
+    key=("timestamp", "step", "run"),
+)
 
 
 # The CSV batch. Columns go by name; `price_usd` is another name of `price`.

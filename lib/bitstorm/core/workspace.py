@@ -131,6 +131,10 @@ class Workspace:
         return self.root / "indicators"
 
     @property
+    def forecasts(self) -> Path:
+        return self.root / "forecasts"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

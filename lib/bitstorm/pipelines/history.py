@@ -17,7 +17,7 @@ from bitstorm.store.maintenance import Collected, Commit, Verified
 from bitstorm.store.publish import republish
 from bitstorm.store.snapshots import Trace
 
-DATA_SETS = ("prices", "indicators")
+DATA_SETS = ("prices", "indicators", "forecasts")
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +42,7 @@ def trace(context: Context, timestamp_ms: int) -> Trace:
 
 
 def verify(context: Context) -> dict[str, Verified]:
-    """Check all hashes of both data sets. Raises SnapshotDamaged with all problems."""
+    """Check all hashes of all data sets. Raises SnapshotDamaged with all problems."""
     found = {
         name: maintenance.verify(context.workspace.root / name)
         for name in DATA_SETS

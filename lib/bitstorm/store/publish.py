@@ -148,7 +148,7 @@ def _finish_draft(
         # The new rows include these files' rows: a seal must not cover their damage.
         snapshots.check_content(draft.parent, months=change.months)
         before = {m: f for m in sorted(change.months) if (f := draft.parent.of_months({m}))}
-        seal.require_subset(before, data.keys, where=where)
+        seal.require_subset(before, data.keys, table, where=where)
     lineage, ledger = _finish_lineage(draft, change, data, where)
     old = {} if parent is None else parent.months
     months = {m: digest for m, digest in old.items() if m not in change.months} | dict(data.digests)

@@ -42,7 +42,7 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Sealed:
-    """The files in the order of their paths; digests and keys (int64 ms UTC) of the rewritten
+    """The files in the order of their paths; digests and keys (see `keys_of`) of the rewritten
     months."""
 
     files: tuple[File, ...]
@@ -90,13 +90,27 @@ def seal_folder(
     return Sealed(tuple(files), digests, keys)
 
 
+def keys_of(rows: pa.Table, table: Table) -> np.ndarray:
+    """The rows' keys, (n,): int64 ms UTC, or a text where the table's key has more columns."""
+    if len(table.key) == 1:
+        keys: np.ndarray = rows.column(table.key[0]).to_numpy()
+        return keys
+    cells = [rows.column(name).cast(pa.string()) for name in table.key]
+    return np.array(pc.binary_join_element_wise(*cells, " ").to_pylist(), dtype=np.str_)
+
+
 def require_subset(
-    before: Mapping[str, Sequence[Path]], after: Mapping[str, np.ndarray], *, where: str
+    before: Mapping[str, Sequence[Path]],
+    after: Mapping[str, np.ndarray],
+    table: Table,
+    *,
+    where: str,
 ) -> None:
     """Raise SealBroken where a rewritten month lacks a key of the parent."""
     for month, files in before.items():
-        known = np.concatenate([pq.read_table(f, columns=["timestamp"])[0] for f in files])
-        missing = np.setdiff1d(known, after.get(month, np.empty(0, np.int64)))
+        columns = (pq.ParquetFile(file).read(columns=list(table.key)) for file in files)
+        known = np.concatenate([keys_of(rows, table) for rows in columns])
+        missing = np.setdiff1d(known, after.get(month, known[:0]))
         if len(missing):
             raise SealBroken(
                 f"{len(missing)} rows of month {month} are in the parent and not in {where} "
@@ -177,11 +191,12 @@ def _read_month(folder: Path, paths: Sequence[str], table: Table) -> tuple[pa.Ta
         pieces.append(rows.replace_schema_metadata(None).cast(wanted))
     if len(pieces) == 1:
         return pieces[0], records
-    return pa.concat_tables(pieces).sort_by("timestamp"), records
+    order = [(name, "ascending") for name in table.key]
+    return pa.concat_tables(pieces).sort_by(order), records
 
 
 def _check_rows(rows: pa.Table, table: Table, *, month: str, where: str) -> np.ndarray:
-    """The month's keys, int64 (n,). Raises SealBroken where a row breaks a rule of the table."""
+    """The month's keys, (n,). Raises SealBroken where a row breaks a rule of the table."""
     for field in table.stored:
         if field.nullable:
             continue
@@ -195,14 +210,16 @@ def _check_rows(rows: pa.Table, table: Table, *, month: str, where: str) -> np.n
                 raise SealBroken(
                     f"{(~good).sum()} values of {field.name} in {where} are not {field.rule}"
                 )
-    keys: np.ndarray = rows.column("timestamp").to_numpy()
-    steps = np.diff(keys)
-    if (steps <= 0).any():
-        at = int(keys[int(np.flatnonzero(steps <= 0)[0])])
-        raise SealBroken(f"{where} repeats a timestamp or is out of order at {at}")
+    times: np.ndarray = rows.column("timestamp").to_numpy()
+    keys, several = keys_of(rows, table), len(table.key) > 1
+    # With several columns a time may repeat, so the keys themselves must differ.
+    wrong = np.diff(times) < (0 if several else 1)
+    if wrong.any() or (several and len(np.unique(keys)) < len(keys)):
+        at = int(times[int(np.argmax(wrong))])
+        raise SealBroken(f"{where} repeats a {', '.join(table.key)} or is out of order at {at}")
     start = np.datetime64(month, "M").astype("datetime64[ms]").astype(np.int64)
     end = (np.datetime64(month, "M") + 1).astype("datetime64[ms]").astype(np.int64)
-    if keys[0] < start or keys[-1] >= end:
+    if times[0] < start or times[-1] >= end:
         raise SealBroken(f"{where} holds timestamps of another {PARTITION}")
     return keys
 

@@ -29,7 +29,7 @@ LEDGER = "ledger.parquet"
 # The counts of a batch's good rows in its tally; with `refused` their sum is `read`.
 OUTCOMES = ("accepted", "duplicate", "superseded")
 # The command that publishes a data set.
-_COMMANDS = {"prices": "ingest", "indicators": "indicators"}
+_COMMANDS = {"prices": "ingest", "indicators": "indicators", "forecasts": "forecast"}
 _ID = re.compile(r"(\d{8})-[0-9a-f]{12}")
 
 
