@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitstorm.evaluation import comparison
-from bitstorm.evaluation.comparison import Difference, Interval
+from bitstorm.evaluation.comparison import Interval
 
 prices = st.floats(1e-3, 1e6)
 
@@ -64,7 +64,6 @@ def test_persistence_has_skill_zero_and_is_not_called_better():
     assert found["model"]["skill"] == 0.0
     assert found["model"]["skill_usd"] == 0.0
     assert found["difference"] == {"mean": 0.0, "standard_error": 0.0, "t": 0.0}
-    assert found["verdict"].startswith("Not distinguishable")
 
 
 def test_on_a_constant_price_only_persistence_has_skill_zero():
@@ -113,37 +112,6 @@ def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
     found = comparison.difference(gains, horizon=horizon)
     assert found.standard_error >= 0
     assert math.isfinite(found.t)
-
-
-@pytest.mark.parametrize(
-    ("t", "independent", "expected"),
-    [
-        (1.97, 30, "Better"),
-        (1.95, 30, "Not distinguishable"),
-        (-1.95, 30, "Not distinguishable"),
-        (-1.97, 30, "Worse"),
-        (50.0, 29, "Not distinguishable"),
-        (-50.0, 1, "Not distinguishable"),
-    ],
-)
-def test_a_verdict_needs_two_standard_errors_and_30_forecasts(t, independent, expected):
-    text = comparison.verdict(0.5, Difference(t, 1.0), independent=independent)
-    assert text.startswith(expected)
-    assert f"t = {t:+.2f}" in text
-
-
-def test_overlapping_forecasts_do_not_count_as_many():
-    random = np.random.default_rng(5)
-    actual = np.exp(random.normal(0, 0.01, 59))
-    near = actual * np.exp(random.normal(0, 0.001, 59))
-    verdicts = {
-        horizon: comparison.compare(
-            forecast=near, actual=actual, origin=np.ones(59), horizon=horizon
-        )["verdict"]
-        for horizon in (1, 2)
-    }
-    assert verdicts[1].startswith("Better")
-    assert "29 forecasts that do not overlap are too few" in verdicts[2]
 
 
 def test_an_interval_is_between_the_quantiles_of_past_errors():

@@ -9,7 +9,8 @@ at 5 % (`evaluation/skill_tests`). The decision is made once and kept in the run
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bitstorm.backtest.outlook import Choice
+from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.core import durable_io
-from bitstorm.core.errors import ModelError
+from bitstorm.core.errors import DataError, ModelError
+from bitstorm.core.time import iso, now_ms
 from bitstorm.evaluation import skill_tests
-from bitstorm.evaluation.verdict import LEAST_INDEPENDENT, P_NEEDED
+from bitstorm.evaluation.verdict import LEAST_INDEPENDENT, P_NEEDED, Grades, judge
 from bitstorm.model import runs
+from bitstorm.model.forecast import Forecasts
 from bitstorm.model.runs import Run
+from bitstorm.model.series import Series
 
 DECISION = "gate.json"
-PERSISTENCE = "persistence"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,46 @@ class Decision:
         return cls(**{**values, "matches": matches})
 
 
+def decide_on(
+    challenger: Forecasts, champion: Forecasts | None, series: Series, *, indicators: str
+) -> Decision:
+    """The decision on a run that has none, after its matches with persistence and the champion on
+    the outcomes that all of them forecast."""
+    horizon, ours = challenger.settings.horizon, with_volatility(challenger, series)
+    matches = [match(PERSISTENCE, ours, pd.Series(0.0, ours.index), horizon=horizon)]
+    if champion is not None:
+        theirs = champion.log_returns()["forecast"]
+        matches.append(match(f"run {champion.run.name}", ours, theirs, horizon=horizon))
+    name = challenger.run.name
+    return decide(
+        name, tuple(matches), horizon=horizon, indicators=indicators, decided_at=iso(now_ms())
+    )
+
+
+def with_volatility(found: Forecasts, series: Series) -> pd.DataFrame:
+    """`Forecasts.log_returns` with the `volatility` known when each forecast was made; NaN before
+    the series."""
+    rows = found.log_returns()
+    known = skill_tests.known_volatility(series.returns, horizon=found.settings.horizon)
+    places = series.places(rows.index.to_numpy())
+    return rows.assign(volatility=np.where(places < 0, np.nan, known[places]))
+
+
+def grades_of(found: Forecasts, series: Series, *, data: str, fee: float) -> Grades:
+    """The verdict on a run's test part; `data` names its source, `fee` is in basis points."""
+    rows = with_volatility(found, series)
+    first, last = (iso(int(rows.index[place])) for place in (0, -1))
+    return judge(
+        outcomes=rows["actual"].to_numpy(),
+        forecasts=rows["forecast"].to_numpy(),
+        volatility=rows["volatility"].to_numpy(),
+        horizon=found.settings.horizon,
+        frequency=found.run.record["frequency"],
+        data=f"{data}, {first} to {last}",
+        fee=fee,
+    )
+
+
 def match(rival: str, challenger: pd.DataFrame, other: pd.Series, *, horizon: int) -> Match:
     """The challenger against another forecast of the same outcomes.
 
@@ -74,9 +119,10 @@ def match(rival: str, challenger: pd.DataFrame, other: pd.Series, *, horizon: in
         for name in ("actual", "forecast", "other")
     )
     gains = (z - theirs) ** 2 - (z - ours) ** 2
-    t = float(skill_tests.diebold_mariano(gains, horizon=horizon)) if len(gains) > 1 else 0.0
-    p = float(skill_tests.p_value(-t, count=len(gains))) if len(gains) > 1 else 1.0
-    return Match(rival, len(gains), t, p)
+    if len(gains) <= horizon:
+        return Match(rival, len(gains), 0.0, 1.0)
+    test = skill_tests.diebold_mariano(gains, horizon=horizon)
+    return Match(rival, len(gains), test.t, 1 - test.p)
 
 
 def decide(
@@ -131,12 +177,34 @@ def champion_of(checkpoints: Path, *, but: str) -> Run | None:
     return None
 
 
-def known_volatility_at(
-    prices: np.ndarray, outcomes: np.ndarray, *, horizon: int
-) -> np.ndarray:
-    """The volatility known before the outcomes at these places of the grid; float64 (n,).
+def choose(
+    newest: Run,
+    checkpoints: Path,
+    *,
+    load: Callable[[Run], Forecasts],
+    baseline: Callable[[], Choice],
+    series: Series,
+    indicators: str,
+) -> tuple[Forecasts, Choice]:
+    """The run to report, and the model that forecasts the next steps: the newest run where it is
+    promoted, else the champion, else a baseline beside the newest run.
 
-    `prices` float64 (points,), USD, NaN where the grid has a hole; `outcomes` int64 (n,).
+    Decides on the newest run where no decision is there. `load` gives the forecasts of a run.
     """
-    returns = np.diff(np.log(prices), prepend=np.nan)
-    return skill_tests.known_volatility(returns, horizon=horizon)[outcomes]
+    champion = champion_of(checkpoints, but=newest.name)
+    decision, found, rival = decision_on(newest), None, None
+    if decision is None:
+        found = load(newest)
+        with suppress(ModelError, DataError):  # a champion of other indicators is no rival
+            rival = None if champion is None else load(champion)
+        decision = decide_on(found, rival, series, indicators=indicators)
+        keep(newest.folder, decision)
+    if decision.promoted:
+        return found or load(newest), Choice(newest.name, decision.why)
+    if champion is not None:
+        with suppress(ModelError, DataError):
+            why = f"the champion; run {newest.name} was {decision.why}"
+            return rival or load(champion), Choice(champion.name, why)
+    best = baseline()
+    why = f"{best.why}; run {newest.name} was {decision.why}"
+    return found or load(newest), Choice(best.model, why)

@@ -1,4 +1,4 @@
-"""How good a forecast is, compared with "the price stays as it is", and how certain that is."""
+"""The errors of a forecast beside the errors of "the price stays as it is"; a plain interval."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-# Two-sided 5 % of the normal distribution.
-_CRITICAL_T = 1.96
-# With fewer forecasts that do not overlap, the statistic is not close to normal.
-_MIN_INDEPENDENT = 30
+from bitstorm.evaluation import skill_tests
 
 
 @dataclass(frozen=True)
@@ -51,22 +48,10 @@ class Difference:
 
 
 def difference(gains: np.ndarray, *, horizon: int) -> Difference:
-    """The test of Diebold and Mariano (1995): errors of h-step forecasts overlap over h - 1 steps.
-
-    `gains`: float64 (n,), in order of time. The long-run variance sums the autocovariances of these
-    lags. Where that sum is negative, it takes Bartlett weights (Newey and West, 1987), with which
-    it cannot be negative.
-    """
-    n = len(gains)
-    centred = gains - gains.mean()
-    own = float(centred @ centred) / n
-    lags = range(1, min(horizon, n))
-    covariances = [float(centred[lag:] @ centred[:-lag]) / n for lag in lags]
-    variance = own + 2 * sum(covariances)
-    if variance <= 0:
-        weighted = [(1 - lag / horizon) * c for lag, c in zip(lags, covariances, strict=True)]
-        variance = max(own + 2 * sum(weighted), 0.0)
-    return Difference(float(gains.mean()), math.sqrt(variance / n))
+    """Of the gains (float64 (n,), in order of time) of forecasts `horizon` steps ahead, which
+    overlap: see `skill_tests.standard_error`."""
+    error = skill_tests.standard_error(gains, horizon=horizon)
+    return Difference(float(gains.mean()), error)
 
 
 def compare(
@@ -84,7 +69,6 @@ def compare(
         | {"skill": skill, "skill_usd": skill_score(model.rmse_usd, persistence.rmse_usd)},
         "persistence": asdict(persistence),
         "difference": {**asdict(gain), "t": gain.t},
-        "verdict": verdict(skill, gain, independent=len(actual) // horizon),
     }
 
 
@@ -93,23 +77,6 @@ def skill_score(rmse: float, rmse_of_persistence: float) -> float:
     if rmse_of_persistence == 0:
         return 0.0 if rmse == 0 else -math.inf
     return 1 - (rmse / rmse_of_persistence) ** 2
-
-
-def verdict(skill: float, gain: Difference, *, independent: int) -> str:
-    """Whether the forecast is better than persistence, in one sentence; `independent` is the number
-    of forecasts that do not overlap."""
-    against = "'the price stays as it is' on the test part"
-    measured = f"skill {skill:+.4f}, t = {gain.t:+.2f}"
-    if independent < _MIN_INDEPENDENT:
-        return (
-            f"Not distinguishable from {against} ({measured}): {independent} forecasts that do not "
-            f"overlap are too few to tell, expected at least {_MIN_INDEPENDENT}."
-        )
-    if gain.t >= _CRITICAL_T:
-        return f"Better than {against} ({measured})."
-    if gain.t <= -_CRITICAL_T:
-        return f"Worse than {against} ({measured}): do not use this forecast."
-    return f"Not distinguishable from {against} ({measured}): this forecast has no proven worth."
 
 
 @dataclass(frozen=True)

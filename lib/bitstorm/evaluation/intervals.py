@@ -80,7 +80,7 @@ def calibrate(
     *,
     steps: Sequence[int],
     levels: Sequence[float] = LEVELS,
-    rules: Rules = Rules(),  # noqa: B008 - frozen
+    rules: Rules = Rules(),
     state: State | None = None,
 ) -> Calibrated:
     """The intervals centre ± half-width at each origin, each from what was known there.
@@ -147,7 +147,7 @@ def outcomes(returns: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return found
 
 
-def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:  # noqa: B008 - frozen
+def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:
     """Is the volatility of the last week low (0), middle (1) or high (2) among those of the last
     months? int8 (n,), for `returns` float64 (n,); -1 where it is unknown: with less than a day's
     returns in the week."""

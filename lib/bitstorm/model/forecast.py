@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from bitstorm.core.errors import DataError, ModelError
 from bitstorm.core.settings import Training
 from bitstorm.core.time import DAY_MS, iso
 from bitstorm.evaluation import comparison
-from bitstorm.evaluation.comparison import Interval
 from bitstorm.model import blocks, runs, windowing
 from bitstorm.model.runs import Run
 from bitstorm.model.scaling import Scaler
@@ -206,8 +206,46 @@ def overview_of(snapshot: Snapshot, *, observations: int | None) -> dict[str, An
     }
 
 
+@dataclass(frozen=True)
+class Forecasts:
+    """A run's forecasts from a snapshot: those of its `validation` and `test` part, as by
+    `predict`, and `path` float64 (H,): the log returns from the newest point to steps 1…H; NaN
+    where no complete window ends there."""
+
+    run: Run
+    settings: Training
+    validation: pd.DataFrame
+    test: pd.DataFrame
+    path: np.ndarray
+
+    def log_returns(self) -> pd.DataFrame:
+        """`actual` and `forecast` of the test part by the time of the outcome (ms UTC)."""
+        test = self.test.set_index("timestamp")
+        return np.log(test[["actual", "forecast"]].div(test["origin"], axis=0))
+
+
+def forecasts_of(run: Run, snapshot: Snapshot, *, steps: int) -> Forecasts:
+    """All forecasts of a run. The backend's library is loaded already. Raises ModelError where the
+    run does not fit to the snapshot, and DataError where there are too few points."""
+    settings, scaler, split = trained_with(run)
+    network = runs.load_network(run)
+    spec = blocks.spec_of(snapshot, settings, run.record["features"])
+    windows = windows_after(snapshot, spec, scaler, after_ms=split.train_until_ms)
+    found = predict(network, windows, look_back=spec.look_back, scaler=scaler, target=spec.target)
+    if found.empty:
+        raise DataError("there is no complete window after the training part: collect more")
+    validation, test = validation_and_test(found, split, run.name)
+    path = np.full(steps, np.nan)
+    # None where a cut is near the end of the series.
+    newest = newest_window(snapshot, spec, scaler)
+    if newest is not None:
+        *_, paths = predict_steps(network, [newest], spec=spec, scaler=scaler, steps=steps)
+        path = paths[0]
+    return Forecasts(run, settings, validation, test, path)
+
+
 def scores(
-    test: pd.DataFrame, table: pd.DataFrame, band: Interval, *, horizon: int
+    test: pd.DataFrame, table: pd.DataFrame, *, level: float, horizon: int
 ) -> dict[str, Any]:
     """The test part's span, the errors of model and persistence, and the interval's coverage."""
     columns = ("forecast", "actual", "origin")
@@ -219,7 +257,7 @@ def scores(
         },
         **comparison.compare(**{name: test[name].to_numpy() for name in columns}, horizon=horizon),
         "interval": {
-            "level": band.level,
+            "level": level,
             "coverage": comparison.coverage(
                 **{name: table[name].to_numpy() for name in ("actual", "lower", "upper")}
             ),
@@ -227,17 +265,25 @@ def scores(
     }
 
 
-def table_of(test: pd.DataFrame, band: Interval) -> pd.DataFrame:
-    """The rows of `forecast.csv`: times in Unix ms UTC, prices in the workspace's currency."""
-    lower, upper = band.around(test["forecast"].to_numpy())
+def table_of(found: Forecasts, half_width: np.ndarray, *, level: float) -> pd.DataFrame:
+    """The rows of `forecast.csv`: times in Unix ms UTC, prices in the workspace's currency.
+
+    `half_width` float64 (n,): the half-width of each row's interval, in log return. Where it is NaN
+    the interval holds the central `level` of the validation part's errors.
+    """
+    test, validation = found.test, found.validation
+    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
+    plain = comparison.interval(residuals, level=level)
+    forecast, known = test["forecast"].to_numpy(), np.isfinite(half_width)
+    lower, upper = plain.around(forecast)
     return pd.DataFrame(
         {
             "timestamp": test["timestamp"],
             "actual": test["actual"],
             "forecast": test["forecast"],
             "persistence": test["origin"],
-            "lower": lower,
-            "upper": upper,
+            "lower": np.where(known, forecast * np.exp(-half_width), lower),
+            "upper": np.where(known, forecast * np.exp(half_width), upper),
             "actual_log_return": np.log(test["actual"] / test["origin"]),
             "forecast_log_return": np.log(test["forecast"] / test["origin"]),
         }

@@ -1,81 +1,61 @@
-"""`forecast`: a training run and the newest indicators → `forecast.csv` and `metrics.json`."""
+"""`forecast`: the promoted run and the newest indicators → `forecast.csv` and `metrics.json`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from bitstorm.backtest import gate, outlook
+from bitstorm.backtest.outlook import Choice
 from bitstorm.context import Context
 from bitstorm.core import durable_io
-from bitstorm.core.errors import DataError
-from bitstorm.core.time import iso
-from bitstorm.evaluation import comparison
-from bitstorm.model import blocks, runs
 from bitstorm.model import forecast as forecasts
+from bitstorm.model import runs
+from bitstorm.model.forecast import Forecasts
 from bitstorm.model.runs import Run
-from bitstorm.model.windowing import Windows
+from bitstorm.model.series import Series, read_series
 from bitstorm.report.summary import Forecast, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
 
 def forecast(context: Context, *, run: str | None = None) -> Forecast:
-    """Forecast the test part and the next step, and compare the test part with persistence.
+    """Forecast the test part and the next steps, and compare the test part with persistence.
 
-    All points after the run's validation part are its test part, also the newest. The next step is
-    NaN (null in the file) where no complete window ends at the newest point. Raises ModelError,
-    SnapshotMissing, and DataError where there are too few points.
+    All points after the run's validation part are its test part, also the newest. Without `run` the
+    gate decides which run is used. The next steps are NaN (null in the file) where no complete
+    window ends at the newest point. Raises ModelError, SnapshotMissing, and DataError where there
+    are too few points.
     """
-    chosen = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
+    newest = runs.newest(context.workspace.checkpoints, name=run, damaged=context.console.warn)
     snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
-    settings, scaler, split = forecasts.trained_with(chosen)
-    forecasts.check_fit(chosen, snapshot, split)
-    context.load_tensorflow()
-    network = runs.load_network(chosen)
-    spec = blocks.spec_of(snapshot, settings, chosen.record["features"])
-
-    def predict(windows: Iterable[Windows]) -> pd.DataFrame:
-        return forecasts.predict(
-            network, windows, look_back=spec.look_back, scaler=scaler, target=spec.target
-        )
-
-    windows = forecasts.windows_after(snapshot, spec, scaler, after_ms=split.train_until_ms)
-    found = predict(windows)
-    if found.empty:
-        raise DataError("there is no complete window after the training part: collect more")
-    # None where a cut is near the end of the series.
-    newest = forecasts.newest_window(snapshot, spec, scaler)
-    prices = snapshots.known(context.workspace.prices, snapshot.manifest.details["prices"])
-    overview = forecasts.overview_of(
-        snapshot, observations=None if prices is None else prices.manifest.rows
-    )
-    validation, test = forecasts.validation_and_test(found, split, chosen.name)
-    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
-    band = comparison.interval(residuals, level=context.settings.forecast.level)
-    table = forecasts.table_of(test, band)
-    following = math.nan if newest is None else float(predict([newest])["forecast"].iloc[0])
-    lower, upper = band.around(np.array([following]))
+    series = read_series(snapshot, points=outlook.POINTS)
+    found, choice = _choose(context, newest, snapshot, series, named=run is not None)
+    horizon, level = found.settings.horizon, context.settings.forecast.level
+    steps, levels = max(context.settings.forecast.steps, horizon), outlook.levels_with(level)
+    widths = outlook.half_widths(series, steps=steps, levels=levels)
+    path = found.path
+    if choice.model != found.run.name:
+        path = outlook.baseline_path(series, choice.model, steps=steps)
+    following = outlook.outlook(series, choice, path, widths[-1], levels)
+    origins = series.places(found.test["timestamp"].to_numpy()) - horizon
+    width = np.where(origins < 0, np.nan, widths[origins, horizon - 1, levels.index(level)])
+    table = forecasts.table_of(found, width, level=level)
     metrics = {
-        **_facts(context, chosen, snapshot),
-        **overview,
-        **forecasts.scores(test, table, band, horizon=settings.horizon),
-        "next": {
-            "time": iso(blocks.span_of(snapshot)[1] + settings.horizon * spec.step_ms),
-            "from_price": overview["latest"]["price"],
-            "forecast": following,
-            "lower": float(lower[0]),
-            "upper": float(upper[0]),
-        },
+        **_facts(context, found.run, snapshot),
+        **forecasts.scores(found.test, table, level=level, horizon=horizon),
+        "next": following.at(horizon, level),
+        "outlook": following.to_json(),
         "training": {
-            "windows": chosen.record["windows"]["training"],
-            **{k: chosen.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},
+            "windows": found.run.record["windows"]["training"],
+            **{k: found.run.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},
         },
     }
+    fee = context.settings.forecast.fee
+    grades = gate.grades_of(found, series, data=metrics["source"], fee=fee)
+    metrics |= {"verdict": grades.headline, "grades": grades.to_json()}
     reports = context.workspace.reports
     reports.mkdir(parents=True, exist_ok=True)
     csv, json = reports / "forecast.csv", reports / "metrics.json"
@@ -85,9 +65,37 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     return Forecast(metrics, str(csv), str(json))
 
 
+def _choose(
+    context: Context, run: Run, snapshot: Snapshot, series: Series, *, named: bool
+) -> tuple[Forecasts, Choice]:
+    """The run to report, and the model that forecasts the next steps."""
+    workspace, steps = context.workspace, context.settings.forecast.steps
+
+    def load(one: Run) -> Forecasts:
+        settings, _, split = forecasts.trained_with(one)
+        forecasts.check_fit(one, snapshot, split)
+        context.load_tensorflow()
+        return forecasts.forecasts_of(one, snapshot, steps=max(steps, settings.horizon))
+
+    if named:
+        return load(run), Choice(run.name, "named by the user")
+    return gate.choose(
+        run,
+        workspace.checkpoints,
+        load=load,
+        baseline=lambda: outlook.best_baseline(
+            workspace.backtests, frequency=snapshot.manifest.details["frequency"]
+        ),
+        series=series,
+        indicators=snapshot.id,
+    )
+
+
 def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
-    """The source, the target, the snapshots and the run."""
+    """The source, the target, the snapshots and the run; the span and the latest price."""
     bound, settings = context.workspace.bound_to() or context.origin(), runs.settings_of(run)
+    prices = snapshots.known(context.workspace.prices, snapshot.manifest.details["prices"])
+    observations = None if prices is None else prices.manifest.rows
     return {
         "source": bound.source,
         "simulated": bound.simulated,
@@ -98,4 +106,5 @@ def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
         "target": settings.target,
         "snapshot": {"prices": snapshot.manifest.details["prices"], "indicators": snapshot.id},
         "run": run.name,
+        **forecasts.overview_of(snapshot, observations=observations),
     }

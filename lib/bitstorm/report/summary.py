@@ -30,16 +30,13 @@ def mark_of(metrics: Metrics) -> style.Mark:
 def summary_text(metrics: Metrics) -> str:
     """The text of summary.txt, with `n/a` for a value that is missing or not finite."""
     mark = mark_of(metrics)
-    verdict = [verdict_sentence(metrics)]
-    if _part(metrics, "difference"):
-        verdict.append(difference_sentence(metrics))
     sections = [
+        ("Verdict", [verdict_sentence(metrics), *grade_sentences(metrics)]),
         ("Data", _pairs(data_facts(metrics))),
         ("Model", _pairs(model_facts(metrics))),
         ("Errors on the test part", _table(error_rows(metrics))),
-        ("Verdict", verdict),
         ("Interval", [interval_sentence(metrics)]),
-        ("Next step", [next_sentence(metrics)]),
+        ("Next steps", [*_table(outlook_rows(metrics)), choice_sentence(metrics)]),
         ("Provenance", _pairs(provenance_facts(metrics))),
     ]
     head = [f"Bitstorm report: {mark.subject}"]
@@ -108,14 +105,11 @@ def verdict_sentence(metrics: Metrics) -> str:
     return str(metrics.get("verdict") or style.NONE)
 
 
-def difference_sentence(metrics: Metrics) -> str:
-    """How much squared error the model saves against persistence, with its uncertainty."""
-    difference = _part(metrics, "difference")
-    mean, error, t = (style.small(difference.get(n)) for n in ("mean", "standard_error", "t"))
-    return (
-        "Squared error of persistence minus squared error of the model, in log return (above zero "
-        f"the model is better): mean {mean}, standard error {error}, t = {t}."
-    )
+def grade_sentences(metrics: Metrics) -> list[str]:
+    """A sentence for each grade of the verdict, and one for its data."""
+    details = _part(metrics, "grades").get("details") or {}
+    order = ("informative", "more accurate", "worth its costs", "data")
+    return [f"{name.capitalize()}: {details[name]}" for name in order if name in details]
 
 
 def interval_sentence(metrics: Metrics) -> str:
@@ -138,6 +132,26 @@ def next_sentence(metrics: Metrics) -> str:
         f"{style.moment(following.get('time'))}: {forecast} ({level} interval {lower} to {upper}), "
         f"from {origin}."
     )
+
+
+def choice_sentence(metrics: Metrics) -> str:
+    """Which model forecasts the next steps, and why."""
+    outlook = _part(metrics, "outlook")
+    return f"Forecast by {outlook.get('model', style.NONE)}: {outlook.get('why', style.NONE)}."
+
+
+def outlook_rows(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """(time, forecast, interval) of some of the next steps, the heading first."""
+    level = 100 * (_part(metrics, "interval").get("level") or 0)
+    unit = mark_of(metrics).unit
+    steps = _part(metrics, "outlook").get("steps") or []
+    shown = [step for step in steps if step["step"] in (1, 3, 6, 12, 24, len(steps))]
+    rows = [("", "forecast", f"{level:g} % interval")]
+    for step in shown:
+        lower, upper = step["intervals"].get(f"{level:g}", (None, None))
+        interval = f"{style.money(lower, unit)} to {style.money(upper, unit)}"
+        rows.append((style.moment(step["time"]), style.money(step["forecast"], unit), interval))
+    return rows
 
 
 def provenance_facts(metrics: Metrics) -> list[tuple[str, str]]:
@@ -230,7 +244,6 @@ class Forecast(Result):
             "source": mark.banner or mark.attribution or mark.origin,
             "next step": next_sentence(self.metrics),
             "verdict": self.verdict,
-            "difference": difference_sentence(self.metrics),
             "interval": interval_sentence(self.metrics),
             "run": self.metrics["run"],
             "table": self.forecast_csv,

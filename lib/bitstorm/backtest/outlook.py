@@ -1,0 +1,140 @@
+"""The next 1…H steps: the model that forecasts them, and their intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitstorm.backtest import files
+from bitstorm.backtest.fold import known_baselines
+from bitstorm.backtest.scores import PERSISTENCE
+from bitstorm.core.time import iso
+from bitstorm.evaluation import intervals, volatility_features
+from bitstorm.model.series import Series
+
+# Two years of hours. A longer series would make a forecast slow, and its intervals no better.
+POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model that forecasts the next steps (a run or a baseline), and why, in a sentence."""
+
+    model: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The forecasts of the steps 1…H from the newest point, prices in USD.
+
+    `times` int64 (H,), ms UTC; `forecast` float64 (H,); `lower` and `upper` float64 (H, L) at
+    `levels`, NaN where the series is too short for intervals.
+    """
+
+    choice: Choice
+    origin_ms: int
+    origin_price: float
+    times: np.ndarray
+    forecast: np.ndarray
+    levels: tuple[float, ...]
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def at(self, step: int, level: float) -> dict[str, Any]:
+        """The part `next` of metrics.json."""
+        place, column = step - 1, self.levels.index(level)
+        return {
+            "time": iso(int(self.times[place])),
+            "from_price": self.origin_price,
+            "forecast": float(self.forecast[place]),
+            "lower": float(self.lower[place, column]),
+            "upper": float(self.upper[place, column]),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The part `outlook` of metrics.json: the bounds of each step by level in percent."""
+        steps = [
+            {
+                "step": place + 1,
+                "time": iso(int(time)),
+                "forecast": float(self.forecast[place]),
+                "intervals": {
+                    f"{100 * level:g}": [self.lower[place, n], self.upper[place, n]]
+                    for n, level in enumerate(self.levels)
+                },
+            }
+            for place, time in enumerate(self.times)
+        ]
+        return {"model": self.choice.model, "why": self.choice.why, "steps": steps}
+
+
+def levels_with(level: float) -> tuple[float, ...]:
+    """The levels of all intervals, with the user's own."""
+    return tuple(sorted({*intervals.LEVELS, level}))
+
+
+def half_widths(series: Series, *, steps: int, levels: Sequence[float]) -> np.ndarray:
+    """The half-widths of the intervals of steps 1…H at each point, float64 (n, H, L), in log
+    return, from what was known there; NaN at the beginning.
+
+    They are calibrated on the errors of persistence, which every point has.
+    """
+    returns, step_ms = series.returns, series.step_ms
+    variance = volatility_features.step_variances(
+        returns, first_ms=series.first_ms, step_ms=step_ms, horizon=steps
+    )
+    calibrated = intervals.calibrate(
+        returns, np.zeros_like(variance), variance, steps=range(1, steps + 1), levels=levels
+    )
+    return calibrated.half_width
+
+
+def outlook(
+    series: Series, choice: Choice, path: np.ndarray, width: np.ndarray, levels: tuple[float, ...]
+) -> Outlook:
+    """From the log returns to steps 1…H (float64 (H,)), and the half-widths (H, L) at the newest
+    point, whose price may be imputed: then the last observed one counts."""
+    last = len(series.price) - 1
+    origin = float(series.price[np.flatnonzero(np.isfinite(series.price))[-1]])
+    forecast = origin * np.exp(path)
+    origin_ms = series.first_ms + last * series.step_ms
+    return Outlook(
+        choice, origin_ms, origin, origin_ms + series.step_ms * np.arange(1, len(path) + 1),
+        forecast, levels, forecast[:, None] * np.exp(-width), forecast[:, None] * np.exp(width),
+    )  # fmt: skip
+
+
+def best_baseline(backtests: Path, *, frequency: str) -> Choice:
+    """The baseline with the smallest error over all steps in the newest finished back-test of this
+    grid; persistence where there is none."""
+    for folder in sorted(backtests.glob("*/"), reverse=True):
+        if not files.is_finished(folder):
+            continue
+        record, models = (_read(folder / name) for name in (files.RECORD, files.METRICS))
+        if record["frequency"] == frequency:
+            errors = {
+                name: model["all"]["pooled"]["rmse_log_return"]
+                for name, model in models["models"].items()
+                if name in record["baselines"]
+            }
+            best = min(errors, key=lambda name: errors[name])
+            return Choice(best, f"the best baseline of back-test {folder.name}")
+    return Choice(PERSISTENCE, "the simplest baseline: there is no finished back-test")
+
+
+def baseline_path(series: Series, name: str, *, steps: int) -> np.ndarray:
+    """The baseline's log returns from the newest point to steps 1…H, float64 (H,)."""
+    newest = len(series.price) - 1
+    fit = known_baselines(series.step_ms)[name]
+    return fit(series.returns, fit_until=newest, origins=np.array([newest]), steps=steps)[0]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,98 @@
+"""The next steps: their times, prices and intervals, and the best baseline."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bitstorm.backtest import files, outlook
+from bitstorm.backtest.outlook import Choice
+from bitstorm.model.series import Series
+
+HOUR = 3_600_000
+T0 = 1_700_000_000_000 // HOUR * HOUR
+
+
+def series_of(price: np.ndarray) -> Series:
+    return Series(T0, HOUR, price)
+
+
+def test_steps_have_their_times_prices_and_intervals():
+    price = np.array([100.0, 110.0, 105.0])
+    path = np.log([1.01, 0.99])
+    width = np.log([[1.1, 1.2], [1.3, 1.5]])
+    found = outlook.outlook(series_of(price), Choice("r", "why"), path, width, (0.5, 0.9))
+    assert found.origin_ms == T0 + 2 * HOUR
+    assert found.times.tolist() == [T0 + 3 * HOUR, T0 + 4 * HOUR]
+    assert found.forecast == pytest.approx([106.05, 103.95])
+    assert found.lower == pytest.approx(
+        np.array([[106.05 / 1.1, 106.05 / 1.2], [103.95 / 1.3, 103.95 / 1.5]])
+    )
+    assert found.upper == pytest.approx(
+        np.array([[106.05 * 1.1, 106.05 * 1.2], [103.95 * 1.3, 103.95 * 1.5]])
+    )
+    assert found.at(2, 0.9) == {
+        "time": "2023-11-15T02:00:00Z",
+        "from_price": 105.0,
+        "forecast": pytest.approx(103.95),
+        "lower": pytest.approx(103.95 / 1.5),
+        "upper": pytest.approx(103.95 * 1.5),
+    }
+    second = found.to_json()["steps"][1]
+    assert second["step"] == 2
+    assert second["intervals"]["50"] == pytest.approx([103.95 / 1.3, 103.95 * 1.3])
+
+
+def test_an_imputed_newest_price_is_the_last_observed_one():
+    price = np.array([100.0, 110.0, np.nan])
+    found = outlook.outlook(
+        series_of(price), Choice("r", "w"), np.zeros(1), np.zeros((1, 1)), (0.9,)
+    )
+    assert (found.origin_price, found.origin_ms) == (110.0, T0 + 2 * HOUR)
+
+
+def test_intervals_hold_their_level_on_a_random_walk():
+    returns = np.random.default_rng(4).normal(0, 0.01, 4_000)
+    series = series_of(100 * np.exp(np.cumsum(returns)))
+    widths = outlook.half_widths(series, steps=3, levels=(0.5, 0.9))
+    assert widths.shape == (4_000, 3, 2)
+    ahead = np.abs(returns[2_001:])
+    held = (ahead[:, None] <= widths[2_000:-1, 0]).mean(axis=0)
+    assert held == pytest.approx([0.5, 0.9], abs=0.03)
+
+
+def test_a_short_series_has_no_intervals():
+    series = series_of(np.exp(np.random.default_rng(1).normal(0, 0.01, 50)))
+    assert np.isnan(outlook.half_widths(series, steps=2, levels=(0.9,))).all()
+
+
+def backtest(root, name, errors, *, frequency="1h", state=files.FINISHED):
+    folder = root / name
+    folder.mkdir(parents=True)
+    record = {"state": state, "frequency": frequency, "baselines": ["persistence", "drift", "ar"]}
+    models = {
+        model: {"all": {"pooled": {"rmse_log_return": error}}} for model, error in errors.items()
+    }
+    (folder / files.RECORD).write_text(json.dumps(record))
+    (folder / files.METRICS).write_text(json.dumps({"models": models}))
+
+
+def test_the_best_baseline_is_that_of_the_newest_back_test(tmp_path):
+    assert outlook.best_baseline(tmp_path, frequency="1h").model == "persistence"
+    errors = {"network": 0.1, "persistence": 0.3, "drift": 0.2, "ar": 0.4}
+    backtest(tmp_path, "20260101", errors)
+    backtest(tmp_path, "20260102", {**errors, "ar": 0.01}, frequency="1d")
+    backtest(tmp_path, "20260103", {**errors, "ar": 0.01}, state=files.RUNNING)
+    found = outlook.best_baseline(tmp_path, frequency="1h")
+    assert found == Choice("drift", "the best baseline of back-test 20260101")
+
+
+def test_a_baseline_forecasts_from_the_newest_point():
+    returns = np.random.default_rng(2).normal(0.001, 0.01, 300)
+    series = series_of(100 * np.exp(np.cumsum(returns)))
+    path = outlook.baseline_path(series, "drift", steps=3)
+    drift = np.log(series.price[-1] / series.price[0]) / 299
+    assert path == pytest.approx(drift * np.arange(1, 4))
+    assert outlook.baseline_path(series, "persistence", steps=2).tolist() == [0.0, 0.0]
