@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import known_baselines
+from bitstorm.backtest.fold import default_baselines, known_baselines
 from bitstorm.backtest.folds import Fold, embargo_of, make_folds
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
 from bitstorm.core.settings import Settings
 from bitstorm.core.time import iso, now_ms
+from bitstorm.evaluation import baselines_extra
+from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
 from bitstorm.model import backend, blocks, runs, training_data
 from bitstorm.model.training_run import LIBRARIES
 from bitstorm.model.windowing import WindowSpec
@@ -104,7 +106,9 @@ def _baselines(settings: Settings, spec: WindowSpec) -> tuple[str, ...]:
         raise UsageError(
             f"backtest.baselines names {', '.join(unknown)}, expected some of {', '.join(known)}"
         )
-    wanted = settings.backtest.baselines or list(known)
+    wanted = settings.backtest.baselines or list(default_baselines(spec.step_ms))
+    for name in EXTRA_BASELINES.keys() & {*wanted}:
+        baselines_extra.require(name)
     return (PERSISTENCE, *dict.fromkeys(name for name in wanted if name != PERSISTENCE))
 
 
