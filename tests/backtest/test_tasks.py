@@ -71,7 +71,7 @@ def test_a_fold_that_fails_says_why_and_the_others_are_kept(spark_session, tmp_p
     # Nothing can be fitted on two points.
     broken = replace(folds[1], train_from=folds[1].train_until - 1)
     found = run_folds(spark_session, work, [folds[0], broken])
-    kept = []
+    kept: list[Fold] = []
     with pytest.raises(DataError, match=r"^fold 2: found 0 training, \d+ validation windows"):
         kept.extend(done.fold for done in found)
     assert kept in ([], [folds[0]])

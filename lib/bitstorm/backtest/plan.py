@@ -23,6 +23,9 @@ from bitstorm.model.windowing import WindowSpec
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 
+# Raise it when the same settings and data give other numbers than before.
+METHOD = 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -59,6 +62,12 @@ def make_plan(context: Context) -> Plan:
     """Raises SnapshotMissing, UsageError where settings contradict each other, DataError where the
     indicators cannot serve them, and ModelError where the backend is not installed."""
     settings, training = context.settings, context.settings.training
+    steps = settings.forecast.steps
+    if training.horizon > steps:
+        raise UsageError(
+            f"training.horizon is {training.horizon} and forecast.steps {steps}, so the network "
+            f"forecasts none of the steps: set forecast.steps to at least {training.horizon}"
+        )
     backend.require(training.backend, reason=f"training.backend is {training.backend}")
     snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
@@ -73,10 +82,10 @@ def make_plan(context: Context) -> Plan:
         training_data.points_needed(snapshot, features, training),
         training.look_back + training.horizon,
     )
-    steps = settings.forecast.steps
     folds = make_folds(first, last, settings.backtest, training, steps=steps, warm_up=warm_up)
     blocks.check_points(snapshot, features, _parts(folds[0], spec))
     recipe = {
+        "method": METHOD,
         "indicators_digest": snapshot.manifest.digest,
         "frequency": snapshot.manifest.details["frequency"],
         "features": list(features),
@@ -94,12 +103,6 @@ def make_plan(context: Context) -> Plan:
 
 def _baselines(settings: Settings, spec: WindowSpec) -> tuple[str, ...]:
     """The names, persistence first: the skill of all others is measured against it."""
-    horizon, steps = settings.training.horizon, settings.forecast.steps
-    if horizon > steps:
-        raise UsageError(
-            f"training.horizon is {horizon} and forecast.steps {steps}, so no step has a forecast "
-            f"of the network: set forecast.steps to at least {horizon}"
-        )
     known = known_baselines(spec.step_ms)
     unknown = [name for name in settings.backtest.baselines if name not in known]
     if unknown:
