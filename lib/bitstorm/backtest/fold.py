@@ -59,10 +59,10 @@ def known_baselines(step_ms: int) -> Mapping[str, Baseline]:
 def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The forecasts of the test part, and the record of the fit.
 
-    The frame has a row for each origin and step, in this order: `origin_timestamp` (int64, ms UTC), `step`
-    (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is not
-    observed or a hole lies before it) and one forecast a model. Raises DataError where a part has
-    no window, and ModelError where the training fails.
+    The frame has a row for each origin and step, in this order: `origin_timestamp` (int64, ms UTC),
+    `step` (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is
+    not observed or a hole lies before it) and one forecast a model. Raises DataError where a part
+    has no window, and ModelError where the training fails.
     """
     began = time.monotonic()
     network, scaler, record = _train(work, fold)
