@@ -80,7 +80,7 @@ def calibrate(
     *,
     steps: Sequence[int],
     levels: Sequence[float] = LEVELS,
-    rules: Rules = Rules(),  # noqa: B008 - frozen
+    rules: Rules = Rules(),
     state: State | None = None,
 ) -> Calibrated:
     """The intervals centre ± half-width at each origin, each from what was known there.
@@ -116,11 +116,12 @@ def calibrate(
         if rows - renewed >= window * _NEW:
             quantile = _quantiles(known[:, t + 1 - window : t + 1], share, rules.least)
             renewed = rows
-        # Sorted, so that an interval holds those of lower levels.
-        multiple[now] = np.sort(quantile * np.exp(log_factor[tercile[t]]), axis=1)
+        multiple[now] = quantile * np.exp(log_factor[tercile[t]])
     last = slice(len(returns) - begin, None)
+    # Sorted, so that an interval holds those of lower levels. The feedback needs the unsorted ones:
+    # each c has to be moved by its own interval.
     return Calibrated(
-        multiple[longest:] * np.sqrt(variance[begin:])[:, :, None],
+        np.sort(multiple[longest:], axis=2) * np.sqrt(variance[begin:])[:, :, None],
         tercile[begin:],
         State(
             returns[last],
@@ -147,7 +148,7 @@ def outcomes(returns: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return found
 
 
-def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:  # noqa: B008 - frozen
+def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:
     """Is the volatility of the last week low (0), middle (1) or high (2) among those of the last
     months? int8 (n,), for `returns` float64 (n,); -1 where it is unknown: with less than a day's
     returns in the week."""
