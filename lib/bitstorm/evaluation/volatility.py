@@ -24,10 +24,8 @@ HORIZON = 24
 # HAR takes the three shortest of these: 6, 24, 168 hours on a grid of hours; on a grid of days a
 # day, a week and a month (Corsi, 2009).
 HAR_HOURS = (6, 24, 168, 720)
-# The weight of the past in a step of an hour.
+# The weight of the past, by step.
 _EWMA = 0.97
-# 24 h without a change of the price have no variance, and no logarithm.
-_LEAST = 1e-12
 
 
 def forecast_variance(
@@ -50,7 +48,7 @@ def forecast_variance(
         parts = [forecast_variance(part, returns, first_ms=first_ms, **when) for part in RECIPE_A]
         return geometric_mean(*parts)
     if name == "persistence":
-        return horizon * history.realised_variance(returns, horizon)
+        return np.maximum(horizon * history.realised_variance(returns, horizon), history.LEAST)
     if name == "ewma":
         return horizon * _filtered(returns**2, decay=_EWMA, gain=1 - _EWMA, constant=0.0)
     if name == "garch_t":
@@ -60,7 +58,7 @@ def forecast_variance(
     else:
         X = history.features(returns, first_ms=first_ms, step_ms=step_ms)
     fit = _FITS[name]
-    y = np.maximum(history.future_variances(returns, horizon=horizon)[:, -1], _LEAST)
+    y = history.future_variance(returns, horizon=horizon)
     usable = np.isfinite(X).all(axis=1) & np.isfinite(y)
     found = np.full(len(returns), np.nan)
     for past, served in history.refits(usable, **when):
@@ -108,7 +106,7 @@ def _har_features(returns: np.ndarray, *, step_ms: int, logs: bool) -> np.ndarra
     windows = history.steps_of(HAR_HOURS, step_ms=step_ms)[:3]
     columns = [history.realised_variance(returns, steps) for steps in windows]
     X = np.column_stack(columns)
-    return np.log(np.maximum(X, _LEAST)) if logs else X
+    return np.log(np.maximum(X, history.LEAST)) if logs else X
 
 
 def _filtered(squares: np.ndarray, *, decay: float, gain: float, constant: float) -> np.ndarray:
@@ -166,7 +164,7 @@ def garch_parameters(
 def qlike(*, forecast: np.ndarray, actual: np.ndarray) -> np.ndarray:
     """a / f - log(a / f) - 1 for variances float64 (n,) (Patton, 2011): 0 is perfect. The ranking
     that it gives is robust to the noise of a realised variance. `actual` counts at least 1e-12."""
-    ratio = np.maximum(actual, _LEAST) / forecast
+    ratio = np.maximum(actual, history.LEAST) / forecast
     return ratio - np.log(ratio) - 1
 
 

@@ -21,8 +21,8 @@ SEMIVARIANCE_HOURS = (24, 168)
 # hole does not silence a window of a month for a month.
 _SHARE = 0.5
 # The log of a variance near zero is an outlier. The floor is this share of the variance over the
-# longest window, and at least 1e-12, a return of 1e-6.
-_FLOOR, _LEAST = 0.01, 1e-12
+# longest window, and at least LEAST, a return of 1e-6.
+_FLOOR, LEAST = 0.01, 1e-12
 FOUR_WEEKS_MS = 672 * HOUR_MS
 # The least that the first fit learns from.
 FIRST_ROWS = 500
@@ -67,6 +67,12 @@ def future_variances(returns: np.ndarray, *, horizon: int) -> np.ndarray:
     return np.cumsum(ahead, axis=1)
 
 
+def future_variance(returns: np.ndarray, *, horizon: int) -> np.ndarray:
+    """The last column of `future_variances`, float64 (n,), at least 1e-12: a price that stays has
+    no variance, and no logarithm."""
+    return np.maximum(future_variances(returns, horizon=horizon)[:, -1], LEAST)
+
+
 def features(
     returns: np.ndarray,
     *,
@@ -90,10 +96,10 @@ def features(
         return [w for w in steps_of(others, step_ms=step_ms) if w <= windows[-1]]
 
     longest = realised_variance(returns, windows[-1])
-    least = np.maximum(_FLOOR * longest, _LEAST)
+    least = np.maximum(_FLOOR * longest, LEAST)
     columns = [np.log(np.maximum(realised_variance(returns, w), least)) for w in windows]
     if signed:
-        deviation = np.sqrt(np.maximum(longest, _LEAST))
+        deviation = np.sqrt(np.maximum(longest, LEAST))
         for steps in within(RETURN_HOURS):
             past = rolling_mean(returns, steps) * np.sqrt(steps) / deviation
             columns += [past, np.minimum(past, 0.0)]
@@ -101,7 +107,7 @@ def features(
         for steps in within(SEMIVARIANCE_HOURS):
             whole = realised_variance(returns, steps)
             part = realised_variance(falls, steps)
-            columns.append(np.where(whole <= _LEAST, 0.5, part / np.maximum(whole, _LEAST)))
+            columns.append(np.where(whole <= LEAST, 0.5, part / np.maximum(whole, LEAST)))
     if season:
         columns += _season(len(returns), first_ms=first_ms, step_ms=step_ms)
     return np.column_stack(columns)
