@@ -95,8 +95,9 @@ def test_each_step_has_the_forecast_of_its_own_fit():
     second = origin + every
     rows = complete[complete <= second - 6]
     for step in (1, 6):
-        sums = np.array([[np.sum(returns[t + 1 : t + 1 + step] ** 2)] for t in rows])
-        fit = qlike_ridge(X[rows], sums, penalty=volatility.penalty(6), tolerance=1e-9)
+        ahead = [returns[t + 1 : t + 1 + step] for t in rows]
+        target = np.array([[(np.sum(part**2) + np.sum(part) ** 2) / 2] for part in ahead])
+        fit = qlike_ridge(X[rows], target, penalty=volatility.penalty(6), tolerance=1e-9)
         served = fit.predict(X[second : second + every])[:, 0]
         inside = fit.predict(X[rows])
         expected = np.clip(served, inside.min() / 2, inside.max() * 2)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bitstorm.evaluation.intervals import outcomes
 from bitstorm.evaluation.regression import Fit, qlike_ridge
 
 HOUR_MS = 3_600_000
@@ -160,11 +161,13 @@ def step_variances(
     """Forecasts at each index of the variance of the log return over the next 1 … `horizon` steps,
     float64 (n, horizon), in squared log return; NaN before the first fit and where features miss.
 
-    The QLIKE-ridge of the sums of squared returns on `features`, one column for each step, fitted
-    every `every` steps (default: four weeks) on all that is past.
+    A QLIKE-ridge on `features`, one column for each step, fitted every `every` steps (default:
+    four weeks) on all that is past. Its target is the mean of the squared return over the steps,
+    which counts their autocorrelation, and of the sum of squared returns, which has less noise.
     """
     X = features(returns, first_ms=first_ms, step_ms=step_ms, hours=hours)
     Y = future_variances(returns, horizon=horizon)
+    Y = (Y + outcomes(returns, range(1, horizon + 1)) ** 2) / 2
     usable = np.isfinite(X).all(axis=1) & np.isfinite(Y[:, -1])
     found = np.full(Y.shape, np.nan)
     fit: Fit | None = None
