@@ -54,20 +54,17 @@ def pit(actual: np.ndarray, quantiles: np.ndarray, probabilities: np.ndarray) ->
     Between two of the ascending `quantiles` (…, q) it is linear; beyond the outermost one it is the
     middle of the remaining probability.
     """
-    edges = np.concatenate([[probabilities[0] / 2], probabilities])
-    edges = np.concatenate([edges, [(1 + probabilities[-1]) / 2]])
+    last = len(probabilities) - 1
     place = (quantiles < actual[..., None]).sum(axis=-1)
-    last = quantiles.shape[-1] - 1
+    below, above = np.clip(place - 1, 0, last), np.minimum(place, last)
     low, high = (
-        np.take_along_axis(quantiles, np.clip(at, 0, last)[..., None], axis=-1)[..., 0]
-        for at in (place - 1, place)
+        np.take_along_axis(quantiles, at[..., None], axis=-1)[..., 0] for at in (below, above)
     )
-    inside = (place > 0) & (place <= last)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(inside, (actual - low) / (high - low), 0.0)
-    start = edges[place]
-    found = np.where(inside, start + share * (edges[np.minimum(place + 1, last + 2)] - start), 0.0)
-    found = np.where(place == 0, edges[0], np.where(place > last, edges[-1], found))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (actual - low) / (high - low)
+        found = probabilities[below] + share * (probabilities[above] - probabilities[below])
+    found = np.where(place == 0, probabilities[0] / 2, found)
+    found = np.where(place > last, (1 + probabilities[-1]) / 2, found)
     return np.where(np.isfinite(actual + quantiles.sum(axis=-1)), found, np.nan)
 
 
@@ -120,18 +117,18 @@ def oracle_misses(
     draws: int = 200,
     seed: int = 1,
 ) -> dict[str, np.ndarray]:
-    """The misses that a forecaster would show who knows the volatility of every hour: chance alone.
+    """The misses that chance alone gives a forecaster who knows the volatility of every hour.
 
-    For as many hours, in these terciles, independent normal returns of known volatility are drawn;
-    outcomes of several steps overlap. For each name of `Coverage.misses` the median and the 95th
-    percentile of the draws, float64 (2, L).
+    Each draw has independent normal returns for as many hours, in the given terciles; the outcomes
+    of several steps overlap. For each name of `Coverage.misses`: the median and the 95th percentile
+    of the draws, float64 (2, L).
     """
     n, chance = len(tercile), np.random.default_rng(seed)
     width = np.array([NormalDist().inv_cdf((1 + level) / 2) for level in levels])
     deviation = np.sqrt(np.asarray(steps))[:, None]
     found: dict[str, list[np.ndarray]] = {}
     for _ in range(draws):
-        # In units of its volatility each return is the same.
+        # The oracle divides by the known volatility: only standard normal shocks are left.
         drawn = outcomes(chance.standard_normal(n + max(steps)), steps)[:n, :, None]
         inside = (np.abs(drawn) <= width * deviation).astype(float)
         for name, miss in coverage(inside, tercile).misses(levels).items():
