@@ -23,7 +23,7 @@ PATH = Path(__file__).resolve().parents[1].parent / "shared" / "data" / FILE
 
 def run(rows: int) -> Outcome:
     """The newest `rows` hours; a model's forecasts are strictly causal."""
-    returns, first_ms, source = _hours(rows)
+    returns, first_ms, source = hours(rows)
     start = len(returns) // 2
     forecasts: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
@@ -55,7 +55,7 @@ def run(rows: int) -> Outcome:
     return Outcome("volatility", len(returns), seconds, ratios, notes)
 
 
-def _hours(rows: int) -> tuple[np.ndarray, int, str]:
+def hours(rows: int) -> tuple[np.ndarray, int, str]:
     """Log returns, the time of the first in ms UTC, and their source."""
     if not PATH.exists():
         return _simulated(rows), 0, "a simulated market"
