@@ -18,6 +18,7 @@ from bitstorm.model import blocks, runs
 from bitstorm.model import forecast as forecasts
 from bitstorm.model.runs import Run
 from bitstorm.model.windowing import Windows
+from bitstorm.pipelines.forecast_log import log_forecast
 from bitstorm.report.summary import Forecast, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -60,6 +61,10 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     table = forecasts.table_of(test, band)
     following = math.nan if newest is None else float(predict([newest])["forecast"].iloc[0])
     lower, upper = band.around(np.array([following]))
+    if newest is not None:
+        steps = context.settings.forecast.steps
+        ahead = forecasts.predict_steps(network, [newest], spec=spec, scaler=scaler, steps=steps)
+        log_forecast(context, chosen, snapshot, ahead, band)
     metrics = {
         **_facts(context, chosen, snapshot),
         **overview,
@@ -70,10 +75,6 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
             "forecast": following,
             "lower": float(lower[0]),
             "upper": float(upper[0]),
-        },
-        "training": {
-            "windows": chosen.record["windows"]["training"],
-            **{k: chosen.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},
         },
     }
     reports = context.workspace.reports
@@ -86,7 +87,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
 
 
 def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
-    """The source, the target, the snapshots and the run."""
+    """The source, the target, the snapshots, and the run with its training."""
     bound, settings = context.workspace.bound_to() or context.origin(), runs.settings_of(run)
     return {
         "source": bound.source,
@@ -98,4 +99,8 @@ def _facts(context: Context, run: Run, snapshot: Snapshot) -> dict[str, Any]:
         "target": settings.target,
         "snapshot": {"prices": snapshot.manifest.details["prices"], "indicators": snapshot.id},
         "run": run.name,
+        "training": {
+            "windows": run.record["windows"]["training"],
+            **{k: run.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},
+        },
     }
