@@ -54,10 +54,10 @@ def test_the_public_names_are_these():
 def test_the_public_names_of_the_classes_are_these():
     assert names_of(bitstorm.Workspace) == [
         "backfill", "backtest", "check_lookahead", "close", "collect", "collect_every", "doctor",
-        "forecast", "gaps", "gc", "history", "import_file", "indicators", "ingest", "path",
-        "plan_backfill", "preview_file", "prices", "prove_verdict", "report", "retract", "rollback",
-        "run", "runs", "settings", "source", "stats", "status", "trace", "train", "verdict",
-        "verify",
+        "forecast", "forecasts", "gaps", "gc", "history", "import_file", "indicators", "ingest",
+        "path", "plan_backfill", "preview_file", "prices", "prove_verdict", "report", "retract",
+        "rollback", "run", "runs", "score", "settings", "source", "stats", "status", "trace",
+        "train", "verdict", "verify",
     ]  # fmt: skip
     reading = [
         "at", "batch_reader", "columns", "facts", "id", "path", "rows", "span", "to_pandas",
@@ -364,9 +364,11 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
             ws.train(resume=run.name)
         stats = ws.stats(period=timedelta(hours=4), bars=2)
         assert (stats.period, len(stats.bars), stats.matching) == ("4h", 2, True)
-        assert set(ws.verify()) == {"prices", "indicators"}
+        assert ws.forecasts.rows == ws.score().all_runs.waiting == 24
+        assert ws.forecasts.to_spark().count() == 24
+        assert set(ws.verify()) == {"prices", "indicators", "forecasts"}
         assert ws.rollback(first.snapshot, reason="to see it").rows == ws.prices.rows == first.rows
-        assert len(ws.history()) == 4
+        assert len(ws.history()) == 5
         assert ws.status().prices is not None
     assert spark_session.range(3).count() == 3
     assert spark_session.conf.get("spark.sql.session.timeZone") == zone

@@ -27,7 +27,7 @@ def test_a_copy_verifies_and_forecasts_the_same(
     prepared_workspace: Path, workspace_copy: Callable[[Path], Path]
 ) -> None:
     context = prepared.context(workspace_copy(prepared_workspace))
-    assert set(verify(context)) == {"prices", "indicators"}
+    assert set(verify(context)) == {"prices", "indicators", "forecasts"}
     points = pd.read_parquet(snapshots.required(context.workspace.indicators).folder)
     assert len(points) == prepared.HOURS - 9  # the cut
     assert points["imputed"].sum() == 2  # the short hole

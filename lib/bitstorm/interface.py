@@ -29,6 +29,7 @@ from bitstorm.pipelines.backtest import backtest as run_backtest
 from bitstorm.pipelines.collect import collect
 from bitstorm.pipelines.doctor import Checkup, doctor
 from bitstorm.pipelines.forecast import forecast
+from bitstorm.pipelines.forecast_score import Scored, score
 from bitstorm.pipelines.gaps import Gaps, find_gaps
 from bitstorm.pipelines.imports import import_file, preview
 from bitstorm.pipelines.ingest import Ingested, ingest
@@ -148,6 +149,11 @@ class Workspace:
         return Indicators(self._context(), "indicators")
 
     @property
+    def forecasts(self) -> DataSet:
+        """Every forecast, stored before its outcome (ForecastSchema)."""
+        return DataSet(self._context(), "forecasts")
+
+    @property
     def runs(self) -> Runs:
         """The training runs, newest first."""
         return Runs(self._context())
@@ -225,7 +231,7 @@ class Workspace:
             period: Length of a bar, such as `"4h"`.
             lags: Lags of the autocorrelation, in steps of the grid.
             output: A CSV file for all bars.
-            snapshot: A snapshot of either data set; by default the newest of each.
+            snapshot: A snapshot of prices or indicators; by default the newest of each.
         """
         return stats(
             self._context(snapshot),
@@ -285,7 +291,7 @@ class Workspace:
         return run_backtest(self._context(snapshot, {**self._values, **values}))
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
-        """Forecast the test part and the next step with a run; by default the newest."""
+        """Forecast the test part and the next steps with a run; by default the newest."""
         return forecast(self._context(snapshot), run=run)
 
     def verdict(self) -> Verdict:
@@ -296,6 +302,10 @@ class Workspace:
         """Measure on simulated markets how often each grade is right and wrong."""
         markets, seed = _at_least(1, "markets", markets), _at_least(0, "seed", seed)
         return prove_verdict(self._context(), markets=markets, seed=seed)
+
+    def score(self, *, snapshot: str | None = None) -> Scored:
+        """Compare all stored forecasts with the prices that came."""
+        return score(self._context(snapshot))
 
     def report(self) -> Report:
         """Write plots, summary and dashboard of the last forecast into `reports/`."""

@@ -14,7 +14,7 @@ from bitstorm.context import Context
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import ModelError
 from bitstorm.core.results import Listed, Result
-from bitstorm.core.schema import PRICES, indicator_table
+from bitstorm.core.schema import FORECASTS, PRICES, indicator_table
 from bitstorm.model import runs as runs_on_disk
 from bitstorm.pipelines import runs
 from bitstorm.pipelines.indicators import Computed, indicators
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DataSet(Result):
-    """`prices` or `indicators` at its newest snapshot, or at the one that `at` names.
+    """`prices`, `indicators` or `forecasts` at its newest snapshot, or at the one that `at` names.
 
     Reading raises `StoreError` where there is no snapshot, or where a file is not as written.
     """
@@ -83,7 +83,7 @@ class DataSet(Result):
     def to_spark(self, spark: SparkSession | None = None) -> DataFrame:
         """All rows as a DataFrame of this session, or of the session that the commands use."""
         snapshot = self._snapshot()
-        table = PRICES
+        table = FORECASTS if self.name == "forecasts" else PRICES
         if self.name == "indicators":
             table = indicator_table(snapshot.manifest.details["windows"])
         if spark is not None:

@@ -21,6 +21,7 @@ from bitstorm.core.schema import (
     CSV_REQUIRED,
     CSV_RULES,
     CSV_RULES_TO_WARN_OF,
+    FORECASTS,
     LINEAGE,
     PRICES,
     Table,
@@ -189,6 +190,13 @@ def schemas() -> Iterator[str]:
         "hole that is longer than `grid.max_gap`."
     )
     yield fields(indicator_table(windows))
+    yield f"## {FORECASTS.name}"
+    yield (
+        "The data set `forecasts`: one row for each run, origin and step. `timestamp` is later "
+        "than `known_until` and, where prices are collected live, than `made_at`. An interval is "
+        "null where the forecast has none."
+    )
+    yield fields(FORECASTS)
     yield f"## {LINEAGE.name}"
     yield "`prices/lineage/ID`: the origin of each row of a snapshot."
     yield fields(LINEAGE)

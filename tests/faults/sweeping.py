@@ -259,8 +259,8 @@ def _afterwards(root: Path, scenario: Scenario) -> None:
     if isinstance(scenario, Writer):
         old = [row for b in scenario.old for row in b.rows]
         _after_rows(root, scenario, old, scenario.ROWS)
-        found = snapshots.required(root)
-        assert len(snapshots.read_ledger(found)) == len(scenario.old) + 1
+        ledger = snapshots.read_ledger(snapshots.required(root))
+        assert len(ledger) == len(scenario.old) + 1
         return
     if isinstance(scenario, Append):
         _after_rows(root, scenario, *([(t, p) for t, _, p in r] for r in (Append.OLD, Append.NEW)))

@@ -14,6 +14,7 @@ from bitstorm.core.errors import DataError, ModelError
 from bitstorm.core.time import iso
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.train import train
+from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 from pipelines.priced import (
     START,
@@ -174,6 +175,17 @@ def test_a_predictable_series_is_forecast_and_called_better(learnt):
     coming = 0.01 * math.cos(2 * math.pi * 601 / 7.3)
     said = math.log(metrics["next"]["forecast"] / last)
     assert said == pytest.approx(coming, abs=0.005)
+    # The same forecast, and 23 steps more, are in the log.
+    logged = petastorm_io.read_frame(snapshots.required(learnt.workspace.forecasts))
+    assert logged["timestamp"].tolist() == [START + (600 + n) * HOUR for n in range(1, 25)]
+    assert logged["forecast"].iloc[0] == metrics["next"]["forecast"]
+    for bound in ("lower", "upper"):
+        assert logged[f"{bound}_80"].iloc[0] == pytest.approx(metrics["next"][bound], rel=1e-12)
+    returns = np.log(logged["forecast"] / logged["origin_price"]).diff()[1:5]
+    wave_returns = 0.01 * np.cos(2 * np.pi * np.arange(602, 606) / 7.3)
+    assert returns.to_numpy() == pytest.approx(wave_returns, abs=0.005)
+    assert set(logged["run"]) == {metrics["run"]}
+    assert set(logged["indicators"]) == {metrics["snapshot"]["indicators"]}
     assert metrics["span"] == {
         "first": iso(START),
         "last": iso(START + 600 * HOUR),

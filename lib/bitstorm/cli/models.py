@@ -52,13 +52,24 @@ def train(
 @click.option(
     "--run", "run_name", metavar="RUN", help="Training run to use.  [default: the newest]"
 )
+@click.option(
+    "--score", is_flag=True, help="Compare all forecasts of the log with the prices that came."
+)
 @snapshot_option
 @common_options
-def forecast(invocation: Invocation, run_name: str | None) -> Any:
-    """Forecast the price with a trained network."""
+def forecast(invocation: Invocation, run_name: str | None, score: bool) -> Any:
+    """Forecast the price with a trained network, and log the forecast."""
     from bitstorm.pipelines.forecast import forecast as pipeline
     from bitstorm.report.summary import summary_text
 
+    if score:
+        from bitstorm.cli.render_score import score_lines
+        from bitstorm.pipelines.forecast_score import score as score_pipeline
+
+        if run_name is not None:
+            raise UsageError("--score is of all runs: leave out --run")
+        scored = score_pipeline(invocation.context())
+        return invocation.show(scored, lambda: score_lines(scored))
     result = pipeline(invocation.context(), run=run_name)
     return invocation.show(result, lambda: [summary_text(result.metrics)])
 

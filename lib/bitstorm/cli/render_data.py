@@ -51,6 +51,8 @@ def tally_text(result: Ingested, *, rows: str = "") -> str:
 
 def status_lines(status: Status, root: Path) -> list[str]:
     """The state of the workspace."""
+    from bitstorm.cli.render_score import status_facts
+
     facts = [("workspace", str(root)), ("holds", status.origin or "nothing yet")]
     for name, found in (("prices", status.prices), ("indicators", status.indicators)):
         text = "none yet"
@@ -59,6 +61,7 @@ def status_lines(status: Status, root: Path) -> list[str]:
             text += f"{found['files']} files, {found['bytes']:,} bytes, {found['snapshot']}"
         facts.append((name, text))
     facts.append(("newest run", status.run or "none yet"))
+    facts += status_facts(status.forecasts)
     waiting = f"{status.waiting_batches} to ingest, {status.unsettled_batches} too young"
     facts.append(("landing", f"{waiting}, {status.refused_batches} refused"))
     if status.age_ms is not None:

@@ -172,6 +172,19 @@ def arrays(
         }
 
 
+def observed_prices(snapshot: Snapshot, *, after_ms: int) -> tuple[int, np.ndarray]:
+    """The time of the first grid point after `after_ms` (ms UTC), and the prices of all points from
+    there on, float64 (n,): NaN where no price is observed."""
+    step, (first, last) = step_of(snapshot), span_of(snapshot)
+    first = max(first, (after_ms // step + 1) * step)
+    prices = np.full(max(0, (last - first) // step + 1), np.nan)
+    for table in tables(snapshot, ["timestamp", "price", "imputed"], after_ms=after_ms):
+        time, imputed = table["timestamp"].to_numpy(), table["imputed"].to_numpy()
+        seen = (time >= first) & ~imputed
+        prices[(time[seen] - first) // step] = table["price"].to_numpy()[seen]
+    return first, prices
+
+
 def check_points(snapshot: Snapshot, features: Sequence[str], spans: Spans) -> None:
     """Raise DataError, with the numbers, where a feature has values that are not finite, and where
     no point of a part has an observed price, which a target needs."""

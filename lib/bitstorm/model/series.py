@@ -31,13 +31,7 @@ class Series:
 
 def read_series(snapshot: Snapshot, *, points: int) -> Series:
     """The series of at most the newest `points` of the snapshot's grid."""
-    first_ms, last_ms = blocks.span_of(snapshot)
     step_ms = blocks.step_of(snapshot)
-    first_ms = max(first_ms, last_ms - (points - 1) * step_ms)
-    price = np.full((last_ms - first_ms) // step_ms + 1, np.nan)
-    columns = ["timestamp", "price", "imputed"]
-    for table in blocks.tables(snapshot, columns, after_ms=first_ms - step_ms):
-        time = table["timestamp"].to_numpy()
-        seen = (time >= first_ms) & ~table["imputed"].to_numpy()
-        price[(time[seen] - first_ms) // step_ms] = table["price"].to_numpy()[seen]
+    after_ms = blocks.span_of(snapshot)[1] - points * step_ms
+    first_ms, price = blocks.observed_prices(snapshot, after_ms=after_ms)
     return Series(first_ms, step_ms, price)

@@ -1,4 +1,4 @@
-"""`forecast`: the promoted run and the newest indicators → `forecast.csv` and `metrics.json`."""
+"""`forecast`: the promoted run and the newest indicators → files in `reports/`, and the log."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bitstorm.model import runs
 from bitstorm.model.forecast import Forecasts
 from bitstorm.model.runs import Run
 from bitstorm.model.series import Series, read_series
+from bitstorm.pipelines.forecast_log import log_forecast
 from bitstorm.report.summary import Forecast, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
@@ -62,6 +63,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     with durable_io.replacing(csv) as stream:
         table.to_csv(stream, index=False, mode="wb")
     write_metrics(json, metrics)
+    log_forecast(context, following, snapshot)
     return Forecast(metrics, str(csv), str(json))
 
 

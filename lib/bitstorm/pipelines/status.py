@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from bitstorm.core.errors import ModelError
 from bitstorm.core.results import Result
 from bitstorm.core.time import iso, now_ms
 from bitstorm.model import runs
+from bitstorm.pipelines.forecast_score import score_overview
 from bitstorm.pipelines.gaps import find_gaps
 from bitstorm.store import landing, snapshots
 
@@ -20,7 +21,8 @@ from bitstorm.store import landing, snapshots
 class Status(Result):
     """`age_ms` is the age of the newest price, also of one that waits for ingest.
 
-    `expected`, `missing` and `unasked` count slots as in `Gaps`; `gaps` are the newest MOST_GAPS of
+    `forecasts` is the score of the log over all runs in short, None without a log. `expected`,
+    `missing` and `unasked` count slots as in `Gaps`; `gaps` are the newest MOST_GAPS of
     `gap_count`, newest first.
     """
 
@@ -28,6 +30,7 @@ class Status(Result):
     prices: dict[str, Any] | None
     indicators: dict[str, Any] | None
     run: str | None
+    forecasts: dict[str, Any] | None
     waiting_batches: int
     unsettled_batches: int
     refused_batches: int
@@ -61,6 +64,7 @@ def status(context: Context) -> Status:
         prices=_facts(prices),
         indicators=_facts(indicators),
         run=_newest_run(workspace.checkpoints),
+        forecasts=score_overview(replace(context, snapshot=None)),
         waiting_batches=len(found.ready),
         unsettled_batches=len(found.unsettled),
         refused_batches=len(found.refused),

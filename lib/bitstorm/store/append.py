@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken, StoreError
 from bitstorm.core.schema import PARTITION, Table
-from bitstorm.store import petastorm_io, snapshots
+from bitstorm.store import snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal import arrow_schema, keys_of
@@ -70,6 +70,8 @@ def _new_rows(rows: pa.Table, parent: Snapshot | None, table: Table) -> dict[str
 def _publish(
     root: Path, table: Table, parent: Snapshot | None, by_month: dict[str, pa.Table]
 ) -> None:
+    from bitstorm.store.petastorm_io import unischema
+
     def write(draft: Draft) -> Change:
         for month, new in by_month.items():
             rows = new
@@ -81,10 +83,5 @@ def _publish(
         return Change(frozenset(by_month))
 
     publish(
-        root,
-        table=table,
-        schema=petastorm_io.unischema(table),
-        parent=parent,
-        operation="append",
-        write=write,
+        root, table=table, schema=unischema(table), parent=parent, operation="append", write=write
     )
