@@ -90,6 +90,14 @@ def seal_folder(
     return Sealed(tuple(files), digests, keys)
 
 
+def digests_of(folder: Path, files: Sequence[File], table: Table) -> dict[str, str]:
+    """The digest of each month, computed again from these files. Raises SealBroken where one cannot
+    be read, or has other columns."""
+    months = sorted({file.month for file in files})
+    paths = {month: [file.path for file in files if file.month == month] for month in months}
+    return {m: month_digest(_read_month(folder, paths[m], table)[0], table) for m in months}
+
+
 def require_subset(
     before: Mapping[str, Sequence[Path]], after: Mapping[str, np.ndarray], *, where: str
 ) -> None:
