@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import sampled_from, text
 
 from bitstorm.backtest import tracking
 from bitstorm.backtest.tracking import DataSet, track, without_password
@@ -79,6 +81,13 @@ def test_a_missing_mlflow_is_one_warning(tracked, monkeypatch):
 )
 def test_no_password_is_left_in_a_text(text, uri, expected):
     assert without_password(text, uri) == expected
+
+
+@given(secret=text("abcXYZ019:@/%.", min_size=4), scheme=sampled_from(["http://", "s+x://", ""]))
+def test_no_part_of_any_secret_is_left(secret, scheme):
+    uri = f"{scheme}{secret}@host"
+    for said in (uri, f"POST {uri}/api refused", f"no user {secret}!"):
+        assert secret not in without_password(said, uri)
 
 
 @pytest.mark.slow

@@ -119,7 +119,8 @@ def _problem(error: Exception, uri: str) -> str:
 
 def without_password(text: str, uri: str) -> str:
     """The text without user and password, those of this URI and of all URLs."""
-    secret = uri.rpartition("@")[0].rpartition("//")[2]
+    before = uri.rpartition("@")[0]
+    secret = before.partition("//")[2] or before
     return re.sub(r"//\S*@", "//***@", text.replace(secret, "***") if secret else text)
 
 

@@ -204,8 +204,7 @@ def load_weights(run: Run) -> dict[str, np.ndarray]:
     either backend. Raises ModelError as `load_network`."""
     built = _load(run)
     if _backend(run) == "torch":
-        found: dict[str, np.ndarray] = built.weights()
-        return found
+        return dict(built.weights())
     from bitstorm.model import network
 
     return network.weights(built)
