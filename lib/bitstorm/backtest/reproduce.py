@@ -164,7 +164,7 @@ def network_step(
 
     Raises ModelError where the training breaks off."""
     if data is None:
-        return None, Step("network", UNCHECKED, "there are no data to train it again")
+        return None, Step("network", UNCHECKED, "there is no data to train it on")
     try:
         # Before the training, so that a damaged file is found at once.
         before, losses = runs.load_weights(run), _losses(run)
