@@ -55,9 +55,9 @@ def test_the_public_names_of_the_classes_are_these():
     assert names_of(bitstorm.Workspace) == [
         "backfill", "backtest", "check_lookahead", "close", "collect", "collect_every", "doctor",
         "forecast", "forecasts", "gaps", "gc", "history", "import_file", "indicators", "ingest",
-        "path", "plan_backfill", "preview_file", "prices", "prove_verdict", "report", "retract",
-        "rollback", "run", "runs", "score", "settings", "source", "stats", "status", "trace",
-        "train", "verdict", "verify",
+        "path", "plan_backfill", "preview_file", "prices", "prove_verdict", "report", "reproduce",
+        "retract", "rollback", "run", "runs", "score", "settings", "source", "stats", "status",
+        "trace", "train", "verdict", "verify",
     ]  # fmt: skip
     reading = [
         "at", "batch_reader", "columns", "facts", "id", "path", "rows", "span", "to_pandas",

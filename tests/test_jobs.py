@@ -46,6 +46,7 @@ def test_there_is_a_job_for_each_command_that_needs_spark() -> None:
         "indicators",
         "ingest",
         "report",
+        "reproduce",
         "run",
         "stats",
         "train",

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
+from bitstorm.backtest.reproduce import Reproduced
 from bitstorm.collect.backfill import Backfilled, Planned
 from bitstorm.collect.csv_import.importer import Imported, Preview
 from bitstorm.collect.csv_import.reading import ImportOptions
@@ -36,6 +37,7 @@ from bitstorm.pipelines.ingest import Ingested, ingest
 from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.report import Report, report
+from bitstorm.pipelines.reproduce import reproduce
 from bitstorm.pipelines.retract import Retracted, retract
 from bitstorm.pipelines.run import Outcome, run
 from bitstorm.pipelines.schedule import Kept, collect_every
@@ -289,6 +291,15 @@ class Workspace:
         """
         values = {f"backtest.{name}": value for name, value in backtest.items()}
         return run_backtest(self._context(snapshot, {**self._values, **values}))
+
+    def reproduce(self, run: str, *, train: bool = True) -> Reproduced:
+        """Make a finished run again from its record, and compare both; `equal` says so.
+
+        Args:
+            run: Its name.
+            train: Whether to train the network again, too.
+        """
+        return reproduce(self._context(), run, train=train)
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next steps with a run; by default the newest."""

@@ -171,6 +171,25 @@ def runs(invocation: Invocation, what: str, names: tuple[str, ...]) -> Any:
     return invocation.show(overviews, lambda: runs_lines(overviews))
 
 
+@click.command(epilog="Example: bitstorm reproduce RUN --no-train")
+@click.argument("name", metavar="RUN")
+@click.option("--no-train", is_flag=True, help="Compare data and metrics, but train no network.")
+@common_options
+def reproduce(invocation: Invocation, name: str, no_train: bool) -> Any:
+    """Make a training run again from its record, and compare both."""
+    from bitstorm.backtest.reproduce import failure
+    from bitstorm.cli.render_data import table
+    from bitstorm.core.errors import ModelError
+    from bitstorm.pipelines.reproduce import reproduce as pipeline
+
+    result = pipeline(invocation.context(), name, train=not no_train)
+    rows = [(step.name, str(step)) for step in result.steps]
+    invocation.show(result, lambda: table(rows, whole=True))
+    if not result.equal:
+        raise ModelError(failure(result))
+    return result
+
+
 @click.command(epilog="Example: bitstorm indicators --set grid.frequency=1d")
 @snapshot_option
 @common_options

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitstorm import __version__
 from bitstorm.core import durable_io
@@ -27,6 +27,9 @@ from bitstorm.core.results import Result
 from bitstorm.core.settings import Training
 from bitstorm.model import backend, checkpoint
 from bitstorm.spark.java import project_root
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RECORD = "run.json"
 HISTORY = checkpoint.HISTORY
@@ -190,7 +193,29 @@ def load_network(run: Run) -> Any:
     """The run's best network, built from its settings, with the weights of its file: a function of
     (window float32 (n, look_back, features), training=False) → float32 (n, 1). Raises ModelError
     where the file's hash is not in the record, or the backend is not installed."""
-    name = run.record.get("backend", "tensorflow")
+    built = _load(run)
+    if _backend(run) == "torch":
+        return lambda window, training=False: built.predict(window)[:, None]
+    return built
+
+
+def load_weights(run: Run) -> dict[str, np.ndarray]:
+    """The weights of the run's best network, float32, in Keras' layout (see `network.weights`) for
+    either backend. Raises ModelError as `load_network`."""
+    built = _load(run)
+    if _backend(run) == "torch":
+        return dict(built.weights())
+    from bitstorm.model import network
+
+    return network.weights(built)
+
+
+def _backend(run: Run) -> str:
+    return str(run.record.get("backend", "tensorflow"))
+
+
+def _load(run: Run) -> Any:
+    name = _backend(run)
     backend.require(name, reason=f"run {run.name} was trained with {name}")
     try:
         return _torch_network(run) if name == "torch" else _keras_network(run)
@@ -217,7 +242,7 @@ def _torch_network(run: Run) -> Any:
     content = read_file(run, torch_backend.BEST)
     built = torch_backend.seeded(**_network_shape(run), seed=0)
     built.load(content)
-    return lambda window, training=False: built.predict(window)[:, None]
+    return built
 
 
 def _network_shape(run: Run) -> dict[str, Any]:
@@ -306,6 +331,15 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
+
+
+def flattened(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of each value that is no mapping."""
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 METRICS = ("epochs", "best_epoch", "best_validation_loss", "seconds")

@@ -95,12 +95,13 @@ def open_attempt(
 def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
     """Train to the end; the finished run."""
     settings, since = attempt.settings, _start_of(attempt)
-    batch_size, learning_rate = batch_size_and_rate(settings)
     folder = attempt.folder or runs.new_folder(context.workspace.checkpoints)
-    record = {"run": folder.name, **_record(attempt, data, batch_size, learning_rate)}
+    record = {"run": folder.name, **record_of(attempt, data)}
     made_with = {part: record[part] for part in ("threads", "versions", "code")}
     if attempt.record is not None:
-        _warn_of_changes(context, attempt.record, record)
+        if changes := changes_between(attempt.record, record):
+            text = f"the weights can differ from an unbroken run: {'; '.join(changes)}"
+            context.console.warn(text)
         # The record keeps the values of the run's start; each session has its own.
         first = ("created_at", "sessions", *made_with)
         record = {**record, **{name: attempt.record[name] for name in first}}
@@ -113,7 +114,7 @@ def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
         "features": len(data.features),
         "units": settings.units,
         "dropout": settings.dropout,
-        "learning_rate": learning_rate,
+        "learning_rate": record["learning_rate"],
         "seed": settings.seed,
     }
     with (
@@ -125,7 +126,7 @@ def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
             validation=data.feeds["validation"],
             epochs=settings.epochs,
             patience=settings.patience,
-            batch_size=batch_size,
+            batch_size=record["batch_size"],
             seed=settings.seed,
             folder=folder,
             record=record,
@@ -144,11 +145,10 @@ def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
         return run
 
 
-def _record(
-    attempt: Attempt, data: Prepared, batch_size: int, learning_rate: float
-) -> dict[str, Any]:
+def record_of(attempt: Attempt, data: Prepared) -> dict[str, Any]:
     """The record before the first epoch."""
     settings, manifest = attempt.settings, attempt.snapshot.manifest
+    batch_size, learning_rate = batch_size_and_rate(settings)
     return {
         "created_at": _now(),
         "backend": settings.backend,
@@ -300,16 +300,14 @@ def _snapshot(context: Context, name: str | None) -> Snapshot:
     return snapshot
 
 
-def _warn_of_changes(context: Context, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Warn where threads or versions differ: a continuation to the same bits needs them, too."""
-    changes = [
-        f"{part}.{name} was {before[part].get(name)} and is {value}"
+def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The threads and versions in which two records differ: the same bits need the same ones."""
+    return [
+        f"{part}.{name} was {before.get(part, {}).get(name)} and is {value}"
         for part in ("threads", "versions", "code")
         for name, value in now[part].items()
-        if before[part].get(name) != value and (part, name) != ("code", "version")
+        if before.get(part, {}).get(name) != value and (part, name) != ("code", "version")
     ]
-    if changes:
-        context.console.warn(f"the weights can differ from an unbroken run: {'; '.join(changes)}")
 
 
 def _now() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def show(context: Context, name: str) -> Shown:
 def compare(context: Context, names: Sequence[str]) -> Compared:
     """The settings and metrics in which the runs differ. Raises ModelError as `show` does."""
     found = [runs.find(context.workspace.checkpoints, name) for name in names]
-    flat = [dict(_flattened(_with_metrics(run))) for run in found]
+    flat = [dict(runs.flattened(_with_metrics(run))) for run in found]
     keys = dict.fromkeys(key for record in flat for key in record)
     values = {key: tuple(record.get(key) for record in flat) for key in keys}
     differ = {key: v for key, v in values.items() if any(value != v[0] for value in v)}
@@ -74,11 +74,3 @@ def _with_metrics(run: Run) -> dict[str, Any]:
     fitted = {name: overview[name] for name in ("state", *METRICS)}
     own = {key: value for key, value in run.record.items() if key not in _ALWAYS_DIFFERENT}
     return {**own, "fitted": {**fitted, **run.record.get("fitted", {})}}
-
-
-def _flattened(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

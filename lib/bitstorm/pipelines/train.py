@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitstorm.backtest import tracking
 from bitstorm.context import Context
 from bitstorm.model import training_run
 from bitstorm.model.training_data import prepare
@@ -36,6 +37,7 @@ def train(context: Context, *, resume: str | None = None, accept_snapshot: bool 
         prepare(context, attempt) as ready,
     ):
         run = training_run.fit(context, attempt, ready)
+    tracking.track_run(run, attempt.snapshot, warn=context.console.warn)
     record = run.record
     return Trained(
         run=run.name,

@@ -99,6 +99,14 @@ def keys_of(rows: pa.Table, table: Table) -> np.ndarray:
     return np.array(pc.binary_join_element_wise(*cells, " ").to_pylist(), dtype=np.str_)
 
 
+def digests_of(folder: Path, files: Sequence[File], table: Table) -> dict[str, str]:
+    """The digest of each month, computed again from these files. Raises SealBroken where one cannot
+    be read, or has other columns."""
+    months = sorted({file.month for file in files})
+    paths = {month: [file.path for file in files if file.month == month] for month in months}
+    return {m: month_digest(_read_month(folder, paths[m], table)[0], table) for m in months}
+
+
 def require_subset(
     before: Mapping[str, Sequence[Path]],
     after: Mapping[str, np.ndarray],
