@@ -68,6 +68,14 @@ def test_a_short_series_has_no_intervals():
     assert np.isnan(outlook.half_widths(series, steps=2, levels=(0.9,))).all()
 
 
+def test_plain_half_widths_fill_the_step_of_the_network():
+    calibrated = np.full((3, 2, 2), np.nan)
+    calibrated[2] = [[0.1, 0.2], [np.nan, 0.4]]
+    widths = outlook.Widths(calibrated, np.array([0.5, 0.9]), horizon=2)
+    assert widths.newest().tolist() == [[0.1, 0.2], [0.5, 0.4]]
+    assert widths.at(np.array([-1, 0, 2]), 1).tolist() == [0.9, 0.9, 0.4]
+
+
 def backtest(root, name, errors, *, frequency="1h", state=files.FINISHED):
     folder = root / name
     folder.mkdir(parents=True)

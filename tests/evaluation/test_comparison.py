@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitstorm.evaluation import comparison
-from bitstorm.evaluation.comparison import Interval
 
 prices = st.floats(1e-3, 1e6)
 
@@ -114,13 +113,11 @@ def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
     assert math.isfinite(found.t)
 
 
-def test_an_interval_is_between_the_quantiles_of_past_errors():
-    # 0 to 10: the tenth and the ninetieth percentile are 1 and 9.
-    found = comparison.interval(np.arange(11.0) / 100, level=0.8)
-    assert (found.lower, found.upper) == pytest.approx((0.01, 0.09))
-    lower, upper = found.around(np.array([100.0, 200.0]))
-    assert lower == pytest.approx([100 * math.exp(0.01), 200 * math.exp(0.01)])
-    assert upper == pytest.approx([100 * math.exp(0.09), 200 * math.exp(0.09)])
+def test_half_widths_are_quantiles_of_past_errors():
+    # 0 to 10: half of them are at most 5, nine tenths at most 9.
+    signs = np.where(np.arange(11) % 2, 1, -1)
+    found = comparison.half_widths(signs * np.arange(11.0) / 100, (0.5, 0.9))
+    assert found == pytest.approx([0.05, 0.09])
 
 
 def test_coverage_counts_outcomes_on_the_bounds_as_inside():
@@ -132,11 +129,7 @@ def test_coverage_counts_outcomes_on_the_bounds_as_inside():
 
 
 @given(hnp.arrays(float, st.integers(50, 200), elements=st.floats(-0.1, 0.1), unique=True))
-def test_an_interval_holds_its_level_of_its_own_errors(residuals):
-    band = comparison.interval(residuals, level=0.8)
-    inside = np.mean((residuals >= band.lower) & (residuals <= band.upper))
-    assert inside == pytest.approx(0.8, abs=2 / len(residuals))
-
-
-def test_an_interval_is_written_with_its_level_and_bounds():
-    assert Interval(0.8, -0.1, 0.2).to_json() == {"level": 0.8, "lower": -0.1, "upper": 0.2}
+def test_half_widths_hold_their_level_of_their_own_errors(residuals):
+    (width,) = comparison.half_widths(residuals, (0.8,))
+    held = np.mean(np.abs(residuals) <= width)
+    assert held == pytest.approx(0.8, abs=3 / len(residuals))

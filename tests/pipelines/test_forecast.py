@@ -162,7 +162,9 @@ def test_a_predictable_series_is_forecast_and_called_better(learnt):
     assert len(table) == 90
     assert table.timestamp.iloc[0] == VALIDATE_UNTIL + HOUR
     assert metrics["model"]["skill"] > 0.5
-    assert metrics["verdict"].startswith("Better than 'the price stays as it is'")
+    assert metrics["grades"]["more_accurate"] and metrics["grades"]["informative"]
+    assert metrics["verdict"] == metrics["grades"]["headline"]
+    assert metrics["outlook"]["model"] == metrics["run"]
 
     last = float(np.float32(wave()[-1]))
     assert metrics["next"]["time"] == iso(START + 601 * HOUR)
@@ -234,7 +236,7 @@ def test_a_random_walk_with_several_features_is_not_beaten(walked):
     assert len(table) == 90
     assert metrics["horizon"] == 3
     assert metrics["next"]["time"] == iso(START + 603 * HOUR)
-    assert not metrics["verdict"].startswith("Better")
+    assert not metrics["grades"]["more_accurate"]
 
 
 def test_a_network_on_prices_is_held_to_the_same_persistence(walked):
@@ -244,7 +246,7 @@ def test_a_network_on_prices_is_held_to_the_same_persistence(walked):
     table, metrics = written(context)
     assert_rows_follow(table, metrics, random_walk(11), horizon=1)
     assert_metrics_follow(table, metrics, horizon=1)
-    assert not metrics["verdict"].startswith("Better")
+    assert not metrics["grades"]["more_accurate"]
     record = json.loads((context.workspace.checkpoints / run.run / "run.json").read_text())
     known = random_walk(11)[:421].astype(np.float32).astype(np.float64)
     learnt = known[8:]  # the first target follows eight prices, but all of them are fitted on

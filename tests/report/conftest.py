@@ -104,6 +104,36 @@ def metrics() -> dict[str, Any]:
         },
         "difference": {"mean": -2.5e-08, "standard_error": 5e-08, "t": -0.5},
         "verdict": "Not distinguishable from 'the price stays as it is'.",
+        "grades": {
+            "details": {
+                "data": "made, 400 forecasts.",
+                "informative": "No. The e-value is 1.",
+            }
+        },
+        "outlook": {
+            "model": "RUN-1",
+            "why": "promoted: not less accurate than persistence",
+            "steps": [
+                {
+                    "step": 1,
+                    "time": "2024-01-19T16:00:00Z",
+                    "forecast": 42_130.5,
+                    "intervals": {"80": [41_900.25, 42_360.75]},
+                },
+                {
+                    "step": 2,
+                    "time": "2024-01-19T17:00:00Z",
+                    "forecast": 42_135.5,
+                    "intervals": {"80": [41_800.0, 42_400.0]},
+                },
+                {
+                    "step": 3,
+                    "time": "2024-01-19T18:00:00Z",
+                    "forecast": 42_140.5,
+                    "intervals": {"80": [None, None]},
+                },
+            ],
+        },
         "interval": {"level": 0.8, "coverage": 0.79},
         "next": {
             "time": "2024-01-19T16:00:00Z",

@@ -20,10 +20,12 @@ def test_the_summary_says_every_number_of_the_metrics(metrics: dict[str, Any]) -
         "change in 24 h     -1.23 %",
         "epochs         4, best 2",
         "Not distinguishable from 'the price stays as it is'.",
-        "mean -2.5e-08, standard error 5e-08, t = -0.5.",
+        "Informative: No. The e-value is 1.",
+        "Data: made, 400 forecasts.",
         "The 80 % interval held 79.0 % of the test part's outcomes.",
-        "2024-01-19 16:00 UTC: 42,130.50 USD (80 % interval 41,900.25 USD to 42,360.75 USD), "
-        "from 42,123.46 USD.",
+        "2024-01-19 16:00 UTC  42,130.50 USD  41,900.25 USD to 42,360.75 USD",
+        "2024-01-19 18:00 UTC  42,140.50 USD                      n/a to n/a",
+        "Forecast by RUN-1: promoted: not less accurate than persistence.",
         "prices snapshot      000002-PRICES",
         "indicators snapshot  000002-INDICATORS",
         "training run         RUN-1",
@@ -55,11 +57,11 @@ def test_real_data_has_the_attribution_and_no_simulation_mark(metrics: dict[str,
 def test_what_is_unknown_reads_so(metrics: dict[str, Any]) -> None:
     metrics["latest"]["change_24h_percent"] = None
     metrics["model"]["skill"] = -math.inf
-    del metrics["next"], metrics["training"], metrics["difference"]
+    del metrics["outlook"], metrics["training"], metrics["grades"]
     text = summary_text(metrics)
     assert "change in 24 h     n/a" in text
     assert "skill, log return         n/a" in text
-    assert "n/a: n/a (80 % interval n/a to n/a), from n/a." in text
+    assert "Forecast by n/a: n/a." in text
     assert "None" not in text
     assert not any(word in text.split() for word in ("nan", "-inf", "inf"))
 

@@ -14,7 +14,8 @@ from bitstorm.backtest import files
 from bitstorm.backtest.fold import known_baselines
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.core.time import iso
-from bitstorm.evaluation import intervals, volatility_features
+from bitstorm.evaluation import comparison, intervals, volatility_features
+from bitstorm.model.forecast import Forecasts
 from bitstorm.model.series import Series
 
 # Two years of hours. A longer series would make a forecast slow, and its intervals no better.
@@ -77,6 +78,41 @@ class Outlook:
 def levels_with(level: float) -> tuple[float, ...]:
     """The levels of all intervals, with the user's own."""
     return tuple(sorted({*intervals.LEVELS, level}))
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Half-widths of intervals, in log return: `calibrated` float64 (n, H, L) at each point of the
+    series, NaN at its beginning; `plain` (L,) for the step `horizon`, where they are NaN."""
+
+    calibrated: np.ndarray
+    plain: np.ndarray
+    horizon: int
+
+    def newest(self) -> np.ndarray:
+        """At the newest point, float64 (H, L)."""
+        found = self.calibrated[-1].copy()
+        own = found[self.horizon - 1]
+        found[self.horizon - 1] = np.where(np.isnan(own), self.plain, own)
+        return found
+
+    def at(self, origins: np.ndarray, column: int) -> np.ndarray:
+        """Of the step `horizon` and one level at these points, float64 (n,); `origins` below 0 lie
+        before the series."""
+        own = self.calibrated[origins, self.horizon - 1, column]
+        return np.where(np.isnan(own) | (origins < 0), self.plain[column], own)
+
+
+def widths_of(series: Series, found: Forecasts, *, steps: int, levels: Sequence[float]) -> Widths:
+    """The half-widths around a run's forecasts; plain ones hold its errors in the validation
+    part."""
+    validation = found.validation
+    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
+    return Widths(
+        half_widths(series, steps=steps, levels=levels),
+        comparison.half_widths(residuals, levels),
+        found.settings.horizon,
+    )
 
 
 def half_widths(series: Series, *, steps: int, levels: Sequence[float]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,29 +79,11 @@ def skill_score(rmse: float, rmse_of_persistence: float) -> float:
     return 1 - (rmse / rmse_of_persistence) ** 2
 
 
-@dataclass(frozen=True)
-class Interval:
-    """The quantiles `lower` and `upper` of past errors (actual - forecast, in log return), which
-    hold the share `level` of them."""
+def half_widths(residuals: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """The half-widths (L,), in log return, that hold these shares of past errors, float64 (n,).
 
-    level: float
-    lower: float
-    upper: float
-
-    def around(self, forecast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The lower and upper prices around forecast prices."""
-        return forecast * math.exp(self.lower), forecast * math.exp(self.upper)
-
-    def to_json(self) -> Mapping[str, float]:
-        return asdict(self)
-
-
-def interval(residuals: np.ndarray, *, level: float) -> Interval:
-    """The central `level` of the residuals of the validation part, which only the end of the
-    training was fitted on; float64 (n,), in log return."""
-    tail = (1 - level) / 2
-    lower, upper = np.quantile(residuals, [tail, 1 - tail])
-    return Interval(level, float(lower), float(upper))
+    They are for series that are too short for `intervals.calibrate`."""
+    return np.asarray(np.quantile(np.abs(residuals), levels))
 
 
 def coverage(*, actual: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:

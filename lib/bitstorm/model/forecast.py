@@ -265,25 +265,19 @@ def scores(
     }
 
 
-def table_of(found: Forecasts, half_width: np.ndarray, *, level: float) -> pd.DataFrame:
+def table_of(test: pd.DataFrame, half_width: np.ndarray) -> pd.DataFrame:
     """The rows of `forecast.csv`: times in Unix ms UTC, prices in the workspace's currency.
 
-    `half_width` float64 (n,): the half-width of each row's interval, in log return. Where it is NaN
-    the interval holds the central `level` of the validation part's errors.
+    `half_width` float64 (n,): the half-width of each row's interval, in log return.
     """
-    test, validation = found.test, found.validation
-    residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
-    plain = comparison.interval(residuals, level=level)
-    forecast, known = test["forecast"].to_numpy(), np.isfinite(half_width)
-    lower, upper = plain.around(forecast)
     return pd.DataFrame(
         {
             "timestamp": test["timestamp"],
             "actual": test["actual"],
             "forecast": test["forecast"],
             "persistence": test["origin"],
-            "lower": np.where(known, forecast * np.exp(-half_width), lower),
-            "upper": np.where(known, forecast * np.exp(half_width), upper),
+            "lower": test["forecast"] * np.exp(-half_width),
+            "upper": test["forecast"] * np.exp(half_width),
             "actual_log_return": np.log(test["actual"] / test["origin"]),
             "forecast_log_return": np.log(test["forecast"] / test["origin"]),
         }

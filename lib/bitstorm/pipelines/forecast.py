@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bitstorm.backtest import gate, outlook
 from bitstorm.backtest.outlook import Choice
 from bitstorm.context import Context
@@ -36,14 +34,13 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     found, choice = _choose(context, newest, snapshot, series, named=run is not None)
     horizon, level = found.settings.horizon, context.settings.forecast.level
     steps, levels = max(context.settings.forecast.steps, horizon), outlook.levels_with(level)
-    widths = outlook.half_widths(series, steps=steps, levels=levels)
+    widths = outlook.widths_of(series, found, steps=steps, levels=levels)
     path = found.path
     if choice.model != found.run.name:
         path = outlook.baseline_path(series, choice.model, steps=steps)
-    following = outlook.outlook(series, choice, path, widths[-1], levels)
+    following = outlook.outlook(series, choice, path, widths.newest(), levels)
     origins = series.places(found.test["timestamp"].to_numpy()) - horizon
-    width = np.where(origins < 0, np.nan, widths[origins, horizon - 1, levels.index(level)])
-    table = forecasts.table_of(found, width, level=level)
+    table = forecasts.table_of(found.test, widths.at(origins, levels.index(level)))
     metrics = {
         **_facts(context, found.run, snapshot),
         **forecasts.scores(found.test, table, level=level, horizon=horizon),
