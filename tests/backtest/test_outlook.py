@@ -53,14 +53,29 @@ def test_an_imputed_newest_price_is_the_last_observed_one():
     assert (found.origin_price, found.origin_ms) == (110.0, T0 + 2 * HOUR)
 
 
-def test_intervals_hold_their_level_on_a_random_walk():
+@pytest.mark.parametrize("step_ms", [HOUR // 60, HOUR, 24 * HOUR])
+def test_intervals_hold_their_level_on_a_random_walk(step_ms):
     returns = np.random.default_rng(4).normal(0, 0.01, 4_000)
-    series = series_of(100 * np.exp(np.cumsum(returns)))
+    series = Series(T0, step_ms, 100 * np.exp(np.cumsum(returns)))
     widths = outlook.half_widths(series, steps=3, levels=(0.5, 0.9))
     assert widths.shape == (4_000, 3, 2)
     ahead = np.abs(returns[2_001:])
     held = (ahead[:, None] <= widths[2_000:-1, 0]).mean(axis=0)
     assert held == pytest.approx([0.5, 0.9], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "expected"),
+    [
+        (HOUR // 60, (168, 4_320)),
+        (HOUR, (168, 4_320)),
+        (4 * HOUR, (42, 1_080)),
+        (24 * HOUR, (7, 180)),
+    ],
+)
+def test_windows_of_intervals_follow_a_coarser_grid(step_ms, expected):
+    rules = outlook.rules_of(step_ms)
+    assert (rules.week, rules.months) == expected
 
 
 def test_a_short_series_has_no_intervals():

@@ -105,10 +105,7 @@ def metrics() -> dict[str, Any]:
         "difference": {"mean": -2.5e-08, "standard_error": 5e-08, "t": -0.5},
         "verdict": "Not distinguishable from 'the price stays as it is'.",
         "grades": {
-            "details": {
-                "data": "made, 400 forecasts.",
-                "informative": "No. The e-value is 1.",
-            }
+            "details": {"data": "made, 400 forecasts.", "informative": "No. The e-value is 1."}
         },
         "outlook": {
             "model": "RUN-1",

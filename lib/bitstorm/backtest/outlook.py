@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from bitstorm.backtest import files
 from bitstorm.backtest.fold import known_baselines
 from bitstorm.backtest.scores import PERSISTENCE
-from bitstorm.core.time import iso
+from bitstorm.core.time import HOUR_MS, iso
 from bitstorm.evaluation import comparison, intervals, volatility_features
+from bitstorm.evaluation.intervals import Rules
+from bitstorm.evaluation.volatility_features import FOUR_WEEKS_MS
 from bitstorm.model.forecast import Forecasts
 from bitstorm.model.series import Series
 
@@ -122,13 +124,32 @@ def half_widths(series: Series, *, steps: int, levels: Sequence[float]) -> np.nd
     They are calibrated on the errors of persistence, which every point has.
     """
     returns, step_ms = series.returns, series.step_ms
+    # On a grid finer than hours the windows have as many steps as for hours.
+    finer = min(1.0, step_ms / HOUR_MS)
     variance = volatility_features.step_variances(
-        returns, first_ms=series.first_ms, step_ms=step_ms, horizon=steps
+        returns,
+        first_ms=series.first_ms,
+        step_ms=step_ms,
+        hours=[finer * hours for hours in volatility_features.VARIANCE_HOURS],
+        horizon=steps,
+        every=None if finer == 1 else round(FOUR_WEEKS_MS / HOUR_MS),
     )
     calibrated = intervals.calibrate(
-        returns, np.zeros_like(variance), variance, steps=range(1, steps + 1), levels=levels
+        returns,
+        np.zeros_like(variance),
+        variance,
+        steps=range(1, steps + 1),
+        levels=levels,
+        rules=rules_of(step_ms),
     )
     return calibrated.half_width
+
+
+def rules_of(step_ms: int) -> Rules:
+    """The windows of the intervals: on a grid coarser than hours the same spans of time, on a finer
+    one as many steps as for hours."""
+    hours, rules = max(1.0, step_ms / HOUR_MS), Rules()
+    return replace(rules, week=round(rules.week / hours), months=round(rules.months / hours))
 
 
 def outlook(

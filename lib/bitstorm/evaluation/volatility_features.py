@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bitstorm.core.time import HOUR_MS
 from bitstorm.evaluation.intervals import outcomes
 from bitstorm.evaluation.regression import Fit, qlike_ridge
 
-HOUR_MS = 3_600_000
 WEEK_HOURS = 168
 VARIANCE_HOURS = (1, 3, 6, 12, 24, 72, 168, 720)
 RETURN_HOURS = (1, 6, 24, 168)
@@ -33,7 +33,7 @@ _PENALTY = 40.0
 _RANGE = 2.0
 
 
-def steps_of(hours: Sequence[int], *, step_ms: int) -> tuple[int, ...]:
+def steps_of(hours: Sequence[float], *, step_ms: int) -> tuple[int, ...]:
     """Windows of so many hours as numbers of steps, each once, without those below one step.
 
     On a daily grid VARIANCE_HOURS are 1, 3, 7 and 30 steps.
@@ -79,7 +79,7 @@ def features(
     *,
     first_ms: int,
     step_ms: int = HOUR_MS,
-    hours: Sequence[int] = VARIANCE_HOURS,
+    hours: Sequence[float] = VARIANCE_HOURS,
     signed: bool = True,
     season: bool = True,
 ) -> np.ndarray:
@@ -154,7 +154,7 @@ def step_variances(
     *,
     first_ms: int,
     step_ms: int = HOUR_MS,
-    hours: Sequence[int] = VARIANCE_HOURS,
+    hours: Sequence[float] = VARIANCE_HOURS,
     horizon: int = 24,
     every: int | None = None,
 ) -> np.ndarray:
