@@ -39,7 +39,7 @@ def _part(title: str, score: Score) -> list[str]:
         ("forecasts", counts),
         ("coverage", coverage_text({of.level: of.share for of in score.coverage})),
         ("verdict", score.grades.headline),
-        *[("", sentence) for sentence in score.grades.details.values()],
+        *[("", text) for text in score.grades.details.values() if score.run is None],
         *[("drift", sentence) for sentence in score.drift],
     ]
     return [title, *table(facts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken, StoreError
 from bitstorm.core.schema import PARTITION, Table
 from bitstorm.store import snapshots
-from bitstorm.store.manifest import schema_hash
+from bitstorm.store.manifest import schema_record
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal import arrow_schema, keys_of
 from bitstorm.store.snapshots import Snapshot
@@ -31,7 +32,9 @@ def append(root: Path, table: Table, rows: pa.Table, *, lock_seconds: float) -> 
     with writer_lock(root, wait_seconds=lock_seconds):
         while True:
             parent = snapshots.current(root)
-            if parent is not None and parent.manifest.schema_hash != schema_hash(table):
+            if parent is not None and _shape(parent.manifest.schema) != _shape(
+                schema_record(table)
+            ):
                 raise StoreError(
                     f"{root} has other columns than {table.name} of this version: move the folder "
                     "away to begin a new one"
@@ -43,6 +46,11 @@ def append(root: Path, table: Table, rows: pa.Table, *, lock_seconds: float) -> 
             with suppress(Overtaken):
                 _publish(root, table, parent, by_month)
                 return sum(new.num_rows for new in by_month.values())
+
+
+def _shape(record: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What files depend on; the units are words, which a later version may change."""
+    return [(field["name"], field["type"], field["nullable"]) for field in record]
 
 
 def stored_rows(snapshot: Snapshot, table: Table, *, months: set[str] | None = None) -> pa.Table:
