@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from bitstorm.report.backtest_plots import skill_figure
 from bitstorm.report.style import Mark
@@ -25,21 +26,22 @@ def models() -> dict[str, dict[str, dict]]:
     }
 
 
+def points(axes: Axes, label: str) -> list[tuple[float, float]]:
+    line = next(line for line in axes.get_lines() if line.get_label() == label)
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+
+
 def test_each_model_has_its_skill_by_step_and_by_fold():
     shown = models()
     figure = skill_figure(shown, mark=Mark("simulated:7", "bitcoin", "usd"))
     by_step, by_fold = figure.axes
     for name, parts in shown.items():
-        steps, folds = (
-            next(line for line in axes.get_lines() if line.get_label() == name)
-            for axes in (by_step, by_fold)
-        )
-        assert list(steps.get_xdata()) == [1, 2, 3, 4]
-        assert list(steps.get_ydata()) == [parts[str(n)]["pooled"]["skill"] for n in (1, 2, 3, 4)]
-        assert list(folds.get_xdata()) == [1, 2, 3]
-        assert list(folds.get_ydata()) == [fold["skill"] for fold in parts["all"]["folds"]]
+        by_part = [parts[str(n)]["pooled"]["skill"] for n in (1, 2, 3, 4)]
+        assert points(by_step, name) == list(zip([1, 2, 3, 4], by_part, strict=True))
+        skills = [fold["skill"] for fold in parts["all"]["folds"]]
+        assert points(by_fold, name) == list(zip([1, 2, 3], skills, strict=True))
     (band,) = by_step.collections
-    corners = band.get_paths()[0].vertices
+    corners = np.asarray(band.get_paths()[0].vertices)
     for step in range(1, STEPS + 1):
         drawn = corners[corners[:, 0] == step][:, 1]
         skills = [fold["skill"] for fold in shown["network"][str(step)]["folds"]]
