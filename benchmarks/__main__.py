@@ -10,7 +10,10 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows", "indicators", "exactness", "feed", "train", "volatility", "intervals")
+NAMES = (
+    "ingest", "windows", "indicators", "exactness", "feed", "train", "backtest", "volatility",
+    "intervals",
+)  # fmt: skip
 
 
 @click.command()
