@@ -1,0 +1,158 @@
+"""Features for forecasts of the variance, and a variance forecast for each of the next steps.
+
+`returns` are float64 (n,), the log returns of one step of a regular grid, NaN where there is none.
+Row t of every result uses returns[: t + 1] alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bitstorm.evaluation.regression import Fit, qlike_ridge
+
+HOUR_MS = 3_600_000
+WEEK_HOURS = 168
+VARIANCE_HOURS = (1, 3, 6, 12, 24, 72, 168, 720)
+RETURN_HOURS = (1, 6, 24, 168)
+SEMIVARIANCE_HOURS = (24, 168)
+# A window counts where at least this share of its returns exists, with the mean of these. So a
+# hole does not silence a window of a month for a month.
+_SHARE = 0.5
+# The log of a variance near zero is an outlier. The floor is this share of the variance over the
+# longest window, and at least 1e-12, a return of 1e-6.
+_FLOOR, _LEAST = 0.01, 1e-12
+# Four weeks of hours.
+REFIT_EVERY = 672
+PENALTY = 10.0
+# The first fit needs so many rows for each feature.
+_ROWS_A_FEATURE = 20
+
+
+def steps_of(hours: Sequence[int], *, step_ms: int) -> tuple[int, ...]:
+    """Windows of so many hours as numbers of steps, each once, without those below one step.
+
+    On a daily grid VARIANCE_HOURS are 1, 3, 7 and 30 steps.
+    """
+    steps = {max(round(hour * HOUR_MS / step_ms), 1) for hour in hours if hour * HOUR_MS >= step_ms}
+    return tuple(sorted(steps)) or (1,)
+
+
+def rolling_mean(values: np.ndarray, steps: int) -> np.ndarray:
+    """The mean of the last `steps` values, float64 (n,), without the NaN among them; NaN where
+    fewer than half of the values exist."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.where(known, values, 0.0))
+    counts = np.cumsum(known)
+    sums[steps:] = sums[steps:] - sums[:-steps]
+    counts[steps:] = counts[steps:] - counts[:-steps]
+    enough = counts >= max(_SHARE * steps, 1)
+    return np.where(enough, sums / np.maximum(counts, 1), np.nan)
+
+
+def realised_variance(returns: np.ndarray, steps: int) -> np.ndarray:
+    """Mean squared return over the last `steps`, float64 (n,), in squared log return a step."""
+    # Differences of running sums can fall a rounding error below zero.
+    return np.maximum(rolling_mean(returns**2, steps), 0.0)
+
+
+def future_variances(returns: np.ndarray, *, horizon: int) -> np.ndarray:
+    """Sums of the squared returns of the next 1, 2, … `horizon` steps, float64 (n, horizon); NaN
+    from the first step on that has no return, or lies behind the end."""
+    padded = np.concatenate([returns[1:] ** 2, np.full(horizon, np.nan)])
+    ahead = np.lib.stride_tricks.sliding_window_view(padded, horizon)[: len(returns)]
+    return np.cumsum(ahead, axis=1)
+
+
+def features(
+    returns: np.ndarray,
+    *,
+    first_ms: int,
+    step_ms: int = HOUR_MS,
+    hours: Sequence[int] = VARIANCE_HOURS,
+    signed: bool = True,
+    season: bool = True,
+) -> np.ndarray:
+    """Float64 (n, k); NaN in a row until all its windows hold half of their returns.
+
+    `first_ms` is the time of returns[0], Unix ms UTC. In order: the log of the realised variance a
+    step over windows of `hours`; with `signed` the return over RETURN_HOURS in past deviations
+    and its negative part, and the share of falling returns in the variance over SEMIVARIANCE_HOURS
+    (the leverage effect; Corsi and Reno, 2012; Patton and Sheppard, 2015); with `season` sines and
+    cosines of the hours of day and week. Only windows up to the longest of `hours` are used.
+    """
+    windows = steps_of(hours, step_ms=step_ms)
+
+    def within(others: Sequence[int]) -> list[int]:
+        return [w for w in steps_of(others, step_ms=step_ms) if w <= windows[-1]]
+
+    longest = realised_variance(returns, windows[-1])
+    least = np.maximum(_FLOOR * longest, _LEAST)
+    columns = [np.log(np.maximum(realised_variance(returns, w), least)) for w in windows]
+    if signed:
+        deviation = np.sqrt(np.maximum(longest, _LEAST))
+        for steps in within(RETURN_HOURS):
+            past = rolling_mean(returns, steps) * np.sqrt(steps) / deviation
+            columns += [past, np.minimum(past, 0.0)]
+        falls = np.where(np.isfinite(returns), np.minimum(returns, 0.0), np.nan)
+        for steps in within(SEMIVARIANCE_HOURS):
+            whole = realised_variance(returns, steps)
+            part = realised_variance(falls, steps)
+            columns.append(np.where(whole <= _LEAST, 0.5, part / np.maximum(whole, _LEAST)))
+    if season:
+        columns += _season(len(returns), first_ms=first_ms, step_ms=step_ms)
+    return np.column_stack(columns)
+
+
+def _season(n: int, *, first_ms: int, step_ms: int) -> list[np.ndarray]:
+    """Two waves of the day, where the grid shows them, and three of the week."""
+    hour = (first_ms + step_ms * np.arange(n)) / HOUR_MS
+    periods = [24 / wave for wave in (1, 2)] + [WEEK_HOURS / wave for wave in (1, 2, 3)]
+    shown = [period for period in periods if period * HOUR_MS > 2 * step_ms]
+    angles = [2 * np.pi * hour / period for period in shown]
+    return [wave for angle in angles for wave in (np.sin(angle), np.cos(angle))]
+
+
+def refits(
+    usable: np.ndarray, *, columns: int, horizon: int, every: int
+) -> Iterator[tuple[np.ndarray, slice]]:
+    """Walk forward: pairs of the past rows of a fit and the span of origins that it serves.
+
+    `usable`: bool (n,), rows whose features and targets exist. A fit at origin t takes the usable
+    rows up to t - horizon, whose targets are known at t, and serves the origins t … t + every - 1.
+    The first fit needs 20 rows for each of the `columns`.
+    """
+    n = len(usable)
+    seen = np.cumsum(usable)
+    first = int(np.searchsorted(seen, _ROWS_A_FEATURE * columns)) + horizon
+    for origin in range(first, n, every):
+        yield np.flatnonzero(usable[: origin - horizon + 1]), slice(origin, origin + every)
+
+
+def step_variances(
+    returns: np.ndarray,
+    *,
+    first_ms: int,
+    step_ms: int = HOUR_MS,
+    hours: Sequence[int] = VARIANCE_HOURS,
+    horizon: int = 24,
+    every: int = REFIT_EVERY,
+) -> np.ndarray:
+    """Forecasts at each index of the variance of the log return over the next 1 … `horizon` steps,
+    float64 (n, horizon), in squared log return; NaN before the first fit and where features miss.
+
+    The QLIKE-ridge of the sums of squared returns on `features`, one column for each step, fitted
+    every `every` steps on all that is past.
+    """
+    X = features(returns, first_ms=first_ms, step_ms=step_ms, hours=hours)
+    Y = future_variances(returns, horizon=horizon)
+    usable = np.isfinite(X).all(axis=1) & np.isfinite(Y[:, -1])
+    found = np.full(Y.shape, np.nan)
+    fit: Fit | None = None
+    for past, served in refits(usable, columns=X.shape[1], horizon=horizon, every=every):
+        fit = qlike_ridge(X[past], Y[past], penalty=PENALTY, start=fit)
+        # A fit is not trusted far outside the range that it has seen.
+        known = fit.predict(X[past])
+        found[served] = np.clip(fit.predict(X[served]), known.min(axis=0), known.max(axis=0))
+    return found
