@@ -116,6 +116,27 @@ def test_a_session_that_was_there_tells_it_and_stays(spark_session, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("raise OSError(28, 'No space left on device')", "failed: OSError: .* No space left"),
+        ("os._exit(9)", "Spark failed: a Python process of Spark was killed"),
+    ],
+)
+def test_a_python_task_that_fails_is_one_sentence(spark_session, broken, said):
+    from bitstorm.core.settings import Spark
+    from bitstorm.spark.session import spark_session as opened
+
+    def task(batches):
+        exec(broken, {"os": os})
+        yield from batches
+
+    with pytest.raises(SparkFailure, match=said) as failure, opened(app_name="x", spark=Spark()):
+        spark_session.range(0, 1, 1, 1).mapInArrow(task, "id long").collect()
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.slow
 def test_what_is_wrong_with_a_query_of_ours_is_not_hidden(spark_session):
     from pyspark.errors import AnalysisException
 

@@ -22,6 +22,7 @@ from bitstorm.core import durable_io
 from bitstorm.core.errors import StoreError
 
 RECORD, METRICS = "backtest.json", "metrics.json"
+RUNNING, FINISHED = "running", "finished"
 
 
 def folder_of(backtests: Path, recipe: Mapping[str, Any], *, last_ms: int) -> Path:
@@ -81,10 +82,10 @@ def required_fold(folder: Path, number: int) -> Stored:
     return found
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The content of `backtest.json`; None where it is missing or damaged."""
+def is_finished(folder: Path) -> bool:
+    """Whether `backtest.json` says so."""
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record.get("state") == FINISHED and (folder / METRICS).is_file()
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -35,15 +35,16 @@ class Plan:
     recipe: Mapping[str, Any]
     folder: Path
 
-    def record(self, fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What `backtest.json` holds: with `fits`, the records of the folds' fits, and the first
-        and last times of their parts (ms UTC)."""
+    def record(self, *, state: str, fits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """What `backtest.json` holds; `fits` are the records of the folds' fits, where all are
+        done. The times of the folds' parts are in ms UTC."""
         folds = [
             {"number": fold.number, **fold.times_ms(self.spec.step_ms), **fit}
-            for fold, fit in zip(self.folds, fits, strict=True)
+            for fold, fit in zip(self.folds, fits or [{}] * len(self.folds), strict=True)
         ]
         return {
-            "created_at": iso(now_ms()),
+            "written_at": iso(now_ms()),
+            "state": state,
             "indicators": self.snapshot.id,
             "prices": self.snapshot.manifest.details["prices"],
             **self.recipe,

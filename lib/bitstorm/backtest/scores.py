@@ -122,7 +122,7 @@ def standing(parts: Mapping[str, Any]) -> Standing:
     """The standing of a model, from its part of `summary`."""
     first, every = parts["1"]["pooled"], parts["all"]
     skills = [fold["skill"] for fold in every["folds"]]
-    worst = min(range(len(skills)), key=lambda place: skills[place])
+    worst = min(range(len(skills)), key=lambda n: math.inf if math.isnan(skills[n]) else skills[n])
     return Standing(
         first["rmse_log_return"], first["skill"], every["pooled"]["skill"], worst + 1, skills[worst]
     )

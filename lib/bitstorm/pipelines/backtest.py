@@ -58,6 +58,7 @@ def backtest(context: Context) -> Backtested:
         missing = [fold for fold in plan.folds if fold.number not in numbers]
         if missing:
             there = f", {len(numbers)} folds are there" if numbers else ""
+            write_metrics(plan.folder / files.RECORD, plan.record(state=files.RUNNING))
             context.console.say(f"  back-test {plan.folder.name}{there}")
             _run(context, plan, missing)
         return _score(context, plan, computed=len(missing), seconds=time.monotonic() - began)
@@ -92,9 +93,10 @@ def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Ba
         fits.append(stored.record)
         origins += stored.record["windows"]["test"]
     models = summary(found)
-    if computed or files.read_record(plan.folder) is None:
+    if computed or not files.is_finished(plan.folder):
         write_metrics(plan.folder / files.METRICS, {"models": models})
-        write_metrics(plan.folder / files.RECORD, plan.record(fits))
+        record = plan.record(state=files.FINISHED, fits=fits)
+        write_metrics(plan.folder / files.RECORD, record)
     every = models[PERSISTENCE]["all"]["pooled"]
     return Backtested(
         backtest=plan.folder.name,

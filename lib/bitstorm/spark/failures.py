@@ -15,6 +15,7 @@ from bitstorm.core.errors import SparkFailure
 _DEPTH = 20
 _NO_PLACE = "No space left on device"
 _NO_MEMORY = "OutOfMemoryError"
+_WORKER_ENDED = "Python worker exited unexpectedly"
 # Refusals of the system, not errors in our own code.
 _REFUSED = {
     errno.ENOSPC: "free some space",
@@ -39,6 +40,7 @@ def translate_failures(log: Path | None) -> Iterator[None]:
     there is one.
     """
     from py4j.protocol import Py4JError, Py4JJavaError
+    from pyspark.errors import PythonException
 
     words = f" (its log is {log})" if log is not None else ""
     try:
@@ -48,6 +50,13 @@ def translate_failures(log: Path | None) -> Iterator[None]:
         raise SparkFailure(
             f"Spark failed: {cause}{words}. Completed work is kept: "
             f"{_advice(cause)}, and run the command again"
+        ) from error
+    except PythonException as error:
+        # A traceback, whose last line says what happened.
+        cause = str(error).strip().splitlines()[-1]
+        raise SparkFailure(
+            f"a Python task of Spark failed: {cause}{words}. Completed work is kept: fix the "
+            "cause, and run the command again"
         ) from error
     except (Py4JError, ConnectionError) as error:
         if not _jvm_is_gone(error):
@@ -68,6 +77,8 @@ def first_cause(thrown: Any) -> str:
         # Some chains of causes are circles.
         for _ in range(_DEPTH):
             text = str(thrown.toString()).strip() or text
+            if _WORKER_ENDED in text:
+                return "a Python process of Spark was killed, or had too little memory"
             thrown = thrown.getCause()
             if thrown is None:
                 break

@@ -1,0 +1,160 @@
+"""The command `backtest` on real snapshots: what it writes, and that it loses and leaks nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import prepared
+from bitstorm.backtest import files
+from bitstorm.core.errors import DataError, StoreError, UsageError
+from bitstorm.pipelines.backtest import backtest
+from landed import HOUR
+from pipelines.priced import START, impatient, points_of, published, random_walk, small
+
+FOLDS, STEPS = 3, 3
+FEW = (f"backtest.folds={FOLDS}", f"forecast.steps={STEPS}", "training.epochs=1")
+SECONDS_TO_A_FOLD = 300
+
+
+def frames(folder: Path) -> list[pd.DataFrame]:
+    return [files.required_fold(folder, number).frame for number in range(1, FOLDS + 1)]
+
+
+def one_killed(root: Path) -> None:
+    """A back-test in a process of its own, killed with all its children after its first fold."""
+    wanted = [option for value in (*prepared.SETTINGS, *FEW) for option in ("--set", value)]
+    command = [sys.executable, "-m", "bitstorm.cli", "backtest", "--workspace", str(root)]
+    process = subprocess.Popen(
+        [*command, *wanted, "--set", "spark.master=local[1,1]"],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + SECONDS_TO_A_FOLD
+    while not list(root.glob("backtests/*/fold-*.parquet")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_killed_backtest_goes_on_to_the_same_bits(
+    spark_session, indicators_workspace, workspace_copy
+):
+    context = prepared.context(workspace_copy(indicators_workspace), *FEW)
+    whole = backtest(context)
+    folder = Path(whole.folder)
+    assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
+    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
+        "backtest.json", "fold-1.parquet", "fold-2.parquet", "fold-3.parquet", "metrics.json",
+    ]  # fmt: skip
+    check_frames(whole, folder)
+    again = backtest(impatient(context))
+    assert again.idle and (again.backtest, again.models) == (whole.backtest, whole.models)
+
+    root = workspace_copy(indicators_workspace)
+    one_killed(root)
+    there = len(list(root.glob("backtests/*/fold-*.parquet")))
+    resumed = backtest(prepared.context(root, *FEW))
+    assert (resumed.backtest, resumed.computed) == (whole.backtest, FOLDS - there)
+    assert 1 <= there < FOLDS
+    for ours, theirs in zip(frames(Path(resumed.folder)), frames(folder), strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert resumed.models == whole.models
+
+
+def check_frames(whole, folder: Path) -> None:
+    """The facts of the frames against the batches' prices, hour by hour."""
+    record = json.loads((folder / "backtest.json").read_text())
+    price = np.full(prepared.HOURS, np.nan)
+    price[prepared.hours()] = prepared.prices()
+    price = price.astype(np.float32).astype(np.float64)
+    carried = price.copy()
+    carried[slice(*prepared.SHORT_HOLE)] = price[prepared.SHORT_HOLE[0] - 1]
+    rows = 0
+    for fold, frame in zip(record["folds"], frames(folder), strict=True):
+        first, last = (
+            (fold[name] - prepared.FIRST_MS) // HOUR for name in ("test_from_ms", "test_until_ms")
+        )
+        # A window of 8 returns needs 9 prices in a row.
+        origins = [n for n in range(first, last + 1) if not np.isnan(carried[n - 8 : n + 1]).any()]
+        assert fold["windows"]["test"] == len(origins)
+        expected = [
+            (prepared.FIRST_MS + n * HOUR, step, carried[n], outcome(price, carried, n, step))
+            for n in origins
+            for step in range(1, STEPS + 1)
+        ]
+        columns = ["origin", "step", "origin_price", "actual"]
+        found = frame[columns].astype({"step": "int64"})
+        pd.testing.assert_frame_equal(
+            found, pd.DataFrame(expected, columns=columns), check_exact=True
+        )
+        assert frame["persistence"].equals(frame["origin_price"])
+        until = (fold["validate_until_ms"] - prepared.FIRST_MS) // HOUR
+        drift = np.nanmean(np.diff(np.log(carried[: until + 1]))) * frame["step"]
+        np.testing.assert_allclose(frame["drift"], frame["origin_price"] * np.exp(drift), 1e-12)
+        rows += int(frame["actual"].notna().sum())
+    assert whole.rows == rows
+    assert json.loads((folder / "metrics.json").read_text())["models"].keys() == whole.models.keys()
+
+
+def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> float:
+    """The observed price so many hours later; NaN after a cut."""
+    whole = not np.isnan(carried[origin : origin + step + 1]).any()
+    return price[origin + step] if whole else np.nan
+
+
+@pytest.mark.slow
+def test_later_prices_change_no_bit_of_an_earlier_forecast(spark_session, tmp_path):
+    settings = ("backtest.folds=1", f"forecast.steps={STEPS}", "training.epochs=1")
+    prices = random_walk(5)
+    changed = 450  # in the test part, which begins at 300
+    others = prices.copy()
+    others[changed:] *= np.linspace(1.5, 3, len(prices) - changed)
+    found = []
+    for name, values in (("first", prices), ("other", others)):
+        context = published(small(tmp_path / name, *settings), points_of(values))
+        found.append(files.required_fold(Path(backtest(context).folder), 1))
+    assert found[0].record["scaler"] == found[1].record["scaler"]
+    ours, theirs = (one.frame[one.frame["origin"] < START + changed * HOUR] for one in found)
+    assert len(ours) == (changed - 300) * STEPS
+    columns = [name for name in ours.columns if name != "actual"]
+    pd.testing.assert_frame_equal(ours[columns], theirs[columns], check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ("backtest.embargo=10", UsageError, "embargo is 10, expected at least 32"),
+        ("backtest.baselines=[drift, wind]", UsageError, "names wind, expected some of persist"),
+        ("training.horizon=30", UsageError, "set forecast.steps to at least 30"),
+        ("backtest.folds=90", DataError, "found 200 points, expected at least"),
+        ("training.features=[price, ma_5]", DataError, "names ma_5, which the indicators"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_spark(tmp_path, settings, error, said):
+    context = published(small(tmp_path, settings), points_of(random_walk(2)[:200]))
+    with pytest.raises(error, match=said):
+        backtest(impatient(context))
+    assert not context.workspace.backtests.exists()
+
+
+def test_two_writers_of_one_backtest_are_kept_apart(tmp_path):
+    context = published(small(tmp_path), points_of(random_walk(2)[:400]))
+    from bitstorm.backtest.plan import make_plan
+
+    with (
+        files.writing(make_plan(context).folder),
+        pytest.raises(StoreError, match=f"another run .process {os.getpid()}. is writing"),
+    ):
+        backtest(impatient(context))
