@@ -21,6 +21,7 @@ from bitstorm.core.console import Console
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Listed, Named
 from bitstorm.core.time import duration_ms, parse_instant
+from bitstorm.evaluation.markets import Proof
 from bitstorm.pipelines import history as commits
 from bitstorm.pipelines.backfill import backfill, plan
 from bitstorm.pipelines.backtest import Backtested
@@ -40,6 +41,7 @@ from bitstorm.pipelines.schedule import Kept, collect_every
 from bitstorm.pipelines.stats import Stats, stats
 from bitstorm.pipelines.status import Status, status
 from bitstorm.pipelines.train import train
+from bitstorm.pipelines.verdict import Verdict, prove_verdict, verdict
 from bitstorm.readers import DataSet, Indicators, Run, Runs, mark_of
 from bitstorm.report.summary import Forecast
 from bitstorm.store import maintenance
@@ -285,6 +287,15 @@ class Workspace:
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next step with a run; by default the newest."""
         return forecast(self._context(snapshot), run=run)
+
+    def verdict(self) -> Verdict:
+        """Whether the last forecast is informative, more accurate, and worth its costs."""
+        return verdict(self._context())
+
+    def prove_verdict(self, *, markets: int = 1_000, seed: int = 1) -> Proof:
+        """Measure on simulated markets how often each grade is right and wrong."""
+        markets, seed = _at_least(1, "markets", markets), _at_least(0, "seed", seed)
+        return prove_verdict(self._context(), markets=markets, seed=seed)
 
     def report(self) -> Report:
         """Write plots, summary and dashboard of the last forecast into `reports/`."""

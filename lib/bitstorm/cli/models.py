@@ -12,7 +12,7 @@ import click
 from bitstorm import __version__
 from bitstorm.cli.common import Invocation, common_options, parse_option, snapshot_option
 from bitstorm.cli.data import import_options, import_request
-from bitstorm.core.errors import UsageError
+from bitstorm.core.errors import BitstormError, UsageError
 
 
 @click.command(epilog="Example: bitstorm train --set training.epochs=10")
@@ -73,6 +73,32 @@ def backtest(invocation: Invocation) -> Any:
 
     result = pipeline(invocation.context())
     return invocation.show(result, lambda: backtest_lines(result))
+
+
+@click.command(epilog="Example: bitstorm verdict --prove --markets 100")
+@click.option("--prove", is_flag=True, help="Measure how often each grade is right and wrong.")
+@click.option(
+    "--markets", type=click.IntRange(min=1), help="Simulated markets of --prove.  [default: 1000]"
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed of --prove.  [default: 1]")
+@common_options
+def verdict(invocation: Invocation, prove: bool, markets: int | None, seed: int | None) -> Any:
+    """Show whether the last forecast is good, and how sure that is."""
+    from bitstorm.cli.render_models import proof_failure, proof_lines, verdict_lines
+    from bitstorm.pipelines import verdict as pipeline
+
+    if not prove and (markets is not None or seed is not None):
+        raise UsageError("--markets and --seed belong to --prove: add it")
+    context = invocation.context()
+    if not prove:
+        shown = pipeline.verdict(context)
+        return invocation.show(shown, lambda: verdict_lines(shown))
+    seed = 1 if seed is None else seed
+    proof = pipeline.prove_verdict(context, markets=markets or 1_000, seed=seed)
+    invocation.show(proof, lambda: proof_lines(proof))
+    if proof.broken:
+        raise BitstormError(proof_failure(proof))
+    return proof
 
 
 @click.command(epilog="Example: bitstorm report")

@@ -12,6 +12,7 @@ from bitstorm.core.time import duration_ms, duration_text, iso
 from bitstorm.report import style
 
 if TYPE_CHECKING:
+    from bitstorm.evaluation.markets import Proof, Rate
     from bitstorm.indicators.lookahead import Change
     from bitstorm.model.runs import Overview
     from bitstorm.pipelines.indicators import Computed
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bitstorm.pipelines.run import Outcome
     from bitstorm.pipelines.runs import Compared, Shown
     from bitstorm.pipelines.stats import Stats
+    from bitstorm.pipelines.verdict import Verdict
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
@@ -58,6 +60,47 @@ def _next_step(following: dict[str, Any], level: float, unit: str) -> str:
 def _error_row(name: str, errors: dict[str, float], skill: str) -> tuple[str, ...]:
     usd = (f"{errors[key]:,.2f}" for key in ("rmse_usd", "mae_usd"))
     return (name, *usd, f"{errors['rmse_log_return']:.6f}", skill)
+
+
+def verdict_lines(result: Verdict) -> list[str]:
+    """The grades with their reasons, then the measured error rates."""
+    return [*table([*result.facts().items()]), *proof_lines(result.error_rates)]
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """A line for each rule and number of hours: the share of markets where it says yes, and the
+    claim."""
+    models = [*dict.fromkeys(rate.model for rate in proof.rates)]
+    short = (model.removeprefix("no skill, ") for model in models)
+    rows: list[tuple[str, ...]] = [("says yes in %", "hours", *short, "claim")]
+    for rule, hours in dict.fromkeys((rate.rule, rate.hours) for rate in proof.rates):
+        rates = [proof.rate(rule, model, hours) for model in models]
+        claims = dict.fromkeys(_claim(rate) for rate in rates if rate)
+        cells = ["–" if r is None else f"{100 * r.share:.1f}" for r in rates]
+        rows.append((rule, f"{hours:,}", *cells, ", ".join(filter(None, claims))))
+    largest = 100 * max(rate.standard_error for rate in proof.rates)
+    return [
+        f"{proof.markets:,} simulated markets, seed {proof.seed}, fee {proof.fee:g} basis points: "
+        f"standard errors up to {largest:.1f} %",
+        *table(rows, heading=True, whole=True),
+        "claims: at most without skill (also with skewed shocks), at least at R² 1 %",
+    ]
+
+
+def _claim(rate: Rate) -> str:
+    if rate.at_most is not None:
+        return f"≤ {100 * rate.at_most:g}"
+    return "" if rate.at_least is None else f"≥ {100 * rate.at_least:g}"
+
+
+def proof_failure(proof: Proof) -> str:
+    """Which claims do not hold, in one sentence."""
+    found = "; ".join(
+        f"{rate.rule} says yes in {100 * rate.share:.1f} % of the markets with {rate.model} after "
+        f"{rate.hours:,} hours, expected {_claim(rate)} %"
+        for rate in proof.broken
+    )
+    return f"{found}: more than three standard errors off, so please report it"
 
 
 def runs_lines(overviews: Sequence[Overview]) -> list[str]:

@@ -37,7 +37,7 @@ def report(context: Context) -> Report:
     from bitstorm.report import canvas, plots
 
     folder = context.workspace.reports
-    metrics = _metrics(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
     snapshot = snapshots.required(
         context.workspace.indicators, snapshot=metrics["snapshot"]["indicators"]
     )
@@ -85,7 +85,8 @@ def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFram
     return pd.concat(pieces, ignore_index=True)
 
 
-def _metrics(path: Path) -> dict[str, Any]:
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of metrics.json. Raises DataError where there is none, or it cannot be read."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
