@@ -236,3 +236,41 @@ def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: 
     if not result.passed:
         raise LookAhead(lookahead_failure(result))
     return result
+
+
+PLANTS = ("scaler", "feature", "embargo", "target", "validation", "conformal")
+
+
+@click.command("check-leakage", epilog="Example: bitstorm check-leakage --plant embargo")
+@click.option(
+    "--cuts",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Random times in the test parts; each fold has three more.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Random seed of the cut times.  [default: random, printed]",
+)
+@click.option(
+    "--plant", type=click.Choice(PLANTS), help="Add this leak; succeed when it is found and named."
+)
+@click.option("--network", is_flag=True, help="Train a small network, too: three times.")
+@snapshot_option
+@common_options
+def check_leakage(
+    invocation: Invocation, cuts: int, seed: int | None, plant: str | None, network: bool
+) -> Any:
+    """Check that no part of a back-test depends on later prices."""
+    from bitstorm.cli.render_backtest import leakage_failure, leakage_lines
+    from bitstorm.core.errors import LookAhead
+    from bitstorm.pipelines.leakage import check_leakage as pipeline
+
+    context = invocation.context()
+    result = pipeline(context, cuts=cuts, seed=seed, plant=plant, network=network)
+    invocation.show(result, lambda: leakage_lines(result))
+    if not result.passed:
+        raise LookAhead(leakage_failure(result))
+    return result
