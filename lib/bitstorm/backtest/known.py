@@ -198,7 +198,7 @@ def series_outputs(part: Part) -> Iterator[Output]:
 def network_outputs(part: Part, fold: Fold) -> Iterator[Output]:
     """The validation loss and the forecasts of the fold's network, as the back-test fits it."""
     setup, spec = part.setup, part.setup.spec
-    # The last origins have no outcome yet.
+    # The last origins have no outcome yet, and `run_fold` needs one.
     there = replace(fold, test_until=min(fold.test_until, part.last - setup.steps))
     with dataset.local_blocks(spec, part.blocks()) as stored:
         work = Work(stored, part.first, part.last, setup.training, (), setup.steps)
@@ -206,10 +206,11 @@ def network_outputs(part: Part, fold: Fold) -> Iterator[Output]:
     where, leak = f"of the network in fold {fold.number}", "network from the future"
     loss = np.array([record["best_validation_loss"]])
     yield Output(leak, f"the loss {where}", loss, np.array(fold.validate_until))
-    values = part.empty(setup.steps)
+    end = there.test_until + 1 - part.first
+    values = part.empty(setup.steps)[:end]
     origins = frame["origin"].to_numpy()[:: setup.steps] // spec.step_ms - part.first
     values[origins] = frame[folding.NETWORK].to_numpy().reshape(-1, setup.steps)
-    yield Output(leak, f"the forecast {where}", values, part.index[:, None])
+    yield Output(leak, f"the forecast {where}", values, part.index[:end, None])
 
 
 def until(points: Columns, cut: int) -> Columns:
