@@ -88,18 +88,19 @@ def test_each_step_has_the_forecast_of_its_own_fit():
     found = volatility.step_variances(returns, first_ms=0, hours=HOURS, horizon=6, every=every)
     X = volatility.features(returns, first_ms=0, hours=HOURS)
     complete = np.flatnonzero(np.isfinite(X).all(axis=1))
-    origin = complete[20 * X.shape[1] - 1] + 6
+    origin = complete[volatility.FIRST_ROWS - 1] + 6
     assert np.isnan(found[:origin]).all()
     assert np.isfinite(found[origin:]).all()
     # The second fit: its last target ends at its own origin.
     second = origin + every
     rows = complete[complete <= second - 6]
     for step in (1, 6):
-        sums = np.array([[np.sum(returns[t + 1 : t + 1 + step] ** 2)] for t in rows])
-        fit = qlike_ridge(X[rows], sums, penalty=volatility.PENALTY, tolerance=1e-9)
+        ahead = [returns[t + 1 : t + 1 + step] for t in rows]
+        target = np.array([[(np.sum(part**2) + np.sum(part) ** 2) / 2] for part in ahead])
+        fit = qlike_ridge(X[rows], target, penalty=volatility.penalty(6), tolerance=1e-9)
         served = fit.predict(X[second : second + every])[:, 0]
         inside = fit.predict(X[rows])
-        expected = np.clip(served, inside.min(), inside.max())
+        expected = np.clip(served, inside.min() / 2, inside.max() * 2)
         np.testing.assert_allclose(found[second : second + every, step - 1], expected, rtol=0.02)
 
 

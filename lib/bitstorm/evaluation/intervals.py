@@ -6,9 +6,7 @@ c += rate / √step · (missed - (1 - level)). (The feedback: Gibbs and Candès,
 inference under distribution shift", 2021.) The outcome of step h is known h steps after the origin
 and moves c only then.
 
-A value at index t uses only values up to index t, and only differences between indices: a series
-that starts later differs by no bit where the windows are full, but for c and the times at which the
-quantiles are renewed.
+A value at index t uses only values up to index t.
 """
 
 from __future__ import annotations
@@ -80,7 +78,7 @@ def calibrate(
     *,
     steps: Sequence[int],
     levels: Sequence[float] = LEVELS,
-    rules: Rules = Rules(),  # noqa: B008 - frozen
+    rules: Rules = Rules(),
     state: State | None = None,
 ) -> Calibrated:
     """The intervals centre ± half-width at each origin, each from what was known there.
@@ -91,48 +89,61 @@ def calibrate(
     one's, and the result equals one call with all rows, bit by bit.
     """
     ahead, share = np.asarray(steps), np.asarray(levels)
-    longest = int(ahead.max())
-    past = state or _nothing(longest, variance.shape[1], len(share), rules)
+    past = state or _nothing(int(ahead.max()), len(ahead), len(share), rules)
     begin = len(past.returns)
     returns = np.concatenate([past.returns, returns])
     centre = np.concatenate([past.centre, centre])
     variance = np.concatenate([past.variance, variance])
     tercile = terciles(returns, rules=rules)
     known = _known_scores(returns, centre, variance, ahead)
-    multiple = np.full((len(returns) - begin + longest, len(ahead), len(share)), np.nan)
-    multiple[:longest] = past.multiple
+    multiple, learnt = _multiples(known, tercile, past, steps=ahead, levels=share, rules=rules)
+    # Sorted, so that an interval holds those of lower levels. The feedback needs the unsorted ones:
+    # each c has to be moved by its own interval.
+    ordered = np.sort(multiple[len(past.multiple) :], axis=2)
+    last = slice(len(returns) - begin, None)
+    return Calibrated(
+        ordered * np.sqrt(variance[begin:])[:, :, None],
+        tercile[begin:],
+        State(returns[last], centre[last], variance[last], **learnt),
+    )
+
+
+def _multiples(
+    known: np.ndarray,
+    tercile: np.ndarray,
+    past: State,
+    *,
+    steps: np.ndarray,
+    levels: np.ndarray,
+    rules: Rules,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The half-widths in units of σ, behind those of `past`, and what the next state has learnt."""
+    begin, longest = len(past.returns), len(past.multiple)
+    new = np.full((len(tercile) - begin, len(steps), len(levels)), np.nan)
+    multiple = np.concatenate([past.multiple, new])
     log_factor, quantile = past.log_factor.copy(), past.quantile
     rows, renewed = int(past.rows), int(past.renewed)
-    columns, rate = np.arange(len(ahead)), rules.rate / np.sqrt(ahead)[:, None]
-    missed, held = rate * share, rate * (share - 1)
-    for t in range(begin, len(returns)):
+    columns, rate = np.arange(len(steps)), rules.rate / np.sqrt(steps)[:, None]
+    missed, held = rate * levels, rate * (levels - 1)
+    for t in range(begin, len(tercile)):
         now = t - begin + longest
-        score, then = known[:, t, None], multiple[now - ahead, columns]
+        score, then = known[:, t, None], multiple[now - steps, columns]
         # Neither is true of NaN.
         change = missed * (score > then) + held * (score <= then)
-        log_factor[tercile[t - ahead], columns] += change
+        log_factor[tercile[t - steps], columns] += change
         rows += 1
         window = min(rows, rules.scores)
         if rows - renewed >= window * _NEW:
-            quantile = _quantiles(known[:, t + 1 - window : t + 1], share, rules.least)
+            quantile = _quantiles(known[:, t + 1 - window : t + 1], levels, rules.least)
             renewed = rows
-        # Sorted, so that an interval holds those of lower levels.
-        multiple[now] = np.sort(quantile * np.exp(log_factor[tercile[t]]), axis=1)
-    last = slice(len(returns) - begin, None)
-    return Calibrated(
-        multiple[longest:] * np.sqrt(variance[begin:])[:, :, None],
-        tercile[begin:],
-        State(
-            returns[last],
-            centre[last],
-            variance[last],
-            multiple[len(multiple) - longest :],
-            log_factor,
-            quantile,
-            np.asarray(rows),
-            np.asarray(renewed),
-        ),
-    )
+        multiple[now] = quantile * np.exp(log_factor[tercile[t]])
+    return multiple, {
+        "multiple": multiple[len(multiple) - longest :],
+        "log_factor": log_factor,
+        "quantile": quantile,
+        "rows": np.asarray(rows),
+        "renewed": np.asarray(renewed),
+    }
 
 
 def outcomes(returns: np.ndarray, steps: Sequence[int]) -> np.ndarray:
@@ -147,7 +158,7 @@ def outcomes(returns: np.ndarray, steps: Sequence[int]) -> np.ndarray:
     return found
 
 
-def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:  # noqa: B008 - frozen
+def terciles(returns: np.ndarray, *, rules: Rules = Rules()) -> np.ndarray:
     """Is the volatility of the last week low (0), middle (1) or high (2) among those of the last
     months? int8 (n,), for `returns` float64 (n,); -1 where it is unknown: with less than a day's
     returns in the week."""

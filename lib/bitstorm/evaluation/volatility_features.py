@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from bitstorm.evaluation.intervals import outcomes
 from bitstorm.evaluation.regression import Fit, qlike_ridge
 
 HOUR_MS = 3_600_000
@@ -21,13 +22,15 @@ SEMIVARIANCE_HOURS = (24, 168)
 # hole does not silence a window of a month for a month.
 _SHARE = 0.5
 # The log of a variance near zero is an outlier. The floor is this share of the variance over the
-# longest window, and at least 1e-12, a return of 1e-6.
-_FLOOR, _LEAST = 0.01, 1e-12
-# Four weeks of hours.
-REFIT_EVERY = 672
-PENALTY = 10.0
-# The first fit needs so many rows for each feature.
-_ROWS_A_FEATURE = 20
+# longest window, and at least LEAST, a return of 1e-6.
+_FLOOR, LEAST = 0.01, 1e-12
+FOUR_WEEKS_MS = 672 * HOUR_MS
+# The least that the first fit learns from.
+FIRST_ROWS = 500
+# The penalty for each step of the horizon: targets that overlap count once together.
+_PENALTY = 40.0
+# A forecast lies at most this factor outside the range that its fit gave in the past.
+_RANGE = 2.0
 
 
 def steps_of(hours: Sequence[int], *, step_ms: int) -> tuple[int, ...]:
@@ -65,6 +68,12 @@ def future_variances(returns: np.ndarray, *, horizon: int) -> np.ndarray:
     return np.cumsum(ahead, axis=1)
 
 
+def future_variance(returns: np.ndarray, *, horizon: int) -> np.ndarray:
+    """The last column of `future_variances`, float64 (n,), at least 1e-12: a price that stays has
+    no variance, and no logarithm."""
+    return np.maximum(future_variances(returns, horizon=horizon)[:, -1], LEAST)
+
+
 def features(
     returns: np.ndarray,
     *,
@@ -88,10 +97,10 @@ def features(
         return [w for w in steps_of(others, step_ms=step_ms) if w <= windows[-1]]
 
     longest = realised_variance(returns, windows[-1])
-    least = np.maximum(_FLOOR * longest, _LEAST)
+    least = np.maximum(_FLOOR * longest, LEAST)
     columns = [np.log(np.maximum(realised_variance(returns, w), least)) for w in windows]
     if signed:
-        deviation = np.sqrt(np.maximum(longest, _LEAST))
+        deviation = np.sqrt(np.maximum(longest, LEAST))
         for steps in within(RETURN_HOURS):
             past = rolling_mean(returns, steps) * np.sqrt(steps) / deviation
             columns += [past, np.minimum(past, 0.0)]
@@ -99,7 +108,7 @@ def features(
         for steps in within(SEMIVARIANCE_HOURS):
             whole = realised_variance(returns, steps)
             part = realised_variance(falls, steps)
-            columns.append(np.where(whole <= _LEAST, 0.5, part / np.maximum(whole, _LEAST)))
+            columns.append(np.where(whole <= LEAST, 0.5, part / np.maximum(whole, LEAST)))
     if season:
         columns += _season(len(returns), first_ms=first_ms, step_ms=step_ms)
     return np.column_stack(columns)
@@ -115,19 +124,29 @@ def _season(n: int, *, first_ms: int, step_ms: int) -> list[np.ndarray]:
 
 
 def refits(
-    usable: np.ndarray, *, columns: int, horizon: int, every: int
+    usable: np.ndarray, *, horizon: int, every: int | None = None, step_ms: int = HOUR_MS
 ) -> Iterator[tuple[np.ndarray, slice]]:
     """Walk forward: pairs of the past rows of a fit and the span of origins that it serves.
 
     `usable`: bool (n,), rows whose features and targets exist. A fit at origin t takes the usable
-    rows up to t - horizon, whose targets are known at t, and serves the origins t … t + every - 1.
-    The first fit needs 20 rows for each of the `columns`.
+    rows up to t - horizon, whose targets are known at t, and serves the origins t … t + every - 1;
+    `every` counts steps, by default four weeks. The first fit has FIRST_ROWS rows.
     """
-    n = len(usable)
-    seen = np.cumsum(usable)
-    first = int(np.searchsorted(seen, _ROWS_A_FEATURE * columns)) + horizon
-    for origin in range(first, n, every):
+    every = every or max(FOUR_WEEKS_MS // step_ms, 1)
+    first = int(np.searchsorted(np.cumsum(usable), FIRST_ROWS)) + horizon
+    for origin in range(first, len(usable), every):
         yield np.flatnonzero(usable[: origin - horizon + 1]), slice(origin, origin + every)
+
+
+def penalty(horizon: int) -> float:
+    """The penalty of the ridge regressions whose targets span `horizon` steps."""
+    return _PENALTY * horizon
+
+
+def within_range(forecast: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Forecasts (m, …) of positive values, at most a factor 2 outside the range of the fitted
+    values (n, …): a fit is not trusted far from what it has seen."""
+    return np.clip(forecast, fitted.min(axis=0) / _RANGE, fitted.max(axis=0) * _RANGE)
 
 
 def step_variances(
@@ -137,22 +156,22 @@ def step_variances(
     step_ms: int = HOUR_MS,
     hours: Sequence[int] = VARIANCE_HOURS,
     horizon: int = 24,
-    every: int = REFIT_EVERY,
+    every: int | None = None,
 ) -> np.ndarray:
     """Forecasts at each index of the variance of the log return over the next 1 … `horizon` steps,
     float64 (n, horizon), in squared log return; NaN before the first fit and where features miss.
 
-    The QLIKE-ridge of the sums of squared returns on `features`, one column for each step, fitted
-    every `every` steps on all that is past.
+    A QLIKE-ridge on `features`, one column for each step, fitted every `every` steps (default:
+    four weeks) on all that is past. Its target is the mean of the squared return over the steps,
+    which counts their autocorrelation, and of the sum of squared returns, which has less noise.
     """
     X = features(returns, first_ms=first_ms, step_ms=step_ms, hours=hours)
     Y = future_variances(returns, horizon=horizon)
+    Y = (Y + outcomes(returns, range(1, horizon + 1)) ** 2) / 2
     usable = np.isfinite(X).all(axis=1) & np.isfinite(Y[:, -1])
     found = np.full(Y.shape, np.nan)
     fit: Fit | None = None
-    for past, served in refits(usable, columns=X.shape[1], horizon=horizon, every=every):
-        fit = qlike_ridge(X[past], Y[past], penalty=PENALTY, start=fit)
-        # A fit is not trusted far outside the range that it has seen.
-        known = fit.predict(X[past])
-        found[served] = np.clip(fit.predict(X[served]), known.min(axis=0), known.max(axis=0))
+    for past, served in refits(usable, horizon=horizon, every=every, step_ms=step_ms):
+        fit = qlike_ridge(X[past], Y[past], penalty=penalty(horizon), start=fit)
+        found[served] = within_range(fit.predict(X[served]), fit.predict(X[past]))
     return found

@@ -1,0 +1,166 @@
+"""Intervals for steps 1 … 24 on the second half of a series of hours, beside a GARCH(1,1) with t
+shocks, fitted every four weeks, whose paths are simulated.
+
+`results` are seconds; those of the variances and the intervals are for a year of hours. Ratios,
+ours over theirs, smaller is better: the CRPS, and the Winkler score of the worst step at each
+level. The notes have the coverage in percent: at each level, and at 90 % of each step, of each
+tercile of the volatility of 168 hours, and of each step in each tercile; how far it misses, beside
+the miss that chance alone gives a forecaster who knows the volatility; and the worst misses at 90 %
+on simulated markets.
+
+The hours are those of Coinbase where the file is there, else a simulated market.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Outcome, interleaved, medians
+from benchmarks.volatility import hours
+from bitstorm.evaluation import intervals, scores
+from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS, Calibrated
+from bitstorm.evaluation.scores import Coverage
+from bitstorm.evaluation.volatility import garch_parameters, mean_difference
+from bitstorm.evaluation.volatility_features import refits, step_variances
+
+ROWS = 13_165
+YEAR = 8_760
+STEPS = range(1, 25)
+PATHS = 1_000
+# Origins whose paths are simulated at a time.
+_PART = 64
+_90 = LEVELS.index(0.9)
+MARKETS = 3
+_VOLATILITIES, _MEAN_STAY = (0.004, 0.008, 0.018), 400
+_SHOCKS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "three regimes, t(4)": lambda chance, n: chance.standard_t(4, n) / np.sqrt(2),
+    "three regimes, skewed": lambda chance, n: np.sqrt(2) - chance.gamma(2, 1 / np.sqrt(2), n),
+}
+
+
+def run(rows: int = ROWS) -> Outcome:
+    """The newest `rows` hours; all intervals are strictly causal."""
+    returns, first_ms, source = hours(rows)
+    tested = slice(len(returns) // 2, len(returns) - STEPS[-1])
+    actual = intervals.outcomes(returns, STEPS)[tested]
+    variance = step_variances(returns, first_ms=first_ms)
+    ours, dense = (_calibrated(returns, variance, levels) for levels in (LEVELS, DENSE_LEVELS))
+    half, tercile = ours.half_width[tested], ours.tercile[tested]
+    quantiles = intervals.bounds(np.zeros(actual.shape), dense.half_width[tested])
+    crps = scores.crps_of_quantiles(actual, quantiles, intervals.probabilities(DENSE_LEVELS))
+    began = time.perf_counter()
+    crps_garch, lower, upper = _garch(returns, actual, tested)
+    seconds = {"garch_t": time.perf_counter() - began, **_seconds(returns[-YEAR:], first_ms)}
+    outcome, levels = actual[..., None], np.array(LEVELS)
+    winkler = scores.winkler(outcome, -half, half, levels).mean(axis=0)
+    worst = winkler / scores.winkler(outcome, lower, upper, levels).mean(axis=0)
+    theirs = float(crps_garch.mean())
+    gain = mean_difference(crps.mean(axis=1) / theirs, crps_garch.mean(axis=1) / theirs)
+    ratios = {"crps": 1 + gain.mean} | {
+        f"winkler_{level:.0%}_worst_step": float(ratio)
+        for level, ratio in zip(LEVELS, worst.max(axis=0), strict=True)
+    }
+    table = scores.coverage(scores.held(outcome, -half, half), tercile)
+    chance = scores.oracle_misses(tercile, steps=STEPS, levels=LEVELS)
+    notes: dict[str, Any] = {
+        "series": f"{source}; {len(actual):,} hours of the second half",
+        "CRPS less GARCH-t's": f"{gain.mean:+.2%} [{gain.lower:+.2%}, {gain.upper:+.2%}]",
+        "coverage, %": _shares(table),
+        "of GARCH-t": _shares(scores.coverage(scores.held(outcome, lower, upper), tercile)),
+        "miss at 90 %, and by chance": {
+            name: f"{100 * miss[_90]:.1f}; median {100 * chance[name][0, _90]:.1f}, "
+            f"95th percentile {100 * chance[name][1, _90]:.1f}"
+            for name, miss in table.misses(LEVELS).items()
+        },
+        "simulated, worst miss at 90 %": {name: _worst_misses(name, rows) for name in _SHOCKS},
+    }
+    return Outcome("intervals", len(returns), seconds, ratios, notes)
+
+
+def _calibrated(returns: np.ndarray, variance: np.ndarray, levels: tuple[float, ...]) -> Calibrated:
+    centre = np.zeros(variance.shape)
+    return intervals.calibrate(returns, centre, variance, steps=STEPS, levels=levels)
+
+
+def _seconds(returns: np.ndarray, first_ms: int) -> dict[str, float]:
+    variance = step_variances(returns, first_ms=first_ms)
+    ways: dict[str, Callable[[int], None]] = {
+        "variances": lambda _: void(step_variances(returns, first_ms=first_ms)),
+        "intervals": lambda _: void(_calibrated(returns, variance, LEVELS)),
+    }
+    return medians(interleaved(ways))
+
+
+def void(_: object) -> None:
+    """Only the time counts."""
+
+
+def _shares(table: Coverage) -> dict[str, str]:
+    def text(share: np.ndarray) -> str:
+        return ", ".join(f"{100 * value:.1f}" for value in share)
+
+    def span(share: np.ndarray) -> str:
+        return f"{100 * share.min():.1f} … {100 * share.max():.1f}"
+
+    return {
+        "at " + ", ".join(f"{level:.0%}" for level in LEVELS): text(table.overall),
+        "steps, at 90 %": span(table.steps[:, _90]),
+        "terciles, at 90 %": text(table.terciles[:, _90]),
+        "cells, at 90 %": span(table.cells[:, :, _90]),
+    }
+
+
+def _garch(
+    returns: np.ndarray, actual: np.ndarray, tested: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The CRPS (n, H) and the bounds (n, H, L) of the intervals of `tested`."""
+    crps, bounds = np.empty(actual.shape), np.empty((*actual.shape, 2 * len(LEVELS)))
+    for rows, paths in _paths(returns, tested):
+        crps[rows] = scores.crps_of_samples(actual[rows], paths)
+        found = np.quantile(paths, intervals.probabilities(LEVELS), axis=-1)
+        bounds[rows] = np.moveaxis(found, 0, -1)
+    return crps, bounds[..., : len(LEVELS)][..., ::-1], bounds[..., len(LEVELS) :]
+
+
+def _paths(returns: np.ndarray, tested: slice) -> Iterator[tuple[slice, np.ndarray]]:
+    """Parts of `tested`, as rows of it, with simulated returns over the steps (k, H, PATHS)."""
+    from scipy.signal import lfilter
+
+    chance = np.random.default_rng(1)
+    squares = np.nan_to_num(returns) ** 2
+    for past, served in refits(np.isfinite(returns), horizon=0):
+        begin, end = max(served.start, tested.start), min(served.stop, tested.stop)
+        if begin >= end:
+            continue
+        omega, alpha, beta, freedom = garch_parameters(returns[past])
+        ahead = lfilter([1.0], [1.0, -beta], omega + alpha * squares)
+        scale = np.sqrt((freedom - 2) / freedom)
+        for first in range(begin, end, _PART):
+            last = min(first + _PART, end)
+            variance = np.repeat(ahead[first:last, None], PATHS, axis=1)
+            moves = np.empty((last - first, len(STEPS), PATHS))
+            for column in range(len(STEPS)):
+                shock = scale * chance.standard_t(freedom, variance.shape)
+                moves[:, column] = np.sqrt(variance) * shock
+                variance = omega + alpha * moves[:, column] ** 2 + beta * variance
+            yield slice(first - tested.start, last - tested.start), moves.cumsum(axis=1)
+
+
+def _worst_misses(shocks: str, rows: int) -> str:
+    worst: dict[str, float] = {}
+    for seed in range(MARKETS):
+        chance = np.random.default_rng(seed)
+        begins = np.where(chance.random(rows) < 1 / _MEAN_STAY, np.arange(rows), 0)
+        regime = chance.integers(len(_VOLATILITIES), size=rows)[np.maximum.accumulate(begins)]
+        returns = np.array(_VOLATILITIES)[regime] * _SHOCKS[shocks](chance, rows)
+        ours = _calibrated(returns, step_variances(returns, first_ms=0), LEVELS)
+        half = ours.half_width[rows // 2 :]
+        outcome = intervals.outcomes(returns, STEPS)[rows // 2 :, :, None]
+        table = scores.coverage(scores.held(outcome, -half, half), ours.tercile[rows // 2 :])
+        for name, miss in table.misses(LEVELS).items():
+            worst[name] = max(worst.get(name, 0.0), 100 * float(miss[_90]))
+    return ", ".join(f"{name} {miss:.1f}" for name, miss in worst.items())
