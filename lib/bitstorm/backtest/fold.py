@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from bitstorm.core.settings import Training
 from bitstorm.core.time import DAY_MS
 from bitstorm.evaluation import baselines
 from bitstorm.evaluation.baselines import Baseline
+from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
 from bitstorm.model import backend, forecast, scaling, windowing
 from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import make_feed, reason_of
@@ -28,7 +29,7 @@ from bitstorm.model.windowing import Columns, Windows, WindowSpec
 
 NETWORK = "network"
 # The columns of a fold's frame before the models'.
-FACTS = ("origin", "step", "origin_price", "actual")
+FACTS = ("origin_timestamp", "step", "origin_price", "actual")
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,24 @@ class Work:
     steps: int
 
 
-def known_baselines(step_ms: int) -> dict[str, Baseline]:
-    """The baselines by name, for a grid with this step."""
+def default_baselines(step_ms: int) -> Mapping[str, Baseline]:
+    """The baselines that need no extra, by name, for a grid with this step."""
     day = max(1, DAY_MS // step_ms)
-    return dict(baselines.baselines(day=day, week=7 * day))
+    return baselines.baselines(day=day, week=7 * day)
+
+
+def known_baselines(step_ms: int) -> Mapping[str, Baseline]:
+    """All baselines, those of the extras after the default ones."""
+    return {**default_baselines(step_ms), **EXTRA_BASELINES}
 
 
 def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The forecasts of the test part, and the record of the fit.
 
-    The frame has a row for each origin and step, in this order: `origin` (int64, ms UTC), `step`
-    (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is not
-    observed or a hole lies before it) and one forecast a model. Raises DataError where a part has
-    no window, and ModelError where the training fails.
+    The frame has a row for each origin and step, in this order: `origin_timestamp` (int64, ms UTC),
+    `step` (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is
+    not observed or a hole lies before it) and one forecast a model. Raises DataError where a part
+    has no window, and ModelError where the training fails.
     """
     began = time.monotonic()
     network, scaler, record = _train(work, fold)
@@ -72,14 +78,15 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     log_returns = {NETWORK: found} | baseline_returns(
         work.baselines,
         price,
+        fold,
+        first=work.first,
         step_ms=spec.step_ms,
-        fit_until=fold.validate_until - work.first,
         origins=origins,
         steps=steps,
     )
     origin_price = price[origins, None]
     columns = {
-        "origin": np.repeat(times, steps),
+        "origin_timestamp": np.repeat(times, steps),
         "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(times)),
         "origin_price": np.repeat(origin_price, steps),
         "actual": _actual(price, observed, origins, steps).ravel(),
@@ -186,17 +193,22 @@ def returns_of(price: np.ndarray) -> np.ndarray:
 def baseline_returns(
     names: Sequence[str],
     price: np.ndarray,
+    fold: Fold,
     *,
+    first: int,
     step_ms: int,
-    fit_until: int,
     origins: np.ndarray,
     steps: int,
 ) -> dict[str, np.ndarray]:
     """The baselines' forecasts by name, float64 (origins, steps): log returns of the steps 1 to
-    `steps` after each origin. `origins` and `fit_until` are places of `price`."""
-    known, returns = known_baselines(step_ms), returns_of(price)
+    `steps` after each origin. `origins` are places of `price`, which begins at the index `first`.
+    """
+    known = known_baselines(step_ms)
+    # The baselines see the span of the fold, as the network does.
+    begin = fold.train_from - first
+    returns, fit_until = returns_of(price[begin:]), fold.validate_until - fold.train_from
     return {
-        name: known[name](returns, fit_until=fit_until, origins=origins, steps=steps)
+        name: known[name](returns, fit_until=fit_until, origins=origins - begin, steps=steps)
         for name in names
     }
 

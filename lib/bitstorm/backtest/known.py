@@ -145,8 +145,9 @@ def fold_outputs(part: Part, fold: Fold) -> Iterator[Output]:
     forecasts = setup.way.baseline_returns(
         setup.baselines,
         part.price(),
+        fold,
+        first=part.first,
         step_ms=spec.step_ms,
-        fit_until=fold.validate_until - part.first,
         origins=origins,
         steps=setup.steps,
     )
@@ -208,7 +209,7 @@ def network_outputs(part: Part, fold: Fold) -> Iterator[Output]:
     yield Output(leak, f"the loss {where}", loss, np.array(fold.validate_until))
     end = there.test_until + 1 - part.first
     values = part.empty(setup.steps)[:end]
-    origins = frame["origin"].to_numpy()[:: setup.steps] // spec.step_ms - part.first
+    origins = frame["origin_timestamp"].to_numpy()[:: setup.steps] // spec.step_ms - part.first
     values[origins] = frame[folding.NETWORK].to_numpy().reshape(-1, setup.steps)
     yield Output(leak, f"the forecast {where}", values, part.index[:end, None])
 
