@@ -42,6 +42,7 @@ ADVICE = {
     "volatility from the future": "judge an outcome by the volatility before its first step",
     "network from the future": "train on the fold's own parts, forecast from the origin's window",
 }
+_RULES = ("validation rows in training", "test rows in training", "missing embargo")
 # Relative to the largest known value, where the arrays have other lengths.
 _ROUNDING = 1e-12
 # A column is the target, in whatever unit, where a line leaves at most this share of its variance.
@@ -65,13 +66,15 @@ class Leak:
 
 @dataclass
 class Comparison:
-    """What was compared and found so far. `compared` counts values by the leak that they could
-    show; `cuts` counts the cuts."""
+    """What was compared and found so far. `compared` counts, by the leak that they could show, the
+    values (features for `target in the features`, folds for the rules of rows); `by_what` counts
+    them by `Output.what`."""
 
     setup: Setup
     points: Columns
     chance: np.random.Generator
     compared: Counter[str] = field(default_factory=Counter)
+    by_what: Counter[str] = field(default_factory=Counter)
     leaks: list[Leak] = field(default_factory=list)
     cuts: int = 0
 
@@ -88,6 +91,11 @@ class Comparison:
             if before.what == leak.what and (before.ahead or 0) < (leak.ahead or 0):
                 by_name[leak.name] = leak
         return tuple(by_name[name] for name in ADVICE if name in by_name)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """The outputs without a value at any cut: the series is too short for them."""
+        return tuple(what for what, count in self.by_what.items() if not count)
 
     def run(self, compute: Callable[[Part], Iterator[Output]], cuts: Sequence[int]) -> None:
         """Compare the outputs from all points with those from the points at each cut."""
@@ -111,6 +119,7 @@ class Comparison:
         if not exact and there.any():
             same |= np.abs(a - b) <= _ROUNDING * np.abs(a[there]).max()
         self.compared[whole.leak] += int(there.sum())
+        self.by_what[whole.what] += int(there.sum())
         changed = at[(at <= cut) & ~same]
         if len(changed):
             first, step_ms = int(changed.min()), self.setup.spec.step_ms
@@ -136,8 +145,10 @@ def check(
     last = int(points["index"][-1])
     drawn = [int(cut) for cut in chance.integers(setup.folds[0].test_from, last, cuts)]
     found.leaks += target_in_features(found.whole)
+    found.compared["target in the features"] += len(setup.spec.features)
     found.run(known.point_outputs, [*drawn, *_before_gaps(points, chance, cuts)])
     found.leaks += broken_rules(found.whole)
+    found.compared.update(dict.fromkeys(_RULES, len(setup.folds)))
     for fold in setup.folds:
         inside = int(chance.integers(fold.test_from, fold.test_until + 1))
         at = [fold.train_until, fold.validate_until, inside]

@@ -38,16 +38,16 @@ def backtest_lines(result: Backtested) -> list[str]:
 
 def leakage_lines(result: Checked) -> list[str]:
     """What was compared, and the leaks in the order of the data's way."""
-    compared = [
-        (f"no {name}", f"{count:,} values" if count else "not checked: the series is too short")
-        for name, count in result.compared.items()
-        if name not in {leak.name for leak in result.leaks}
-    ]
+    leaking = {leak.name for leak in result.leaks}
+    rows: list[Sequence[str]] = [("leak", "compared values", "found")]
+    for name, count in result.compared.items():
+        rows.append((name, f"{count:,}", "yes" if name in leaking else "no"))
     lines = [
         f"indicators {result.indicators}, seed {result.seed}: {result.points:,} points, "
         f"{count_text(result.folds, 'fold')}, {count_text(result.cuts, 'cut')}",
         "each cut once without the points after it, once with other points there",
-        *table(compared),
+        *table(rows, heading=True),
+        *[f"not checked, the series is too short: {what}" for what in result.unchecked],
         *map(_leak_text, result.leaks),
     ]
     if result.plant is not None and result.passed:

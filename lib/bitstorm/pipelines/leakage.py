@@ -10,10 +10,11 @@ import numpy as np
 
 from bitstorm.backtest import leakage
 from bitstorm.backtest.known import Setup
-from bitstorm.backtest.leakage import Leak
+from bitstorm.backtest.leakage import ADVICE, Leak
 from bitstorm.backtest.plan import Plan, make_plan
 from bitstorm.backtest.plants import PLANTS
 from bitstorm.context import Context
+from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Result
 from bitstorm.model import blocks
 from bitstorm.model.windowing import Columns
@@ -24,9 +25,9 @@ _NETWORK = {"epochs": 2, "units": 8}
 
 @dataclass(frozen=True, repr=False)
 class Checked(Result):
-    """`compared` counts the compared values by the leak that they could show; `leaks` has one of
-    each name, in the order of the data's way. `passed` means that there is none; with a `plant`,
-    that the first is the planted one."""
+    """`compared` and `unchecked` are as in `leakage.Comparison`. `leaks` has one of each name, in
+    the order of the data's way. `passed` means that there is none; with a `plant`, that the first
+    is the planted one."""
 
     passed: bool
     indicators: str
@@ -36,12 +37,8 @@ class Checked(Result):
     folds: int
     cuts: int
     compared: Mapping[str, int]
+    unchecked: tuple[str, ...]
     leaks: tuple[Leak, ...]
-
-    @property
-    def unchecked(self) -> list[str]:
-        """The leaks of which no value was known at any cut: the series is too short."""
-        return [name for name, count in self.compared.items() if not count]
 
 
 def check_leakage(
@@ -58,6 +55,8 @@ def check_leakage(
     `seed` draws the cuts; None draws a seed, too. `plant` is a key of `plants.PLANTS`. `network`
     trains a small network, too. Raises as `make_plan` and `leakage.check`.
     """
+    if plant is not None and plant not in PLANTS:
+        raise UsageError(f"plant: found {plant!r}, expected one of {', '.join(PLANTS)}")
     seed = secrets.randbelow(2**31) if seed is None else seed
     plan = make_plan(context)
     training = context.settings.training
@@ -82,7 +81,8 @@ def check_leakage(
         points=len(points["index"]),
         folds=len(plan.folds),
         cuts=found.cuts,
-        compared=dict(found.compared),
+        compared={name: found.compared[name] for name in ADVICE if name in found.compared},
+        unchecked=found.unchecked,
         leaks=leaks,
     )
 
