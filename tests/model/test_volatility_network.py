@@ -39,11 +39,11 @@ def test_a_past_that_is_too_short_is_refused(rows):
 def test_a_forecast_knows_the_past_and_no_future():
     n, start, now = 3_200, 2_400, 2_900
     returns = market(n)
-    options = Options(look_back=6, units=8, epochs=6, batch_size=128, every=400)
+    options = Options(look_back=6, units=4, epochs=3, batch_size=128, every=400)
     found = volatility_network.forecast_variance(returns, first_ms=0, start=start, options=options)
     assert np.isnan(found[:start]).all()
     assert np.isfinite(found[start:]).all()
-    # Two trainings lie before `now`; the second begins at 2,800.
+    # Both trainings lie before `now`.
     other = np.r_[returns[: now + 1], 5 * returns[: n - now - 1]]
     again = volatility_network.forecast_variance(other, first_ms=0, start=start, options=options)
     np.testing.assert_array_equal(found[: now + 1], again[: now + 1])

@@ -1,7 +1,10 @@
 """The project's network as a forecast of the realised variance of the next steps.
 
 Its windows hold the signed features of `evaluation/volatility_features`; its target is the log of
-the realised variance of the next `horizon` steps. Arrays in, arrays out: no file, no Spark.
+the realised variance of the next `horizon` steps, less the log that a ridge regression on the same
+features gives: the network learns what a linear forecast misses. Without the ridge it has to learn
+the level of the volatility, too, and fails where that leaves the range of the training part.
+Arrays in, arrays out: no file, no Spark.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import numpy as np
 
 from bitstorm.evaluation import volatility
 from bitstorm.evaluation import volatility_features as history
+from bitstorm.evaluation.regression import ridge
 from bitstorm.evaluation.volatility_features import HOUR_MS
 from bitstorm.model import network
 
@@ -22,21 +26,19 @@ _FARTHEST = 5.0
 
 @dataclass(frozen=True)
 class Options:
-    """How the network is built and trained. Windows have `look_back` steps. Training windows start
-    `stride` steps apart: the targets of neighbours overlap, so they add little. The newest share
-    `validation` of the past ends the training early. A new training begins `every` steps, from the
-    weights of the one before."""
+    """How the network is built and trained. Windows have `look_back` steps. The newest share
+    `validation` of the past ends a training early. A new training begins `every` steps, by default
+    twelve weeks."""
 
     look_back: int = 24
     units: int = 50
     dropout: float = 0.2
     learning_rate: float = 0.001
     batch_size: int = 64
-    epochs: int = 40
+    epochs: int = 25
     patience: int = 4
-    stride: int = 3
     validation: float = 0.2
-    every: int = 2_016
+    every: int | None = None
     seed: int = 1
 
 
@@ -63,13 +65,13 @@ def forecast_variance(
     complete = _complete(X, options.look_back)
     known = complete[np.isfinite(actual[complete])]
     found = np.full(len(returns), np.nan)
-    weights = None
-    for origin in range(start, len(returns), options.every):
+    every = options.every or max(3 * history.FOUR_WEEKS_MS // step_ms, 1)
+    for origin in range(start, len(returns), every):
         past = known[known <= origin - horizon]
         parts = split(past, gap=options.look_back + horizon, share=options.validation)
-        served = complete[(complete >= origin) & (complete < origin + options.every)]
+        served = complete[(complete >= origin) & (complete < origin + every)]
         if len(served):
-            found[served], weights = _trained(X, np.log(actual), parts, served, options, weights)
+            found[served] = _trained(X, np.log(actual), parts, served, horizon, options)
     return found
 
 
@@ -107,18 +109,22 @@ def _trained(
     target: np.ndarray,
     parts: tuple[np.ndarray, np.ndarray],
     served: np.ndarray,
+    horizon: int,
     options: Options,
-    weights: dict[str, np.ndarray] | None,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The variances at the rows `served` by a network trained on the parts, and its weights;
-    `target` are log variances."""
+) -> np.ndarray:
+    """The variances at the rows `served` by a network trained on the parts; `target` are log
+    variances. Ridge, scales and network are fitted on the training part."""
     import keras
 
-    training = parts[0][:: options.stride]
+    # Targets of neighbours overlap: four in a horizon say nearly as much as all.
+    stride = max(horizon // 4, 1)
+    training, validation = (part[::stride] for part in parts)
+    line = ridge(X[training], target[training], penalty=history.penalty(horizon) / stride)
+    missed = target - line.predict(X)
     centre, scale = X[training].mean(axis=0), X[training].std(axis=0)
     Z = (X - centre) / np.where(scale > 0, scale, 1.0)
     Z = np.clip(Z, -_FARTHEST, _FARTHEST).astype(np.float32)
-    mean, deviation = target[training].mean(), target[training].std()
+    mean, deviation = missed[training].mean(), missed[training].std()
     net = network.seeded(
         seed=options.seed,
         look_back=options.look_back,
@@ -127,28 +133,26 @@ def _trained(
         dropout=options.dropout,
         learning_rate=options.learning_rate,
     )
-    if weights is not None:
-        network.set_weights(net, weights)
 
     def examples(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _windows(Z, rows, options.look_back), (target[rows] - mean) / deviation
+        return _windows(Z, rows, options.look_back), (missed[rows] - mean) / deviation
 
     def log_variance(rows: np.ndarray) -> np.ndarray:
         scaled = net.predict(_windows(Z, rows, options.look_back), batch_size=1_024, verbose=0)
-        return mean + deviation * scaled[:, 0].astype(np.float64)
+        return line.predict(X[rows]) + mean + deviation * scaled[:, 0].astype(np.float64)
 
     early = keras.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
     net.fit(
         *examples(training),
-        validation_data=examples(parts[1]),
+        validation_data=examples(validation),
         epochs=options.epochs,
         batch_size=options.batch_size,
         callbacks=[early],
         verbose=0,
     )
-    past = np.concatenate([training, parts[1]])
+    past = np.concatenate([training, validation])
     fitted = log_variance(past)
     # From the mean of the log to the log of the mean (Duan, 1983).
     smearing = np.mean(np.exp(target[past] - fitted))
     forecast = history.within_range(np.exp(log_variance(served)), np.exp(fitted))
-    return smearing * forecast, network.weights(net)
+    return smearing * forecast
