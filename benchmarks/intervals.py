@@ -88,15 +88,14 @@ def _calibrated(returns: np.ndarray, variance: np.ndarray, levels: tuple[float, 
 
 def _seconds(returns: np.ndarray, first_ms: int) -> dict[str, float]:
     variance = step_variances(returns, first_ms=first_ms)
-    ways: dict[str, Callable[[int], None]] = {
-        "variances": lambda _: void(step_variances(returns, first_ms=first_ms)),
-        "intervals": lambda _: void(_calibrated(returns, variance, LEVELS)),
-    }
-    return medians(interleaved(ways))
 
+    def variances(_: int) -> None:
+        step_variances(returns, first_ms=first_ms)
 
-def void(_: object) -> None:
-    """Only the time counts."""
+    def calibration(_: int) -> None:
+        _calibrated(returns, variance, LEVELS)
+
+    return medians(interleaved({"variances": variances, "intervals": calibration}))
 
 
 def _shares(table: Coverage) -> dict[str, str]:
