@@ -57,6 +57,7 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "backtest.json", "fold-1.parquet", "fold-2.parquet", "fold-3.parquet", "metrics.json",
+        "skill.png",
     ]  # fmt: skip
     check_frames(whole, folder)
     again = backtest(impatient(context))
