@@ -284,7 +284,7 @@ class Workspace:
     def check_leakage(
         self,
         *,
-        cuts: int = 3,
+        cuts: int = 2,
         seed: int | None = None,
         plant: str | None = None,
         network: bool = False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,13 @@ from bitstorm.backtest import fold as folding
 from bitstorm.backtest.fold import Work
 from bitstorm.backtest.folds import Fold
 from bitstorm.core.settings import Training
-from bitstorm.evaluation import baselines, intervals, skill_tests, volatility_features
+from bitstorm.evaluation import baselines, intervals, skill_tests, volatility, volatility_features
 from bitstorm.model import blocks, dataset, windowing
 from bitstorm.model.scaling import Scale, Scaler
 from bitstorm.model.windowing import Columns, WindowSpec
+
+# The models of the volatility; recipe A has the others in it.
+VOLATILITIES = ("persistence", "ewma", "har", "log_har", "recipe_a")
 
 # A further feature from the points, float64 (points,); NaN where missing.
 MakeColumn = Callable[[Columns, WindowSpec], np.ndarray]
@@ -164,15 +168,15 @@ def series_outputs(part: Part) -> Iterator[Output]:
     step_ms, first_ms = setup.spec.step_ms, part.first * setup.spec.step_ms
     returns, row = folding.returns_of(part.price()), index[:, None]
     ewma = baselines.variance_ahead(returns)
+    when: dict[str, Any] = {"first_ms": first_ms, "step_ms": step_ms}
     variances = {
         "the variance of `ridge`": ewma,
-        "a feature of the volatility": volatility_features.features(
-            returns, first_ms=first_ms, step_ms=step_ms
-        ),
-        "the variance forecast": setup.way.step_variances(
-            returns, first_ms=first_ms, step_ms=step_ms, horizon=steps
-        ),
+        "a feature of the volatility": volatility_features.features(returns, **when),
+        "the variance of the steps": setup.way.step_variances(returns, horizon=steps, **when),
     }
+    for name in VOLATILITIES:
+        forecast = volatility.forecast_variance(name, returns, horizon=steps, **when)
+        variances[f"the volatility forecast of {name}"] = forecast
     for what, values in variances.items():
         known = index if values.ndim == 1 else row
         yield Output("variance from the future", what, values, known)

@@ -245,7 +245,7 @@ PLANTS = ("scaler", "feature", "embargo", "target", "validation", "conformal")
 @click.option(
     "--cuts",
     type=click.IntRange(min=1),
-    default=3,
+    default=2,
     show_default=True,
     help="Random times in the test parts; each fold has three more.",
 )

@@ -44,7 +44,7 @@ class Checked(Result):
 def check_leakage(
     context: Context,
     *,
-    cuts: int = 3,
+    cuts: int = 2,
     seed: int | None = None,
     plant: str | None = None,
     network: bool = False,
