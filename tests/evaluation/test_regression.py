@@ -38,11 +38,12 @@ def test_ridge_of_two_columns_is_that_of_each():
         np.testing.assert_allclose(both.predict(X)[:, k], one.predict(X), rtol=1e-9)
 
 
-def test_a_constant_column_changes_nothing():
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_constant_column_changes_nothing(penalty):
     X, y = table()
     more = np.column_stack([X, np.full(len(X), 0.1)])
     np.testing.assert_allclose(
-        ridge(more, y, penalty=1.0).predict(more), ridge(X, y, penalty=1.0).predict(X)
+        ridge(more, y, penalty=penalty).predict(more), ridge(X, y, penalty=penalty).predict(X)
     )
     Y = np.exp(y)[:, None]
     ours = qlike_ridge(more, Y, penalty=1.0, tolerance=1e-9).predict(more)

@@ -50,7 +50,7 @@ def test_persistence_and_ewma_by_hand():
     # Half of a window is enough: its mean stands for the rest.
     np.testing.assert_allclose(last, [nan, 0.02, 0.05, 0.13, 0.18])
     squares = [0.01, 0.04, 0.09]
-    level, expected = sum(squares) / 3, [nan]
+    level, expected = squares[0], [nan]
     for square in squares:
         level = 0.97 * level + 0.03 * square
         expected.append(2 * level)
@@ -117,17 +117,23 @@ def test_recipe_a_is_the_geometric_mean_of_its_three():
     assert np.flatnonzero(np.isfinite(found))[0] == 360 + 499 + 24
 
 
+@pytest.mark.parametrize("now", [5, 1_250])
 @pytest.mark.parametrize("name", volatility.NAMES)
-def test_no_forecast_changes_with_the_future(name):
+def test_no_forecast_changes_with_the_future(name, now):
     returns = market(1_400)
     returns[600:640] = np.nan
-    now = 1_250
     other = np.r_[returns[: now + 1], 7 * returns[:100:-1]]
     for future in (returns[: now + 1], other):
         before = volatility.forecast_variance(name, returns, first_ms=0, every=200)
         after = volatility.forecast_variance(name, future, first_ms=0, every=200)
         np.testing.assert_array_equal(before[: now + 1], after[: now + 1])
-    assert np.isfinite(before[now])
+    assert np.isfinite(before[1_250])
+
+
+@pytest.mark.parametrize("name", volatility.NAMES)
+def test_a_still_price_has_a_positive_variance(name):
+    found = volatility.forecast_variance(name, np.zeros(1_000), first_ms=0)
+    assert np.all(found[900:] > 0)
 
 
 @pytest.mark.parametrize("name", volatility.NAMES)

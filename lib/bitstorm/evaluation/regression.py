@@ -40,7 +40,9 @@ def ridge(
     centre, scale, Z = _standardised(X, w)
     mean = np.average(y, axis=0, weights=w)
     weighted = Z * w[:, None]
-    slopes = np.linalg.solve(weighted.T @ Z + penalty * np.eye(X.shape[1]), weighted.T @ (y - mean))
+    gram = weighted.T @ Z + penalty * np.eye(X.shape[1])
+    # Without a penalty a constant column makes it singular: the shortest slopes solve it.
+    slopes = np.linalg.lstsq(gram, weighted.T @ (y - mean), rcond=None)[0]
     return _in_units(mean, slopes, centre, scale)
 
 

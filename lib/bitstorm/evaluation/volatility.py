@@ -48,23 +48,18 @@ def forecast_variance(
         parts = [forecast_variance(part, returns, first_ms=first_ms, **when) for part in RECIPE_A]
         return geometric_mean(*parts)
     if name == "persistence":
-        return np.maximum(horizon * history.realised_variance(returns, horizon), history.LEAST)
-    if name == "ewma":
-        return horizon * _filtered(returns**2, decay=_EWMA, gain=1 - _EWMA, constant=0.0)
-    if name == "garch_t":
-        return _garch(returns, **when)
-    if name in ("har", "log_har"):
-        X = _har_features(returns, step_ms=step_ms, logs=name == "log_har")
+        found = horizon * history.realised_variance(returns, horizon)
+    elif name == "ewma":
+        found = horizon * _filtered(returns**2, decay=_EWMA, gain=1 - _EWMA)
+    elif name == "garch_t":
+        found = _garch(returns, **when)
     else:
-        X = history.features(returns, first_ms=first_ms, step_ms=step_ms)
-    fit = _FITS[name]
-    y = history.future_variance(returns, horizon=horizon)
-    usable = np.isfinite(X).all(axis=1) & np.isfinite(y)
-    found = np.full(len(returns), np.nan)
-    for past, served in history.refits(usable, **when):
-        predict = fit(X[past], y[past], history.penalty(horizon))
-        found[served] = history.within_range(predict(X[served]), predict(X[past]))
-    return found
+        if name in ("har", "log_har"):
+            X = _har_features(returns, step_ms=step_ms, logs=name == "log_har")
+        else:
+            X = history.features(returns, first_ms=first_ms, step_ms=step_ms)
+        found = _regressed(X, returns, _FITS[name], **when)
+    return np.maximum(found, history.LEAST)
 
 
 def geometric_mean(*forecasts: np.ndarray) -> np.ndarray:
@@ -102,6 +97,25 @@ _FITS: dict[str, Callable[[np.ndarray, np.ndarray, float], Predict]] = {
 }
 
 
+def _regressed(
+    X: np.ndarray,
+    returns: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray, float], Predict],
+    *,
+    horizon: int,
+    every: int | None,
+    step_ms: int,
+) -> np.ndarray:
+    """Forecasts by a regression on X, fitted again and again."""
+    y = history.future_variance(returns, horizon=horizon)
+    usable = np.isfinite(X).all(axis=1) & np.isfinite(y)
+    found = np.full(len(returns), np.nan)
+    for past, served in history.refits(usable, horizon=horizon, every=every, step_ms=step_ms):
+        predict = fit(X[past], y[past], history.penalty(horizon))
+        found[served] = history.within_range(predict(X[served]), predict(X[past]))
+    return found
+
+
 def _har_features(returns: np.ndarray, *, step_ms: int, logs: bool) -> np.ndarray:
     windows = history.steps_of(HAR_HOURS, step_ms=step_ms)[:3]
     columns = [history.realised_variance(returns, steps) for steps in windows]
@@ -109,20 +123,22 @@ def _har_features(returns: np.ndarray, *, step_ms: int, logs: bool) -> np.ndarra
     return np.log(np.maximum(X, history.LEAST)) if logs else X
 
 
-def _filtered(squares: np.ndarray, *, decay: float, gain: float, constant: float) -> np.ndarray:
-    """v[t] = constant + gain · squares[t] + decay · v[t - 1], from the mean of the first 24
-    squares. An unknown square leaves v as it was."""
+def _filtered(
+    squares: np.ndarray, *, decay: float, gain: float, constant: float = 0.0
+) -> np.ndarray:
+    """v[t] = constant + gain · squares[t] + decay · v[t - 1], where the first square precedes the
+    first v. An unknown square leaves v unchanged."""
     from scipy.signal import lfilter
 
-    found = np.full(len(squares), np.nan)
     known = np.flatnonzero(np.isfinite(squares))
-    if len(known):
-        values = squares[known]
-        driven = constant + gain * values
-        state = [decay * values[:24].mean()]
-        found[known], _ = lfilter([1.0], [1.0, -decay], driven, zi=state)
-    last = np.maximum.accumulate(np.where(np.isfinite(found), np.arange(len(found)), 0))
-    return found[last]
+    if not len(known):
+        return np.full(len(squares), np.nan)
+    values = squares[known]
+    filtered, _ = lfilter([gain], [1.0, -decay], values, zi=[decay * values[0]])
+    # The filter of a constant is its geometric sum.
+    sums = constant * lfilter([1.0], [1.0, -decay], np.ones(len(values)))
+    count = np.cumsum(np.isfinite(squares))
+    return np.where(count > 0, (filtered + sums)[count - 1], np.nan)
 
 
 def _garch(returns: np.ndarray, *, horizon: int, every: int | None, step_ms: int) -> np.ndarray:

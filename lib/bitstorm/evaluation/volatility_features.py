@@ -62,7 +62,7 @@ def realised_variance(returns: np.ndarray, steps: int) -> np.ndarray:
 
 def future_variances(returns: np.ndarray, *, horizon: int) -> np.ndarray:
     """Sums of the squared returns of the next 1, 2, … `horizon` steps, float64 (n, horizon); NaN
-    from the first step on that has no return, or lies behind the end."""
+    where one of these steps has no return or lies behind the end."""
     padded = np.concatenate([returns[1:] ** 2, np.full(horizon, np.nan)])
     ahead = np.lib.stride_tricks.sliding_window_view(padded, horizon)[: len(returns)]
     return np.cumsum(ahead, axis=1)
@@ -166,8 +166,8 @@ def step_variances(
     which counts their autocorrelation, and of the sum of squared returns, which has less noise.
     """
     X = features(returns, first_ms=first_ms, step_ms=step_ms, hours=hours)
-    Y = future_variances(returns, horizon=horizon)
-    Y = (Y + outcomes(returns, range(1, horizon + 1)) ** 2) / 2
+    squares = future_variances(returns, horizon=horizon)
+    Y = np.maximum((squares + outcomes(returns, range(1, horizon + 1)) ** 2) / 2, LEAST)
     usable = np.isfinite(X).all(axis=1) & np.isfinite(Y[:, -1])
     found = np.full(Y.shape, np.nan)
     fit: Fit | None = None
