@@ -7,6 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from bitstorm.evaluation import volatility
 from bitstorm.evaluation import volatility_features as history
@@ -41,6 +44,18 @@ def test_qlike_by_hand():
     expected = [0.0, 0.5 + math.log(2) - 1, 2 - math.log(2) - 1]
     np.testing.assert_allclose(found, expected, atol=1e-15)
     assert np.isfinite(volatility.qlike(forecast=np.ones(1), actual=np.zeros(1))).all()
+
+
+@given(
+    hnp.arrays(float, 5, elements=st.floats(1e-9, 1e3)),
+    hnp.arrays(float, 5, elements=st.floats(1e-9, 1e3)),
+)
+def test_qlike_is_zero_only_for_the_outcome_itself(forecast, actual):
+    found = volatility.qlike(forecast=forecast, actual=actual)
+    assert np.all(found >= -1e-15)
+    far = np.abs(np.log(forecast / actual)) > 1e-6
+    assert np.all(found[far] > 0)
+    assert np.all(volatility.qlike(forecast=actual, actual=actual) == 0)
 
 
 def test_persistence_and_ewma_by_hand():
@@ -131,6 +146,14 @@ def test_no_forecast_changes_with_the_future(name, now):
 
 
 @pytest.mark.parametrize("name", volatility.NAMES)
+def test_twice_the_returns_have_four_times_the_variance(name):
+    returns = market(1_100)
+    found = volatility.forecast_variance(name, returns, first_ms=0)
+    twice = volatility.forecast_variance(name, 2 * returns, first_ms=0)
+    np.testing.assert_allclose(twice, 4 * found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", volatility.NAMES)
 def test_a_still_price_has_a_positive_variance(name):
     found = volatility.forecast_variance(name, np.zeros(1_000), first_ms=0)
     assert np.all(found[900:] > 0)
@@ -176,3 +199,25 @@ def test_the_table_compares_models_where_all_forecast():
     assert other.qlike == pytest.approx(loss)
     assert other.against == {}
     assert best.against["log_har"].mean == pytest.approx(-loss)
+
+
+@pytest.mark.slow
+def test_recipe_a_beats_log_har_on_real_hours(real_data):
+    import pandas as pd
+
+    table = pd.read_csv(real_data / "coinbase_btcusd_hourly_2017-07-01_2018-12-31.csv.gz")
+    returns = np.diff(np.log(table["close"].to_numpy()), prepend=np.nan)
+    # The close of an hour is known at its end.
+    first_ms = int(table["timestamp_s"].iloc[0]) * 1000 + history.HOUR_MS
+    half = len(returns) // 2
+    forecasts = {
+        name: volatility.forecast_variance(name, returns, first_ms=first_ms)[half:]
+        for name in ("log_har", "garch_t", "recipe_a")
+    }
+    actual = history.future_variance(returns, horizon=24)[half:]
+    scores = {score.model: score for score in volatility.scores(forecasts, actual)}
+    assert scores["recipe_a"].count == len(returns) - half - 24
+    # Of the differences to both baselines the whole interval is below zero.
+    for difference in scores["recipe_a"].against.values():
+        assert difference.upper < 0
+    assert scores["recipe_a"].qlike < 0.65

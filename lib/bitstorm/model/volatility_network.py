@@ -2,8 +2,8 @@
 
 Its windows hold the signed features of `evaluation/volatility_features`; its target is the log of
 the realised variance of the next `horizon` steps, less the log that a ridge regression on the same
-features gives: the network learns what a linear forecast misses. Without the ridge it has to learn
-the level of the volatility, too, and fails where that leaves the range of the training part.
+features gives: the network learns what a linear forecast misses. Without the ridge it would also
+have to learn the level of the volatility, and a network does not extrapolate to a new level.
 Arrays in, arrays out: no file, no Spark.
 """
 
