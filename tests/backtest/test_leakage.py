@@ -70,6 +70,7 @@ def first_leak(way: Way, series: Columns | None = None) -> Leak:
     return leak
 
 
+@pytest.mark.slow
 def test_a_clean_way_has_no_leak_and_every_kind_is_compared():
     series = points(1_400)
     found = check(series, setup(series, features=("log_return", "rising", "mean")), seed=2, cuts=2)
@@ -98,6 +99,13 @@ def variances_of_whole(returns: np.ndarray, **options: Any) -> np.ndarray:
     return np.full((len(returns), options["horizon"]), np.nanvar(returns))
 
 
+def variances_from_the_first_day(returns: np.ndarray, **options: Any) -> np.ndarray:
+    """A filter that begins with the mean of 24 values, as if these were known at the begin."""
+    found = np.full((len(returns), options["horizon"]), np.nan)
+    found[1:24] = np.nanmean(returns[:24] ** 2)
+    return found
+
+
 def fit_on_test(names: Any, price: np.ndarray, fold: Any, **options: Any) -> dict[str, np.ndarray]:
     later = replace(fold, validate_until=fold.test_until)
     return folding.baseline_returns(names, price, later, **options)
@@ -112,6 +120,7 @@ def spans_into_test(spec: WindowSpec, fold: Any) -> dict[str, tuple[int, int]]:
     [
         (Way(calibrate=last_state), "quantile from the future"),
         (Way(step_variances=variances_of_whole), "variance from the future"),
+        (Way(step_variances=variances_from_the_first_day), "variance from the future"),
         (Way(terciles=lambda r: intervals.terciles(r[::-1])[::-1]), "threshold from the future"),
         (Way(baseline_returns=fit_on_test), "prediction from the future"),
         (Way(fitted_spans=spans_into_test), "test rows in training"),
