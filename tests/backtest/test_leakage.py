@@ -195,10 +195,12 @@ def test_another_future_leaves_the_past_and_moves_every_price(seed: int, cut: in
     series = points(seed=seed)
     cut += FIRST
     other = known.with_other_future(series, cut=cut, chance=np.random.default_rng(seed))
+    again = known.with_other_future(series, cut=cut, chance=np.random.default_rng(seed))
     past = series["index"] <= cut
     for name, values in series.items():
         assert other[name].dtype == values.dtype
         np.testing.assert_array_equal(other[name][past], values[past])
+        np.testing.assert_array_equal(other[name], again[name])
     np.testing.assert_array_equal(other["index"], series["index"])
     assert np.isfinite(other["price"]).all() and (other["price"] > 0).all()
     for name in ("price", "rising", "mean"):

@@ -64,8 +64,8 @@ class Output:
     """Values that the product computes: `what` they are, the `leak` that a change shows, float64
     `values`, and for each the index at which it is `known` (int64, of a shape that broadcasts).
 
-    The first axis of the values is either one point each, from the first index on, or as long
-    whatever the points are.
+    The values have a row for each index from the first one on; those of a scaler or a loss have the
+    same rows for any points.
     """
 
     leak: str
@@ -98,13 +98,15 @@ class Part:
         return np.arange(self.first, self.last + 1)
 
     def blocks(self) -> Iterator[Columns]:
+        """As the network's feeds get them."""
         return blocks.from_points([self.points], self.setup.spec)
 
     def price(self) -> np.ndarray:
-        """As `fold.prices`."""
+        """On the grid, float64 (n,), USD, NaN in a hole."""
         return folding.prices(self.setup.spec, self.blocks(), first=self.first, last=self.last)[0]
 
     def empty(self, *shape: int) -> np.ndarray:
+        """NaN for each index, float64 (n, *shape)."""
         return np.full((self.last - self.first + 1, *shape), np.nan)
 
 
@@ -239,11 +241,14 @@ def with_other_future(points: Columns, *, cut: int, chance: np.random.Generator)
         return factor * values[order] + noise
 
     logs = np.log(points["price"].astype(np.float64))
-    moves = altered(np.diff(logs, prepend=logs[0])[later], 1e-4)
+    returns = np.diff(logs, prepend=logs[0])[later]
+    # Without their mean, so that no price leaves the range of float32.
+    moves = altered(returns - returns.mean() if count else returns, 1e-4)
     start = logs[~later][-1] if count < len(logs) else logs[0]
     found = {name: values.copy() for name, values in points.items()}
-    found["price"][later] = np.exp(start + np.cumsum(moves - moves.mean()))
+    found["price"][later] = np.exp(start + np.cumsum(moves))
     found["imputed"][later] = points["imputed"][later][order]
-    for name in points.keys() - {"index", "price", "imputed"}:
-        found[name][later] = altered(points[name][later], 1e-3)
+    for name, values in points.items():
+        if name not in ("index", "price", "imputed"):
+            found[name][later] = altered(values[later], 1e-3)
     return found

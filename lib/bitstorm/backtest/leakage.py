@@ -138,7 +138,7 @@ def check(
     at three times of each fold.
 
     `points` are the columns of `blocks.from_points` in one piece. With `network` the network of the
-    last fold is trained three times. Raises DataError where a fold's scaler cannot be fitted, and
+    first fold is trained three times. Raises DataError where a fold's scaler cannot be fitted, and
     with `network` as `fold.run_fold`.
     """
     chance = np.random.default_rng(seed)
@@ -158,9 +158,10 @@ def check(
         found.run(partial(known.fold_outputs, fold=fold), at)
     found.run(known.series_outputs, drawn)
     if network:
-        fold = setup.folds[-1]
-        # The shorter series has origins with all their outcomes, too.
-        cut = int(chance.integers(min(fold.test_from + setup.steps, last - 1), last))
+        # The first fold is the shortest. The shorter series has origins with outcomes, too.
+        fold = setup.folds[0]
+        end = min(fold.test_until + setup.steps, last)
+        cut = int(chance.integers(min(fold.test_from + setup.steps, end - 1), end))
         found.run(partial(known.network_outputs, fold=fold), [cut])
     return found
 
