@@ -36,7 +36,8 @@ def test_a_clean_workspace_passes_with_a_network(indicators_workspace):
     # For the points two in the test part, one early and two before gaps; three a fold; three for
     # the series; and one for the network.
     assert lines[0].endswith(f"seed 1: {points} points, 2 folds, 15 cuts")
-    found = {line.split("  ")[0].strip(): line.split()[-1] for line in lines if "from the" in line}
+    rows = [line.strip() for line in lines if "from the" in line]
+    found = {row.split("  ")[0]: row.split()[-1] for row in rows}
     assert found["network from the future"] == "no" and {*found.values()} == {"no"}
     assert lines[-1] == "no value that is known at a cut changes with later points"
 
