@@ -146,7 +146,7 @@ def check(
     last = int(points["index"][-1])
     drawn = [int(cut) for cut in chance.integers(setup.folds[0].test_from, last, cuts)]
     # A filter may begin with a value from later points.
-    drawn.append(int(points["index"][chance.integers(2, 24)]))
+    drawn.append(int(points["index"][chance.integers(2, min(24, len(points["index"]) - 1))]))
     found.leaks += target_in_features(found.whole)
     found.compared["target in the features"] += len(setup.spec.features)
     found.run(known.point_outputs, [*drawn, *_before_gaps(points, chance, cuts)])
