@@ -53,10 +53,11 @@ def test_the_public_names_are_these():
 
 def test_the_public_names_of_the_classes_are_these():
     assert names_of(bitstorm.Workspace) == [
-        "backfill", "backtest", "check_lookahead", "close", "collect", "collect_every", "doctor",
-        "forecast", "forecasts", "gaps", "gc", "history", "import_file", "indicators", "ingest",
-        "path", "plan_backfill", "preview_file", "prices", "prove_verdict", "report", "reproduce",
-        "retract", "rollback", "run", "runs", "score", "settings", "source", "stats", "status",
+        "backfill", "backtest", "check_leakage", "check_lookahead", "close", "collect",
+        "collect_every", "doctor", "forecast", "forecasts", "gaps", "gc", "history", "import_file",
+        "indicators", "ingest", "path", "plan_backfill", "preview_file", "prices", "prove_verdict",
+        "report", "reproduce", "retract", "rollback", "run", "runs", "score", "settings", "source",
+        "stats", "status",
         "trace", "train", "verdict", "verify",
     ]  # fmt: skip
     reading = [
@@ -174,6 +175,8 @@ def test_the_key_comes_from_the_environment(
         (lambda ws: ws.stats(bars=-1), "bars: found -1, expected at least 0"),
         (lambda ws: ws.check_lookahead(cuts=0), "cuts: found 0, expected at least 1"),
         (lambda ws: ws.prove_verdict(markets=0), "markets: found 0, expected at least 1"),
+        (lambda ws: ws.check_leakage(cuts=0), "cuts: found 0, expected at least 1"),
+        (lambda ws: ws.check_leakage(plant="all"), "plant: found 'all', expected one of scaler"),
         (lambda ws: ws.gc(keep=0), "keep: found 0, expected at least 1"),
         (lambda ws: ws.trace("now"), "row: 'now' is not a time"),
         (lambda ws: ws.train(accept_snapshot=True), "accept_snapshot belongs to resume"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from bitstorm.backtest.reproduce import Reproduced
 from bitstorm.collect.backfill import Backfilled, Planned
@@ -17,11 +17,11 @@ from bitstorm.collect.csv_import.reading import ImportOptions
 from bitstorm.collect.live import Collected
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise, workspace
+from bitstorm.core.arguments import Time, at_least, instant, length
 from bitstorm.core.config import Loaded, load
 from bitstorm.core.console import Console
 from bitstorm.core.errors import UsageError
 from bitstorm.core.results import Listed, Named
-from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.evaluation.markets import Proof
 from bitstorm.pipelines import history as commits
 from bitstorm.pipelines.backfill import backfill, plan
@@ -34,6 +34,7 @@ from bitstorm.pipelines.forecast_score import Scored, score
 from bitstorm.pipelines.gaps import Gaps, find_gaps
 from bitstorm.pipelines.imports import import_file, preview
 from bitstorm.pipelines.ingest import Ingested, ingest
+from bitstorm.pipelines.leakage import Checked, check_leakage
 from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.pipelines.replay import replay
 from bitstorm.pipelines.report import Report, report
@@ -48,10 +49,6 @@ from bitstorm.pipelines.verdict import Verdict, prove_verdict, verdict
 from bitstorm.readers import DataSet, Indicators, Run, Runs, mark_of
 from bitstorm.report.summary import Forecast
 from bitstorm.store import maintenance
-
-N = TypeVar("N", int, float)
-# ISO-8601, Unix seconds or milliseconds, or a datetime (naive: UTC).
-Time = str | int | datetime
 
 
 def open_workspace(
@@ -166,7 +163,7 @@ class Workspace:
 
     def collect_every(self, every: str | timedelta) -> Kept:
         """Fetch it at each multiple of `every` (`"1h"`) until SIGINT or SIGTERM."""
-        return collect_every(self._context(), _length("every", every))
+        return collect_every(self._context(), length("every", every))
 
     def backfill(
         self,
@@ -237,8 +234,8 @@ class Workspace:
         """
         return stats(
             self._context(snapshot),
-            period_ms=_length("period", period),
-            bars=_at_least(0, "bars", bars),
+            period_ms=length("period", period),
+            bars=at_least(0, "bars", bars),
             lags=lags,
             output=None if output is None else Path(output),
         )
@@ -252,7 +249,7 @@ class Workspace:
         snapshot: str | None = None,
     ) -> Looked:
         """Check that no indicator depends on later prices; `passed` says so."""
-        cuts = _at_least(1, "cuts", cuts)
+        cuts = at_least(1, "cuts", cuts)
         return check_lookahead(self._context(snapshot), cuts=cuts, seed=seed, plant=plant)
 
     def train(
@@ -301,6 +298,28 @@ class Workspace:
         """
         return reproduce(self._context(), run, train=train)
 
+    def check_leakage(
+        self,
+        *,
+        cuts: int = 2,
+        seed: int | None = None,
+        plant: str | None = None,
+        network: bool = False,
+        snapshot: str | None = None,
+    ) -> Checked:
+        """Check that no part of a back-test depends on later prices; `passed` says so.
+
+        Args:
+            cuts: Random times in the test parts; each fold has three more.
+            seed: Of these times.
+            plant: A leak to add, which has to be found: `"scaler"`, `"embargo"`, …
+            network: Train a small network, too.
+            snapshot: Of the indicators; by default the newest.
+        """
+        at_least(1, "cuts", cuts)
+        context = self._context(snapshot)
+        return check_leakage(context, cuts=cuts, seed=seed, plant=plant, network=network)
+
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next steps with a run; by default the newest."""
         return forecast(self._context(snapshot), run=run)
@@ -311,7 +330,7 @@ class Workspace:
 
     def prove_verdict(self, *, markets: int = 1_000, seed: int = 1) -> Proof:
         """Measure on simulated markets how often each grade is right and wrong."""
-        markets, seed = _at_least(1, "markets", markets), _at_least(0, "seed", seed)
+        markets, seed = at_least(1, "markets", markets), at_least(0, "seed", seed)
         return prove_verdict(self._context(), markets=markets, seed=seed)
 
     def score(self, *, snapshot: str | None = None) -> Scored:
@@ -343,7 +362,7 @@ class Workspace:
 
     def trace(self, row: Time, *, snapshot: str | None = None) -> commits.Trace:
         """The batch and the line of the price at this time, to the millisecond."""
-        return commits.trace(self._context(snapshot), _instant("row", row))
+        return commits.trace(self._context(snapshot), instant("row", row))
 
     def verify(self) -> Named[maintenance.Verified]:
         """Check every hash and count again. Raises StoreError with every problem."""
@@ -355,7 +374,7 @@ class Workspace:
 
     def gc(self, *, keep: int = 10, hours: float = 24.0) -> Named[maintenance.Collected]:
         """Delete what neither the newest `keep` commits nor the last `hours` need."""
-        keep, hours = _at_least(1, "keep", keep), _at_least(0, "hours", hours)
+        keep, hours = at_least(1, "keep", keep), at_least(0, "hours", hours)
         return Named(commits.collect_garbage(self._context(), keep=keep, hours=hours))
 
     def doctor(self) -> Checkup:
@@ -393,30 +412,7 @@ def _import_options(file: str | Path, options: FileOptions) -> ImportOptions:
 
 def _history(days: int | None, start: Time | None, until: Time | None) -> dict[str, Any]:
     return {
-        "days": None if days is None else _at_least(1, "days", days),
-        "from_ms": None if start is None else _instant("start", start),
-        "until_ms": None if until is None else _instant("until", until),
+        "days": None if days is None else at_least(1, "days", days),
+        "from_ms": None if start is None else instant("start", start),
+        "until_ms": None if until is None else instant("until", until),
     }
-
-
-def _instant(name: str, value: Time) -> int:
-    text = value.isoformat() if isinstance(value, datetime) else str(value)
-    return _parsed(name, parse_instant, text)
-
-
-def _length(name: str, value: str | timedelta) -> int:
-    text = value if isinstance(value, str) else f"{value // timedelta(milliseconds=1)}ms"
-    return _parsed(name, duration_ms, text)
-
-
-def _parsed(name: str, parse: Callable[[str], int], text: str) -> int:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-
-
-def _at_least(least: int, name: str, value: N) -> N:
-    if value < least:
-        raise UsageError(f"{name}: found {value}, expected at least {least}")
-    return value

@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bitstorm.model import dataset
+from model import blocked
 
 DAYS_AGO = time.time() - 2 * 86_400
 HOLDER = """
@@ -64,3 +66,24 @@ def test_a_living_process_keeps_its_folder_a_killed_one_not(tmp_path):
     with dataset._private_folder(tmp_path):
         assert not folder.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_local_blocks_are_read_as_they_were_given():
+    spec = blocked.frame_of(look_back=3, features=("price", "rsi"), size=8)
+    chance = np.random.default_rng(1)
+    given = [
+        {
+            "block": np.array([block]),
+            "price": chance.random((1, spec.length)).astype(np.float32),
+            "rsi": np.where(chance.random((1, spec.length)) < 0.3, np.nan, 1.5),
+        }
+        for block in (7, 8, 12)
+    ]
+    with dataset.local_blocks(spec, given) as stored:
+        read = list(stored.columns())
+        assert len(stored.converter) == 3
+    assert not stored.folder.exists()
+    for columns, expected in zip(read, given, strict=True):
+        for name, values in expected.items():
+            assert columns[name].dtype == values.dtype
+            np.testing.assert_array_equal(columns[name], values)

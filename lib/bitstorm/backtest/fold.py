@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,23 +67,23 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     began = time.monotonic()
     network, scaler, record = _train(work, fold)
     spec, steps = work.stored.spec, work.steps
+    windows = origin_windows(spec, work.stored.columns(), fold, scaler)
     times, _, found = forecast.predict_steps(
-        network, _test_windows(work, fold, scaler), spec=spec, scaler=scaler, steps=steps
+        network, windows, spec=spec, scaler=scaler, steps=steps
     )
     if not len(times):
         raise DataError(_too_few(fold, {**record["windows"], "test": 0}, work.training))
-    price, observed = _series(work)
+    price, observed = prices(spec, work.stored.columns(), first=work.first, last=work.last)
     origins = times // spec.step_ms - work.first
-    log_returns = {NETWORK: found}
-    known = known_baselines(spec.step_ms)
-    # The baselines see the span of the fold, as the network does.
-    begin = fold.train_from - work.first
-    returns = np.diff(np.log(price[begin:]), prepend=np.nan)
-    fit_until = fold.validate_until - fold.train_from
-    for name in work.baselines:
-        log_returns[name] = known[name](
-            returns, fit_until=fit_until, origins=origins - begin, steps=steps
-        )
+    log_returns = {NETWORK: found} | baseline_returns(
+        work.baselines,
+        price,
+        fold,
+        first=work.first,
+        step_ms=spec.step_ms,
+        origins=origins,
+        steps=steps,
+    )
     origin_price = price[origins, None]
     columns = {
         "origin_timestamp": np.repeat(times, steps),
@@ -99,20 +99,12 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
 def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
     """The network with its best weights, its scaler, and the record of the fit."""
     stored, spec, settings = work.stored, work.stored.spec, work.training
-    scaler = scaling.fit(
-        spec, _since(spec, stored.columns(), fold.train_from), last=fold.train_until
-    )
-    # The first window's first return needs the price before it.
-    before_first = fold.train_from + spec.look_back + spec.horizon - 1
-    parts = {
-        "training": (before_first, fold.train_until),
-        "validation": (fold.train_until, fold.validate_until),
-    }
+    scaler = fit_scaler(spec, stored.columns(), fold)
     feeds = {
         part: make_feed(
             stored, scaler, after_ms=after * spec.step_ms, until_ms=until * spec.step_ms
         )
-        for part, (after, until) in parts.items()
+        for part, (after, until) in fitted_spans(spec, fold).items()
     }
     windows = {part: len(feed) for part, feed in feeds.items()}
     if 0 in windows.values():
@@ -147,6 +139,21 @@ def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
     return network, scaler, {"windows": windows, "scaler": scaler.to_json(), **asdict(fitted)}
 
 
+def fit_scaler(spec: WindowSpec, blocks: Iterable[Columns], fold: Fold) -> Scaler:
+    """Fitted on the training part. Raises DataError as `scaling.fit`."""
+    return scaling.fit(spec, _since(spec, blocks, fold.train_from), last=fold.train_until)
+
+
+def fitted_spans(spec: WindowSpec, fold: Fold) -> dict[str, tuple[int, int]]:
+    """The grid indexes (after, until] of the targets of the training and the validation part."""
+    # The first window's first return needs the price before it.
+    before_first = fold.train_from + spec.look_back + spec.horizon - 1
+    return {
+        "training": (before_first, fold.train_until),
+        "validation": (fold.train_until, fold.validate_until),
+    }
+
+
 def _since(spec: WindowSpec, blocks: Iterable[Columns], first: int) -> Iterator[Columns]:
     """The blocks of a series that begins at this grid index."""
     for columns in blocks:
@@ -155,24 +162,55 @@ def _since(spec: WindowSpec, blocks: Iterable[Columns], first: int) -> Iterator[
         yield {**columns, "price": np.where(early, np.float32(np.nan), columns["price"])}
 
 
-def _test_windows(work: Work, fold: Fold, scaler: Scaler) -> Iterator[Windows]:
+def origin_windows(
+    spec: WindowSpec, blocks: Iterable[Columns], fold: Fold, scaler: Scaler
+) -> Iterator[Windows]:
     """The complete windows that end at the fold's origins."""
-    spec = work.stored.spec
-    for columns in work.stored.columns():
+    for columns in blocks:
         ends = windowing.windows_ending(spec, columns, first=fold.test_from, last=fold.test_until)
         if ends.any():
             yield windowing.to_windows(spec, columns, scaler, ends)
 
 
-def _series(work: Work) -> tuple[np.ndarray, np.ndarray]:
-    """The prices on the grid, float64 (n,), USD, NaN in a hole; and whether each is observed."""
-    spec = work.stored.spec
-    signed = np.full(work.last - work.first + 1, np.nan)
-    for columns in work.stored.columns():
+def prices(
+    spec: WindowSpec, blocks: Iterable[Columns], *, first: int, last: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The prices at the grid indexes `first` to `last`, float64 (n,), USD, NaN in a hole; and
+    whether each is observed."""
+    signed = np.full(last - first + 1, np.nan)
+    for columns in blocks:
         index = columns["block"].astype(np.int64)[:, None] * spec.size + np.arange(spec.size)
-        inside = (index >= work.first) & (index <= work.last)
-        signed[index[inside] - work.first] = columns["price"][:, spec.own][inside]
+        inside = (index >= first) & (index <= last)
+        signed[index[inside] - first] = columns["price"][:, spec.own][inside]
     return np.abs(signed), signed > 0
+
+
+def returns_of(price: np.ndarray) -> np.ndarray:
+    """The log returns of one step, float64 (n,), NaN at the first price and at a hole."""
+    return np.diff(np.log(price), prepend=np.nan)
+
+
+def baseline_returns(
+    names: Sequence[str],
+    price: np.ndarray,
+    fold: Fold,
+    *,
+    first: int,
+    step_ms: int,
+    origins: np.ndarray,
+    steps: int,
+) -> dict[str, np.ndarray]:
+    """The baselines' forecasts by name, float64 (origins, steps): log returns of the steps 1 to
+    `steps` after each origin. `origins` are places of `price`, which begins at the index `first`.
+    """
+    known = known_baselines(step_ms)
+    # The baselines see the span of the fold, as the network does.
+    begin = fold.train_from - first
+    returns, fit_until = returns_of(price[begin:]), fold.validate_until - fold.train_from
+    return {
+        name: known[name](returns, fit_until=fit_until, origins=origins - begin, steps=steps)
+        for name in names
+    }
 
 
 def _actual(price: np.ndarray, observed: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:

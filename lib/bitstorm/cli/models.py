@@ -74,6 +74,18 @@ def forecast(invocation: Invocation, run_name: str | None, score: bool) -> Any:
     return invocation.show(result, lambda: [summary_text(result.metrics)])
 
 
+@click.command(epilog="Example: bitstorm backtest --set backtest.folds=3")
+@snapshot_option
+@common_options
+def backtest(invocation: Invocation) -> Any:
+    """Test network and baselines on folds of the past."""
+    from bitstorm.cli.render_backtest import backtest_lines
+    from bitstorm.pipelines.backtest import backtest as pipeline
+
+    result = pipeline(invocation.context())
+    return invocation.show(result, lambda: backtest_lines(result))
+
+
 @click.command(epilog="Example: bitstorm verdict --prove --markets 100")
 @click.option("--prove", is_flag=True, help="Measure how often each grade is right and wrong.")
 @click.option(
@@ -98,18 +110,6 @@ def verdict(invocation: Invocation, prove: bool, markets: int | None, seed: int 
     if proof.broken:
         raise BitstormError(proof_failure(proof))
     return proof
-
-
-@click.command(epilog="Example: bitstorm backtest --set backtest.folds=3")
-@snapshot_option
-@common_options
-def backtest(invocation: Invocation) -> Any:
-    """Test network and baselines on folds of the past."""
-    from bitstorm.cli.render_backtest import backtest_lines
-    from bitstorm.pipelines.backtest import backtest as pipeline
-
-    result = pipeline(invocation.context())
-    return invocation.show(result, lambda: backtest_lines(result))
 
 
 @click.command(epilog="Example: bitstorm report")
@@ -265,4 +265,42 @@ def check_lookahead(invocation: Invocation, cuts: int, seed: int | None, plant: 
     invocation.show(result, lambda: lookahead_lines(result))
     if not result.passed:
         raise LookAhead(lookahead_failure(result))
+    return result
+
+
+PLANTS = ("scaler", "feature", "embargo", "target", "validation", "conformal")
+
+
+@click.command("check-leakage", epilog="Example: bitstorm check-leakage --plant embargo")
+@click.option(
+    "--cuts",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Random times in the test parts; each fold has three more.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Random seed of the cut times.  [default: random, printed]",
+)
+@click.option(
+    "--plant", type=click.Choice(PLANTS), help="Add this leak; succeed when it is found and named."
+)
+@click.option("--network", is_flag=True, help="Train a small network, too: three times.")
+@snapshot_option
+@common_options
+def check_leakage(
+    invocation: Invocation, cuts: int, seed: int | None, plant: str | None, network: bool
+) -> Any:
+    """Check that no part of a back-test depends on later prices."""
+    from bitstorm.cli.render_backtest import leakage_failure, leakage_lines
+    from bitstorm.core.errors import LookAhead
+    from bitstorm.pipelines.leakage import check_leakage as pipeline
+
+    context = invocation.context()
+    result = pipeline(context, cuts=cuts, seed=seed, plant=plant, network=network)
+    invocation.show(result, lambda: leakage_lines(result))
+    if not result.passed:
+        raise LookAhead(leakage_failure(result))
     return result

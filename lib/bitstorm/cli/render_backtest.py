@@ -1,4 +1,4 @@
-"""The result of a back-test as lines of text."""
+"""The results of a back-test and of its check as lines of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from bitstorm.cli.render_data import count_text, source_text, table
 from bitstorm.report import style
 
 if TYPE_CHECKING:
+    from bitstorm.backtest.leakage import Leak
     from bitstorm.pipelines.backtest import Backtested
+    from bitstorm.pipelines.leakage import Checked
 
 
 def backtest_lines(result: Backtested) -> list[str]:
@@ -32,3 +34,41 @@ def backtest_lines(result: Backtested) -> list[str]:
         ("files", result.folder),
     ]
     return [*table(facts, whole=True), *table(rows, heading=True)]
+
+
+def leakage_lines(result: Checked) -> list[str]:
+    """What was compared, and the leaks in the order of the data's way."""
+    leaking = {leak.name for leak in result.leaks}
+    rows: list[Sequence[str]] = [("leak", "compared values", "found")]
+    for name, count in result.compared.items():
+        rows.append((name, f"{count:,}", "yes" if name in leaking else "no"))
+    lines = [
+        f"indicators {result.indicators}, seed {result.seed}: {result.points:,} points, "
+        f"{count_text(result.folds, 'fold')}, {count_text(result.cuts, 'cut')}",
+        "each cut once without the points after it, once with other points there",
+        *table(rows, heading=True),
+        *[f"not checked, the series is too short: {what}" for what in result.unchecked],
+        *map(_leak_text, result.leaks),
+    ]
+    if result.plant is not None and result.passed:
+        others = ": the other leaks follow from it" if len(result.leaks) > 1 else ""
+        lines.append(f"the planted leak was found and named{others}")
+    elif not result.leaks:
+        lines.append("no value that is known at a cut changes with later points")
+    return lines
+
+
+def leakage_failure(result: Checked) -> str:
+    """Why the check failed, in one sentence."""
+    if result.plant is None:
+        return _leak_text(result.leaks[0])
+    first = f"found first: {_leak_text(result.leaks[0])}" if result.leaks else "found no leak"
+    return (
+        f"the planted leak ({result.plant}) was not named, {first}; use more --cuts, another "
+        "--seed, or a longer series"
+    )
+
+
+def _leak_text(leak: Leak) -> str:
+    ahead = "" if leak.ahead is None else f", at least {count_text(leak.ahead, 'step')} ahead"
+    return f"{leak.name}: {leak.found}{ahead}; {leak.advice}"

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,23 @@ def write_blocks(
         writer.option("compression", "uncompressed").parquet(file_url(folder))
         with _converter(spark, folder) as converter:
             yield StoredBlocks(spec, converter, folder)
+
+
+@contextmanager
+def local_blocks(spec: WindowSpec, rows: Iterable[Columns]) -> Iterator[StoredBlocks]:
+    """As `write_blocks`, without Spark: a file for each of `rows`, in a temporary folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with without_third_party_warnings():
+        from petastorm.spark import SparkDatasetConverter
+    with tempfile.TemporaryDirectory(prefix="bitstorm-") as name:
+        folder = Path(name)
+        for number, columns in enumerate(rows):
+            table = {n: list(v) if v.ndim > 1 else v for n, v in columns.items()}
+            pq.write_table(pa.table(table), folder / f"part-{number:05}.parquet")
+        urls = [file_url(path) for path in _part_files(folder)]
+        yield StoredBlocks(spec, SparkDatasetConverter(file_url(folder), urls, len(urls)), folder)
 
 
 def file_count(points: int, spec: WindowSpec) -> int:
