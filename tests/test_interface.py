@@ -56,7 +56,7 @@ def test_the_public_names_of_the_classes_are_these():
         "backfill", "backtest", "check_lookahead", "close", "collect", "collect_every", "doctor",
         "forecast", "gaps", "gc", "history", "import_file", "indicators", "ingest", "path",
         "plan_backfill", "preview_file", "prices", "report", "retract", "rollback", "run", "runs",
-        "settings", "source", "stats", "status", "trace", "train", "verify",
+        "settings", "source", "stats", "status", "trace", "train", "tune", "verify",
     ]  # fmt: skip
     reading = [
         "at", "batch_reader", "columns", "facts", "id", "path", "rows", "span", "to_pandas",

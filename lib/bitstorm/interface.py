@@ -40,6 +40,8 @@ from bitstorm.pipelines.schedule import Kept, collect_every
 from bitstorm.pipelines.stats import Stats, stats
 from bitstorm.pipelines.status import Status, status
 from bitstorm.pipelines.train import train
+from bitstorm.pipelines.tune import Tuned
+from bitstorm.pipelines.tune import tune as run_tune
 from bitstorm.readers import DataSet, Indicators, Run, Runs, mark_of
 from bitstorm.report.summary import Forecast
 from bitstorm.store import maintenance
@@ -281,6 +283,12 @@ class Workspace:
         """
         values = {f"backtest.{name}": value for name, value in backtest.items()}
         return run_backtest(self._context(snapshot, {**self._values, **values}))
+
+    def tune(self, *, apply: bool = False, snapshot: str | None = None, **tune: Any) -> Tuned:
+        """Search for better settings of `training`; `tune` are settings of its own section. With
+        `apply` write them as `tuning/best.yaml`, for `config`."""
+        values = {f"tune.{name}": value for name, value in tune.items()}
+        return run_tune(self._context(snapshot, {**self._values, **values}), apply=apply)
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next step with a run; by default the newest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from bitstorm.model import backend, forecast, scaling, windowing
 from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import make_feed, reason_of
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.training import Task
+from bitstorm.model.training import Progress, Task
 from bitstorm.model.training_run import batch_size_and_rate
 from bitstorm.model.windowing import Columns, Windows, WindowSpec
 
@@ -59,7 +59,7 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     no window, and ModelError where the training fails.
     """
     began = time.monotonic()
-    network, scaler, record = _train(work, fold)
+    network, scaler, record = train_network(work, fold)
     spec, steps = work.stored.spec, work.steps
     times, _, found = forecast.predict_steps(
         network, _test_windows(work, fold, scaler), spec=spec, scaler=scaler, steps=steps
@@ -87,14 +87,17 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame(columns), {**record, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
-    """The network with its best weights, its scaler, and the record of the fit."""
+def train_network(
+    work: Work, fold: Fold, progress: Callable[[Progress], None] = lambda _: None
+) -> tuple[Any, Scaler, dict[str, Any]]:
+    """The network with its best weights, its scaler, and the record of the fit. Errors as in
+    `run_fold`; an error of `progress` ends the training and passes through."""
     stored, spec, settings = work.stored, work.stored.spec, work.training
     scaler = scaling.fit(
         spec, _since(spec, stored.columns(), fold.train_from), last=fold.train_until
     )
     # The first window's first return needs the price before it.
-    before_first = fold.train_from + spec.look_back + spec.horizon - 1
+    before_first = fold.train_from + spec.before + spec.horizon - 1
     parts = {
         "training": (before_first, fold.train_until),
         "validation": (fold.train_until, fold.validate_until),
@@ -127,6 +130,7 @@ def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
             seed=settings.seed,
             folder=Path(folder),
             record={},
+            progress=progress,
         )
         try:
             fitted, network = backend.fit_network(settings.backend, shape, task)

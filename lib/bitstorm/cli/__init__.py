@@ -27,7 +27,7 @@ GROUPS: Mapping[str, tuple[click.Command, ...]] = {
     "Data": (collect, backfill, import_, ingest, gaps, retract),
     "Indicators and models": (
         models.indicators, models.stats, models.check_lookahead, models.train, models.runs,
-        models.backtest, models.forecast, models.report, models.run,
+        models.backtest, models.tune, models.forecast, models.report, models.run,
     ),
     "Operations": (status, history, verify, rollback, gc, doctor, config, simulate),
 }  # fmt: skip
