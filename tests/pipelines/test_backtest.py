@@ -115,19 +115,21 @@ def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> f
 
 
 @pytest.mark.slow
-def test_later_prices_change_no_bit_of_an_earlier_forecast(spark_session, tmp_path):
-    settings = ("backtest.folds=1", f"forecast.steps={STEPS}", "training.epochs=1")
-    prices = random_walk(5)
-    changed = 450  # in the test part, which begins at 300
-    others = prices.copy()
+def test_a_fold_depends_on_its_own_past_alone(spark_session, tmp_path):
+    settings = ("backtest.folds=2", "backtest.scheme=sliding", f"forecast.steps={STEPS}")
+    # 601 points: the second fold tests the origins 449 to 597, and is fitted on 149 to 437.
+    begin, changed = 149, 500
+    prices, others = random_walk(5), random_walk(5)
+    others[:begin] *= np.linspace(3, 1.5, begin)
     others[changed:] *= np.linspace(1.5, 3, len(prices) - changed)
     found = []
     for name, values in (("first", prices), ("other", others)):
-        context = published(small(tmp_path / name, *settings), points_of(values))
-        found.append(files.required_fold(Path(backtest(context).folder), 1))
+        context = small(tmp_path / name, *settings, "training.epochs=1")
+        made = backtest(published(context, points_of(values)))
+        found.append(files.required_fold(Path(made.folder), 2))
     assert found[0].record["scaler"] == found[1].record["scaler"]
     ours, theirs = (one.frame[one.frame["origin"] < START + changed * HOUR] for one in found)
-    assert len(ours) == (changed - 300) * STEPS
+    assert len(ours) == (changed - 449) * STEPS
     columns = [name for name in ours.columns if name != "actual"]
     pd.testing.assert_frame_equal(ours[columns], theirs[columns], check_exact=True)
 

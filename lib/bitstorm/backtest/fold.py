@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from bitstorm.core.settings import Training
 from bitstorm.core.time import DAY_MS
 from bitstorm.evaluation import baselines
 from bitstorm.evaluation.baselines import Baseline
+from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
 from bitstorm.model import backend, forecast, scaling, windowing
 from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import make_feed, reason_of
@@ -44,10 +45,15 @@ class Work:
     steps: int
 
 
-def known_baselines(step_ms: int) -> dict[str, Baseline]:
-    """The baselines by name, for a grid with this step."""
+def default_baselines(step_ms: int) -> Mapping[str, Baseline]:
+    """The baselines that need no extra, by name, for a grid with this step."""
     day = max(1, DAY_MS // step_ms)
-    return dict(baselines.baselines(day=day, week=7 * day))
+    return baselines.baselines(day=day, week=7 * day)
+
+
+def known_baselines(step_ms: int) -> Mapping[str, Baseline]:
+    """All baselines, those of the extras after the default ones."""
+    return {**default_baselines(step_ms), **EXTRA_BASELINES}
 
 
 def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -67,13 +73,16 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not len(times):
         raise DataError(_too_few(fold, {**record["windows"], "test": 0}, work.training))
     price, observed = _series(work)
-    returns = np.diff(np.log(price), prepend=np.nan)
     origins = times // spec.step_ms - work.first
     log_returns = {NETWORK: found}
     known = known_baselines(spec.step_ms)
+    # The baselines see the span of the fold, as the network does.
+    begin = fold.train_from - work.first
+    returns = np.diff(np.log(price[begin:]), prepend=np.nan)
+    fit_until = fold.validate_until - fold.train_from
     for name in work.baselines:
         log_returns[name] = known[name](
-            returns, fit_until=fold.validate_until - work.first, origins=origins, steps=steps
+            returns, fit_until=fit_until, origins=origins - begin, steps=steps
         )
     origin_price = price[origins, None]
     columns = {

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import known_baselines
+from bitstorm.backtest.fold import default_baselines, known_baselines
 from bitstorm.backtest.folds import Fold, embargo_of, make_folds
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.context import Context
 from bitstorm.core.errors import UsageError
 from bitstorm.core.settings import Settings
 from bitstorm.core.time import iso, now_ms
+from bitstorm.evaluation import baselines_extra
+from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
 from bitstorm.model import backend, blocks, runs, training_data
 from bitstorm.model.training_run import LIBRARIES
 from bitstorm.model.windowing import WindowSpec
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
+
+# Raise it when the same settings and data give other numbers than before.
+METHOD = 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,12 @@ def make_plan(context: Context) -> Plan:
     """Raises SnapshotMissing, UsageError where settings contradict each other, DataError where the
     indicators cannot serve them, and ModelError where the backend is not installed."""
     settings, training = context.settings, context.settings.training
+    steps = settings.forecast.steps
+    if training.horizon > steps:
+        raise UsageError(
+            f"training.horizon is {training.horizon} and forecast.steps {steps}, so the network "
+            f"forecasts none of the steps: set forecast.steps to at least {training.horizon}"
+        )
     backend.require(training.backend, reason=f"training.backend is {training.backend}")
     snapshot = snapshots.required(context.workspace.indicators, snapshot=context.snapshot)
     snapshots.check_content(snapshot)
@@ -71,10 +82,10 @@ def make_plan(context: Context) -> Plan:
         training_data.points_needed(snapshot, features, training),
         training.look_back + training.horizon,
     )
-    steps = settings.forecast.steps
     folds = make_folds(first, last, settings.backtest, training, steps=steps, warm_up=warm_up)
     blocks.check_points(snapshot, features, _parts(folds[0], spec))
     recipe = {
+        "method": METHOD,
         "indicators_digest": snapshot.manifest.digest,
         "frequency": snapshot.manifest.details["frequency"],
         "features": list(features),
@@ -92,19 +103,15 @@ def make_plan(context: Context) -> Plan:
 
 def _baselines(settings: Settings, spec: WindowSpec) -> tuple[str, ...]:
     """The names, persistence first: the skill of all others is measured against it."""
-    horizon, steps = settings.training.horizon, settings.forecast.steps
-    if horizon > steps:
-        raise UsageError(
-            f"training.horizon is {horizon} and forecast.steps {steps}, so no step has a forecast "
-            f"of the network: set forecast.steps to at least {horizon}"
-        )
     known = known_baselines(spec.step_ms)
     unknown = [name for name in settings.backtest.baselines if name not in known]
     if unknown:
         raise UsageError(
             f"backtest.baselines names {', '.join(unknown)}, expected some of {', '.join(known)}"
         )
-    wanted = settings.backtest.baselines or list(known)
+    wanted = settings.backtest.baselines or list(default_baselines(spec.step_ms))
+    for name in EXTRA_BASELINES.keys() & {*wanted}:
+        baselines_extra.require(name)
     return (PERSISTENCE, *dict.fromkeys(name for name in wanted if name != PERSISTENCE))
 
 

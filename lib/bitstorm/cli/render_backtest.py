@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bitstorm.cli.render_data import count_text, table
+from bitstorm.cli.render_data import count_text, source_text, table
 from bitstorm.report import style
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def backtest_lines(result: Backtested) -> list[str]:
-    """A line for each model, and where the files are."""
+    """The facts, and a line for each model."""
     steps = f"steps 1 to {result.steps}" if result.steps > 1 else "step 1"
     rows: list[Sequence[str]] = [
         ("model", "RMSE step 1", "skill step 1", f"skill {steps}", "worst fold")
@@ -23,9 +23,12 @@ def backtest_lines(result: Backtested) -> list[str]:
         skills = (style.score(model.skill_step_1), style.score(model.skill))
         rows.append((name, style.small(model.rmse_step_1), *skills, worst))
     computed = "all were there" if result.idle else f"{result.computed} computed now"
-    return [
-        f"{count_text(result.folds, 'fold')} ({computed}), {count_text(result.origins, 'origin')}, "
-        f"{result.rows:,} forecasts a model; RMSE of log returns, skill against persistence",
-        *table(rows, heading=True),
-        f"{result.folder}/metrics.json has every step and fold",
+    facts = [
+        ("source", source_text(result.source)),
+        ("snapshot", f"indicators {result.indicators}"),
+        ("folds", f"{result.folds}, {computed}"),
+        ("forecasts", f"{result.rows:,} a model, from {count_text(result.origins, 'origin')}"),
+        ("errors", "RMSE of log returns; skill: 1 - MSE / MSE of persistence"),
+        ("files", result.folder),
     ]
+    return [*table(facts, whole=True), *table(rows, heading=True)]

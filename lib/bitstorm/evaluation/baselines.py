@@ -1,10 +1,10 @@
-"""The price forecasts that a network has to beat.
+"""Simple price forecasts, which a network has to beat.
 
 A baseline takes `returns`, float64 (n,), the log returns of one step on the regular grid, NaN where
 there is none (a hole or a cut); `returns[t]` is known at index t. It gives float64
 (len(origins), steps): the cumulative log return 1…`steps` steps after each origin. It fits on
 `returns[: fit_until + 1]` alone, once a call; the forecast from origin t depends on
-`returns[: t + 1]` besides. A missing return is left out of a fit and counts as 0 in a forecast.
+`returns[: t + 1]` besides. A missing return is never a target of a fit; as an input it counts as 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 LAGS = 48
 # Decay of the variance in the weights of `ridge` (RiskMetrics, 1996, has 0.94 for days).
 DECAY = 0.97
-# The prior of `ridge`: all lags together explain 0.3 % of the variance, each the same share.
-PENALTY = LAGS / 0.003
+# The prior of `ridge`: all lags together explain 1 % of the variance, each the same share.
+PENALTY = LAGS / 0.01
 # The number of prices in the mean of `moving_average`, and the span of `ema`.
 WINDOW = 24
 # `ar` has at most so many lags, and so many observations for each of them.
@@ -57,18 +57,18 @@ def seasonal_naive(
 def moving_average(
     returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int, window: int
 ) -> np.ndarray:
-    """The price returns to the mean of the last `window` prices, or of those since the last cut."""
+    """The price goes to the mean of the last `window` prices, or of those since the last cut."""
     return _to_level(returns, origins, steps, np.ones(window))
 
 
 def ema(
     returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int, span: int
 ) -> np.ndarray:
-    """The price returns to its exponential mean since the last cut, as
-    `pandas.Series.ewm(span=span)`."""
+    """The price goes to its exponential mean since the last cut: `pandas.Series.ewm(span=span)`.
+    `span` is above 1."""
     decay = 1 - 2 / (span + 1)
     # Older prices weigh less than the last digit of a double.
-    remembered = math.ceil(math.log(2.0**-53) / math.log(decay)) if span > 1 else 1
+    remembered = math.ceil(math.log(2.0**-53) / math.log(decay))
     return _to_level(returns, origins, steps, decay ** np.arange(remembered))
 
 
@@ -126,25 +126,23 @@ def ar(returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int) 
 def _autoregression(known: np.ndarray) -> tuple[float, np.ndarray]:
     """The constant, and the weights of the chosen lags, float64 (order,), lag 1 first."""
     most = min(MOST_LAGS, int(np.isfinite(known).sum()) // OBSERVATIONS_PER_LAG)
-    rows, target = _autoregressive_rows(known, most)
-    if len(target) < OBSERVATIONS_PER_LAG * most or most == 0:
+    if most == 0:
         return _mean(known), np.empty(0)
+    rows, target = _autoregressive_rows(known, most)
     # The orders are nested: one orthogonal basis gives the residual sum of squares of each.
     explained = np.cumsum((np.linalg.qr(rows)[0].T @ target) ** 2)
     left = np.maximum(target @ target - explained, np.finfo(np.float64).tiny)
     n = len(target)
     order = int(np.argmin(n * np.log(left / n) + math.log(n) * np.arange(1, most + 2)))
-    rows, target = _autoregressive_rows(known, order)
-    fitted = np.linalg.lstsq(rows, target, rcond=None)[0]
+    fitted = np.linalg.lstsq(*_autoregressive_rows(known, order), rcond=None)[0]
     return float(fitted[0]), fitted[1:]
 
 
 def _autoregressive_rows(known: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """1 and the `order` returns before each return, where all are known."""
-    lags = past(known, np.arange(len(known) - 1), order)
-    rows = np.column_stack([np.ones(len(lags)), lags])
-    whole = np.isfinite(rows).all(axis=1) & np.isfinite(known[1:])
-    return rows[whole], known[1:][whole]
+    """1 and the `order` returns before each known return, and that return."""
+    at = np.arange(order, len(known))
+    at = at[np.isfinite(known[at])]
+    return np.column_stack([np.ones(len(at)), np.nan_to_num(past(known, at - 1, order))]), known[at]
 
 
 def ridge(returns: np.ndarray, *, fit_until: int, origins: np.ndarray, steps: int) -> np.ndarray:

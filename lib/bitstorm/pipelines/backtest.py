@@ -24,6 +24,7 @@ class Backtested(Result):
     """`computed` folds of `folds` were run now, the others were there. `rows` are the pairs of
     origin and step that the models are compared on, `origins` all origins."""
 
+    source: str
     backtest: str
     folder: str
     indicators: str
@@ -93,12 +94,14 @@ def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Ba
         fits.append(stored.record)
         origins += stored.record["windows"]["test"]
     models = summary(found)
+    source = (context.workspace.bound_to() or context.origin()).source
     if computed or not files.is_finished(plan.folder):
-        write_metrics(plan.folder / files.METRICS, {"models": models})
         record = plan.record(state=files.FINISHED, fits=fits)
+        facts = {"source": source, **{name: record[name] for name in ("indicators", "prices")}}
+        write_metrics(plan.folder / files.METRICS, {**facts, "models": models})
         write_metrics(plan.folder / files.RECORD, record)
-    every = models[PERSISTENCE]["all"]["pooled"]
     return Backtested(
+        source=source,
         backtest=plan.folder.name,
         folder=str(plan.folder),
         indicators=plan.snapshot.id,
@@ -106,7 +109,7 @@ def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Ba
         computed=computed,
         steps=context.settings.forecast.steps,
         origins=origins,
-        rows=int(every["rows"]),
+        rows=models[PERSISTENCE]["all"]["pooled"]["rows"],
         seconds=round(seconds, 3),
         models={name: standing(parts) for name, parts in models.items()},
     )

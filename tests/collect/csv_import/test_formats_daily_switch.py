@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from bitstorm.collect.csv_import.formats import SWITCH_MS, Action, switch_of
 from bitstorm.collect.csv_import.importer import Imported, import_file
 from bitstorm.core.time import DAY_MS, parse_instant
+from bitstorm.evaluation.comparison import skill_score
 from collect.faulty_server import NOW_MS
 from collect.foreign_files import reading_of
 from collect.recordings import recording
@@ -60,16 +62,24 @@ def test_the_real_history_moves_to_the_moments_that_it_describes(tmp_path: Path)
     assert any(f"{early:,} daily points before 2018-01-30" in note for note in result.notes)
 
 
-def test_moved_points_stand_where_an_exchange_has_these_prices(tmp_path: Path) -> None:
+def prices_of_an_exchange() -> dict[int, float]:
+    """The price at the beginning of each hour, by Unix ms."""
     with gzip.open(recording(COINBASE), "rt", encoding="utf-8") as stream:
-        opens = {int(r["timestamp_s"]) * 1000: float(r["open"]) for r in csv.DictReader(stream)}
+        return {int(r["timestamp_s"]) * 1000: float(r["open"]) for r in csv.DictReader(stream)}
+
+
+def daily_points(folder: Path, action: Action) -> list[tuple[int, float]]:
+    result = imported(recording(COINGECKO), folder / action, auto=True, daily_switch=action)
+    return [(int(row[0]), float(row[1])) for row in table(result) if row[0].isdigit()]
+
+
+def test_moved_points_stand_where_an_exchange_has_these_prices(tmp_path: Path) -> None:
+    opens = prices_of_an_exchange()
 
     def apart(action: Action) -> float:
-        result = imported(recording(COINGECKO), tmp_path / action, auto=True, daily_switch=action)
-        points = [(int(r[0]), float(r[1])) for r in table(result) if r[0].isdigit()]
         found = [
             abs(price / opens[stamp] - 1)
-            for stamp, price in points
+            for stamp, price in daily_points(tmp_path, action)
             if stamp in opens and stamp <= SWITCH_MS
         ]
         assert len(found) > 200
@@ -77,6 +87,29 @@ def test_moved_points_stand_where_an_exchange_has_these_prices(tmp_path: Path) -
 
     assert apart("move") < 0.012
     assert apart("keep") > 0.02
+
+
+def test_unmoved_points_know_the_price_of_the_next_day(tmp_path: Path) -> None:
+    """The forecast for the end of a day is the daily price stamped with its beginning. Persistence
+    is the exchange's price at that time. A skill of 80 % for a day ahead is a leak."""
+    opens = prices_of_an_exchange()
+
+    def skill(action: Action, *, early: bool) -> float:
+        forecast, persistence = [], []
+        for stamp, price in daily_points(tmp_path, action):
+            end = stamp + DAY_MS
+            if stamp in opens and end in opens and (end < SWITCH_MS) == early:
+                forecast.append(math.log(price / opens[end]) ** 2)
+                persistence.append(math.log(opens[stamp] / opens[end]) ** 2)
+        assert len(forecast) > 200
+        means = (math.sqrt(sum(errors) / len(errors)) for errors in (forecast, persistence))
+        return skill_score(*means)
+
+    assert skill("keep", early=True) > 0.75
+    assert skill("move", early=True) < 0
+    # After the switch there is nothing to move, and nothing to know.
+    assert skill("keep", early=False) < 0
+    assert skill("move", early=False) < 0
 
 
 def test_refused_points_stay_as_text_for_ingest_to_refuse(tmp_path: Path) -> None:
