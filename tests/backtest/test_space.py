@@ -51,4 +51,4 @@ def test_the_overlay_gives_the_values_back(tmp_path_factory, training):
     path = tmp_path_factory.mktemp("overlay") / "best.yaml"
     path.write_text(overlay(values, "Trial 3 of a study."))
     assert path.read_text().startswith("# Trial 3 of a study.\ntraining:\n  look_back: ")
-    assert load(files=[path]).settings.training == Training(**values)
+    assert load(files=[path]).settings.training == Training.model_validate(values)

@@ -214,9 +214,8 @@ def test_the_most_important_setting_is_at_the_top() -> None:
     (axes,) = figure.axes
     figure.draw_without_rendering()
     names = [tick.get_text() for tick in axes.get_yticklabels()]
-    drawn = {name: bar.get_width() for name, bar in zip(names, axes.patches, strict=True)}
-    assert drawn == shares
-    heights = [bar.get_y() for bar in axes.patches]
-    assert names[int(np.argmax(heights))] == "learning_rate"
+    boxes = [bar.get_path().get_extents(bar.get_patch_transform()) for bar in axes.patches]
+    assert {name: box.x1 for name, box in zip(names, boxes, strict=True)} == shares
+    assert names[int(np.argmax([box.y0 for box in boxes]))] == "learning_rate"
     assert [text.get_text() for text in axes.texts] == ["12 %", "25 %", "62 %"]
     assert any("SIMULATED" in text for text in texts(figure))

@@ -1,13 +1,13 @@
-"""A study on disk: Optuna's ask and tell, in `tuning/NAME/study.db`.
+"""A study: Optuna's ask and tell in batches, over `tuning/NAME/study.db`.
 
-SQLite, since a write is whole or absent however the process ends; Optuna's journal file can end in
-half a line. Only the driver opens it: the tasks need no database.
+SQLite, since a trial is there whole or not at all, however the process ends; Optuna's journal file
+can end in half a line. It holds only trials that have ended: a trial of a killed process is asked
+for again, with the same values. Only the driver opens it: the tasks need no database.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DATABASE = "study.db"
 # With fewer complete trials an importance is noise.
-LEAST_FOR_IMPORTANCE = 4
+LEAST_FOR_IMPORTANCE = 8
 _PLACE, _EPOCHS, _SKILL, _JUDGED = "place", "epochs", "validation_skill", "judged"
 
 
@@ -36,8 +36,8 @@ def require_optuna() -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended; places count from 0, and failed tries have none. `loss` and `skill`
-    are of the validation part, None where it was pruned after `epochs`."""
+    """A trial that has ended; places count from 0. `loss` and `skill` are of the validation part,
+    None where it was pruned after `epochs`."""
 
     place: int
     values: Values
@@ -55,16 +55,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Asked:
-    """A trial to train, with Optuna's own handle."""
+    """A trial to train."""
 
     place: int
     values: Values
-    handle: optuna.Trial
 
 
 class Study:
-    """The trials of a search space. A trial's place and the seed decide its random numbers, so a
-    study that was stopped goes on as an unbroken one does, with as many trials at once."""
+    """The trials of a search space."""
 
     def __init__(
         self, study: optuna.Study, space: Mapping[str, Range], first: Values, seed: int
@@ -82,9 +80,9 @@ class Study:
                 self._values(trial.params),
                 trial.user_attrs[_EPOCHS],
                 None if trial.state == TrialState.PRUNED else trial.value,
-                trial.user_attrs.get(_SKILL),
+                trial.user_attrs[_SKILL],
             )
-            for trial in self._in_state("COMPLETE", "PRUNED")
+            for trial in self._study.get_trials(deepcopy=False)
         ]
         return sorted(found, key=lambda trial: trial.place)
 
@@ -101,50 +99,49 @@ class Study:
 
     def complete(self, before: int) -> list[optuna.trial.FrozenTrial]:
         """Optuna's records of the trials that were not pruned, with places below `before`."""
-        return [t for t in self._in_state("COMPLETE") if t.user_attrs[_PLACE] < before]
+        return [trial for trial in self._before(before) if trial.state.name == "COMPLETE"]
 
     def ask(self, trials: int, slots: int) -> list[Asked]:
         """The next trials of `trials` in all, for so many tasks at once; empty at the end.
 
-        A study that was stopped first completes the batch that it was in.
+        The places are cut into batches of `slots`. The values of a batch follow from the seed and
+        from the batches before it, so a study that was stopped goes on as an unbroken one.
         """
         import optuna
 
         ended = {trial.place for trial in self.trials}
-        missing = [place for place in range(trials) if place not in ended][:slots]
-        batch = [place for place in missing if place // slots == missing[0] // slots]
-        failed = {
-            trial.user_attrs[_PLACE]: trial.params
-            for trial in self._in_state("FAIL")
-            if _PLACE in trial.user_attrs
-        }
+        missing = [place for place in range(trials) if place not in ended]
+        if not missing:
+            return []
+        start = missing[0] // slots * slots
+        # In memory: the study on disk has the trials in the order of their ends.
+        sampler = optuna.samplers.TPESampler(seed=self._seed + start)
+        memory = optuna.create_study(sampler=sampler)
+        memory.add_trials(self._before(start))
+        if start == 0:
+            memory.enqueue_trial(dict(self._first))
         kinds = {name: _distribution(one) for name, one in self._space.items()}
-        found = []
-        for place in batch:
-            known = failed.get(place) or (self._first if place == 0 else None)
-            if known is not None:
-                self._study.enqueue_trial(dict(known))
-            # A sampler's state is in memory alone, so each trial has its own sampler.
-            self._study.sampler = optuna.samplers.TPESampler(seed=self._seed + place)
-            trial = self._study.ask(kinds)
-            trial.set_user_attr(_PLACE, place)
-            found.append(Asked(place, self._values(trial.params), trial))
-        return found
+        batch = [
+            Asked(place, self._values(memory.ask(kinds).params))
+            for place in range(start, min(start + slots, trials))
+        ]
+        return [asked for asked in batch if asked.place not in ended]
 
     def tell(self, asked: Asked, record: Mapping[str, Any]) -> Trial:
-        """End the trial with its record of `trial.run_trial`."""
-        from optuna.trial import TrialState
+        """Store the trial with its record of `trial.run_trial`."""
+        from optuna.trial import TrialState, create_trial
 
-        losses = record["losses"]
-        for epoch, loss in enumerate(losses, start=1):
-            asked.handle.report(loss, epoch)
-        asked.handle.set_user_attr(_EPOCHS, len(losses))
-        if record["pruned"]:
-            self._study.tell(asked.handle, state=TrialState.PRUNED)
-        else:
-            asked.handle.set_user_attr(_SKILL, record[_SKILL])
-            self._study.tell(asked.handle, record["loss"])
-        return next(trial for trial in self.trials if trial.place == asked.place)
+        losses, skill = record["losses"], record.get(_SKILL)
+        trial = create_trial(
+            state=TrialState.PRUNED if record["pruned"] else TrialState.COMPLETE,
+            value=record.get("loss"),
+            params=dict(asked.values),
+            distributions={name: _distribution(one) for name, one in self._space.items()},
+            user_attrs={_PLACE: asked.place, _EPOCHS: len(losses), _SKILL: skill},
+            intermediate_values=dict(enumerate(losses, start=1)),
+        )
+        self._study.add_trial(trial)
+        return Trial(asked.place, asked.values, len(losses), record.get("loss"), skill)
 
     @property
     def judged(self) -> dict[int, dict[str, float]]:
@@ -158,21 +155,22 @@ class Study:
         self._study.set_user_attr(_JUDGED, {**known, str(place): dict(skills)})
 
     def importance(self) -> dict[str, float]:
-        """The share of each setting in the variance of the loss among the complete trials, by
-        Optuna's PED-ANOVA (Watanabe, Bansal and Hutter, 2023), greatest first; empty where there
-        are fewer than LEAST_FOR_IMPORTANCE."""
-        import optuna
+        """The weight of each setting in whether a complete trial is in the better half of them, by
+        PED-ANOVA (Watanabe, Bansal and Hutter, 2023), greatest first; the sum is 1. Empty where
+        there are fewer than LEAST_FOR_IMPORTANCE."""
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-        if len(self._in_state("COMPLETE")) < LEAST_FOR_IMPORTANCE:
+        if sum(trial.loss is not None for trial in self.trials) < LEAST_FOR_IMPORTANCE:
             return {}
-        with _quiet():
-            return dict(optuna.importance.get_param_importances(self._study))
+        # Optuna's default, the best tenth, would be two trials of twenty.
+        half = PedAnovaImportanceEvaluator(target_quantile=0.5)
+        return dict(get_param_importances(self._study, evaluator=half))
 
-    def _in_state(self, *names: str) -> list[optuna.trial.FrozenTrial]:
-        from optuna.trial import TrialState
-
-        states = tuple(TrialState[name] for name in names)
-        return self._study.get_trials(deepcopy=False, states=states)
+    def _before(self, place: int) -> list[optuna.trial.FrozenTrial]:
+        """Optuna's records of the trials with places below this one, by place."""
+        found = self._study.get_trials(deepcopy=False)
+        earlier = [trial for trial in found if trial.user_attrs[_PLACE] < place]
+        return sorted(earlier, key=lambda trial: trial.user_attrs[_PLACE])
 
     def _values(self, params: Mapping[str, Any]) -> dict[str, int | float]:
         """The values in the order of the space: a database has no order."""
@@ -183,12 +181,10 @@ class Study:
 def open_study(
     folder: Path, space: Mapping[str, Range], first: Values, *, seed: int
 ) -> Iterator[Study]:
-    """The study in this folder, new or continued; the first trial has the values `first`. Trials
-    that a killed process left are marked as failed, and asked again. Raises ModelError as
-    `require_optuna`. The caller holds the folder's lock."""
+    """The study in this folder, new or continued; the first trial has the values `first`. Raises
+    ModelError as `require_optuna`. The caller holds the folder's lock."""
     require_optuna()
     import optuna
-    from optuna.trial import TrialState
     from sqlalchemy import URL
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -198,10 +194,6 @@ def open_study(
         study = optuna.create_study(
             storage=storage, study_name=folder.name, direction="minimize", load_if_exists=True
         )
-        while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.ask()
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)
         yield Study(study, space, first, seed)
     finally:
         storage.remove_session()
@@ -213,13 +205,3 @@ def _distribution(one: Range) -> Any:
 
     kind = IntDistribution if isinstance(one.low, int) else FloatDistribution
     return kind(one.low, one.high, log=one.log)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's notes on new parts of its interface."""
-    import optuna
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield

@@ -32,7 +32,7 @@ def tune_lines(result: Tuned) -> list[str]:
         lines.append("On the test part the best trial is not better than the settings.")
     if result.importance:
         shares = (f"{name} {style.share(v, digits=0)}" for name, v in result.importance.items())
-        lines.append(f"share in the variance of the loss: {', '.join(shares)}")
+        lines.append(f"weight in whether a trial is in the better half: {', '.join(shares)}")
     lines.append(f"{result.folder}/study.json has every trial")
     if result.overlay is not None:
         lines.append(f"use it: bitstorm train --config {result.overlay}")

@@ -193,11 +193,11 @@ def training_figure(history: pd.DataFrame, *, mark: style.Mark, best: int) -> Fi
 def importance_figure(importance: Mapping[str, float], *, mark: style.Mark) -> Figure:
     """A bar for each setting of a study, the most important one at the top.
 
-    `importance` has shares of the variance of the validation loss, which sum to 1.
+    `importance` has the weight of each in whether a trial is in the better half; the sum is 1.
     """
     names = sorted(importance, key=lambda name: importance[name])
     shares = [importance[name] for name in names]
-    figure = canvas.picture("What decides the validation loss", mark=mark, size=(9, 4))
+    figure = canvas.picture("What makes a good trial", mark=mark, size=(9, 4))
     axes = figure.add_subplot()
     bars = axes.barh(names, shares, color=style.FORECAST, height=0.6)
     labels = [style.share(share, digits=0) for share in shares]
@@ -206,7 +206,7 @@ def importance_figure(importance: Mapping[str, float], *, mark: style.Mark) -> F
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.share(value, digits=0)))
-    axes.set_xlabel("share of the variance of the trials' losses")
+    axes.set_xlabel("weight in whether a trial is in the better half")
     return figure
 
 
