@@ -20,7 +20,7 @@ def frame(seed: int, origins: int, steps: int, *, missing: float = 0.2) -> pd.Da
     n = origins * steps
     origin_price = np.repeat(random.uniform(100, 200, origins), steps)
     made = {
-        "origin": np.repeat(np.arange(origins) * 3_600_000, steps),
+        "origin_timestamp": np.repeat(np.arange(origins) * 3_600_000, steps),
         "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), origins),
         "origin_price": origin_price,
         "actual": origin_price * np.exp(random.normal(0, 0.01, n)),

@@ -57,6 +57,7 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
         "backtest.json", "fold-1.parquet", "fold-2.parquet", "fold-3.parquet", "metrics.json",
+        "skill.png",
     ]  # fmt: skip
     check_frames(whole, folder)
     again = backtest(impatient(context))
@@ -94,7 +95,7 @@ def check_frames(whole, folder: Path) -> None:
             for n in origins
             for step in range(1, STEPS + 1)
         ]
-        columns = ["origin", "step", "origin_price", "actual"]
+        columns = ["origin_timestamp", "step", "origin_price", "actual"]
         found = frame[columns].astype({"step": "int64"})
         pd.testing.assert_frame_equal(
             found, pd.DataFrame(expected, columns=columns), check_exact=True
@@ -128,7 +129,9 @@ def test_a_fold_depends_on_its_own_past_alone(spark_session, tmp_path):
         made = backtest(published(context, points_of(values)))
         found.append(files.required_fold(Path(made.folder), 2))
     assert found[0].record["scaler"] == found[1].record["scaler"]
-    ours, theirs = (one.frame[one.frame["origin"] < START + changed * HOUR] for one in found)
+    ours, theirs = (
+        one.frame[one.frame["origin_timestamp"] < START + changed * HOUR] for one in found
+    )
     assert len(ours) == (changed - 449) * STEPS
     columns = [name for name in ours.columns if name != "actual"]
     pd.testing.assert_frame_equal(ours[columns], theirs[columns], check_exact=True)

@@ -1,4 +1,4 @@
-"""Back-tests on disk: `backtests/NAME/` with a file a fold, `backtest.json` and `metrics.json`.
+"""Back-tests on disk: `backtests/NAME/` with a file a fold, record, metrics and picture.
 
 The name holds a hash of the recipe: all that the numbers follow from. So the same settings on the
 same data find the folds that are already there, and others make another folder.
@@ -21,7 +21,7 @@ from bitstorm.backtest.tasks import Done
 from bitstorm.core import durable_io
 from bitstorm.core.errors import StoreError
 
-RECORD, METRICS = "backtest.json", "metrics.json"
+RECORD, METRICS, PICTURE = "backtest.json", "metrics.json", "skill.png"
 RUNNING, FINISHED = "running", "finished"
 
 

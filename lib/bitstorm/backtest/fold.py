@@ -29,7 +29,7 @@ from bitstorm.model.windowing import Columns, Windows, WindowSpec
 
 NETWORK = "network"
 # The columns of a fold's frame before the models'.
-FACTS = ("origin", "step", "origin_price", "actual")
+FACTS = ("origin_timestamp", "step", "origin_price", "actual")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def known_baselines(step_ms: int) -> Mapping[str, Baseline]:
 def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The forecasts of the test part, and the record of the fit.
 
-    The frame has a row for each origin and step, in this order: `origin` (int64, ms UTC), `step`
-    (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is not
-    observed or a hole lies before it) and one forecast a model. Raises DataError where a part has
-    no window, and ModelError where the training fails.
+    The frame has a row for each origin and step, in this order: `origin_timestamp` (int64, ms UTC),
+    `step` (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is
+    not observed or a hole lies before it) and one forecast a model. Raises DataError where a part
+    has no window, and ModelError where the training fails.
     """
     began = time.monotonic()
     network, scaler, record = train_network(work, fold)
@@ -86,7 +86,7 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
         )
     origin_price = price[origins, None]
     columns = {
-        "origin": np.repeat(times, steps),
+        "origin_timestamp": np.repeat(times, steps),
         "step": np.tile(np.arange(1, steps + 1, dtype=np.int32), len(times)),
         "origin_price": np.repeat(origin_price, steps),
         "actual": _actual(price, observed, origins, steps).ravel(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bitstorm.backtest import files
@@ -16,6 +16,7 @@ from bitstorm.backtest.tasks import run_folds
 from bitstorm.context import Context
 from bitstorm.core.results import Result
 from bitstorm.model import training_data
+from bitstorm.report import style
 from bitstorm.report.summary import write_metrics
 
 
@@ -86,7 +87,9 @@ def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
 
 
 def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Backtested:
-    """Score the folds; write `metrics.json` and the record where they are not there."""
+    """Score the folds; write picture, metrics and record where they are not there."""
+    from bitstorm.report import backtest_plots, canvas
+
     found, fits, origins = [], [], 0
     for fold in plan.folds:
         stored = files.required_fold(plan.folder, fold.number)
@@ -94,14 +97,16 @@ def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Ba
         fits.append(stored.record)
         origins += stored.record["windows"]["test"]
     models = summary(found)
-    source = (context.workspace.bound_to() or context.origin()).source
+    mark = style.Mark(**asdict(context.workspace.bound_to() or context.origin()))
     if computed or not files.is_finished(plan.folder):
         record = plan.record(state=files.FINISHED, fits=fits)
-        facts = {"source": source, **{name: record[name] for name in ("indicators", "prices")}}
+        facts = {"source": mark.source, **{name: record[name] for name in ("indicators", "prices")}}
+        figure = backtest_plots.skill_figure(models, mark=mark)
+        canvas.save_png(figure, plan.folder / files.PICTURE)
         write_metrics(plan.folder / files.METRICS, {**facts, "models": models})
         write_metrics(plan.folder / files.RECORD, record)
     return Backtested(
-        source=source,
+        source=mark.source,
         backtest=plan.folder.name,
         folder=str(plan.folder),
         indicators=plan.snapshot.id,
