@@ -76,6 +76,7 @@ def test_a_stopped_study_goes_on_as_an_unbroken_one(tmp_path):
     assert proceed(folders[1], TRIALS) == whole
 
 
+@pytest.mark.slow
 def test_no_finite_loss_is_an_error_and_skills_are_kept(tmp_path):
     for kept in ({}, {3: {"test_skill": -0.5}}):
         with open_study(tmp_path, search_space(TRAINING), FIRST, seed=5) as study:

@@ -24,17 +24,13 @@ WARM_UP = 1 / 3
 @dataclass(frozen=True)
 class Judged:
     """A trial, counted from 1, with its skills against persistence on the validation part and on
-    the test part."""
+    the test part. `flattery` is the first less the second: how far the validation flatters."""
 
     trial: int
     values: Values
     validation_skill: float
     test_skill: float
-
-    @property
-    def flattery(self) -> float:
-        """How much better the validation part shows the trial than the test part does."""
-        return self.validation_skill - self.test_skill
+    flattery: float
 
 
 def run_trials(
@@ -85,4 +81,7 @@ def judge(spark: SparkSession, work: Work, search: Search, study: Study) -> None
 def judged(study: Study, trial: Trial) -> Judged | None:
     """The judgement of a trial, None where there is none."""
     skills = study.judged.get(trial.place)
-    return None if skills is None else Judged(trial.place + 1, trial.values, **skills)
+    if skills is None:
+        return None
+    flattery = skills["validation_skill"] - skills["test_skill"]
+    return Judged(trial.place + 1, trial.values, **skills, flattery=flattery)
