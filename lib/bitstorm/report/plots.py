@@ -203,6 +203,7 @@ def importance_figure(importance: Mapping[str, float], *, mark: style.Mark) -> F
     labels = [style.share(share, digits=0) for share in shares]
     axes.bar_label(bars, labels, padding=4, color=style.INK)
     canvas.style_axes(axes)
+    axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.share(value, digits=0)))
