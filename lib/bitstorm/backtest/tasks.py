@@ -67,7 +67,7 @@ def run_jobs(
     and ModelError of the job, else as Spark's jobs.
     """
     # A job of Spark for each: one for all would give its results only at the end.
-    threads = min(len(jobs), spark.sparkContext.defaultParallelism)
+    threads = max(1, min(len(jobs), spark.sparkContext.defaultParallelism))
     with ThreadPoolExecutor(max_workers=threads) as pool:
         begun = {pool.submit(_run_in_spark, spark, job): place for place, job in enumerate(jobs)}
         failure: BaseException | None = None
