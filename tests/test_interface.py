@@ -57,8 +57,7 @@ def test_the_public_names_of_the_classes_are_these():
         "collect_every", "doctor", "forecast", "forecasts", "gaps", "gc", "history", "import_file",
         "indicators", "ingest", "path", "plan_backfill", "preview_file", "prices", "prove_verdict",
         "report", "reproduce", "retract", "rollback", "run", "runs", "score", "settings", "source",
-        "stats", "status",
-        "trace", "train", "verdict", "verify",
+        "stats", "status", "trace", "train", "tune", "verdict", "verify",
     ]  # fmt: skip
     reading = [
         "at", "batch_reader", "columns", "facts", "id", "path", "rows", "span", "to_pandas",

@@ -50,6 +50,7 @@ def test_there_is_a_job_for_each_command_that_needs_spark() -> None:
         "run",
         "stats",
         "train",
+        "tune",
     }
     assert {job.stem for job in JOBS} <= bitstorm.commands.keys()
 

@@ -45,6 +45,8 @@ from bitstorm.pipelines.schedule import Kept, collect_every
 from bitstorm.pipelines.stats import Stats, stats
 from bitstorm.pipelines.status import Status, status
 from bitstorm.pipelines.train import train
+from bitstorm.pipelines.tune import Tuned
+from bitstorm.pipelines.tune import tune as run_tune
 from bitstorm.pipelines.verdict import Verdict, prove_verdict, verdict
 from bitstorm.readers import DataSet, Indicators, Run, Runs, mark_of
 from bitstorm.report.summary import Forecast
@@ -319,6 +321,12 @@ class Workspace:
         at_least(1, "cuts", cuts)
         context = self._context(snapshot)
         return check_leakage(context, cuts=cuts, seed=seed, plant=plant, network=network)
+
+    def tune(self, *, apply: bool = False, snapshot: str | None = None, **tune: Any) -> Tuned:
+        """Search for better settings of `training`; `tune` are settings of its own section. With
+        `apply` write them as `tuning/best.yaml`, for `config`."""
+        values = {f"tune.{name}": value for name, value in tune.items()}
+        return run_tune(self._context(snapshot, {**self._values, **values}), apply=apply)
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
         """Forecast the test part and the next steps with a run; by default the newest."""

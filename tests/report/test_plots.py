@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 
 from bitstorm.core.errors import DataError
 from bitstorm.report.canvas import save_png
-from bitstorm.report.plots import forecast_figure, price_figure, training_figure, volatility_figure
+from bitstorm.report.plots import (
+    forecast_figure,
+    importance_figure,
+    price_figure,
+    training_figure,
+    volatility_figure,
+)
 from bitstorm.report.style import Mark
 
 HOLE_AFTER = 249
@@ -200,3 +206,16 @@ def test_empty_frames_and_missing_columns_are_refused_in_words(
         forecast_figure(forecast.head(0), mark=SIMULATED)
     with pytest.raises(DataError, match="the training history frame has no row"):
         training_figure(history.head(0), mark=SIMULATED, best=1)
+
+
+def test_the_most_important_setting_is_at_the_top() -> None:
+    shares = {"units": 0.25, "learning_rate": 0.625, "dropout": 0.125}
+    figure = importance_figure(shares, mark=SIMULATED)
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    names = [tick.get_text() for tick in axes.get_yticklabels()]
+    boxes = [bar.get_path().get_extents(bar.get_patch_transform()) for bar in axes.patches]
+    assert {name: box.x1 for name, box in zip(names, boxes, strict=True)} == shares
+    assert names[int(np.argmax([box.y0 for box in boxes]))] == "learning_rate"
+    assert [text.get_text() for text in axes.texts] == ["12 %", "25 %", "62 %"]
+    assert any("SIMULATED" in text for text in texts(figure))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bitstorm.model import backend, forecast, scaling, windowing
 from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import make_feed, reason_of
 from bitstorm.model.scaling import Scaler
-from bitstorm.model.training import Task
+from bitstorm.model.training import Progress, Task
 from bitstorm.model.training_run import batch_size_and_rate
 from bitstorm.model.windowing import Columns, Windows, WindowSpec
 
@@ -65,7 +65,7 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     has no window, and ModelError where the training fails.
     """
     began = time.monotonic()
-    network, scaler, record = _train(work, fold)
+    network, scaler, record = train_network(work, fold)
     spec, steps = work.stored.spec, work.steps
     windows = origin_windows(spec, work.stored.columns(), fold, scaler)
     times, _, found = forecast.predict_steps(
@@ -96,8 +96,11 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame(columns), {**record, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
-    """The network with its best weights, its scaler, and the record of the fit."""
+def train_network(
+    work: Work, fold: Fold, progress: Callable[[Progress], None] = lambda _: None
+) -> tuple[Any, Scaler, dict[str, Any]]:
+    """The network with its best weights, its scaler, and the record of the fit. Errors as in
+    `run_fold`; an error of `progress` ends the training and passes through."""
     stored, spec, settings = work.stored, work.stored.spec, work.training
     scaler = fit_scaler(spec, stored.columns(), fold)
     feeds = {
@@ -128,6 +131,7 @@ def _train(work: Work, fold: Fold) -> tuple[Any, Scaler, dict[str, Any]]:
             seed=settings.seed,
             folder=Path(folder),
             record={},
+            progress=progress,
         )
         try:
             fitted, network = backend.fit_network(settings.backend, shape, task)
@@ -147,7 +151,7 @@ def fit_scaler(spec: WindowSpec, blocks: Iterable[Columns], fold: Fold) -> Scale
 def fitted_spans(spec: WindowSpec, fold: Fold) -> dict[str, tuple[int, int]]:
     """The grid indexes (after, until] of the targets of the training and the validation part."""
     # The first window's first return needs the price before it.
-    before_first = fold.train_from + spec.look_back + spec.horizon - 1
+    before_first = fold.train_from + spec.before + spec.horizon - 1
     return {
         "training": (before_first, fold.train_until),
         "validation": (fold.train_until, fold.validate_until),

@@ -1,4 +1,4 @@
-"""The folds as Spark tasks: each is a job of one task, and its result comes back by Arrow."""
+"""Folds and trials as Spark tasks: each is a job of one task; its result comes back by Arrow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.backtest.fold import Work, run_fold
@@ -33,25 +34,49 @@ class Done:
     content: bytes
 
 
+@dataclass(frozen=True)
+class Job:
+    """The work of one task: `run` gives a record, for JSON, and the bytes of a file. `name` stands
+    before the sentence of its failure."""
+
+    name: str
+    run: Callable[[], tuple[Mapping[str, Any], bytes]]
+
+
 def run_folds(spark: SparkSession, work: Work, folds: Sequence[Fold]) -> Iterator[Done]:
-    """The folds, each as soon as its task has ended; as many at once as Spark has cores.
+    """The folds, each as soon as its task has ended; failures as in `run_jobs`."""
+    # The longest training first, so that no core waits for it alone.
+    ordered = sorted(folds, key=lambda fold: fold.train_from - fold.train_until)
+    jobs = [Job(f"fold {fold.number}", partial(_run_fold, work, fold)) for fold in ordered]
+    for place, record, content in run_jobs(spark, jobs):
+        yield Done(ordered[place], record, content)
+
+
+def _run_fold(work: Work, fold: Fold) -> tuple[Mapping[str, Any], bytes]:
+    done = run(work, fold)
+    return done.record, done.content
+
+
+def run_jobs(
+    spark: SparkSession, jobs: Sequence[Job]
+) -> Iterator[tuple[int, dict[str, Any], bytes]]:
+    """The place, the record and the bytes of each job, as soon as its task has ended; as many at
+    once as Spark has cores.
 
     Where one fails, the tasks that have begun are finished before the error is raised: DataError
-    and ModelError as `run_fold`, else as Spark's jobs.
+    and ModelError of the job, else as Spark's jobs.
     """
-    # A job for each fold: one job for all would give its results only at the end. The longest
-    # training first, so that no core waits for it alone.
-    ordered = sorted(folds, key=lambda fold: fold.train_from - fold.train_until)
-    threads = min(len(folds), spark.sparkContext.defaultParallelism)
+    # A job of Spark for each: one for all would give its results only at the end.
+    threads = max(1, min(len(jobs), spark.sparkContext.defaultParallelism))
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        begun = {pool.submit(_run_in_spark, spark, work, fold) for fold in ordered}
+        begun = {pool.submit(_run_in_spark, spark, job): place for place, job in enumerate(jobs)}
         failure: BaseException | None = None
         try:
             for future in as_completed(begun):
                 if future.cancelled():
                     continue
                 if future.exception() is None:
-                    yield future.result()
+                    yield (begun[future], *future.result())
                     continue
                 failure = failure or future.exception()
                 for other in begun:
@@ -66,18 +91,18 @@ def run_folds(spark: SparkSession, work: Work, folds: Sequence[Fold]) -> Iterato
 _ROW = "problem string, record string, content binary"
 
 
-def _run_in_spark(spark: SparkSession, work: Work, fold: Fold) -> Done:
-    (row,) = spark.range(0, 1, 1, 1).mapInArrow(_task_of(work, fold), _ROW).collect()
+def _run_in_spark(spark: SparkSession, job: Job) -> tuple[dict[str, Any], bytes]:
+    (row,) = spark.range(0, 1, 1, 1).mapInArrow(_task_of(job.run), _ROW).collect()
     if row.problem is not None:
         name, text = row.problem.split(" ", 1)
-        raise _ERRORS.get(name, BitstormError)(f"fold {fold.number}: {text}")
-    return Done(fold, json.loads(row.record), bytes(row.content))
+        raise _ERRORS.get(name, BitstormError)(f"{job.name}: {text}")
+    return json.loads(row.record), bytes(row.content)
 
 
 def _task_of(
-    work: Work, fold: Fold
+    run: Callable[[], tuple[Mapping[str, Any], bytes]],
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function of a task: a row with the fold's file, or with the problem as a sentence."""
+    """The function of a task: a row with record and bytes, or with the problem as a sentence."""
 
     def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -86,8 +111,8 @@ def _task_of(
             pass
         problem = record = content = None
         try:
-            done = run(work, fold)
-            record, content = json.dumps(done.record), done.content
+            found, content = run()
+            record = json.dumps(found)
         except BitstormError as error:
             # As an exception it would come back inside a traceback, and Spark would try again.
             problem = f"{type(error).__name__} {error}"

@@ -27,9 +27,8 @@ GROUPS: Mapping[str, tuple[click.Command, ...]] = {
     "Data": (collect, backfill, import_, ingest, gaps, retract),
     "Indicators and models": (
         models.indicators, models.stats, models.check_lookahead, models.train, models.runs,
-        models.backtest, models.check_leakage, models.reproduce, models.forecast, models.verdict,
-        models.report,
-        models.run,
+        models.tune, models.backtest, models.check_leakage, models.reproduce, models.forecast,
+        models.verdict, models.report, models.run,
     ),
     "Operations": (status, history, verify, rollback, gc, doctor, config, simulate),
 }  # fmt: skip

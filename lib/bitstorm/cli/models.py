@@ -112,6 +112,21 @@ def verdict(invocation: Invocation, prove: bool, markets: int | None, seed: int 
     return proof
 
 
+@click.command(epilog="Example: bitstorm tune --set tune.trials=30 --apply")
+@click.option(
+    "--apply", is_flag=True, help="Write the best values as tuning/best.yaml, for --config."
+)
+@snapshot_option
+@common_options
+def tune(invocation: Invocation, apply: bool) -> Any:
+    """Search for better settings of the training."""
+    from bitstorm.cli.render_tune import tune_lines
+    from bitstorm.pipelines.tune import tune as pipeline
+
+    result = pipeline(invocation.context(), apply=apply)
+    return invocation.show(result, lambda: tune_lines(result))
+
+
 @click.command(epilog="Example: bitstorm report")
 @common_options
 def report(invocation: Invocation) -> Any:

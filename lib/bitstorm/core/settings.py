@@ -157,6 +157,12 @@ class Backtest(_Section):
     )
 
 
+class Tune(_Section):
+    trials: int = Field(20, ge=1, le=10_000, description="trainings; the first has the settings")
+    epochs: int = Field(10, ge=1, description="of a trial, at most; training.patience holds, too")
+    seed: int = Field(42, ge=0, lt=2**31, description="of the search; trials use training.seed")
+
+
 class Spark(_Section):
     master: str = Field(
         "local[*,4]",
@@ -187,4 +193,5 @@ class Settings(_Section):
     training: Training = Training()
     forecast: Forecast = Forecast()
     backtest: Backtest = Backtest()
+    tune: Tune = Tune()
     spark: Spark = Spark()

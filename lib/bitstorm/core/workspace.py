@@ -143,6 +143,10 @@ class Workspace:
         return self.root / "backtests"
 
     @property
+    def tuning(self) -> Path:
+        return self.root / "tuning"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 

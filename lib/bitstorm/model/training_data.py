@@ -37,8 +37,8 @@ def prepare(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     backend.require(settings.backend, reason=f"training.backend is {settings.backend}")
     features = settings.features or DEFAULT_FEATURES[settings.target]
     check_features(features, snapshot)
-    _check_length(snapshot, features, settings)
-    split = attempt.split or _split(*blocks.span_of(snapshot), settings)
+    check_length(snapshot, features, settings)
+    split = attempt.split or split_of(snapshot, settings)
     blocks.check_points(snapshot, features, spans(split))
     spec = blocks.spec_of(snapshot, settings, features)
     needed = points_needed(snapshot, features, settings)
@@ -97,6 +97,11 @@ def _window_counts(
     return counts
 
 
+def split_of(snapshot: Snapshot, settings: Training) -> Split:
+    """The split of a new run on the snapshot."""
+    return _split(*blocks.span_of(snapshot), settings)
+
+
 def _split(first_ms: int, last_ms: int, settings: Training) -> Split:
     return split_by_time(first_ms, last_ms, settings.train_share, settings.validation_share)
 
@@ -108,7 +113,7 @@ def points_needed(snapshot: Snapshot, features: list[str], settings: Training) -
     return slowest + settings.look_back - 1 + settings.horizon
 
 
-def _check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
+def check_length(snapshot: Snapshot, features: list[str], settings: Training) -> None:
     """Raise DataError where the span is too short, before Spark and TensorFlow are loaded.
 
     Holes show only in the points themselves; `_window_counts` finds them.

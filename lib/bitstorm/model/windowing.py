@@ -33,7 +33,8 @@ SIZE = 4_096
 @dataclass(frozen=True)
 class WindowSpec:
     """A window has `look_back` points of `features`; its target is the price `horizon` points after
-    the last one. Grid index = timestamp // `step_ms`."""
+    the last one. Grid index = timestamp // `step_ms`. With `longest`, the longest look-back of
+    several specs, all of them read the same blocks and have windows at the same points."""
 
     look_back: int
     horizon: int
@@ -41,11 +42,13 @@ class WindowSpec:
     target: Target
     step_ms: int
     size: int = SIZE
+    longest: int = 0
 
     @property
     def before(self) -> int:
-        """How many points a block holds before its own."""
-        return self.look_back
+        """How many points a block holds before its own. A window is complete where it would be
+        complete with a look-back of this length."""
+        return max(self.look_back, self.longest)
 
     @property
     def length(self) -> int:
@@ -229,9 +232,9 @@ def _is_complete(spec: WindowSpec, columns: Columns, missing: np.ndarray) -> np.
         # A return needs the point before it, which the block's first point lacks.
         bad[:, 1:] |= missing[:, :-1]
         bad[:, 0] = True
-    counts, look_back = _counts_before(bad), spec.look_back
+    counts, points = _counts_before(bad), spec.before
     found = np.zeros(bad.shape, bool)
-    found[:, look_back - 1 :] = counts[:, look_back:] == counts[:, :-look_back]
+    found[:, points - 1 :] = counts[:, points:] == counts[:, :-points]
     return found
 
 

@@ -6,7 +6,7 @@ the data. Import this module inside functions: it imports Matplotlib.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,27 @@ def training_figure(history: pd.DataFrame, *, mark: style.Mark, best: int) -> Fi
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss (mean squared error, scaled target)")
     canvas.add_legend(axes)
+    return figure
+
+
+def importance_figure(importance: Mapping[str, float], *, mark: style.Mark) -> Figure:
+    """A bar for each setting of a study, the most important one at the top.
+
+    `importance` has the weight of each in whether a trial is in the better half; the sum is 1.
+    """
+    names = sorted(importance, key=lambda name: importance[name])
+    shares = [importance[name] for name in names]
+    figure = canvas.picture("What makes a good trial", mark=mark, size=(9, 4))
+    axes = figure.add_subplot()
+    bars = axes.barh(names, shares, color=style.FORECAST, height=0.6)
+    labels = [style.share(share, digits=0) for share in shares]
+    axes.bar_label(bars, labels, padding=4, color=style.INK)
+    canvas.style_axes(axes)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.share(value, digits=0)))
+    axes.set_xlabel("weight in whether a trial is in the better half")
     return figure
 
 
