@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows", "indicators", "exactness", "feed", "train")
+NAMES = ("ingest", "windows", "indicators", "exactness", "feed", "train", "backtest")
 
 
 @click.command()
