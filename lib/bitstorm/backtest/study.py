@@ -49,7 +49,7 @@ class Trial:
         """Its line in the progress."""
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items())
         if self.loss is None:
-            return f"pruned after {self.epochs} epochs  {values}"
+            return f"pruned after epoch {self.epochs}  {values}"
         return f"loss {self.loss:.4f}, skill {self.skill:+.4f}, {self.epochs} epochs  {values}"
 
 
