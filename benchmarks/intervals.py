@@ -14,25 +14,23 @@ The hours are those of Coinbase where the file is there, else a simulated market
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.volatility import hours
-from bitstorm.evaluation import intervals, scores
+from bitstorm.evaluation import garch_paths, intervals, scores
 from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS, Calibrated
 from bitstorm.evaluation.scores import Coverage
-from bitstorm.evaluation.volatility import garch_parameters, mean_difference
-from bitstorm.evaluation.volatility_features import refits, step_variances
+from bitstorm.evaluation.volatility import mean_difference
+from bitstorm.evaluation.volatility_features import step_variances
 
 ROWS = 13_165
 YEAR = 8_760
 STEPS = range(1, 25)
 PATHS = 1_000
-# Origins whose paths are simulated at a time.
-_PART = 64
 _90 = LEVELS.index(0.9)
 MARKETS = 3
 _VOLATILITIES, _MEAN_STAY = (0.004, 0.008, 0.018), 400
@@ -53,7 +51,10 @@ def run(rows: int = ROWS) -> Outcome:
     quantiles = intervals.bounds(np.zeros(actual.shape), dense.half_width[tested])
     crps = scores.crps_of_quantiles(actual, quantiles, intervals.probabilities(DENSE_LEVELS))
     began = time.perf_counter()
-    crps_garch, lower, upper = _garch(returns, actual, tested)
+    places = np.arange(tested.start, tested.stop)
+    crps_garch, lower, upper = garch_paths.simulated(
+        returns, actual, places, steps=STEPS[-1], levels=LEVELS, paths=PATHS
+    )
     seconds = {"garch_t": time.perf_counter() - began, **_seconds(returns[-YEAR:], first_ms)}
     outcome, levels = actual[..., None], np.array(LEVELS)
     winkler = scores.winkler(outcome, -half, half, levels).mean(axis=0)
@@ -111,42 +112,6 @@ def _shares(table: Coverage) -> dict[str, str]:
         "terciles, at 90 %": text(table.terciles[:, _90]),
         "cells, at 90 %": span(table.cells[:, :, _90]),
     }
-
-
-def _garch(
-    returns: np.ndarray, actual: np.ndarray, tested: slice
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The CRPS (n, H) and the bounds (n, H, L) of the intervals of `tested`."""
-    crps, bounds = np.empty(actual.shape), np.empty((*actual.shape, 2 * len(LEVELS)))
-    for rows, paths in _paths(returns, tested):
-        crps[rows] = scores.crps_of_samples(actual[rows], paths)
-        found = np.quantile(paths, intervals.probabilities(LEVELS), axis=-1)
-        bounds[rows] = np.moveaxis(found, 0, -1)
-    return crps, bounds[..., : len(LEVELS)][..., ::-1], bounds[..., len(LEVELS) :]
-
-
-def _paths(returns: np.ndarray, tested: slice) -> Iterator[tuple[slice, np.ndarray]]:
-    """Parts of `tested`, as rows of it, with simulated returns over the steps (k, H, PATHS)."""
-    from scipy.signal import lfilter
-
-    chance = np.random.default_rng(1)
-    squares = np.nan_to_num(returns) ** 2
-    for past, served in refits(np.isfinite(returns), horizon=0):
-        begin, end = max(served.start, tested.start), min(served.stop, tested.stop)
-        if begin >= end:
-            continue
-        omega, alpha, beta, freedom = garch_parameters(returns[past])
-        ahead = lfilter([1.0], [1.0, -beta], omega + alpha * squares)
-        scale = np.sqrt((freedom - 2) / freedom)
-        for first in range(begin, end, _PART):
-            last = min(first + _PART, end)
-            variance = np.repeat(ahead[first:last, None], PATHS, axis=1)
-            moves = np.empty((last - first, len(STEPS), PATHS))
-            for column in range(len(STEPS)):
-                shock = scale * chance.standard_t(freedom, variance.shape)
-                moves[:, column] = np.sqrt(variance) * shock
-                variance = omega + alpha * moves[:, column] ** 2 + beta * variance
-            yield slice(first - tested.start, last - tested.start), moves.cumsum(axis=1)
 
 
 def _worst_misses(shocks: str, rows: int) -> str:

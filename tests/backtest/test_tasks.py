@@ -37,7 +37,7 @@ def work_of(folder: Path, price: np.ndarray) -> tuple[Work, list[Fold]]:
     stored = blocked.stored(blocked.write(folder, spec, price), spec)
     warm_up = TRAINING.look_back + 1
     folds = make_folds(0, len(price) - 1, Backtest(folds=3), TRAINING, steps=STEPS, warm_up=warm_up)
-    return Work(stored, 0, len(price) - 1, TRAINING, ("persistence", "ridge"), STEPS), folds
+    return Work(stored, 0, len(price) - 1, TRAINING, ("persistence", "ridge"), STEPS, True), folds
 
 
 def frame_in(content: bytes):
@@ -62,6 +62,8 @@ def test_a_task_has_the_bits_of_a_process_alone(spark_session, tmp_path):
         frame = frame_in(in_tasks[fold].content)
         # Equal to the last bit, also the NaN.
         assert frame.equals(frame_in(content))
+        # The variance needs more points.
+        assert np.isnan(frame["variance"]).all()
         assert np.isfinite(frame["network"]).all() and frame["network"].nunique() > len(frame) / 2
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,15 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     folder = Path(whole.folder)
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
     assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
-        "backtest.json", "fold-1.parquet", "fold-2.parquet", "fold-3.parquet", "metrics.json",
-        "skill.png",
+        "backtest.json", "coverage.png", "evidence.png", "fold-1.parquet", "fold-2.parquet",
+        "fold-3.parquet", "folds.png", "metrics.json", "skill_by_step.png",
     ]  # fmt: skip
     check_frames(whole, folder)
     again = backtest(impatient(context))
-    assert again.idle and (again.backtest, again.models) == (whole.backtest, whole.models)
+    assert again.idle and again == replace(whole, computed=0, seconds=again.seconds)
+    cheaper = backtest(impatient(prepared.context(context.workspace.root, *FEW, "forecast.fee=1")))
+    assert cheaper.idle and cheaper.backtest == whole.backtest
+    assert {grades["fee"] for grades in cheaper.grades.values()} == {1.0}
 
     root = workspace_copy(indicators_workspace)
     one_killed(root)
@@ -106,7 +110,16 @@ def check_frames(whole, folder: Path) -> None:
         np.testing.assert_allclose(frame["drift"], frame["origin_price"] * np.exp(drift), 1e-12)
         rows += int(frame["actual"].notna().sum())
     assert whole.rows == rows
-    assert json.loads((folder / "metrics.json").read_text())["models"].keys() == whole.models.keys()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (
+        metrics["models"].keys()
+        == whole.models.keys()
+        == metrics["grades"].keys() | {"persistence"}
+    )
+    count = len(pd.concat(frames(folder))) // STEPS
+    assert metrics["intervals"]["origins"] == count == whole.origins
+    # 900 hours are too few for a comparison of variances.
+    assert (metrics["volatility"]["horizon"], metrics["volatility"]["models"]) == (24, {})
 
 
 def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> float:

@@ -84,8 +84,15 @@ def required_fold(folder: Path, number: int) -> Stored:
 
 def is_finished(folder: Path) -> bool:
     """Whether `backtest.json` says so."""
+    return metrics_of(folder) is not None
+
+
+def metrics_of(folder: Path) -> Mapping[str, Any] | None:
+    """The content of `metrics.json`; None where the back-test is not finished."""
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record.get("state") == FINISHED and (folder / METRICS).is_file()
+        record, metrics = (
+            json.loads((folder / name).read_text(encoding="utf-8")) for name in (RECORD, METRICS)
+        )
+        return dict(metrics) if record.get("state") == FINISHED else None
     except (OSError, ValueError, AttributeError):
-        return False
+        return None

@@ -19,7 +19,7 @@ from bitstorm.core.time import DAY_MS
 from bitstorm.evaluation import baselines
 from bitstorm.evaluation.baselines import Baseline
 from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
-from bitstorm.model import backend, forecast, scaling, windowing
+from bitstorm.model import backend, forecast, scaling, volatility_network, windowing
 from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import make_feed, reason_of
 from bitstorm.model.scaling import Scaler
@@ -28,14 +28,14 @@ from bitstorm.model.training_run import batch_size_and_rate
 from bitstorm.model.windowing import Columns, Windows, WindowSpec
 
 NETWORK = "network"
-# The columns of a fold's frame before the models'.
-FACTS = ("origin_timestamp", "step", "origin_price", "actual")
+# The columns of a fold's frame that are no model's prices.
+FACTS = ("origin_timestamp", "step", "origin_price", "actual", "variance")
 
 
 @dataclass(frozen=True)
 class Work:
     """What all folds share; it can be pickled. The series has the grid indexes `first` to `last`;
-    forecasts are for the steps 1 to `steps`."""
+    forecasts are for the steps 1 to `steps`, with `volatility` also of the next day's variance."""
 
     stored: StoredBlocks
     first: int
@@ -43,11 +43,17 @@ class Work:
     training: Training
     baselines: tuple[str, ...]
     steps: int
+    volatility: bool = False
+
+
+def day_of(step_ms: int) -> int:
+    """The steps of a day, at least 1."""
+    return max(1, DAY_MS // step_ms)
 
 
 def default_baselines(step_ms: int) -> Mapping[str, Baseline]:
     """The baselines that need no extra, by name, for a grid with this step."""
-    day = max(1, DAY_MS // step_ms)
+    day = day_of(step_ms)
     return baselines.baselines(day=day, week=7 * day)
 
 
@@ -61,8 +67,10 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     The frame has a row for each origin and step, in this order: `origin_timestamp` (int64, ms UTC),
     `step` (int32, from 1), and as float64 in USD `origin_price`, `actual` (NaN where the price is
-    not observed or a hole lies before it) and one forecast a model. Raises DataError where a part
-    has no window, and ModelError where the training fails.
+    not observed or a hole lies before it) and one forecast a model. With `Work.volatility`, the
+    column `variance` has the network's forecast at the origin of the variance of the next day, in
+    squared log return, NaN where the past is too short for it. Raises DataError where a part has no
+    window, and ModelError where the training fails.
     """
     began = time.monotonic()
     network, scaler, record = train_network(work, fold)
@@ -92,6 +100,9 @@ def run_fold(work: Work, fold: Fold) -> tuple[pd.DataFrame, dict[str, Any]]:
         "actual": _actual(price, observed, origins, steps).ravel(),
         **{name: (origin_price * np.exp(r)).ravel() for name, r in log_returns.items()},
     }
+    if work.volatility:
+        variance = _variance(work, fold, np.where(observed, price, np.nan))
+        columns["variance"] = np.repeat(variance[origins + work.first - fold.train_from], steps)
     record["windows"]["test"] = len(times)
     return pd.DataFrame(columns), {**record, "seconds": round(time.monotonic() - began, 3)}
 
@@ -156,6 +167,26 @@ def fitted_spans(spec: WindowSpec, fold: Fold) -> dict[str, tuple[int, int]]:
         "training": (before_first, fold.train_until),
         "validation": (fold.train_until, fold.validate_until),
     }
+
+
+def _variance(work: Work, fold: Fold, price: np.ndarray) -> np.ndarray:
+    """The variance of the next day at each point from `train_from` on, by a network fitted once, on
+    the fitted part: its last target ends there. `price` has only the observed ones."""
+    step_ms = work.stored.spec.step_ms
+    past = slice(fold.train_from - work.first, fold.test_until - work.first + 1)
+    returns = np.diff(np.log(price[past]), prepend=np.nan)
+    options = volatility_network.Options(every=len(returns), seed=work.training.seed)
+    try:
+        return volatility_network.forecast_variance(
+            returns,
+            first_ms=fold.train_from * step_ms,
+            start=fold.validate_until - fold.train_from,
+            step_ms=step_ms,
+            horizon=day_of(step_ms),
+            options=options,
+        )
+    except ValueError:  # too few points for its training
+        return np.full(len(returns), np.nan)
 
 
 def _since(spec: WindowSpec, blocks: Iterable[Columns], first: int) -> Iterator[Columns]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import default_baselines, known_baselines
+from bitstorm.backtest.fold import Work, default_baselines, known_baselines
 from bitstorm.backtest.folds import Fold, embargo_of, make_folds
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.context import Context
@@ -18,6 +18,7 @@ from bitstorm.core.time import iso, now_ms
 from bitstorm.evaluation import baselines_extra
 from bitstorm.evaluation.baselines_extra import EXTRA_BASELINES
 from bitstorm.model import backend, blocks, runs, training_data
+from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.training_run import LIBRARIES
 from bitstorm.model.windowing import WindowSpec
 from bitstorm.store import snapshots
@@ -39,6 +40,13 @@ class Plan:
     baselines: tuple[str, ...]
     recipe: Mapping[str, Any]
     folder: Path
+
+    def work(self, stored: StoredBlocks, settings: Settings) -> Work:
+        """What all its folds share."""
+        steps, full = settings.forecast.steps, settings.backtest.volatility
+        return Work(
+            stored, self.first, self.last, settings.training, self.baselines, steps, volatility=full
+        )
 
     def record(self, *, state: str, fits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What `backtest.json` holds; `fits` are the records of the folds' fits, where all are

@@ -23,14 +23,23 @@ _MEANS = ("mae_usd", "mae_log_return")
 def scores(frame: pd.DataFrame) -> Scores:
     """By model and part, over the rows of a fold's frame where the outcome is known and every model
     has a forecast: so all models are compared on the same rows."""
-    models = [name for name in frame.columns if name not in FACTS]
-    known = frame[np.isfinite(frame[["actual", *models]]).all(axis=1)]
+    models, known = models_of(frame), comparable(frame)
     steps = range(1, int(frame["step"].max()) + 1)
     parts = {"all": known, **{str(step): known[known["step"] == step] for step in steps}}
     found: Scores = {
         name: {part: _errors(rows, name) for part, rows in parts.items()} for name in models
     }
     return _with_skills(found)
+
+
+def models_of(frame: pd.DataFrame) -> list[str]:
+    """The names of the models, in the order of the columns."""
+    return [name for name in frame.columns if name not in FACTS]
+
+
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows where the outcome is known and every model has a forecast."""
+    return frame[np.isfinite(frame[["actual", *models_of(frame)]]).all(axis=1)]
 
 
 def _errors(rows: pd.DataFrame, model: str) -> dict[str, float]:

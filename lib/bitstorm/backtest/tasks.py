@@ -128,13 +128,17 @@ def _task_of(
     return task
 
 
-def run(work: Work, fold: Fold) -> Done:
-    """Run the fold in this process, with one thread from now on: the bits are the same anywhere."""
+def run(work: Work, fold: Fold, *, one_thread: bool = True) -> Done:
+    """Run the fold in this process. With one thread, from now on, the bits are the same anywhere;
+    it cannot be set where TensorFlow has computed already."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     hush_loggers()
-    backend.use_one_thread(work.training.backend)
+    if one_thread:
+        # The volatility's network is TensorFlow's.
+        for name in {work.training.backend, *(["tensorflow"] if work.volatility else [])}:
+            backend.use_one_thread(name)
     with without_third_party_warnings():
         frame, record = run_fold(work, fold)
     table = pa.Table.from_pandas(frame, preserve_index=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from bitstorm.backtest.fold import NETWORK
 from bitstorm.cli.render_data import count_text, source_text, table
 from bitstorm.report import style
 
@@ -15,25 +16,67 @@ if TYPE_CHECKING:
 
 
 def backtest_lines(result: Backtested) -> list[str]:
-    """The facts, and a line for each model."""
+    """The verdict and the facts, a line for each model, the coverage, and the volatility."""
     steps = f"steps 1 to {result.steps}" if result.steps > 1 else "step 1"
     rows: list[Sequence[str]] = [
-        ("model", "RMSE step 1", "skill step 1", f"skill {steps}", "worst fold")
+        ("model", "RMSE step 1", "skill step 1", f"skill {steps}", "grade at step 1")
     ]
     for name, model in result.models.items():
-        worst = f"{style.score(model.worst_skill)} (fold {model.worst_fold})"
+        grade = _grade(result.grades[name]) if name in result.grades else ""
         skills = (style.score(model.skill_step_1), style.score(model.skill))
-        rows.append((name, style.small(model.rmse_step_1), *skills, worst))
+        rows.append((name, style.small(model.rmse_step_1), *skills, grade))
     computed = "all were there" if result.idle else f"{result.computed} computed now"
     facts = [
+        ("verdict", result.headline),
         ("source", source_text(result.source)),
         ("snapshot", f"indicators {result.indicators}"),
         ("folds", f"{result.folds}, {computed}"),
         ("forecasts", f"{result.rows:,} a model, from {count_text(result.origins, 'origin')}"),
         ("errors", "RMSE of log returns; skill: 1 - MSE / MSE of persistence"),
+        ("coverage", _coverage(result.intervals)),
         ("files", result.folder),
     ]
-    return [*table(facts, whole=True), *table(rows, heading=True)]
+    return [*table(facts, whole=True), *table(rows, heading=True), *_volatility(result.volatility)]
+
+
+def _grade(graded: Mapping[str, Any]) -> str:
+    """A model's grades in a few words."""
+    if graded.get("test") is None:
+        return "too few forecasts"
+    names = ("informative", "more_accurate", "less_accurate", "worth_its_costs")
+    reached = [name.replace("_", " ") for name in names if graded[name]]
+    return ", ".join(reached) or "no proven worth"
+
+
+def _coverage(found: Mapping[str, Any]) -> str:
+    """The shares held around the network's forecast, at each level, beside the noise."""
+    held, levels = found["around"][NETWORK]["overall"], found["levels"]
+    pairs = ", ".join(
+        f"{style.share(share)} at {style.share(level, digits=0)}"
+        for level, share in zip(levels, held, strict=True)
+    )
+    noise = found["oracle"]["overall"]["95"][levels.index(0.9)]
+    points = style.NONE if noise is None else f"{100 * noise:.1f} points"
+    return f"{pairs} (chance alone: ±{points} at 90 %)"
+
+
+def _volatility(found: Mapping[str, Any] | None) -> list[str]:
+    """The table of the volatility forecasts, best first."""
+    if not found or not found["models"]:
+        return []
+    rows: list[Sequence[str]] = [
+        ("variance of the next day", "QLIKE", "less log_har, 95 %", "less garch_t, 95 %")
+    ]
+    for name, model in sorted(found["models"].items(), key=lambda item: float(item[1]["qlike"])):
+        gaps = [_gap(model["against"].get(other)) for other in ("log_har", "garch_t")]
+        rows.append((name, style.small(model["qlike"]), *gaps))
+    return table(rows, heading=True)
+
+
+def _gap(gap: Mapping[str, float] | None) -> str:
+    if gap is None:
+        return ""
+    return f"{gap['mean']:+.3f} ({gap['lower']:+.3f} to {gap['upper']:+.3f})"
 
 
 def leakage_lines(result: Checked) -> list[str]:

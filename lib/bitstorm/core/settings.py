@@ -155,6 +155,9 @@ class Backtest(_Section):
     baselines: list[str] = Field(
         default=[], description="compared with the network; empty: all that need no extra"
     )
+    volatility: bool = Field(
+        True, description="judge volatility, whole distributions and GARCH, too"
+    )
 
 
 class Tune(_Section):

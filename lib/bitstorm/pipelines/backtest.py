@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import Work
+from bitstorm.backtest.fold import NETWORK
 from bitstorm.backtest.folds import Fold
 from bitstorm.backtest.plan import Plan, make_plan
 from bitstorm.backtest.scores import PERSISTENCE, Standing, scores, standing, summary
@@ -16,14 +16,18 @@ from bitstorm.backtest.tasks import run_folds
 from bitstorm.context import Context
 from bitstorm.core.results import Result
 from bitstorm.model import training_data
-from bitstorm.report import style
+from bitstorm.pipelines.backtest_judgement import judge_folds
 from bitstorm.report.summary import write_metrics
+
+# Parts of `metrics.json`.
+_JUDGED = ("grades", "intervals", "volatility")
 
 
 @dataclass(frozen=True, repr=False)
 class Backtested(Result):
     """`computed` folds of `folds` were run now, the others were there. `rows` are the pairs of
-    origin and step that the models are compared on, `origins` all origins."""
+    origin and step that the models are compared on, `origins` all origins. The last three are parts
+    of `metrics.json`."""
 
     source: str
     backtest: str
@@ -36,14 +40,24 @@ class Backtested(Result):
     rows: int
     seconds: float
     models: Mapping[str, Standing]
+    grades: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+    volatility: Mapping[str, Any] | None
 
     @property
     def idle(self) -> bool:
         return self.computed == 0
 
+    @property
+    def headline(self) -> str:
+        """The verdict on the network's forecasts of step 1."""
+        nothing = {"headline": "No forecast can be judged: no outcome is known."}
+        return str(self.grades.get(NETWORK, nothing)["headline"])
+
     def facts(self) -> Mapping[str, Any]:
-        facts = {k: v for k, v in super().facts().items() if k != "models"}
-        return {**facts, **{f"skill of {n}": f"{m.skill:+.4f}" for n, m in self.models.items()}}
+        facts = {k: v for k, v in super().facts().items() if k not in ("models", *_JUDGED)}
+        skills = {f"skill of {n}": f"{m.skill:+.4f}" for n, m in self.models.items()}
+        return {"verdict": self.headline, **facts, **skills}
 
 
 def backtest(context: Context) -> Backtested:
@@ -63,18 +77,17 @@ def backtest(context: Context) -> Backtested:
             write_metrics(plan.folder / files.RECORD, plan.record(state=files.RUNNING))
             context.console.say(f"  back-test {plan.folder.name}{there}")
             _run(context, plan, missing)
-        return _score(context, plan, computed=len(missing), seconds=time.monotonic() - began)
+        return _result(context, plan, computed=len(missing), seconds=time.monotonic() - began)
 
 
 def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
     """Run these folds; each file is written as soon as its task has ended."""
-    training, steps = context.settings.training, context.settings.forecast.steps
     with (
         context.spark("backtest") as spark,
         training_data.write_blocks(context, spark, plan.snapshot, plan.spec) as stored,
         context.console.bar() as bar,
     ):
-        work = Work(stored, plan.first, plan.last, training, plan.baselines, steps)
+        work = plan.work(stored, context.settings)
         bar(0.0, f"{len(missing)} folds", False)
         for count, done in enumerate(run_folds(spark, work, missing), start=1):
             files.write_fold(plan.folder, done)
@@ -86,35 +99,21 @@ def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
             bar(count / len(missing), text, True)
 
 
-def _score(context: Context, plan: Plan, *, computed: int, seconds: float) -> Backtested:
-    """Score the folds; write picture, metrics and record where they are not there."""
-    from bitstorm.report import backtest_plots, canvas
-
-    found, fits, origins = [], [], 0
-    for fold in plan.folds:
-        stored = files.required_fold(plan.folder, fold.number)
-        found.append(scores(stored.frame))
-        fits.append(stored.record)
-        origins += stored.record["windows"]["test"]
-    models = summary(found)
-    mark = style.Mark(**asdict(context.workspace.bound_to() or context.origin()))
-    if computed or not files.is_finished(plan.folder):
-        record = plan.record(state=files.FINISHED, fits=fits)
-        facts = {"source": mark.source, **{name: record[name] for name in ("indicators", "prices")}}
-        figure = backtest_plots.skill_figure(models, mark=mark)
-        canvas.save_png(figure, plan.folder / files.PICTURE)
-        write_metrics(plan.folder / files.METRICS, {**facts, "models": models})
-        write_metrics(plan.folder / files.RECORD, record)
+def _result(context: Context, plan: Plan, *, computed: int, seconds: float) -> Backtested:
+    """The result of a back-test whose folds are all there, `computed` of them new."""
+    found = [files.required_fold(plan.folder, fold.number) for fold in plan.folds]
+    models = summary([scores(stored.frame) for stored in found])
+    metrics = judge_folds(context, plan, found, models, new=computed > 0)
     return Backtested(
-        source=mark.source,
         backtest=plan.folder.name,
         folder=str(plan.folder),
         indicators=plan.snapshot.id,
         folds=len(plan.folds),
         computed=computed,
         steps=context.settings.forecast.steps,
-        origins=origins,
+        origins=sum(stored.record["windows"]["test"] for stored in found),
         rows=models[PERSISTENCE]["all"]["pooled"]["rows"],
         seconds=round(seconds, 3),
         models={name: standing(parts) for name, parts in models.items()},
+        **{part: metrics[part] for part in ("source", *_JUDGED)},
     )

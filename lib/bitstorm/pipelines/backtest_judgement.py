@@ -1,0 +1,64 @@
+"""What `backtest` says about its folds: `metrics.json`, `backtest.json` and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bitstorm.backtest import files, judgement, outlook
+from bitstorm.backtest.files import Stored
+from bitstorm.backtest.plan import Plan
+from bitstorm.context import Context
+from bitstorm.model.series import Series, read_series
+from bitstorm.report.style import Mark
+from bitstorm.report.summary import write_metrics
+
+
+def judge_folds(
+    context: Context, plan: Plan, found: Sequence[Stored], models: Mapping[str, Any], *, new: bool
+) -> Mapping[str, Any]:
+    """The content of `metrics.json`: these scores of the `models`, and their judgement. Writes it,
+    the record and the pictures where a fold is `new`, where they are missing, and for another
+    fee."""
+    from bitstorm.report import backtest_plots, canvas
+
+    fee, bound = context.settings.forecast.fee, context.workspace.bound_to() or context.origin()
+    known = None if new else files.metrics_of(plan.folder)
+    if known is not None and known.get("fee") == fee:
+        return known
+    frames = [stored.frame for stored in found]
+    frame = pd.concat(frames, ignore_index=True)
+    series = read_series(plan.snapshot, points=plan.last - plan.first + 1)
+    record = plan.record(state=files.FINISHED, fits=[stored.record for stored in found])
+    full = context.settings.backtest.volatility
+    recent = _newest(series, outlook.POINTS)
+    metrics = {
+        "source": bound.source,
+        **{name: record[name] for name in ("indicators", "prices")},
+        "fee": fee,
+        "models": models,
+        "grades": judgement.grades(
+            frame, series, frequency=record["frequency"], source=bound.source, fee=fee
+        ),
+        "folds": judgement.fold_skills(frames),
+        "intervals": judgement.interval_scores(frame, recent, full=full),
+        "volatility": judgement.volatility_scores(frame, recent) if full else None,
+    }
+    mark = Mark(bound.source, bound.coin, bound.vs_currency)
+    evidence = judgement.evidence(frame, series)
+    figures = backtest_plots.figures(metrics, record["folds"], evidence, mark=mark)
+    for name, figure in figures.items():
+        canvas.save_png(figure, plan.folder / name)
+    write_metrics(plan.folder / files.METRICS, metrics)
+    write_metrics(plan.folder / files.RECORD, record)
+    return files.metrics_of(plan.folder) or metrics
+
+
+def _newest(series: Series, points: int) -> Series:
+    """The newest points: a longer series makes intervals slow, and no better."""
+    dropped = max(0, len(series.price) - points)
+    return Series(
+        series.first_ms + dropped * series.step_ms, series.step_ms, series.price[dropped:]
+    )
