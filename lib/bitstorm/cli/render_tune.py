@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 def tune_lines(result: Tuned) -> list[str]:
     """The best trial beside the settings, how far validation flattered, and where the files are."""
+    # The first trial has the settings.
+    same = result.best == result.default
     computed = "all were there" if result.idle else f"{result.computed} computed now"
     saved = f"which left out at most {result.epochs_saved} of {result.epochs:,} epochs"
     rows: list[Sequence[str]] = [
         ("", "validation skill", "test skill", "validation flatters by"),
         *([] if result.default is None else [_row("settings", result.default)]),
-        _row(f"best (trial {result.best.trial})", result.best),
+        *([] if same else [_row(f"best (trial {result.best.trial})", result.best)]),
     ]
     lines = [
         f"{count_text(result.trials, 'trial')} ({computed}), {result.pruned} pruned"
@@ -28,7 +30,9 @@ def tune_lines(result: Tuned) -> list[str]:
         *table(rows, heading=True),
         f"best: {values_text(result.best.values)}",
     ]
-    if result.default is not None and result.best.test_skill <= result.default.test_skill:
+    if same:
+        lines.append("No trial is better than the settings.")
+    elif result.default is not None and result.best.test_skill <= result.default.test_skill:
         lines.append("On the test part the best trial is not better than the settings.")
     if result.importance:
         shares = (f"{name} {style.share(v, digits=0)}" for name, v in result.importance.items())
