@@ -10,7 +10,17 @@ from typing import Any
 
 import click
 
-NAMES = ("ingest", "windows", "indicators", "exactness", "feed", "train", "volatility", "intervals")
+NAMES = (
+    "ingest",
+    "windows",
+    "indicators",
+    "exactness",
+    "feed",
+    "train",
+    "backtest",
+    "volatility",
+    "intervals",
+)
 
 
 @click.command()
