@@ -249,3 +249,12 @@ def clean(seed: int) -> tuple[Columns, Setup]:
 def test_a_clean_configuration_gives_no_alarm(seed: int) -> None:
     series, configuration = clean(seed)
     assert check(series, configuration, seed=seed, cuts=3).leaks == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plant_is_named_in_a_drawn_configuration(seed: int) -> None:
+    series, configuration = clean(seed)
+    plant = [*PLANTS.values()][seed % len(PLANTS)]
+    leak, *_ = check(series, configuration.through(plant.way), seed=seed, cuts=1).first_leaks()
+    assert leak.name == plant.leak

@@ -32,8 +32,9 @@ def later_price(points: Columns, *, steps: int) -> np.ndarray:
     return np.where(there, points["price"][place].astype(np.float64), np.nan)
 
 
-def _next_price(points: Columns, spec: WindowSpec) -> np.ndarray:
-    return later_price(points, steps=1)
+def _later_price(points: Columns, spec: WindowSpec) -> np.ndarray:
+    # The price `horizon` steps later can be the target itself.
+    return later_price(points, steps=spec.horizon + 1)
 
 
 def _target(points: Columns, spec: WindowSpec) -> np.ndarray:
@@ -59,7 +60,7 @@ def _without_delay(
 
 PLANTS: Mapping[str, Plant] = {
     "scaler": Plant("scaler on later points", Way(fit_scaler=_scaler_of_everything)),
-    "feature": Plant("look-ahead feature", Way(columns={"planted_next_price": _next_price})),
+    "feature": Plant("look-ahead feature", Way(columns={"planted_later_price": _later_price})),
     "embargo": Plant(
         "missing embargo", Way(fold=lambda fold: replace(fold, validate_until=fold.test_from - 1))
     ),

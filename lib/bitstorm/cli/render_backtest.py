@@ -94,7 +94,7 @@ def leakage_lines(result: Checked) -> list[str]:
         *map(_leak_text, result.leaks),
     ]
     if result.plant is not None and result.passed:
-        others = ": the other leaks follow from it" if len(result.leaks) > 1 else ""
+        others = "; the later ones can follow from it" if len(result.leaks) > 1 else ""
         lines.append(f"the planted leak was found and named{others}")
     elif not result.leaks:
         lines.append("no value that is known at a cut changes with later points")
