@@ -34,11 +34,15 @@ class Done:
 
 
 def run_folds(spark: SparkSession, work: Work, folds: Sequence[Fold]) -> Iterator[Done]:
-    """The folds, each as soon as its task has ended; as many at once as Spark has cores.
+    """The folds, each as soon as its task has ended; as many at once as Spark has cores. With
+    `Work.in_process` one after the other in this process.
 
     Where one fails, the tasks that have begun are finished before the error is raised: DataError
     and ModelError as `run_fold`, else as Spark's jobs.
     """
+    if work.in_process:
+        yield from (run(work, fold) for fold in folds)
+        return
     # A job for each fold: one job for all would give its results only at the end. The longest
     # training first, so that no core waits for it alone.
     ordered = sorted(folds, key=lambda fold: fold.train_from - fold.train_until)
@@ -103,14 +107,14 @@ def _task_of(
     return task
 
 
-def run(work: Work, fold: Fold, *, one_thread: bool = True) -> Done:
-    """Run the fold in this process. With one thread, from now on, the bits are the same anywhere;
-    it cannot be set where TensorFlow has computed already."""
+def run(work: Work, fold: Fold) -> Done:
+    """Run the fold in this process. With one thread, from now on, the bits are the same anywhere.
+    The driver's threads stay: TensorFlow has begun to compute there, and allows no change."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     hush_loggers()
-    if one_thread:
+    if not work.in_process:
         # The volatility's network is TensorFlow's.
         for name in {work.training.backend, *(["tensorflow"] if work.volatility else [])}:
             backend.use_one_thread(name)
