@@ -91,10 +91,11 @@ def test_plain_half_widths_fill_the_step_of_the_network():
     assert widths.at(np.array([-1, 0, 2]), 1).tolist() == [0.9, 0.9, 0.4]
 
 
-def backtest(root, name, errors, *, frequency="1h", state=files.FINISHED):
+def backtest(root, name, errors, *, frequency="1h", steps=24, state=files.FINISHED):
     folder = root / name
     folder.mkdir(parents=True)
-    record = {"state": state, "frequency": frequency, "baselines": ["persistence", "drift", "ar"]}
+    record = {"state": state, "frequency": frequency, "steps": steps}
+    record["baselines"] = ["persistence", "drift", "ar"]
     models = {
         model: {"all": {"pooled": {"rmse_log_return": error}}} for model, error in errors.items()
     }
@@ -103,12 +104,13 @@ def backtest(root, name, errors, *, frequency="1h", state=files.FINISHED):
 
 
 def test_the_best_baseline_is_that_of_the_newest_back_test(tmp_path):
-    assert outlook.best_baseline(tmp_path, frequency="1h").model == "persistence"
+    assert outlook.best_baseline(tmp_path, frequency="1h", steps=24).model == "persistence"
     errors = {"network": 0.1, "persistence": 0.3, "drift": 0.2, "ar": 0.4}
     backtest(tmp_path, "20260101", errors)
     backtest(tmp_path, "20260102", {**errors, "ar": 0.01}, frequency="1d")
     backtest(tmp_path, "20260103", {**errors, "ar": 0.01}, state=files.RUNNING)
-    found = outlook.best_baseline(tmp_path, frequency="1h")
+    backtest(tmp_path, "20260104", {**errors, "ar": 0.01}, steps=1)
+    found = outlook.best_baseline(tmp_path, frequency="1h", steps=24)
     assert found == Choice("drift", "the best baseline of back-test 20260101")
 
 

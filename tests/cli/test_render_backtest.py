@@ -83,13 +83,13 @@ def test_the_table_has_a_line_for_each_model():
         ["network", "0.005412", "+0.0000", "-0.0056", "informative"],
         ["persistence", "0.005412", "+0.0000", "+0.0000"],
     ]
-    assert cells[12] == [
+    assert cells[13] == [
         "variance of the next day",
         "QLIKE",
         "less log_har, 95 %",
         "less garch_t, 95 %",
     ]
-    assert cells[14:] == [
+    assert cells[15:] == [
         ["recipe_a", "0.651", "-0.008 (-0.020 to +0.004)", "-0.145 (-0.210 to -0.060)"],
         ["log_har", "0.659", "-0.137 (-0.200 to -0.050)"],
     ]

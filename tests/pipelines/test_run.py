@@ -41,12 +41,16 @@ def done(tmp_path_factory):
 def test_it_ends_well_and_says_nothing_but_its_own_progress(done):
     process, _ = done
     assert process.returncode == 0, process.stderr
-    stages = ["backfill", "collect", "spark", "ingest", "indicators", "train", "forecast", "report"]
+    stages = ["backfill", "collect", "spark", "ingest", "indicators", "train", "backtest"]
     lines = process.stderr.splitlines()
     assert lines[0].startswith("bitstorm ")
     epochs = [line for line in lines if line.startswith("    epoch ")]
     assert [line.split()[1] for line in epochs] == ["1/2", "2/2"]
-    assert [line.split()[0] for line in lines[1:] if line not in epochs] == stages
+    assert [line.split()[0] for line in lines[1:] if line not in epochs] == [
+        *stages, "forecast", "report",
+    ]  # fmt: skip
+    (line,) = [line for line in lines if line.startswith("  backtest ")]
+    assert " s  2 small folds: " in line and "forecasts 1 × 1h ahead" in line
 
 
 def test_standard_output_is_one_json_object_whose_rows_add_up(done):

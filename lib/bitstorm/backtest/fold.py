@@ -35,7 +35,8 @@ FACTS = ("origin_timestamp", "step", "origin_price", "actual", "variance")
 @dataclass(frozen=True)
 class Work:
     """What all folds share; it can be pickled. The series has the grid indexes `first` to `last`;
-    forecasts are for the steps 1 to `steps`, with `volatility` also of the next day's variance."""
+    forecasts are for the steps 1 to `steps`, with `volatility` also of the next day's variance.
+    `in_process`: the folds run in the driver."""
 
     stored: StoredBlocks
     first: int
@@ -44,6 +45,7 @@ class Work:
     baselines: tuple[str, ...]
     steps: int
     volatility: bool = False
+    in_process: bool = False
 
 
 def day_of(step_ms: int) -> int:

@@ -167,14 +167,14 @@ def outlook(
     )  # fmt: skip
 
 
-def best_baseline(backtests: Path, *, frequency: str) -> Choice:
+def best_baseline(backtests: Path, *, frequency: str, steps: int) -> Choice:
     """The baseline with the smallest error over all steps in the newest finished back-test of this
-    grid; persistence where there is none."""
+    grid and number of steps; persistence where there is none."""
     for folder in sorted(backtests.glob("*/"), reverse=True):
         if not files.is_finished(folder):
             continue
         record, models = (_read(folder / name) for name in (files.RECORD, files.METRICS))
-        if record["frequency"] == frequency:
+        if (record["frequency"], record["steps"]) == (frequency, steps):
             errors = {
                 name: model["all"]["pooled"]["rmse_log_return"]
                 for name, model in models["models"].items()

@@ -43,10 +43,11 @@ class Plan:
 
     def work(self, stored: StoredBlocks, settings: Settings) -> Work:
         """What all its folds share."""
-        steps, full = settings.forecast.steps, settings.backtest.volatility
+        backtest, steps = settings.backtest, settings.forecast.steps
         return Work(
-            stored, self.first, self.last, settings.training, self.baselines, steps, volatility=full
-        )
+            stored, self.first, self.last, settings.training, self.baselines, steps,
+            backtest.volatility, backtest.in_process,
+        )  # fmt: skip
 
     def record(self, *, state: str, fits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What `backtest.json` holds; `fits` are the records of the folds' fits, where all are

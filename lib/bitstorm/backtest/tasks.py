@@ -44,7 +44,11 @@ class Job:
 
 
 def run_folds(spark: SparkSession, work: Work, folds: Sequence[Fold]) -> Iterator[Done]:
-    """The folds, each as soon as its task has ended; failures as in `run_jobs`."""
+    """The folds, each as soon as its task has ended; failures as in `run_jobs`. With
+    `Work.in_process` one after the other in this process."""
+    if work.in_process:
+        yield from (run(work, fold) for fold in folds)
+        return
     # The longest training first, so that no core waits for it alone.
     ordered = sorted(folds, key=lambda fold: fold.train_from - fold.train_until)
     jobs = [Job(f"fold {fold.number}", partial(_run_fold, work, fold)) for fold in ordered]
@@ -128,14 +132,14 @@ def _task_of(
     return task
 
 
-def run(work: Work, fold: Fold, *, one_thread: bool = True) -> Done:
-    """Run the fold in this process. With one thread, from now on, the bits are the same anywhere;
-    it cannot be set where TensorFlow has computed already."""
+def run(work: Work, fold: Fold) -> Done:
+    """Run the fold in this process. With one thread, from now on, the bits are the same anywhere.
+    The driver's threads stay: TensorFlow has begun to compute there, and allows no change."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     hush_loggers()
-    if one_thread:
+    if not work.in_process:
         # The volatility's network is TensorFlow's.
         for name in {work.training.backend, *(["tensorflow"] if work.volatility else [])}:
             backend.use_one_thread(name)

@@ -70,7 +70,7 @@ def _volatility(found: Mapping[str, Any] | None) -> list[str]:
     for name, model in sorted(found["models"].items(), key=lambda item: float(item[1]["qlike"])):
         gaps = [_gap(model["against"].get(other)) for other in ("log_har", "garch_t")]
         rows.append((name, style.small(model["qlike"]), *gaps))
-    return table(rows, heading=True)
+    return ["", *table(rows, heading=True)]
 
 
 def _gap(gap: Mapping[str, float] | None) -> str:

@@ -158,6 +158,9 @@ class Backtest(_Section):
     volatility: bool = Field(
         True, description="judge volatility, whole distributions and GARCH, too"
     )
+    in_process: bool = Field(
+        False, description="fold after fold in the command's process, not as Spark tasks"
+    )
 
 
 class Tune(_Section):

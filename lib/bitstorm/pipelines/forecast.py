@@ -83,7 +83,7 @@ def _choose(
         workspace.checkpoints,
         load=load,
         baseline=lambda: outlook.best_baseline(
-            workspace.backtests, frequency=snapshot.manifest.details["frequency"]
+            workspace.backtests, frequency=snapshot.manifest.details["frequency"], steps=steps
         ),
         series=series,
         indicators=snapshot.id,

@@ -13,6 +13,7 @@ from bitstorm.core.errors import DataError, NothingToDo
 from bitstorm.core.results import Result
 from bitstorm.core.time import iso
 from bitstorm.ingest.publish_prices import Ingested
+from bitstorm.pipelines.backtest_small import small_backtest, small_backtest_text
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.imports import ImportOptions, import_file
 from bitstorm.pipelines.indicators import indicators
@@ -42,7 +43,7 @@ class Outcome(Result):
 
 
 def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
-    """Collect (or import), ingest, indicators, train, forecast, report, in one Spark session.
+    """Prices, indicators, training, a small back-test, forecast and report in one Spark session.
 
     Raises the errors of the stages, and DataError where the workspace has no prices afterwards.
     """
@@ -63,15 +64,15 @@ def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
         context.console.say(f"  {'spark':<11} {seconds['spark']:6.1f} s  session started")
         ingested: Ingested = stage("ingest", lambda: ingest(context), _ingest_text)
         if ingested.snapshot is None:
+            rejects, landing = context.workspace.rejects, context.workspace.landing
             raise DataError(
-                f"all {ingested.read} rows were refused; the reasons are in "
-                f"{context.workspace.rejects}"
+                f"all {ingested.read} rows were refused; the reasons are in {rejects}"
                 if ingested.read
-                else f"there is no batch to ingest in {context.workspace.landing}: collect, "
-                "backfill or import first"
+                else f"there is no batch to ingest in {landing}: collect, backfill or import first"
             )
         stage("indicators", lambda: indicators(context), lambda r: f"{r.rows:,} points")
         stage("train", lambda: train(context), _train_text)
+        stage("backtest", lambda: small_backtest(context), small_backtest_text)
         forecasted: Forecast = stage("forecast", lambda: forecast(context), _forecast_text)
         reported: Report = stage("report", lambda: report(context), lambda r: r.folder)
     return Outcome(ingested, forecasted, reported, seconds)
@@ -107,10 +108,8 @@ def _ingest_text(result: Ingested) -> str:
 
 
 def _train_text(result: Any) -> str:
-    return (
-        f"{result.epochs} epochs of {result.windows:,} windows, best {result.best_epoch}, "
-        f"validation loss {result.best_validation_loss:.4f}"
-    )
+    loss = f"validation loss {result.best_validation_loss:.4f}"
+    return f"{result.epochs} epochs of {result.windows:,} windows, best {result.best_epoch}, {loss}"
 
 
 def _forecast_text(result: Forecast) -> str:

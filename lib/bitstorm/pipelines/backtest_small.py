@@ -1,0 +1,40 @@
+"""The small back-test of `run`: a first look, in seconds; `backtest` is the whole one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bitstorm.context import Context
+from bitstorm.core.errors import DataError, UsageError
+from bitstorm.pipelines.backtest import Backtested, backtest
+
+FOLDS, EPOCHS = 2, 2
+
+
+def small_backtest(context: Context) -> Backtested | str:
+    """Two folds with a short training, of the network's own horizon and no later step, in this
+    process: a Spark task would load TensorFlow again. The reason where the series is too short or
+    the settings have no room for it."""
+    settings = context.settings
+    training = settings.training
+    few = {
+        "training": training.model_copy(update={"epochs": min(EPOCHS, training.epochs)}),
+        "forecast": settings.forecast.model_copy(update={"steps": training.horizon}),
+        "backtest": settings.backtest.model_copy(
+            update={"folds": FOLDS, "embargo": None, "volatility": False, "in_process": True}
+        ),
+    }
+    small = replace(
+        context,
+        settings=settings.model_copy(update=few),
+        console=replace(context.console, quiet=True),
+    )
+    try:
+        return backtest(small)
+    except (DataError, UsageError) as error:
+        return f"skipped: {error}"
+
+
+def small_backtest_text(result: Backtested | str) -> str:
+    """One line."""
+    return result if isinstance(result, str) else f"{result.folds} small folds: {result.headline}"
