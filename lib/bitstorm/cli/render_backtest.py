@@ -51,6 +51,8 @@ def _grade(graded: Mapping[str, Any]) -> str:
 def _coverage(found: Mapping[str, Any]) -> str:
     """The shares held around the network's forecast, at each level, beside the noise."""
     held, levels = found["around"][NETWORK]["overall"], found["levels"]
+    if all(share is None for share in held):
+        return "none: the series is too short for intervals"
     pairs = ", ".join(
         f"{style.share(share)} at {style.share(level, digits=0)}"
         for level, share in zip(levels, held, strict=True)
