@@ -72,7 +72,7 @@ def _judge(
     source: str,
     fee: float,
 ) -> verdict.Grades:
-    part = standardisable(rows, series, model, step=step)
+    part = step_returns(rows, series, model, step=step)
     first, last = (iso(int(part["timestamp"].iloc[place])) for place in (0, -1))
     return verdict.judge(
         outcomes=part["actual"].to_numpy(),
@@ -85,9 +85,7 @@ def _judge(
     )
 
 
-def standardisable(
-    rows: pd.DataFrame, series: Series, model: str, *, step: int = 1
-) -> pd.DataFrame:
+def step_returns(rows: pd.DataFrame, series: Series, model: str, *, step: int = 1) -> pd.DataFrame:
     """The log returns `actual` and `forecast` to this step, the `timestamp` of each outcome (ms
     UTC), and the `volatility` known when the forecast was made."""
     part = rows[rows["step"] == step]
@@ -107,7 +105,7 @@ def standardisable(
 def evidence(frame: pd.DataFrame, series: Series, *, model: str = NETWORK) -> pd.DataFrame:
     """The e-values of a model's forecasts of step 1 after each outcome: `timestamp` (ms UTC, of the
     outcome), and the natural logs `information` and `accuracy`."""
-    part = standardisable(comparable(frame), series, model).dropna()
+    part = step_returns(comparable(frame), series, model).dropna()
     z, g = (
         skill_tests.standardised(part[name].to_numpy(), part["volatility"].to_numpy())
         for name in ("actual", "forecast")
