@@ -161,17 +161,20 @@ def test_intervals_are_counted_by_level_step_and_tercile():
 
 
 def test_distributions_are_scored_beside_garch_paths():
-    series = market(2_000)
-    around = judgement.interval_scores(frame_of(series, 1_200, 1_990), series, full=True)["around"]
+    series = market(1_500)
+    around = judgement.interval_scores(frame_of(series, 1_100, 1_490), series, full=True)["around"]
     assert list(around) == ["persistence", "network", "garch_t"]
     # The same market: so the scores are alike.
     ours, theirs = (np.array(around[name]["crps"]) for name in ("persistence", "garch_t"))
     np.testing.assert_allclose(ours, theirs, rtol=0.1)
+    gap = around["persistence"]["crps_less_garch_t"]
+    assert gap["mean"] == pytest.approx(ours.mean() - theirs.mean(), abs=1e-12)
+    assert gap["lower"] < gap["mean"] < gap["upper"]
     assert around["garch_t"]["overall"] == pytest.approx(LEVELS, abs=0.08)
-    assert sum(around["network"]["pit"]["1"]) == 791
-    assert sum(around["network"]["pit"]["all"]) == 791 * STEPS
+    assert sum(around["network"]["pit"]["1"]) == 391
+    assert sum(around["network"]["pit"]["all"]) == 391 * STEPS
     # Uniform, but for chance.
-    assert min(around["persistence"]["pit"]["all"]) > 791 * STEPS / 10 * 0.7
+    assert min(around["persistence"]["pit"]["all"]) > 391 * STEPS / 10 / 2
 
 
 def test_origins_before_the_series_have_no_interval():

@@ -95,6 +95,24 @@ def test_the_table_has_a_line_for_each_model():
     ]
 
 
+def test_one_step_has_one_skill():
+    rows = [line.split() for line in backtest_lines(replace(RESULT, steps=1, volatility=None))]
+    assert rows[8] == [
+        "model",
+        "RMSE",
+        "step",
+        "1",
+        "skill",
+        "step",
+        "1",
+        "grade",
+        "at",
+        "step",
+        "1",
+    ]
+    assert rows[10] == ["network", "0.005412", "+0.0000", "informative"]
+
+
 def test_what_was_not_judged_has_no_line():
     few = replace(RESULT, grades={"network": {"test": None, "headline": "Too few …"}})
     assert "too few forecasts" in backtest_lines(few)[10]

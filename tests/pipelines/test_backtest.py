@@ -118,8 +118,9 @@ def check_frames(whole, folder: Path) -> None:
     )
     count = len(pd.concat(frames(folder))) // STEPS
     assert metrics["intervals"]["origins"] == count == whole.origins
-    # 900 hours are too few for a comparison of variances.
-    assert (metrics["volatility"]["horizon"], metrics["volatility"]["models"]) == (24, {})
+    # Recipe A has windows of 720 hours: 900 are too few for it.
+    simple = {"persistence", "ewma", "har", "log_har", "garch_t"}
+    assert metrics["volatility"]["models"].keys() - {"network"} == simple
 
 
 def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> float:

@@ -72,7 +72,7 @@ def _judge(
     source: str,
     fee: float,
 ) -> verdict.Grades:
-    part = standardisable(rows, series, model, step=step)
+    part = step_returns(rows, series, model, step=step)
     first, last = (iso(int(part["timestamp"].iloc[place])) for place in (0, -1))
     return verdict.judge(
         outcomes=part["actual"].to_numpy(),
@@ -85,9 +85,7 @@ def _judge(
     )
 
 
-def standardisable(
-    rows: pd.DataFrame, series: Series, model: str, *, step: int = 1
-) -> pd.DataFrame:
+def step_returns(rows: pd.DataFrame, series: Series, model: str, *, step: int = 1) -> pd.DataFrame:
     """The log returns `actual` and `forecast` to this step, the `timestamp` of each outcome (ms
     UTC), and the `volatility` known when the forecast was made."""
     part = rows[rows["step"] == step]
@@ -107,7 +105,7 @@ def standardisable(
 def evidence(frame: pd.DataFrame, series: Series, *, model: str = NETWORK) -> pd.DataFrame:
     """The e-values of a model's forecasts of step 1 after each outcome: `timestamp` (ms UTC, of the
     outcome), and the natural logs `information` and `accuracy`."""
-    part = standardisable(comparable(frame), series, model).dropna()
+    part = step_returns(comparable(frame), series, model).dropna()
     z, g = (
         skill_tests.standardised(part[name].to_numpy(), part["volatility"].to_numpy())
         for name in ("actual", "forecast")
@@ -148,9 +146,9 @@ def interval_scores(frame: pd.DataFrame, series: Series, *, full: bool) -> dict[
     level), by `steps` (step, level), by `terciles` of the volatility (tercile, level) and by
     `cells` (tercile, step) at 90 %; the largest `misses`; and `winkler_90`, the mean score by step,
     in log return. `oracle` has the misses that chance alone gives a forecaster who knows the
-    volatility: their median and 95th percentile. With `full` also the mean `crps` by step and the
-    counts `pit` in ten equal bins at step 1 and at all steps; and beside them, without PIT, the
-    intervals of simulated GARCH(1,1)-t paths.
+    volatility: their median and 95th percentile. With `full` also the mean `crps` by step, the
+    counts `pit` in ten equal bins at step 1 and at all steps, the intervals of simulated
+    GARCH(1,1)-t paths, and the difference of the mean CRPS to theirs with its 95 % interval.
     """
     steps = int(frame["step"].max())
     table = _by_origin(frame, series, steps)
@@ -165,13 +163,14 @@ def interval_scores(frame: pd.DataFrame, series: Series, *, full: bool) -> dict[
         centre = table[name][..., None]
         around[name] = _interval_table(actual, centre - half, centre + half, tercile)
     if full:
-        dense = half_widths(DENSE_LEVELS)
-        for name in around:
-            around[name] |= _distribution_scores(actual, intervals.bounds(table[name], dense))
-        crps, lower, upper = garch_paths.simulated(
+        theirs, lower, upper = garch_paths.simulated(
             series.returns, actual, places, steps=steps, levels=LEVELS, step_ms=series.step_ms
         )
-        around["garch_t"] = _interval_table(actual, lower, upper, tercile) | {"crps": _mean(crps)}
+        dense = half_widths(DENSE_LEVELS)
+        for name in around:
+            quantiles = intervals.bounds(table[name], dense)
+            around[name] |= _distribution_scores(actual, quantiles, theirs)
+        around["garch_t"] = _interval_table(actual, lower, upper, tercile) | {"crps": _mean(theirs)}
     chance = scores.oracle_misses(
         tercile, steps=range(1, steps + 1), levels=LEVELS, draws=200 if full else 50
     )
@@ -186,11 +185,21 @@ def interval_scores(frame: pd.DataFrame, series: Series, *, full: bool) -> dict[
     }
 
 
-def _distribution_scores(actual: np.ndarray, quantiles: np.ndarray) -> dict[str, Any]:
+def _distribution_scores(
+    actual: np.ndarray, quantiles: np.ndarray, crps_of_garch: np.ndarray
+) -> dict[str, Any]:
     probabilities = intervals.probabilities(DENSE_LEVELS)
     pit = scores.pit(actual, quantiles, probabilities)
+    crps = scores.crps_of_quantiles(actual, quantiles, probabilities)
+    # Of all steps together, because the steps of an origin depend on each other.
+    ours, theirs = crps.mean(axis=1), crps_of_garch.mean(axis=1)
+    both = np.isfinite(ours + theirs)
+    gap = None
+    if both.sum() >= _LEAST_ORIGINS:
+        gap = asdict(volatility.mean_difference(ours[both], theirs[both]))
     return {
-        "crps": _mean(scores.crps_of_quantiles(actual, quantiles, probabilities)),
+        "crps": _mean(crps),
+        "crps_less_garch_t": gap,
         "pit": {"1": _histogram(pit[:, 0]), "all": _histogram(pit)},
     }
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def backtest_lines(result: Backtested) -> list[str]:
     """The verdict and the facts, a line for each model, the coverage, and the volatility."""
-    steps = f"steps 1 to {result.steps}" if result.steps > 1 else "step 1"
+    later = [f"skill steps 1 to {result.steps}"] if result.steps > 1 else []
     rows: list[Sequence[str]] = [
-        ("model", "RMSE step 1", "skill step 1", f"skill {steps}", "grade at step 1")
+        ("model", "RMSE step 1", "skill step 1", *later, "grade at step 1")
     ]
     for name, model in result.models.items():
         grade = _grade(result.grades[name]) if name in result.grades else ""
-        skills = (style.score(model.skill_step_1), style.score(model.skill))
-        rows.append((name, style.small(model.rmse_step_1), *skills, grade))
+        skills = (model.skill_step_1, model.skill)[: 1 + len(later)]
+        rows.append((name, style.small(model.rmse_step_1), *map(style.score, skills), grade))
     computed = "all were there" if result.idle else f"{result.computed} computed now"
     facts = [
         ("verdict", result.headline),
