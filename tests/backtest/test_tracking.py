@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis.strategies import sampled_from, text
 
 from bitstorm.backtest import tracking
-from bitstorm.backtest.tracking import DataSet, track, without_password
+from bitstorm.backtest.tracking import DataSet, Part, track, track_parts, without_password
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -126,6 +127,41 @@ def test_a_local_store_holds_what_was_tracked(tracked, tmp_path, monkeypatch, fo
     assert child.data.tags["mlflow.parentRunId"] == parent
     assert child.data.params == {name: str(n) for name, n in many.items()}
     assert len(client.get_metric_history(fold, "x")) == 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "of"), [("backtest", "fold"), ("study", "trial")])
+def test_parts_belong_to_their_whole(tmp_path, monkeypatch, kind, of):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv(tracking.URI, str(tmp_path / "store"))
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    snapshot = SimpleNamespace(manifest=SimpleNamespace(digest=DIGEST), folder=tmp_path)
+    parts = [
+        Part("first", {"units": 8}, {"skill": 0.25, "loss": None}),
+        Part("second", {"units": 9}, {"skill": -0.5, "loss": 1.5}),
+    ]
+    warnings: list[str] = []
+    track_parts(
+        kind, "whole", parts, params={"seed": 1}, metrics={"skill": 0.125},
+        snapshot=cast("Snapshot", snapshot), warn=warnings.append,
+    )  # fmt: skip
+    assert warnings == []
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    client = MlflowClient(tracking_uri=str(tmp_path / "store"))
+    found = {
+        run.info.run_name: run
+        for run in client.search_runs([client.get_experiment_by_name("bitstorm").experiment_id])
+    }
+    whole = found.pop("whole")
+    assert (whole.data.tags["bitstorm.kind"], whole.data.metrics) == (kind, {"skill": 0.125})
+    assert {name: run.data.metrics for name, run in found.items()} == {
+        "first": {"skill": 0.25},
+        "second": {"skill": -0.5, "loss": 1.5},
+    }
+    for run in found.values():
+        assert run.data.tags["mlflow.parentRunId"] == whole.info.run_id
+        assert run.data.tags["bitstorm.kind"] == of
 
 
 # MLflow's own server is not in mlflow-skinny: this one answers as its REST API does.

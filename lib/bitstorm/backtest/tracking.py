@@ -70,8 +70,48 @@ def track_run(run: Run, snapshot: Snapshot, *, warn: Callable[[str], None]) -> N
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """A fold of a back-test, or a trial of a study; a metric that is None is left out."""
+
+    name: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+
+
+def track_parts(
+    kind: Literal["backtest", "study"],
+    name: str,
+    parts: Sequence[Part],
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float | None],
+    snapshot: Snapshot,
+    warn: Callable[[str], None],
+) -> None:
+    """Track a back-test with its folds, or a study with its trials; see `track`. After a failure of
+    the whole its parts are not tried."""
+    if not os.environ.get(URI):
+        return
+    dataset = DataSet("indicators", snapshot.manifest.digest, snapshot.folder)
+    parent = track(kind, name, params=params, metrics=_known(metrics), dataset=dataset, warn=warn)
+    if parent is None:
+        return
+    of: Literal["fold", "trial"] = "fold" if kind == "backtest" else "trial"
+    for part in parts:
+        values = _known(part.metrics)
+        track(
+            of, part.name, params=part.params, metrics=values, dataset=dataset, warn=warn,
+            parent=parent,
+        )  # fmt: skip
+
+
+def _known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
 def track(
-    kind: Literal["run", "fold", "trial"],
+    kind: Literal["run", "backtest", "fold", "study", "trial"],
     name: str,
     *,
     params: Mapping[str, Any],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from bitstorm.backtest.search import Search
 from bitstorm.backtest.space import Values
 from bitstorm.backtest.study import Study, Trial
 from bitstorm.backtest.tasks import Job, run_jobs
+from bitstorm.backtest.tracking import Part, track_parts
 from bitstorm.backtest.trial import Pruner, run_trial
 
 if TYPE_CHECKING:
@@ -85,3 +86,23 @@ def judged(study: Study, trial: Trial) -> Judged | None:
         return None
     flattery = skills["validation_skill"] - skills["test_skill"]
     return Judged(trial.place + 1, trial.values, **skills, flattery=flattery)
+
+
+def track(
+    search: Search, trials: Sequence[Trial], best: Judged, *, warn: Callable[[str], None]
+) -> None:
+    """Send the study and its trials to MLflow, where a place is named."""
+    parts = [
+        Part(
+            f"{search.folder.name} trial {trial.place + 1}",
+            trial.values,
+            {"epochs": trial.epochs, "loss": trial.loss, "skill": trial.skill},
+        )
+        for trial in trials
+    ]
+    skills = {"validation_skill": best.validation_skill, "test_skill": best.test_skill}
+    params = {**search.training.model_dump(), **best.values}
+    track_parts(
+        "study", search.folder.name, parts,
+        params=params, metrics=skills, snapshot=search.snapshot, warn=warn,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ import pandas as pd
 from bitstorm.backtest import files, judgement, outlook
 from bitstorm.backtest.files import Stored
 from bitstorm.backtest.plan import Plan
+from bitstorm.backtest.tracking import Part, track_parts
 from bitstorm.context import Context
 from bitstorm.model.series import Series, read_series
 from bitstorm.report.style import Mark
@@ -53,7 +54,40 @@ def judge_folds(
         canvas.save_png(figure, plan.folder / name)
     write_metrics(plan.folder / files.METRICS, metrics)
     write_metrics(plan.folder / files.RECORD, record)
+    _track(context, plan, found, models)
     return files.metrics_of(plan.folder) or metrics
+
+
+def _track(
+    context: Context, plan: Plan, found: Sequence[Stored], models: Mapping[str, Any]
+) -> None:
+    """Send the back-test and its folds to MLflow, where a place is named."""
+    fits = ("epochs", "best_epoch", "best_validation_loss", "seconds")
+
+    def skills(fold: int) -> dict[str, float]:
+        return {f"{n}.skill": part["all"]["folds"][fold]["skill"] for n, part in models.items()}
+
+    folds = [
+        Part(
+            f"{plan.folder.name} fold {fold.number}",
+            fold.times_ms(plan.spec.step_ms),
+            {name: stored.record[name] for name in fits}
+            | {
+                f"{name}.skill": part["all"]["folds"][place]["skill"]
+                for name, part in models.items()
+            },
+        )
+        for place, (fold, stored) in enumerate(zip(plan.folds, found, strict=True))
+    ]
+    track_parts(
+        "backtest",
+        plan.folder.name,
+        folds,
+        params={**plan.recipe["training"], **plan.recipe["backtest"]},
+        metrics={f"{name}.skill": part["all"]["pooled"]["skill"] for name, part in models.items()},
+        snapshot=plan.snapshot,
+        warn=context.console.warn,
+    )
 
 
 def _newest(series: Series, points: int) -> Series:

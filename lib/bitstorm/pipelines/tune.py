@@ -112,6 +112,7 @@ def _write(context: Context, search: Search, trials: list[Trial], result: Tuned)
     record: dict[str, Any] = {**search.recipe, **asdict(result), "code": runs.code()}
     record["trials"] = [asdict(trial) for trial in trials]
     write_metrics(search.folder / RECORD, record)
+    tuner.track(search, trials, result.best, warn=context.console.warn)
     if result.importance:
         mark = Mark(**vars(context.workspace.bound_to() or context.origin()))
         figure = plots.importance_figure(result.importance, mark=mark)
