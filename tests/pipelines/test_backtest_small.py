@@ -28,6 +28,6 @@ def test_it_has_two_folds_in_this_process(spark_session, indicators_workspace, w
     assert (found.folds, found.steps, found.volatility) == (2, 1, None)
     assert small_backtest_text(found) == f"2 small folds: {found.headline}"
     record = json.loads((Path(found.folder) / "backtest.json").read_text())
-    assert record["backtest"]["in_process"] and record["training"]["epochs"] == 2
+    assert record["backtest"]["in_process"] and record["training"]["epochs"] == 1
     again = small_backtest(impatient(context))
     assert isinstance(again, Backtested) and again.idle and again.models == found.models

@@ -65,7 +65,8 @@ def test_it_leaves_data_sets_a_run_and_a_report_marked_simulated(done):
     for root in (workspace.prices, workspace.indicators):
         assert (snapshots.required(root).folder / "_metadata").exists()
     (record,) = workspace.checkpoints.glob("*/run.json")
-    assert {p.name for p in record.parent.iterdir()} == {"best.keras", "history.csv", "run.json"}
+    kept = {"best.keras", "history.csv", "run.json", "gate.json"}
+    assert {p.name for p in record.parent.iterdir()} == kept
     reports = {path.name: path for path in workspace.reports.iterdir()}
     assert set(reports) == {
         "price.png",

@@ -133,6 +133,15 @@ def test_skills_are_drawn_in_the_order_of_the_steps():
     assert labels == ["the price stays as it is", "network", "ar"]
 
 
+def test_a_single_step_is_the_only_tick():
+    one = {"1": {"pooled": {"skill": -0.001}}}
+    figure = skill_figure({"network": one, "ar": one}, mark=COINGECKO, first="network")
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
 def test_many_models_differ_in_colour_or_dashes():
     made = models(network=skills(0.001), **{f"model_{n}": skills(0.0001 * n) for n in range(12)})
     (axes,) = skill_figure(made, mark=COINGECKO, first="network").axes

@@ -8,17 +8,17 @@ from bitstorm.context import Context
 from bitstorm.core.errors import DataError, UsageError
 from bitstorm.pipelines.backtest import Backtested, backtest
 
-FOLDS, EPOCHS = 2, 2
+FOLDS, EPOCHS = 2, 1
 
 
 def small_backtest(context: Context) -> Backtested | str:
-    """Two folds with a short training, of the network's own horizon and no later step, in this
+    """Two folds with one epoch of training, of the network's own horizon and no later step, in this
     process: a Spark task would load TensorFlow again. The reason where the series is too short or
     the settings have no room for it."""
     settings = context.settings
     training = settings.training
     few = {
-        "training": training.model_copy(update={"epochs": min(EPOCHS, training.epochs)}),
+        "training": training.model_copy(update={"epochs": EPOCHS}),
         "forecast": settings.forecast.model_copy(update={"steps": training.horizon}),
         "backtest": settings.backtest.model_copy(
             update={"folds": FOLDS, "embargo": None, "volatility": False, "in_process": True}

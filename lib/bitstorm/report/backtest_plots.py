@@ -126,7 +126,7 @@ def skill_figure(
     off = [f"{name.replace('_', ' ')} ({worst[name]:+.2f})" for name in skills if name not in drawn]
     note = f"Off the scale, with the worst skill: {', '.join(off)}" if off else None
     canvas.style_axes(axes, title=note)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("steps ahead")
     axes.set_ylabel("skill: 1 - MSE / MSE of persistence")
     canvas.add_legend(axes)
