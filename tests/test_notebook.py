@@ -23,9 +23,11 @@ NOTEBOOK = CHECKOUT / "notebooks" / "petastorm_bitcoin_processing_Example.ipynb"
 
 SIMULATED = "SIMULATED market"
 HONEST = (
-    "Better than 'the price stays as it is' on the test part (",
-    "Worse than 'the price stays as it is' on the test part (",
-    "Not distinguishable from 'the price stays as it is' on the test part (",
+    "Worth something: ",
+    "Informative, ",
+    "More accurate than 'the price stays as it is'",
+    "Less accurate than 'the price stays as it is'",
+    "No proven worth: ",
 )
 
 
@@ -226,4 +228,4 @@ def test_it_ends_with_an_honest_verdict(executed: Executed) -> None:
     assert verdict.startswith(HONEST)
     metrics = json.loads((executed.workspace / "reports" / "metrics.json").read_text())
     assert verdict == metrics["verdict"]
-    assert f"skill {metrics['model']['skill']:+.4f}" in verdict
+    assert f"({metrics['grades']['count']:,} forecasts 1 × 1h ahead)" in verdict
