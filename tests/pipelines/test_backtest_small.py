@@ -26,7 +26,8 @@ def test_it_has_two_folds_in_this_process(spark_session, indicators_workspace, w
     found = small_backtest(context)
     assert isinstance(found, Backtested)
     assert (found.folds, found.steps, found.volatility) == (2, 1, None)
-    assert small_backtest_text(found) == f"2 small folds: {found.headline}"
+    skill = found.models["network"].skill_step_1
+    assert small_backtest_text(found).startswith(f"2 small folds, skill {skill:+.4f}; ")
     record = json.loads((Path(found.folder) / "backtest.json").read_text())
     assert record["backtest"]["in_process"] and record["training"]["epochs"] == 1
     again = small_backtest(impatient(context))

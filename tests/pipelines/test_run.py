@@ -50,7 +50,7 @@ def test_it_ends_well_and_says_nothing_but_its_own_progress(done):
         *stages, "forecast", "report",
     ]  # fmt: skip
     (line,) = [line for line in lines if line.startswith("  backtest ")]
-    assert " s  2 small folds: " in line and "forecasts 1 × 1h ahead" in line
+    assert " s  2 small folds, skill " in line and "`bitstorm backtest`" in line
 
 
 def test_standard_output_is_one_json_object_whose_rows_add_up(done):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bitstorm.backtest.fold import NETWORK
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError, UsageError
 from bitstorm.pipelines.backtest import Backtested, backtest
@@ -37,4 +38,7 @@ def small_backtest(context: Context) -> Backtested | str:
 
 def small_backtest_text(result: Backtested | str) -> str:
     """One line."""
-    return result if isinstance(result, str) else f"{result.folds} small folds: {result.headline}"
+    if isinstance(result, str):
+        return result
+    skill = result.models[NETWORK].skill_step_1
+    return f"{result.folds} small folds, skill {skill:+.4f}; the whole one is `bitstorm backtest`"
