@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -29,15 +30,16 @@ from bitstorm.readers import Run
 from bitstorm.report.summary import Forecast
 
 
-class Models:
+class Models(ABC):
     """The half of a workspace that needs indicators."""
 
     _values: dict[str, Any]
 
+    @abstractmethod
     def _context(
         self, snapshot: str | None = None, values: Mapping[str, Any] | None = None
     ) -> Context:
-        raise NotImplementedError
+        """What a command is given; with `values`, under other settings."""
 
     def stats(
         self,

@@ -21,7 +21,7 @@ from bitstorm.backtest.tasks import Done
 from bitstorm.core import durable_io
 from bitstorm.core.errors import StoreError
 
-RECORD, METRICS, PICTURE = "backtest.json", "metrics.json", "skill.png"
+RECORD, METRICS = "backtest.json", "metrics.json"
 RUNNING, FINISHED = "running", "finished"
 
 
