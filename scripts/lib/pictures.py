@@ -43,15 +43,12 @@ def photograph(page: Path, chromium: str) -> None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        for name, width, height, scheme in (
-            ("dashboard", 1280, 1000, "light"),
-            ("dashboard-phone", 390, 844, "dark"),
-        ):
-            size = {"width": width, "height": height}
-            with browser.new_page(viewport=size, color_scheme=scheme) as tab:
-                tab.goto(page.as_uri())
-                tab.wait_for_selector(".js-plotly-plot")
-                tab.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
+        desk = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
+        phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        for name, tab in (("dashboard", desk), ("dashboard-phone", phone)):
+            tab.goto(page.as_uri())
+            tab.wait_for_selector(".js-plotly-plot")
+            tab.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
         browser.close()
 
 
