@@ -10,14 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from bitstorm.backtest import outlook
 from bitstorm.context import Context
 from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
+from bitstorm.model.series import read_series
 from bitstorm.report import dashboard
 from bitstorm.report.style import MOST_POINTS
-from bitstorm.report.summary import forecast_picture, mark_of, summary_text, write_text
-from bitstorm.store import snapshots
+from bitstorm.report.summary import mark_of, summary_text, write_text
+from bitstorm.store import petastorm_io, snapshots
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,7 +36,7 @@ def report(context: Context) -> Report:
     Raises DataError where there is no forecast, and SnapshotMissing or ModelError where its
     indicators or its run are missing.
     """
-    from bitstorm.report import canvas, plots
+    from bitstorm.report import canvas, pictures
 
     folder = context.workspace.reports
     metrics = read_metrics(folder / "metrics.json")
@@ -47,16 +49,13 @@ def report(context: Context) -> Report:
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
     mark = mark_of(metrics)
-    pictures = {
-        "price.png": plots.price_figure(prices, windows=windows, mark=mark),
-        "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
-        "forecast.png": forecast_picture(forecast, metrics),
-        "training.png": plots.training_figure(
-            history, mark=mark, best=metrics["training"]["best_epoch"]
-        ),
-    }
-    for name, figure in pictures.items():
-        canvas.save_png(figure, folder / name)
+    points = petastorm_io.read_frame(snapshot, columns=pictures.columns_of(windows))
+    ahead = outlook.volatility_forecasts(read_series(snapshot, points=outlook.POINTS))
+    drawn = pictures.report_pictures(
+        points, forecast=forecast, metrics=metrics, history=history, windows=windows,
+        volatility=ahead,
+    )  # fmt: skip
+    files = canvas.save(drawn, folder)
     write_text(folder / "summary.txt", summary_text(metrics))
     page = dashboard.dashboard_html(
         metrics=metrics,
@@ -67,7 +66,7 @@ def report(context: Context) -> Report:
         mark=mark,
     )
     write_text(folder / "dashboard.html", page)
-    return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
+    return Report(str(folder), (*files, "summary.txt", "dashboard.html"))
 
 
 def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
