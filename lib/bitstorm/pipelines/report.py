@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 import pandas as pd
 
 from bitstorm.context import Context
+from bitstorm.core.config import Loaded
 from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
+from bitstorm.core.time import now_ms
 from bitstorm.model import blocks, runs
+from bitstorm.pipelines.report_judged import read_backtest, read_log, read_prices
+from bitstorm.pipelines.report_sources import read_grid, read_lineage, read_state
 from bitstorm.report import dashboard
+from bitstorm.report.page import Found
 from bitstorm.report.style import MOST_POINTS
 from bitstorm.report.summary import forecast_picture, mark_of, summary_text, write_text
 from bitstorm.store import snapshots
@@ -68,6 +74,33 @@ def report(context: Context) -> Report:
     )
     write_text(folder / "dashboard.html", page)
     return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
+
+
+def found_of(context: Context) -> tuple[Found, list[str]]:
+    """What the workspace has for the dashboard, and the levels of its series in base64.
+
+    Raises DataError where there is no forecast, and SnapshotMissing or ModelError where there are
+    no indicators or the forecast's run is gone.
+    """
+    folder = context.workspace.reports
+    metrics = read_metrics(folder / "metrics.json")
+    snapshot = snapshots.required(context.workspace.indicators)
+    run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
+    grid = read_grid(snapshot)
+    found = Found(
+        made_ms=now_ms(),
+        metrics=metrics,
+        grid=grid,
+        forecast=pd.read_csv(folder / "forecast.csv"),
+        history=pd.read_csv(run.folder / runs.HISTORY),
+        prices=read_prices(snapshot, metrics),
+        state=read_state(context),
+        backtest=read_backtest(context),
+        log=read_log(context),
+        lineage=read_lineage(context, metrics),
+        settings=Loaded(context.settings, context.origins).rows(),
+    )
+    return found, [b64encode(level.to_bytes()).decode() for level in grid.levels]
 
 
 def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:

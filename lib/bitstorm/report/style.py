@@ -153,13 +153,13 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
 MOST_POINTS = 5_000
 
 
-def thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS rows for a picture: every k-th one, back from the last.
+def thinned(frame: pd.DataFrame, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """At most `most` rows for a picture: every k-th one, back from the last.
 
     Compute first, then thin: no number comes from thinned rows. The step of the result is k times
     as wide; its holes are still those of `frame`.
     """
-    every = max(1, -(-len(frame) // MOST_POINTS))
+    every = max(1, -(-len(frame) // most))
     return frame.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
 
