@@ -105,10 +105,13 @@ def read_lineage(context: Context, metrics: Metrics) -> dict[str, Any]:
 
 def _snapshot(identity: str | None, found: Snapshot | None) -> dict[str, Any]:
     """ID, digest, rows and time; None where the snapshot is gone."""
-    facts = (None, None, None)
-    if found is not None:
-        facts = (found.manifest.digest, found.manifest.rows, found.manifest.created_at)
-    return {"id": identity, **dict(zip(("digest", "rows", "committed"), facts, strict=True))}
+    manifest = None if found is None else found.manifest
+    return {
+        "id": identity,
+        "digest": manifest and manifest.digest,
+        "rows": manifest and manifest.rows,
+        "committed": manifest and manifest.created_at,
+    }
 
 
 def _newest_batches(prices: Snapshot) -> list[dict[str, Any]]:

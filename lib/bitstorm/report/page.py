@@ -46,7 +46,7 @@ class Grid:
 @dataclass(frozen=True)
 class Log:
     """The forecasts log: its score in short (`logged`, `scored`, `waiting`, `verdict`, `coverage`,
-    `e_values`, `drift`), and its newest rows as in FORECASTS with `actual` (NaN: not known)."""
+    `e_values`, `drift`), and its rows of `forecast_log.with_outcomes`."""
 
     score: Mapping[str, Any]
     rows: pd.DataFrame
@@ -235,13 +235,14 @@ def _training(history: pd.DataFrame, metrics: Metrics) -> dict[str, Any] | None:
 
 
 def _log(log: Log, *, level: int) -> dict[str, Any]:
-    """The score, and the newest forecasts with what came."""
-    newest = log.rows.sort_values(["timestamp", "step"], ascending=False).head(LOG_ROWS)
-    rows = []
+    """The score, the newest forecasts whose time has come, and the steps of the newest one."""
+    rows = log.rows[~log.rows["waiting"] | (log.rows["origin"] == log.rows["origin"].max())]
+    newest = rows.sort_values(["timestamp", "step"], ascending=False).head(LOG_ROWS)
+    shown = []
     for row in newest.to_dict("records"):
         lower, upper, actual = row[f"lower_{level}"], row[f"upper_{level}"], row["actual"]
         known = np.isfinite([lower, upper, actual]).all()
-        rows.append(
+        shown.append(
             {
                 "made": style.moment(iso(row["made_at"])),
                 "time": style.moment(iso(row["timestamp"])),
@@ -253,7 +254,7 @@ def _log(log: Log, *, level: int) -> dict[str, Any]:
                 "held": bool(lower <= actual <= upper) if known else None,
             }
         )
-    return {**log.score, "level": level, "rows": rows}
+    return {**log.score, "level": level, "rows": shown}
 
 
 _SECRET = re.compile(r"secret|passw|passphrase|token|credential|access[._-]?key|api[._-]?key", re.I)
