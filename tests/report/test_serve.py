@@ -200,7 +200,7 @@ def test_http_1_0_is_served_and_closed_but_needs_a_host(server: Server, source: 
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
-def test_what_is_no_request_is_refused_and_the_page_stays_up(
+def test_what_is_no_request_is_refused(
     server: Server, source: Source, raw: bytes, status: int
 ) -> None:
     answer = sent(server, raw)
@@ -250,7 +250,7 @@ def test_a_client_that_goes_in_the_middle_leaves_the_server_up(
     assert sent(server, request_of(server)).body == source.content
 
 
-def test_a_new_page_has_another_tag_and_an_old_one_stays_until_it_is_made() -> None:
+def test_the_old_page_stays_until_a_new_one_is_made() -> None:
     source = Source()
     current = source.current()
     with serving(current) as server:

@@ -15,7 +15,8 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.time import now_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.report_judged import read_backtest, read_log, read_prices
-from bitstorm.pipelines.report_sources import read_grid, read_lineage, read_state
+from bitstorm.pipelines.report_lineage import read_lineage
+from bitstorm.pipelines.report_sources import read_grid, read_state
 from bitstorm.report.page import Found, page_data
 from bitstorm.store import snapshots
 
