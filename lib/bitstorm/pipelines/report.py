@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bitstorm.context import Context
+from bitstorm.core import durable_io
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.pipelines.report_page import dashboard_page, read_metrics
@@ -56,7 +57,10 @@ def report(context: Context) -> Report:
     write_text(folder / "summary.txt", summary_text(metrics))
     _, page = dashboard_page(context)
     write_text(folder / "dashboard.html", page)
-    return Report(str(folder), (*pictures, "summary.txt", "dashboard.html"))
+    written = (*pictures, "summary.txt", "dashboard.html")
+    for name in written:
+        durable_io.delete_leftovers(folder / name)
+    return Report(str(folder), written)
 
 
 def thinned_prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
