@@ -111,6 +111,29 @@ def evidence(frame: pd.DataFrame, series: Series, *, model: str = NETWORK) -> pd
     )
 
 
+def day_volatility(frame: pd.DataFrame, series: Series) -> pd.DataFrame:
+    """The network's `forecast` of the volatility of the day after each origin, and the `realised`
+    one, as standard deviation of a step in log return, NaN where a return of the day is missing;
+    `timestamp` (ms UTC) is the day's end. `frame` has the column `variance`."""
+    first, horizon = frame.drop_duplicates("origin_timestamp"), day_of(series.step_ms)
+    origins = first["origin_timestamp"].to_numpy()
+    places = series.places(origins)
+    # Running sums: a table of all days is too large on a grid of minutes.
+    squares = series.returns**2
+    known = np.cumsum(np.isfinite(squares))
+    sums = np.cumsum(np.where(np.isfinite(squares), squares, 0.0))
+    ends = np.minimum(places + horizon, len(squares) - 1)
+    whole = known[ends] - known[places] == horizon
+    variance = np.maximum(sums[ends] - sums[places], 0.0)
+    return pd.DataFrame(
+        {
+            "timestamp": origins + horizon * series.step_ms,
+            "realised": np.where(whole, np.sqrt(variance / horizon), np.nan),
+            "forecast": np.sqrt(first["variance"].to_numpy() / horizon),
+        }
+    )
+
+
 def fold_skills(frames: Sequence[pd.DataFrame], *, model: str = NETWORK) -> list[dict[str, float]]:
     """A model's `skill` over all steps in each fold, and the bounds `lower` and `upper` that hold
     it with 90 %; NaN in a fold with too few origins. Origins with all outcomes count."""

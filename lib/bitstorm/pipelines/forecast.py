@@ -45,7 +45,7 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
         **_facts(context, found.run, snapshot),
         **forecasts.scores(found.test, table, level=level),
         "next": following.at(horizon, level),
-        "outlook": following.to_json(),
+        "outlook": {**following.to_json(), "volatility": widths.volatility.tolist()},
         "training": {
             "windows": found.run.record["windows"]["training"],
             **{k: found.run.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},
