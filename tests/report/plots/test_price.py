@@ -68,6 +68,15 @@ def test_the_axes_say_utc_and_write_money_with_thousands(prices):
     assert labels and all("," in label for label in labels), labels
 
 
+def test_prices_of_many_sizes_have_a_log_scale(prices):
+    (axes,) = price_figure(prices, windows=(), mark=COINGECKO).axes
+    assert axes.get_yscale() == "linear"
+    prices.loc[7, "price"] = np.float32(2_000)
+    (axes,) = price_figure(prices, windows=(), mark=COINGECKO).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "price (USD, log scale)")
+    assert "10,000" in y_labels(axes)
+
+
 def test_of_many_rows_every_kth_is_drawn_and_holes_stay_true():
     rows = 12_001
     timestamp = MONDAY + HOUR * np.arange(rows)
