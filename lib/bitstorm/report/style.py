@@ -218,18 +218,18 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
 MOST_POINTS = 5_000
 
 
-def thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS rows for a picture: every k-th one, back from the last.
+def thinned(frame: pd.DataFrame, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """At most `most` rows for a picture: every k-th one, back from the last.
 
     Compute first, then thin: no number comes from thinned rows. The step of the result is k times
     as wide; its holes are still those of `frame`.
     """
-    return frame.iloc[::-1].iloc[:: every(len(frame))].iloc[::-1].reset_index(drop=True)
+    return frame.iloc[::-1].iloc[:: every(len(frame), most=most)].iloc[::-1].reset_index(drop=True)
 
 
-def every(rows: int) -> int:
+def every(rows: int, *, most: int = MOST_POINTS) -> int:
     """The k of `thinned`."""
-    return max(1, -(-rows // MOST_POINTS))
+    return max(1, -(-rows // most))
 
 
 def with_breaks(
