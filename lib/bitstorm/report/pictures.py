@@ -34,9 +34,9 @@ def report_pictures(
     windows: Sequence[int],
     volatility: pd.DataFrame,
 ) -> dict[str, Figure]:
-    """The pictures of a report. `points` are the newest rows of the indicators, for statistics, and
-    `whole` every k-th row of all, for lines. `volatility` is of `outlook.volatility_forecasts`, the
-    others are the contents of the files."""
+    """The pictures of a report. `points` are the newest rows of the indicators, for statistics;
+    `whole` are all rows, or every k-th, for lines. `volatility` is of
+    `outlook.volatility_forecasts`, the others are the contents of the files."""
     mark, step_ms = mark_of(metrics), duration_ms(metrics["frequency"])
     period_ms = usual_period(step_ms)
     bars = bars_of(points, period_ms=period_ms).tail(_BARS)
