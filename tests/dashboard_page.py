@@ -13,24 +13,27 @@ import numpy as np
 
 HOUR = 3_600_000
 FIRST = 1_704_067_200_000  # 2024-01-01T00:00:00Z
-WINDOWS = (7, 24)
+WINDOWS = (7, 24, 168)
 STEPS = 24
 ATTACK = "</script><img src=x onerror=alert(1)><b>bold</b>"
 COLUMNS = (
     ("price", "price", "price", "USD"),
-    ("ma_7", "mean of the last 7", "average", "USD"),
-    ("ma_24", "mean of the last 24", "average", "USD"),
-    ("ema_7", "exponential mean, span 7", "average", "USD"),
-    ("ema_24", "exponential mean, span 24", "average", "USD"),
+    *((f"ma_{w}", f"mean of the last {w}", "average", "USD") for w in WINDOWS),
+    *((f"ema_{w}", f"exponential mean, span {w}", "average", "USD") for w in WINDOWS),
     ("bollinger_upper_20", "Bollinger band, upper", "band", "USD"),
     ("bollinger_lower_20", "Bollinger band, lower", "band", "USD"),
-    ("volatility_7", "last 7 changes", "volatility", "fraction a step"),
-    ("volatility_24", "last 24 changes", "volatility", "fraction a step"),
+    *((f"volatility_{w}", f"last {w} changes", "volatility", "fraction a step") for w in WINDOWS),
     ("rsi_14", "RSI 14", "momentum", "0 to 100"),
     ("macd", "MACD", "momentum", "USD"),
     ("macd_signal", "MACD signal", "momentum", "USD"),
     ("drawdown", "drawdown", "drawdown", "fraction"),
 )
+HASHES = {
+    name: one * 32
+    for name, one in zip(
+        ("batch", "prices", "indicators", "run"), ("ab", "cd", "ef", "01"), strict=True
+    )
+}
 
 
 def moment(time_ms: int, form: str = "%Y-%m-%d %H:%M UTC") -> str:
@@ -132,11 +135,19 @@ def page_of(
         "backtest": _backtest(last, step_ms, outside),
         "log": _log(last, step_ms, outside),
         "lineage": {
-            "batches": [{"name": outside("batch.csv"), "sha256": "ab" * 32, "rows": points}],
+            "batches": [{"name": outside("batch.csv"), "sha256": HASHES["batch"], "rows": points}],
             "batch_count": 1,
-            "prices": {"id": outside("00000001-dd0b2bdc7ad7"), "digest": "cd" * 32, "rows": points},
-            "indicators": {"id": "00000001-d96b6a7bf1b8", "digest": "ef" * 32, "rows": points},
-            "run": {"name": outside("20240303T120000Z-d354e3"), "weights_sha256": "01" * 32},
+            "prices": {
+                "id": outside("00000001-dd0b2bdc7ad7"),
+                "digest": HASHES["prices"],
+                "rows": points,
+            },
+            "indicators": {
+                "id": "00000001-d96b6a7bf1b8",
+                "digest": HASHES["indicators"],
+                "rows": points,
+            },
+            "run": {"name": outside("20240303T120000Z-d354e3"), "weights_sha256": HASHES["run"]},
             "forecast": {"id": None},
         },
         "settings": [["training.epochs", outside("30"), outside("default")]],
@@ -220,9 +231,7 @@ def _forecasts(
                 "realised": sigma.tolist(),
                 "forecast": (sigma * 1.1).tolist(),
             },
-            "ahead": [
-                {"time_ms": s["time_ms"], "sigma": 0.004 + 1e-5 * s["step"]} for s in steps
-            ],
+            "ahead": [{"time_ms": s["time_ms"], "sigma": 0.004 + 1e-5 * s["step"]} for s in steps],
         },
         "fan": {
             "model": outside("20240303T120000Z-d354e3"),
@@ -276,11 +285,14 @@ def _backtest(last: int, step_ms: int, outside: Any) -> dict[str, Any]:
         }
         for number in (1, 2, 3)
     ]
-    name = {name: {"skill": s.tolist(), "rmse": (s + 1).tolist()} for name, s in _skills().items()}
+    models = [
+        (name, {"skill": skill.tolist(), "rmse": (skill + 1).tolist()})
+        for name, skill in _skills().items()
+    ]
     shares = [0.5, 0.8, 0.9, 0.95]
     return {
         "name": outside("20240303T120000Z-e0cdab6a"),
-        "models": name if outside("") == "" else {"network": name["network"], outside(""): name["ar"]},
+        "models": {name if name == "network" else outside(name): one for name, one in models},
         "folds": folds,
         "coverage": {
             "levels": shares,
@@ -333,9 +345,9 @@ def _log(last: int, step_ms: int, outside: Any) -> dict[str, Any]:
         "scored": 1,
         "waiting": 1,
         "verdict": outside("Too few forecasts for a verdict."),
-        "coverage": [[0.8, 1, 1.0]],
+        "coverage": [[80, 1, 1.0]],
         "e_values": {"information": 1.02},
-        "drift": None,
+        "drift": [],
         "level": 80,
         "rows": rows,
     }
@@ -343,7 +355,7 @@ def _log(last: int, step_ms: int, outside: Any) -> dict[str, Any]:
 
 def _table(values: dict[str, np.ndarray], points: int, step_ms: int) -> dict[str, Any]:
     rows: list[list[Any]] = []
-    for place in range(points - 1, max(-1, points - 61), -1):
+    for place in range(points - 1, max(-1, points - 501), -1):
         time = moment(FIRST + place * step_ms, "%Y-%m-%dT%H:%M:%SZ")
         numbers = [float(one[place]) for one in values.values()]
         cells = [number if np.isfinite(number) else None for number in numbers]

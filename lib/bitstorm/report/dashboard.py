@@ -22,11 +22,14 @@ from bitstorm.report import style
 SCRIPTS = ("series.js", "charts.js", "controls.js", "page.js")
 # Rows of the table in the page itself; the script pages through the others.
 TABLE_ROWS = 25
+# The keys of the page that the scripts read. The others are in the page's text alone.
+SCRIPT_KEYS = (
+    "made", "unit", "simulated", "attribution", "now", "windows", "step_ms", "frequency", "series",
+    "volatility", "fan", "test", "training", "backtest", "table",
+)  # fmt: skip
 
 
-def dashboard_html(
-    page: Mapping[str, Any], levels: Sequence[str], *, served: bool = False
-) -> str:
+def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bool = False) -> str:
     """The page as HTML; `page` and `levels` are of `page.page_data`.
 
     A `served` page looks every half minute whether its server has a newer one. The page's policy
@@ -68,8 +71,7 @@ def dashboard_html(
         sheet=Markup(sheet),
         plotly=Markup(plotly),
         script=Markup(script),
-        # In a script element only "<" can end the element or begin a comment.
-        data=Markup(_json({**page, "served": served}).replace("<", "\\u003c")),
+        data=Markup(_json({"served": served, **{name: page[name] for name in SCRIPT_KEYS}})),
         plotly_sheets=_sheets_of(plotly),
     )
 
@@ -89,7 +91,8 @@ def _hashed(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # In a script element only "<" can end the element or begin a comment.
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _sheets_of(plotly: str) -> list[str]:

@@ -129,7 +129,7 @@ function panels(page, chart) {
 
 // The look of a column's line: a colour for each window, a dash for each kind of line.
 function columnLook(page, column, look) {
-  if (column.group === 'price') return {color: look.ink, width: 1.4, dash: 'solid'};
+  if (column.group === 'price') return {color: look.ink, width: 1.2, dash: 'solid'};
   const peers = page.series.columns.filter(one => one.group === column.group);
   const window = page.windows.indexOf(Number(column.name.split('_').pop()));
   const place = window >= 0 && column.group !== 'band' ? window : peers.indexOf(column);
@@ -150,7 +150,8 @@ function marketFigure(chart) {
     const data = [], axes = {}, words = [];
     const all = panels(page, chart);
     all.forEach(({unit, columns}, place) => {
-      const traces = columns
+      // The price comes last: it lies above its averages.
+      const traces = [...columns].sort((a, b) => (a.name === 'price') - (b.name === 'price'))
         .filter(({name, group}) => ALWAYS.includes(group) || state.shown.has(name))
         .map(column => {
           const {x, y, ends} = series.line(column.name, choice, from - side, until + side);

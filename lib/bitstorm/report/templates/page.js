@@ -9,7 +9,7 @@ const checked = () => checkboxes.filter(box => box.checked).flatMap(box => box.v
 
 const standard = {
   ...lastRange('all', series), shown: new Set(checked()), fan: 0, theme: null,
-  centre: page.backtest ? Object.keys(page.backtest.coverage.around)[0] : null,
+  centre: element('choose-centre')?.value,
 };
 const state = {...standard};
 
@@ -227,6 +227,11 @@ startFolds();
 startAge(page.now.time_ms);
 if (page.served) startRefresh(page.made, () => location.reload());
 charts.forEach(chart => nearby.observe(chart.place));
+const banner = document.querySelector('.banner');
+if (banner) {
+  new ResizeObserver(() => root.style.setProperty('--banner', `${banner.offsetHeight}px`))
+    .observe(banner);
+}
 let resized = null;
 addEventListener('resize', () => {
   clearTimeout(resized);
