@@ -6,6 +6,7 @@ Where one of the two is missing, the tests that need it skip and say so.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,18 @@ def settle(page: Any) -> None:
     page.evaluate(SETTLED)
 
 
+def wait(page: Any, expression: str) -> None:
+    """Wait until the expression is true in the page. Playwright's own way makes code of a text,
+    which the page's policy refuses."""
+    end = time.monotonic() + 20
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(20)
+
+
 def draw_all(page: Any) -> None:
     """Scroll through the page, so that every chart is drawn once."""
     for name in page.evaluate("[...document.querySelectorAll('.chart')].map(one => one.id)"):
-        page.evaluate("name => document.getElementById(name).scrollIntoView()", name)
-        page.wait_for_function("name => document.getElementById(name).data", arg=name)
+        place = f"document.getElementById('{name}')"
+        page.evaluate(f"{place}.scrollIntoView({{behavior: 'instant'}})")
+        wait(page, f"!charts.find(one => one.place === {place}).stale")

@@ -132,7 +132,7 @@ def page_of(
             "levels": described,
         },
         **_forecasts(values, last, step_ms, outside),
-        "backtest": _backtest(last, step_ms, outside),
+        "backtest": _backtest(last, step_ms, outside, text),
         "log": _log(last, step_ms, outside),
         "lineage": {
             "batches": [{"name": outside("batch.csv"), "sha256": HASHES["batch"], "rows": points}],
@@ -263,7 +263,7 @@ def _forecasts(
     }
 
 
-def _backtest(last: int, step_ms: int, outside: Any) -> dict[str, Any]:
+def _backtest(last: int, step_ms: int, outside: Any, text: str | None) -> dict[str, Any]:
     day = 24 * step_ms
     random = np.random.default_rng(5)
     times = list(range(last - 700 * step_ms, last + 1, step_ms))
@@ -292,7 +292,7 @@ def _backtest(last: int, step_ms: int, outside: Any) -> dict[str, Any]:
     shares = [0.5, 0.8, 0.9, 0.95]
     return {
         "name": outside("20240303T120000Z-e0cdab6a"),
-        "models": {name if name == "network" else outside(name): one for name, one in models},
+        "models": {name if name == "network" else (text or "") + name: one for name, one in models},
         "folds": folds,
         "coverage": {
             "levels": shares,

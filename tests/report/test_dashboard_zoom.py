@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitstorm.report.dashboard import dashboard_html
-from browser import Opened, browser, opened, settle  # noqa: F401
+from browser import Opened, browser, opened, settle, wait  # noqa: F401
 from dashboard_page import FIRST, HOUR, page_of
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ class Long:
         self.points, self.step, self.levels = points, step, page["series"]["levels"]
         path.write_text(dashboard_html(page, texts))
         self.page = open_file(path)
-        self.page.wait_for_function("document.getElementById('price').data")
+        wait(self.page, "!!document.getElementById('price').data")
         self.last = FIRST + (points - 1) * step
 
     def show(self, start: float, end: float) -> dict[str, Any]:
