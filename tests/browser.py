@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-# Two frames later the charts that lie in view are drawn.
-SETTLED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 Opened = Callable[..., Any]
 
 
@@ -75,10 +73,6 @@ def opened(browser: Any) -> Iterator[Opened]:
     assert faults == []
 
 
-def settle(page: Any) -> None:
-    page.evaluate(SETTLED)
-
-
 def wait(page: Any, expression: str) -> None:
     """Wait until the expression is true in the page. Playwright's own way makes code of a text,
     which the page's policy refuses."""
@@ -88,9 +82,14 @@ def wait(page: Any, expression: str) -> None:
         page.wait_for_timeout(20)
 
 
+def reveal(page: Any, chart: str) -> None:
+    """Scroll to the chart, and wait until it shows what it should."""
+    place = f"document.getElementById('{chart}')"
+    page.evaluate(f"{place}.scrollIntoView({{behavior: 'instant', block: 'center'}})")
+    wait(page, f"!charts.find(one => one.place === {place}).stale")
+
+
 def draw_all(page: Any) -> None:
-    """Scroll through the page, so that every chart is drawn once."""
-    for name in page.evaluate("[...document.querySelectorAll('.chart')].map(one => one.id)"):
-        place = f"document.getElementById('{name}')"
-        page.evaluate(f"{place}.scrollIntoView({{behavior: 'instant'}})")
-        wait(page, f"!charts.find(one => one.place === {place}).stale")
+    """Scroll through the page, so that every chart is drawn."""
+    for name in page.evaluate("charts.map(one => one.name)"):
+        reveal(page, name)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitstorm.report.dashboard import dashboard_html
-from browser import Opened, browser, opened, settle, wait  # noqa: F401
+from browser import Opened, browser, opened, reveal, wait  # noqa: F401
 from dashboard_page import FIRST, HOUR, page_of
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ class Long:
     def show(self, start: float, end: float) -> dict[str, Any]:
         span = {"from": FIRST + start * self.step, "until": FIRST + end * self.step, "range": None}
         self.page.evaluate("span => show(span)", span)
-        settle(self.page)
+        reveal(self.page, "price")
         # Playwright itself takes seconds for that many numbers.
         drawn: dict[str, Any] = json.loads(self.page.evaluate(DRAWN))
         return drawn
