@@ -18,15 +18,7 @@ from bitstorm.backtest import outlook
 from bitstorm.backtest.fold import NETWORK, day_of
 from bitstorm.backtest.scores import PERSISTENCE, comparable, models_of
 from bitstorm.core.time import iso
-from bitstorm.evaluation import (
-    comparison,
-    garch_paths,
-    intervals,
-    scores,
-    skill_tests,
-    verdict,
-    volatility,
-)
+from bitstorm.evaluation import garch_paths, intervals, scores, skill_tests, verdict, volatility
 from bitstorm.evaluation import volatility_features as history
 from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS
 from bitstorm.model.series import Series
@@ -156,8 +148,9 @@ def _skill(frame: pd.DataFrame, model: str) -> dict[str, float]:
     if len(losses) <= steps or not losses[:, 1].any():
         return dict.fromkeys(("skill", "lower", "upper"), math.nan)
     ours, theirs = losses.T
-    gain, scale = comparison.difference(theirs - ours, horizon=steps), float(theirs.mean())
-    skill, noise = gain.mean / scale, _90_PERCENT * gain.standard_error / scale
+    gains, scale = theirs - ours, float(theirs.mean())
+    skill = float(gains.mean()) / scale
+    noise = _90_PERCENT * skill_tests.standard_error(gains, horizon=steps) / scale
     return {"skill": skill, "lower": skill - noise, "upper": skill + noise}
 
 

@@ -6,19 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import known_baselines
+from bitstorm.backtest.fold import day_of, known_baselines
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.core.time import HOUR_MS, iso
-from bitstorm.evaluation import comparison, intervals, volatility_features
+from bitstorm.evaluation import comparison, intervals, volatility, volatility_features
 from bitstorm.evaluation.intervals import Rules
 from bitstorm.evaluation.volatility_features import FOUR_WEEKS_MS
 from bitstorm.model.forecast import Forecasts
 from bitstorm.model.series import Series
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Two years of hours. A longer series would make a forecast slow, and its intervals no better.
 POINTS = 20_000
@@ -202,6 +205,20 @@ def baseline_path(series: Series, name: str, *, steps: int) -> np.ndarray:
     newest = len(series.price) - 1
     fit = known_baselines(series.step_ms)[name]
     return fit(series.returns, fit_until=newest, origins=np.array([newest]), steps=steps)[0]
+
+
+def volatility_forecasts(series: Series) -> pd.DataFrame:
+    """The forecast at each point of the volatility of the next day (24 steps of an hour), from what
+    was known there: `timestamp` (ms UTC, of that day's end) and `volatility`, the standard
+    deviation a step, in log return; NaN at the beginning. By the ridge of the intervals."""
+    import pandas as pd
+
+    day, step_ms = day_of(series.step_ms), series.step_ms
+    variance = volatility.forecast_variance(
+        "qlike_ridge", series.returns, first_ms=series.first_ms, step_ms=step_ms, horizon=day
+    )
+    ends = series.first_ms + step_ms * (np.arange(len(variance)) + day)
+    return pd.DataFrame({"timestamp": ends, "volatility": np.sqrt(variance / day)})
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.backtest import forecast_log
 from bitstorm.backtest.forecast_log import Outcomes, Score
 from bitstorm.context import Context
-from bitstorm.core.results import Result
 from bitstorm.core.schema import FORECASTS
 from bitstorm.model import blocks
+from bitstorm.report.results import ScorePicture
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
 from bitstorm.store.append import stored_rows
@@ -25,9 +25,11 @@ _STEPS_BEFORE = 1_000
 
 
 @dataclass(frozen=True, repr=False)
-class Scored(Result):
-    """The snapshots of log and outcomes; the score of all runs together, and of each run."""
+class Scored(ScorePicture):
+    """The snapshots of log and outcomes in the folder `workspace`; the score of all runs together,
+    and of each run."""
 
+    workspace: str
     forecasts: str
     indicators: str
     all_runs: Score
@@ -65,7 +67,8 @@ def score(context: Context) -> Scored:
     SnapshotMissing, SnapshotDamaged."""
     read = logged(context)
     found = forecast_log.score(read.rows, read.outcomes, fee=context.settings.forecast.fee)
-    return Scored(read.log.id, read.indicators.id, found[0], found[1:])
+    root = str(context.workspace.root)
+    return Scored(root, read.log.id, read.indicators.id, found[0], found[1:])
 
 
 def score_overview(context: Context) -> dict[str, Any] | None:

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from bitstorm.backtest import outlook
 from bitstorm.context import Context
 from bitstorm.core import durable_io
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
+from bitstorm.model.series import read_series
 from bitstorm.pipelines.report_page import dashboard_page, read_metrics
 from bitstorm.report.style import MOST_POINTS
-from bitstorm.report.summary import forecast_picture, mark_of, summary_text, write_text
+from bitstorm.report.summary import summary_text, write_text
 from bitstorm.store import snapshots
+
+# Statistics of a picture are of at most so many points.
+MOST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +36,7 @@ def report(context: Context) -> Report:
     Raises DataError where there is no forecast, and SnapshotMissing or ModelError where its
     indicators or its run are missing.
     """
-    from bitstorm.report import canvas, plots
+    from bitstorm.report import canvas, pictures
 
     folder = context.workspace.reports
     metrics = read_metrics(folder / "metrics.json")
@@ -39,28 +44,38 @@ def report(context: Context) -> Report:
         context.workspace.indicators, snapshot=metrics["snapshot"]["indicators"]
     )
     windows: list[int] = snapshot.manifest.details["windows"]
-    prices = thinned_prices(snapshot, windows)
     forecast = pd.read_csv(folder / "forecast.csv")
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
-    mark = mark_of(metrics)
-    pictures = {
-        "price.png": plots.price_figure(prices, windows=windows, mark=mark),
-        "volatility.png": plots.volatility_figure(prices, windows=windows, mark=mark),
-        "forecast.png": forecast_picture(forecast, metrics),
-        "training.png": plots.training_figure(
-            history, mark=mark, best=metrics["training"]["best_epoch"]
-        ),
-    }
-    for name, figure in pictures.items():
-        canvas.save_png(figure, folder / name)
+    ahead = outlook.volatility_forecasts(read_series(snapshot, points=outlook.POINTS))
+    drawn = pictures.report_pictures(
+        _newest(snapshot, pictures.columns_of(windows)),
+        whole=thinned_prices(snapshot, windows),
+        forecast=forecast,
+        metrics=metrics,
+        history=history,
+        windows=windows,
+        volatility=ahead,
+    )
+    files = canvas.save(drawn, folder)
     write_text(folder / "summary.txt", summary_text(metrics))
     _, page = dashboard_page(context)
     write_text(folder / "dashboard.html", page)
-    written = (*pictures, "summary.txt", "dashboard.html")
+    written = (*files, "summary.txt", "dashboard.html")
     for name in written:
         durable_io.delete_leftovers(folder / name)
     return Report(str(folder), written)
+
+
+def _newest(snapshot: snapshots.Snapshot, columns: Sequence[str]) -> pd.DataFrame:
+    """The newest MOST_COUNTED points, which a driver can hold; reads file by file."""
+    _, last = blocks.span_of(snapshot)
+    after = last - MOST_COUNTED * blocks.step_of(snapshot)
+    frame = pd.concat(
+        [table.to_pandas() for table in blocks.tables(snapshot, columns, after_ms=after)],
+        ignore_index=True,
+    )
+    return frame[frame["timestamp"] > after].reset_index(drop=True)
 
 
 def thinned_prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
