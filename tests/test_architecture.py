@@ -59,6 +59,7 @@ FENCES = {
     "plotly": ("report",),
     "jinja2": ("report",),
     "markupsafe": ("report",),
+    "waitress": ("report",),
     "click": ("cli",),
 }
 HEAVY = (

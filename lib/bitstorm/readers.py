@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pandas as pd
 
+from bitstorm.backtest import outlook
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise
+from bitstorm.core.arguments import at_least, length
 from bitstorm.core.errors import ModelError
 from bitstorm.core.results import Listed, Result
 from bitstorm.core.schema import FORECASTS, PRICES, indicator_table
 from bitstorm.model import runs as runs_on_disk
+from bitstorm.model.series import read_series
 from bitstorm.pipelines import runs
 from bitstorm.pipelines.indicators import Computed, indicators
-from bitstorm.report.style import Mark
+from bitstorm.report.style import Mark, ThemeName
 from bitstorm.store import petastorm_io, snapshots
 
 if TYPE_CHECKING:
@@ -126,6 +129,71 @@ class Indicators(DataSet):
         """Compute the indicators of the newest prices, or of that snapshot, and publish them."""
         return indicators(replace(self._context, snapshot=snapshot))
 
+    def plot_price(self, *, theme: ThemeName = "light") -> Figure:
+        """The price with its averages; holes are shaded."""
+        from bitstorm.report import price_figure
+
+        names = ["price", "imputed", *(f"ma_{w}" for w in self._windows)]
+        return price_figure(self._points(names), windows=self._windows, **self._look(theme))
+
+    def plot_candles(
+        self, period: str | timedelta = "1d", *, last: int = 180, theme: ThemeName = "light"
+    ) -> Figure:
+        """Candlesticks of the newest `last` bars of `period`, such as `"4h"`."""
+        from bitstorm.report import candle_figure
+        from bitstorm.report.plots.price import bars_of
+
+        period_ms = length("period", period)
+        bars = bars_of(self._points(["price", "imputed"]), period_ms=period_ms)
+        newest = bars.tail(at_least(1, "last", last))
+        return candle_figure(newest, period_ms=period_ms, **self._look(theme))
+
+    def plot_volatility(self, *, theme: ThemeName = "light") -> Figure:
+        """The volatility by window, and its forecast a day before."""
+        from bitstorm.report import volatility_figure
+
+        series = read_series(self._snapshot(), points=outlook.POINTS)
+        frame = self._points([f"volatility_{w}" for w in self._windows])
+        forecast = outlook.volatility_forecasts(series)
+        return volatility_figure(
+            frame, windows=self._windows, forecast=forecast, **self._look(theme)
+        )
+
+    def plot_drawdown(self, *, theme: ThemeName = "light") -> Figure:
+        """How far the price is below its highest so far."""
+        from bitstorm.report import drawdown_figure
+
+        return drawdown_figure(self._points(["drawdown"]), **self._look(theme))
+
+    def plot_returns(self, *, theme: ThemeName = "light") -> Figure:
+        """The distribution of the returns against the normal and Student's t, and their QQ plot."""
+        from bitstorm.report import return_figure
+
+        return return_figure(self._points(["log_return", "imputed"]), **self._look(theme))
+
+    def plot_autocorrelation(self, *, theme: ThemeName = "light") -> Figure:
+        """The autocorrelation of the returns and of their sizes, by lag."""
+        from bitstorm.report import autocorrelation_figure
+
+        return autocorrelation_figure(self._points(["log_return", "imputed"]), **self._look(theme))
+
+    def plot_hours(self, *, theme: ThemeName = "light") -> Figure:
+        """The mean size of the returns by hour (UTC) and weekday; for steps of at most an hour."""
+        from bitstorm.report import hours_figure
+
+        return hours_figure(self._points(["log_return", "imputed"]), **self._look(theme))
+
+    @property
+    def _windows(self) -> list[int]:
+        windows: list[int] = self._snapshot().manifest.details["windows"]
+        return windows
+
+    def _points(self, columns: Sequence[str]) -> pd.DataFrame:
+        return self.to_pandas(["timestamp", *columns])
+
+    def _look(self, theme: ThemeName) -> dict[str, Any]:
+        return {"mark": mark_of(self._context), "theme": theme}
+
 
 class Run(Result):
     """One training run, read from its folder under `checkpoints/` at each use."""
@@ -169,12 +237,12 @@ class Run(Result):
             self._context.load_tensorflow()
         return runs_on_disk.load_network(found)
 
-    def plot(self) -> Figure:
+    def plot(self, *, theme: ThemeName = "light") -> Figure:
         """Training and validation loss of each epoch."""
-        from bitstorm.report import plots
+        from bitstorm.report import training_figure
 
-        best = self.metrics["best_epoch"]
-        return plots.training_figure(self.history, mark=mark_of(self._context), best=best)
+        best, mark = self.metrics["best_epoch"], mark_of(self._context)
+        return training_figure(self.history, mark=mark, best=best, theme=theme)
 
     def facts(self) -> Mapping[str, Any]:
         """Its line in the list of runs."""

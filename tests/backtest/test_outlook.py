@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bitstorm.backtest import files, outlook
 from bitstorm.backtest.outlook import Choice
+from bitstorm.core.settings import Training
+from bitstorm.model.forecast import Forecasts
+from bitstorm.model.runs import Run
 from bitstorm.model.series import Series
 
 HOUR = 3_600_000
@@ -78,6 +83,20 @@ def test_windows_of_intervals_follow_a_coarser_grid(step_ms, expected):
     assert (rules.week, rules.months) == expected
 
 
+def test_the_widths_know_the_volatility_of_a_step_ahead():
+    returns = np.random.default_rng(8).normal(0, 0.01, 4_000)
+    series = Series(T0, HOUR, 100 * np.exp(np.cumsum(returns)))
+    past = pd.DataFrame({"actual": [100.0, 101.0], "forecast": [101.0, 100.0]})
+    found = Forecasts(Run(Path("r"), {}), Training(horizon=2), past, past, np.zeros(6))
+    widths = outlook.widths_of(series, found, steps=6, levels=(0.5, 0.9))
+    # On a random walk the variance of h steps is h times the variance of one.
+    assert widths.volatility == pytest.approx(np.full(6, 0.01), rel=0.15)
+    assert widths.calibrated == pytest.approx(
+        outlook.half_widths(series, steps=6, levels=(0.5, 0.9)), nan_ok=True
+    )
+    assert (widths.plain.shape, widths.horizon) == ((2,), 2)
+
+
 def test_a_short_series_has_no_intervals():
     series = series_of(np.exp(np.random.default_rng(1).normal(0, 0.01, 50)))
     assert np.isnan(outlook.half_widths(series, steps=2, levels=(0.9,))).all()
@@ -86,7 +105,7 @@ def test_a_short_series_has_no_intervals():
 def test_plain_half_widths_fill_the_step_of_the_network():
     calibrated = np.full((3, 2, 2), np.nan)
     calibrated[2] = [[0.1, 0.2], [np.nan, 0.4]]
-    widths = outlook.Widths(calibrated, np.array([0.5, 0.9]), horizon=2)
+    widths = outlook.Widths(calibrated, np.array([0.5, 0.9]), horizon=2, volatility=np.zeros(2))
     assert widths.newest().tolist() == [[0.1, 0.2], [0.5, 0.4]]
     assert widths.at(np.array([-1, 0, 2]), 1).tolist() == [0.9, 0.9, 0.4]
 
@@ -121,3 +140,16 @@ def test_a_baseline_forecasts_from_the_newest_point():
     drift = np.log(series.price[-1] / series.price[0]) / 299
     assert path == pytest.approx(drift * np.arange(1, 4))
     assert outlook.baseline_path(series, "persistence", steps=2).tolist() == [0.0, 0.0]
+
+
+def test_the_newest_back_test_is_the_one_written_last(tmp_path):
+    assert files.newest_finished(tmp_path) is None
+    for name, written, state in (
+        ("20260103-a", "2026-01-05T00:00:00Z", files.FINISHED),
+        ("20260103-b", "2026-01-04T00:00:00Z", files.FINISHED),
+        ("20260104-c", "2026-01-06T00:00:00Z", files.RUNNING),
+    ):
+        backtest(tmp_path, name, {}, state=state)
+        record = json.loads((tmp_path / name / files.RECORD).read_text())
+        (tmp_path / name / files.RECORD).write_text(json.dumps(record | {"written_at": written}))
+    assert files.newest_finished(tmp_path) == tmp_path / "20260103-a"

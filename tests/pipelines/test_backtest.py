@@ -16,11 +16,15 @@ import pandas as pd
 import pytest
 
 import prepared
-from bitstorm.backtest import files
+from bitstorm.backtest import files, judgement
 from bitstorm.core.errors import DataError, StoreError, UsageError
+from bitstorm.model.series import read_series
 from bitstorm.pipelines.backtest import backtest
+from bitstorm.pipelines.report_judged import read_backtest
+from bitstorm.store import snapshots
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
+from report.drawn import line
 
 FOLDS, STEPS = 3, 3
 FEW = (f"backtest.folds={FOLDS}", f"forecast.steps={STEPS}", "training.epochs=1")
@@ -56,11 +60,15 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     whole = backtest(context)
     folder = Path(whole.folder)
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
-    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
-        "backtest.json", "coverage.png", "evidence.png", "fold-1.parquet", "fold-2.parquet",
-        "fold-3.parquet", "folds.png", "metrics.json", "skill_by_step.png",
-    ]  # fmt: skip
+    pictures = ("folds", "skill_by_step", "error_by_step", "coverage", "evidence")
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {
+        *(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")),
+        *(f"fold-{number}.parquet" for number in range(1, FOLDS + 1)),
+        "backtest.json", "metrics.json",
+    }  # fmt: skip
     check_frames(whole, folder)
+    check_page(context, folder)
+    check_pictures(whole)
     again = backtest(impatient(context))
     assert again.idle and again == replace(whole, computed=0, seconds=again.seconds)
     cheaper = backtest(impatient(prepared.context(context.workspace.root, *FEW, "forecast.fee=1")))
@@ -76,6 +84,27 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     for ours, theirs in zip(frames(Path(resumed.folder)), frames(folder), strict=True):
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     assert resumed.models == whole.models
+
+
+def check_pictures(whole) -> None:
+    """The result draws its own numbers."""
+    (skill,), (errors,), (evidence,) = (
+        draw(theme="dark").axes
+        for draw in (whole.plot_skill, whole.plot_errors, whole.plot_evidence)
+    )
+    for name in ("network", "drift"):
+        assert line(skill, name)[0] == whole.models[name].skill_step_1
+        assert line(errors, name)[0] == whole.models[name].rmse_step_1
+    e_value = whole.grades["network"]["information"]
+    mixed = np.logaddexp.reduce(e_value["log_wealth"]) - np.log(len(e_value["log_wealth"]))
+    assert line(evidence, "e-information")[-1] == pytest.approx(mixed / np.log(10))
+    assert len(line(evidence, "e-information")) == e_value["count"]
+    _, by_fold = whole.plot_folds().axes
+    (bars,) = by_fold.containers
+    assert bars[0].get_xydata()[:, 1].tolist() == list(range(1, FOLDS + 1))
+    network = whole.plot_coverage().axes[1]
+    held = np.array(whole.intervals["around"]["network"]["overall"]) - whole.intervals["levels"]
+    np.testing.assert_allclose(line(network, "all"), 100 * held)
 
 
 def check_frames(whole, folder: Path) -> None:
@@ -121,6 +150,20 @@ def check_frames(whole, folder: Path) -> None:
     # Recipe A has windows of 720 hours: 900 are too few for it.
     simple = {"persistence", "ewma", "har", "log_har", "garch_t"}
     assert metrics["volatility"]["models"].keys() - {"network"} == simple
+
+
+def check_page(context, folder: Path) -> None:
+    """The dashboard shows this back-test: the evidence and the volatility of the whole series."""
+    found = read_backtest(context)
+    assert found is not None and found.evidence is not None and found.volatility is not None
+    assert (found.name, found.horizon) == (folder.name, 24)
+    assert found.metrics == files.metrics_of(folder)
+    snapshot = snapshots.required(context.workspace.indicators)
+    series = read_series(snapshot, points=10_000)
+    frame = pd.concat(frames(folder), ignore_index=True)
+    pd.testing.assert_frame_equal(found.evidence, judgement.evidence(frame, series))
+    pd.testing.assert_frame_equal(found.volatility, judgement.day_volatility(frame, series))
+    assert len(found.volatility) == frame["origin_timestamp"].nunique()
 
 
 def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> float:

@@ -6,19 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bitstorm.backtest import files
-from bitstorm.backtest.fold import known_baselines
+from bitstorm.backtest.fold import day_of, known_baselines
 from bitstorm.backtest.scores import PERSISTENCE
 from bitstorm.core.time import HOUR_MS, iso
-from bitstorm.evaluation import comparison, intervals, volatility_features
+from bitstorm.evaluation import comparison, intervals, volatility, volatility_features
 from bitstorm.evaluation.intervals import Rules
 from bitstorm.evaluation.volatility_features import FOUR_WEEKS_MS
 from bitstorm.model.forecast import Forecasts
 from bitstorm.model.series import Series
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Two years of hours. A longer series would make a forecast slow, and its intervals no better.
 POINTS = 20_000
@@ -85,11 +88,14 @@ def levels_with(level: float) -> tuple[float, ...]:
 @dataclass(frozen=True)
 class Widths:
     """Half-widths of intervals, in log return: `calibrated` float64 (n, H, L) at each point of the
-    series, NaN at its beginning; `plain` (L,) for the step `horizon`, where they are NaN."""
+    series, NaN at its beginning; `plain` (L,) for the step `horizon`, where they are NaN.
+    `volatility` (H,): the forecast at the newest point of the standard deviation a step, in log
+    return, over the next 1…H steps; NaN where the series is too short."""
 
     calibrated: np.ndarray
     plain: np.ndarray
     horizon: int
+    volatility: np.ndarray
 
     def newest(self) -> np.ndarray:
         """At the newest point, float64 (H, L)."""
@@ -110,10 +116,12 @@ def widths_of(series: Series, found: Forecasts, *, steps: int, levels: Sequence[
     part."""
     validation = found.validation
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
+    variance = variances(series, steps=steps)
     return Widths(
-        half_widths(series, steps=steps, levels=levels),
+        _calibrated(series, variance, levels),
         comparison.half_widths(residuals, levels),
         found.settings.horizon,
+        np.sqrt(variance[-1] / np.arange(1, steps + 1)),
     )
 
 
@@ -123,26 +131,33 @@ def half_widths(series: Series, *, steps: int, levels: Sequence[float]) -> np.nd
 
     They are calibrated on the errors of persistence, which every point has.
     """
-    returns, step_ms = series.returns, series.step_ms
+    return _calibrated(series, variances(series, steps=steps), levels)
+
+
+def variances(series: Series, *, steps: int) -> np.ndarray:
+    """The forecast at each point of the variance of the log return to steps 1…H, float64 (n, H);
+    NaN at the beginning."""
     # On a grid finer than hours the windows have as many steps as for hours.
-    finer = min(1.0, step_ms / HOUR_MS)
-    variance = volatility_features.step_variances(
-        returns,
+    finer = min(1.0, series.step_ms / HOUR_MS)
+    return volatility_features.step_variances(
+        series.returns,
         first_ms=series.first_ms,
-        step_ms=step_ms,
+        step_ms=series.step_ms,
         hours=[finer * hours for hours in volatility_features.VARIANCE_HOURS],
         horizon=steps,
         every=None if finer == 1 else round(FOUR_WEEKS_MS / HOUR_MS),
     )
-    calibrated = intervals.calibrate(
-        returns,
+
+
+def _calibrated(series: Series, variance: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    return intervals.calibrate(
+        series.returns,
         np.zeros_like(variance),
         variance,
-        steps=range(1, steps + 1),
+        steps=range(1, variance.shape[1] + 1),
         levels=levels,
-        rules=rules_of(step_ms),
-    )
-    return calibrated.half_width
+        rules=rules_of(series.step_ms),
+    ).half_width
 
 
 def rules_of(step_ms: int) -> Rules:
@@ -190,6 +205,20 @@ def baseline_path(series: Series, name: str, *, steps: int) -> np.ndarray:
     newest = len(series.price) - 1
     fit = known_baselines(series.step_ms)[name]
     return fit(series.returns, fit_until=newest, origins=np.array([newest]), steps=steps)[0]
+
+
+def volatility_forecasts(series: Series) -> pd.DataFrame:
+    """The forecast at each point of the volatility of the next day (24 steps of an hour), from what
+    was known there: `timestamp` (ms UTC, of that day's end) and `volatility`, the standard
+    deviation a step, in log return; NaN at the beginning. By the ridge of the intervals."""
+    import pandas as pd
+
+    day, step_ms = day_of(series.step_ms), series.step_ms
+    variance = volatility.forecast_variance(
+        "qlike_ridge", series.returns, first_ms=series.first_ms, step_ms=step_ms, horizon=day
+    )
+    ends = series.first_ms + step_ms * (np.arange(len(variance)) + day)
+    return pd.DataFrame({"timestamp": ends, "volatility": np.sqrt(variance / day)})
 
 
 def _read(path: Path) -> Mapping[str, Any]:

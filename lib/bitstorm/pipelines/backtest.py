@@ -14,9 +14,9 @@ from bitstorm.backtest.plan import Plan, make_plan
 from bitstorm.backtest.scores import PERSISTENCE, Standing, scores, standing, summary
 from bitstorm.backtest.tasks import run_folds
 from bitstorm.context import Context
-from bitstorm.core.results import Result
 from bitstorm.model import training_data
 from bitstorm.pipelines.backtest_judgement import judge_folds
+from bitstorm.report.results import BacktestPictures
 from bitstorm.report.summary import write_metrics
 
 # Parts of `metrics.json`.
@@ -24,7 +24,7 @@ _JUDGED = ("grades", "intervals", "volatility")
 
 
 @dataclass(frozen=True, repr=False)
-class Backtested(Result):
+class Backtested(BacktestPictures):
     """`computed` folds of `folds` were run now, the others were there. `rows` are the pairs of
     origin and step that the models are compared on, `origins` all origins. The last three are parts
     of `metrics.json`."""

@@ -23,7 +23,7 @@ def judge_folds(
     """The content of `metrics.json`: these scores of the `models`, and their judgement. Writes it,
     the record and the pictures where a fold is `new`, where they are missing, and for another
     fee."""
-    from bitstorm.report import backtest_plots, canvas
+    from bitstorm.report import canvas, pictures
 
     fee, bound = context.settings.forecast.fee, context.workspace.bound_to() or context.origin()
     known = None if new else files.metrics_of(plan.folder)
@@ -49,9 +49,8 @@ def judge_folds(
     }
     mark = Mark(bound.source, bound.coin, bound.vs_currency)
     evidence = judgement.evidence(frame, series)
-    figures = backtest_plots.figures(metrics, record["folds"], evidence, mark=mark)
-    for name, figure in figures.items():
-        canvas.save_png(figure, plan.folder / name)
+    drawn = pictures.backtest_pictures(metrics, record["folds"], evidence, mark=mark)
+    canvas.save(drawn, plan.folder)
     write_metrics(plan.folder / files.METRICS, metrics)
     write_metrics(plan.folder / files.RECORD, record)
     _track(context, plan, found, models)

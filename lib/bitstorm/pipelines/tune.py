@@ -12,16 +12,15 @@ from bitstorm.backtest.search import Search, make_search
 from bitstorm.backtest.study import Study, Trial, open_study
 from bitstorm.backtest.tuner import Judged
 from bitstorm.context import Context
-from bitstorm.core.results import Result
 from bitstorm.model import runs, training_data
-from bitstorm.report.style import Mark
+from bitstorm.report.results import TunePicture
 from bitstorm.report.summary import write_metrics, write_text
 
-RECORD, PICTURE, OVERLAY = "study.json", "importance.png", "best.yaml"
+RECORD, PICTURE, OVERLAY = "study.json", "importance", "best.yaml"
 
 
 @dataclass(frozen=True, repr=False)
-class Tuned(Result):
+class Tuned(TunePicture):
     """`computed` trials of `trials` ran now. `pruned` trials ended early, which left out at most
     `epochs_saved` of `epochs`. `default` has the settings, None where its loss was not finite;
     `best` has the smallest validation loss. `overlay` is the file for `--config`, if written."""
@@ -107,13 +106,11 @@ def _run(context: Context, search: Search, study: Study, trials: int) -> None:
 
 def _write(context: Context, search: Search, trials: list[Trial], result: Tuned) -> None:
     """`study.json`, and the picture where the importance is known."""
-    from bitstorm.report import canvas, plots
+    from bitstorm.report import canvas
 
     record: dict[str, Any] = {**search.recipe, **asdict(result), "code": runs.code()}
     record["trials"] = [asdict(trial) for trial in trials]
     write_metrics(search.folder / RECORD, record)
     tuner.track(search, trials, result.best, warn=context.console.warn)
     if result.importance:
-        mark = Mark(**vars(context.workspace.bound_to() or context.origin()))
-        figure = plots.importance_figure(result.importance, mark=mark)
-        canvas.save_png(figure, search.folder / PICTURE)
+        canvas.save({PICTURE: result.plot()}, search.folder)

@@ -1,4 +1,4 @@
-"""What every Matplotlib picture has: axes in UTC and money, banner, attribution, PNG.
+"""What every Matplotlib picture has: theme, banner, caption, axes in UTC and money, PNG and SVG.
 
 Figures are built without pyplot and its global state, so nothing keeps them alive. Import this
 module inside functions: it imports Matplotlib.
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC
+from functools import cache, wraps
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -19,63 +24,123 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from bitstorm.core import durable_io
-from bitstorm.report.style import INK, QUIET, WARNING, Mark
+from bitstorm.core.errors import UsageError
+from bitstorm.report import style
+from bitstorm.report.style import Mark, Theme
 
-DPI = 150
+P = ParamSpec("P")
+
+
+@cache
+def _settings(theme: Theme) -> dict[str, Any]:
+    """Matplotlib's settings of a picture: the style sheet, and the theme's colours."""
+    with resources.as_file(resources.files("bitstorm.report") / "bitstorm.mplstyle") as sheet:
+        found = dict(matplotlib.rc_params_from_file(sheet, use_default_template=False))
+    by_colour = {
+        theme.paper: ("figure.facecolor", "axes.facecolor", "savefig.facecolor"),
+        theme.grid: ("grid.color",),
+        theme.quiet: ("axes.edgecolor", "xtick.color", "ytick.color"),
+        theme.ink: (
+            "text.color", "axes.labelcolor", "axes.titlecolor", "xtick.labelcolor",
+            "ytick.labelcolor",
+        ),
+    }  # fmt: skip
+    return found | {name: colour for colour, names in by_colour.items() for name in names}
+
+
+def _in_theme(theme: Theme) -> AbstractContextManager[None]:
+    """Under a theme's settings, whatever the reader's own are."""
+    found: AbstractContextManager[None] = matplotlib.style.context(["default", _settings(theme)])
+    return found
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself, also without pyplot."""
+    """A Figure that keeps its theme when it is drawn, and that a notebook shows by itself."""
+
+    theme: Theme = style.LIGHT
+
+    def draw(self, renderer: Any) -> None:
+        # Matplotlib makes ticks as late as here.
+        with _in_theme(self.theme):
+            super().draw(renderer)
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        with _in_theme(self.theme):
+            super().savefig(*args, **options)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=DPI)
+        self.savefig(buffer, format="png")
         return buffer.getvalue()
 
 
-def picture(title: str, *, mark: Mark, size: tuple[float, float] = (11, 5.5)) -> Picture:
-    """An empty picture of `size` inches with title, and with banner and attribution of `mark`."""
-    inch = 1 / size[1]
-    foot = 0.28 * inch if mark.attribution else 0.0
-    # The title and the banner are at the top, the attribution at the bottom.
-    layout = ConstrainedLayoutEngine(rect=(0.005, foot, 0.99, 1 - 0.42 * inch - foot))
-    figure = Picture(figsize=size, dpi=DPI, layout=layout, facecolor="white")
-    bold: dict[str, Any] = {"parse_math": False, "weight": "bold"}
-    top = 1 - 0.13 * inch
-    figure.text(0.012, top, title, size=13, color=INK, va="top", **bold)
+def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a figure function under the settings of its keyword `theme`, `light` or `dark`.
+
+    Raises UsageError for another name.
+    """
+
+    @wraps(draw)
+    def drawn(*args: P.args, **options: P.kwargs) -> Figure:
+        with _in_theme(theme_of(options.get("theme", "light"))):
+            return draw(*args, **options)
+
+    return drawn
+
+
+def theme_of(name: object) -> Theme:
+    """The theme of this name. Raises UsageError where there is none."""
+    if name not in style.THEMES:
+        raise UsageError(f"theme: found {name!r}, expected one of {', '.join(style.THEMES)}")
+    return style.THEMES[str(name)]
+
+
+def colours(axes: Axes) -> Theme:
+    """The colours of the picture that these axes belong to."""
+    figure = axes.get_figure(root=True)
+    return figure.theme if isinstance(figure, Picture) else style.LIGHT
+
+
+def picture(
+    title: str,
+    *,
+    mark: Mark,
+    theme: style.ThemeName,
+    size: tuple[float, float] = (11, 5.5),
+    note: str = "",
+) -> Picture:
+    """An empty picture of `size` inches: the title at the top, and at the bottom the caption, which
+    is `note`, unit and source. A simulated market is named in a banner, and across."""
+    look, inch = theme_of(theme), 1 / size[1]
+    layout = ConstrainedLayoutEngine(rect=(0.005, 0.3 * inch, 0.99, 1 - 0.72 * inch))
+    figure = Picture(figsize=size, layout=layout)
+    figure.theme = look
+    plain: dict[str, Any] = {"parse_math": False}
+    bold, top = {**plain, "weight": "bold"}, 1 - 0.13 * inch
+    figure.text(0.012, top, title, size=13, va="top", **bold)
+    said = [note, f"Prices in {mark.unit}", mark.attribution or f"Source: {mark.origin}"]
+    caption = ". ".join(filter(None, said)) + "."
+    figure.text(0.012, 0.1 * inch, caption, size=8.5, color=look.quiet, **plain)
     if mark.banner:
-        box = {"facecolor": WARNING, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
-        corner: dict[str, Any] = {"ha": "right", "va": "top", "bbox": box}
-        figure.text(0.988, top, mark.banner, size=10, color="white", **corner, **bold)
-        across: dict[str, Any] = {"alpha": 0.07, "rotation": 20, "zorder": 10}
-        across |= {"ha": "center", "va": "center"}
-        figure.text(0.5, 0.45, "SIMULATED", size=9 * min(size), color=WARNING, **across, **bold)
-    if mark.attribution:
-        figure.text(0.988, 0.09 * inch, mark.attribution, size=9, color=QUIET, ha="right")
+        box = {"facecolor": look.warning, "edgecolor": "none", "boxstyle": "round,pad=0.3"}
+        corner: dict[str, Any] = {"ha": "right", "va": "top", "bbox": box, "color": "black"}
+        figure.text(0.988, top, mark.banner, size=10, **corner, **bold)
+        across: dict[str, Any] = {"alpha": 0.09, "rotation": 20, "zorder": 10}
+        across |= {"ha": "center", "va": "center", "color": look.warning}
+        figure.text(0.5, 0.45, "SIMULATED", size=9 * min(size), **across, **bold)
     return figure
 
 
-def style_axes(axes: Axes, *, title: str | None = None) -> None:
-    """Apply the common look: light grid, no box, title at the left above the legend."""
-    axes.grid(color="#dfe3e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK)
-    axes.margins(x=0.01)
-    if title:
-        axes.set_title(title, loc="left", fontsize=10.5, color=INK, pad=24)
-
-
-def add_legend(axes: Axes) -> None:
-    """Add a legend in one line above the axes, where it covers no data."""
+def add_legend(axes: Axes, *, columns: int | None = None) -> None:
+    """Add a legend above the axes, where it covers no data, by default in one line."""
     handles, labels = axes.get_legend_handles_labels()
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.008, 1.0), "ncols": max(1, len(labels))}
-    space = {"borderaxespad": 0.2, "columnspacing": 1.4, "handlelength": 1.6}
-    axes.legend(handles, labels, frameon=False, fontsize=9, **place, **space)
+    if labels:
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.008, 1.0)}
+        axes.legend(handles, labels, ncols=columns or len(labels), **place)
 
 
 def set_time_axis(axes: Axes) -> None:
-    """Show the x axis as dates in UTC, for any rcParams."""
+    """Show the x axis as dates in UTC: as few words as the span needs, the rest below."""
     locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
@@ -116,8 +181,20 @@ def show(figure: Figure) -> None:
         pyplot.close(figure)
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write the picture; a reader of `path` sees the old file or the complete new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with durable_io.replacing(path) as stream:
-        figure.savefig(stream, format="png", dpi=DPI)
+def save(pictures: Mapping[str, Figure], folder: Path) -> tuple[str, ...]:
+    """Write each picture as `NAME.png` and `NAME.svg`; returns the files' names.
+
+    A reader sees an old file or the complete new one. The same picture gives the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for name, figure in pictures.items():
+        for kind in ("png", "svg"):
+            names.append(f"{name}.{kind}")
+            # Neither the date nor the version of Matplotlib.
+            metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+            with durable_io.replacing(folder / names[-1]) as stream:
+                figure.savefig(stream, format=kind, metadata=metadata)
+            # The layout is the same for both, and slow.
+            figure.set_layout_engine("none")
+    return tuple(names)

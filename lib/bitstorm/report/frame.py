@@ -55,9 +55,9 @@ def plot_volatility(df: pd.DataFrame) -> Figure:
 
 def _figure(frame: pd.DataFrame, name: str) -> Figure:
     """The picture of the columns `name_W` of a frame from `_plain`."""
-    from bitstorm.report import plots
+    from bitstorm.report import price_figure, volatility_figure
 
-    draw = {"ma": plots.price_figure, "volatility": plots.volatility_figure}[name]
+    draw = {"ma": price_figure, "volatility": volatility_figure}[name]
     step_ms = _HOLE_STEPS * typical_step(frame["timestamp"].to_numpy(np.int64))
     return draw(frame, windows=_windows(frame, name), mark=_mark(frame), step_ms=step_ms)
 

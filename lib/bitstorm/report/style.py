@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.sidecar import Origin
 
 COINGECKO = "coingecko"
+UNKNOWN = "unknown"
 COINGECKO_URL = "https://www.coingecko.com"
 
 
@@ -50,10 +52,14 @@ class Mark(Origin):
         """The source in words."""
         if self.simulated:
             return f"{self.source} (the built-in simulated market)"
+        if self.source == UNKNOWN:
+            return self.source
         return "CoinGecko" if self.source == COINGECKO else f"{self.source} (imported file)"
 
 
 NONE = "n/a"
+# Persistence, in words.
+STAYS = "the price stays as it is"
 
 
 def _text(value: float | None, form: str) -> str:
@@ -101,6 +107,11 @@ def count(value: int | None) -> str:
     return NONE if value is None else f"{value:,d}"
 
 
+def words(name: str) -> str:
+    """The name of a model as words: `seasonal_naive_24` → `seasonal naive 24`."""
+    return name.replace("_", " ")
+
+
 def moment(iso: str | None) -> str:
     """`2024-03-01T12:00:00Z` → `2024-03-01 12:00 UTC`; other texts stay unchanged."""
     if not iso:
@@ -129,9 +140,63 @@ def window_colour(position: int) -> str:
     return WINDOWS[position % len(WINDOWS)]
 
 
+ThemeName = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a picture on `paper`.
+
+    They are Okabe and Ito's, which colour-blind readers can tell apart; some are darker on white.
+    Texts have a contrast of at least 4.5 : 1 to the paper, lines of at least 3 : 1. `series` are
+    for lines in no order; the one for the model of the forecast is `forecast`.
+    """
+
+    paper: str
+    ink: str
+    quiet: str
+    grid: str
+    forecast: str
+    persistence: str
+    warning: str
+    better: str
+    series: tuple[str, ...]
+
+    def window(self, position: int) -> str:
+        """The colour of the line at this position, from 0; after the last colour the first one."""
+        return self.series[position % len(self.series)]
+
+    def shade(self, share: float) -> str:
+        """The paper with a share (0 to 1) of the forecast's colour."""
+        mixed = (
+            round((1 - share) * int(self.paper[at : at + 2], 16)
+                  + share * int(self.forecast[at : at + 2], 16))
+            for at in (1, 3, 5)
+        )  # fmt: skip
+        return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+LIGHT = Theme(
+    "#ffffff", INK, "#5f6b78", "#dfe3e8", "#0072B2", "#C08300", "#D55E00", "#009E73",
+    ("#3590CC", "#D55E00", "#009E73", "#CC79A7", "#C08300", "#0072B2"),
+)  # fmt: skip
+DARK = Theme(
+    "#15191e", INK_ON_DARK, "#a3adb8", "#2f3740", "#56B4E9", "#E69F00", "#D55E00", "#009E73",
+    ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#1B84C6"),
+)  # fmt: skip
+THEMES = {"light": LIGHT, "dark": DARK}
+
+
 LEVELS = ("actual", "forecast", "persistence", "lower", "upper")
 FORECAST_COLUMNS = ("timestamp", *LEVELS, "actual_log_return", "forecast_log_return")
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss")
+
+
+def require_rows(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:
+    """As `require`; a frame without a row is refused, too."""
+    require(frame, columns, of=of)
+    if frame.empty:
+        raise DataError(f"the {of} frame has no row; there is nothing to draw")
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str], *, of: str) -> None:
@@ -153,14 +218,18 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
 MOST_POINTS = 5_000
 
 
-def thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS rows for a picture: every k-th one, back from the last.
+def thinned(frame: pd.DataFrame, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """At most `most` rows for a picture: every k-th one, back from the last.
 
     Compute first, then thin: no number comes from thinned rows. The step of the result is k times
     as wide; its holes are still those of `frame`.
     """
-    every = max(1, -(-len(frame) // MOST_POINTS))
-    return frame.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
+    return frame.iloc[::-1].iloc[:: every(len(frame), most=most)].iloc[::-1].reset_index(drop=True)
+
+
+def every(rows: int, *, most: int = MOST_POINTS) -> int:
+    """The k of `thinned`."""
+    return max(1, -(-rows // most))
 
 
 def with_breaks(

@@ -14,12 +14,15 @@ import pandas as pd
 
 from bitstorm.core import durable_io
 from bitstorm.core.results import Result
+from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.report import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Metrics = Mapping[str, Any]
+# So many steps before the origin of a forecast are drawn.
+PAST_STEPS = 72
 
 
 def mark_of(metrics: Metrics) -> style.Mark:
@@ -107,9 +110,14 @@ def verdict_sentence(metrics: Metrics) -> str:
 
 def grade_sentences(metrics: Metrics) -> list[str]:
     """A sentence for each grade of the verdict, and one for its data."""
+    return [f"{name.capitalize()}: {text}" for name, text in grade_facts(metrics)]
+
+
+def grade_facts(metrics: Metrics) -> list[tuple[str, str]]:
+    """(name, text) of each grade of the verdict, and of its data."""
     details = _part(metrics, "grades").get("details") or {}
     order = ("informative", "more accurate", "worth its costs", "data")
-    return [f"{name.capitalize()}: {details[name]}" for name in order if name in details]
+    return [(name, details[name]) for name in order if name in details]
 
 
 def interval_sentence(metrics: Metrics) -> str:
@@ -202,16 +210,18 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"{name:<{first}}  {ours:>{second}}  {theirs:>{third}}" for name, ours, theirs in rows]
 
 
-def forecast_picture(forecast: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """The picture of a forecast: all rows of forecast.csv, and its metrics."""
-    from bitstorm.report import plots
-
-    return plots.forecast_figure(
-        forecast,
-        mark=mark_of(metrics),
-        level=metrics["interval"]["level"],
-        skill=metrics["model"]["skill"],
-    )
+def fan_of(metrics: Metrics) -> pd.DataFrame:
+    """The next steps of metrics.json as `fan_figure` takes them."""
+    step_ms, rows = duration_ms(metrics["frequency"]), []
+    for step in metrics["outlook"]["steps"]:
+        time = parse_instant(step["time"])
+        row = {"timestamp": time, "step": step["step"], "forecast": step["forecast"]}
+        row |= {"origin": time - step["step"] * step_ms}
+        row |= {"origin_price": metrics["next"]["from_price"]}
+        for level, bounds in step["intervals"].items():
+            row |= dict(zip((f"lower_{level}", f"upper_{level}"), bounds, strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows).astype({name: float for name in rows[0] if "er_" in name})
 
 
 @dataclass(frozen=True, repr=False)
@@ -233,9 +243,25 @@ class Forecast(Result):
         target), prices, the interval, and log returns."""
         return pd.read_csv(self.forecast_csv)
 
-    def plot(self) -> Figure:
-        """Forecast and truth on the test part, as in the report."""
-        return forecast_picture(self.table, self.metrics)
+    def plot(self, *, theme: style.ThemeName = "light") -> Figure:
+        """The next steps with their intervals, and persistence beside them."""
+        from bitstorm.report import fan_figure
+
+        past = self.table.tail(PAST_STEPS).rename(columns={"actual": "price"})
+        outlook = self.metrics["outlook"]
+        return fan_figure(
+            fan_of(self.metrics), mark=mark_of(self.metrics), theme=theme, past=past,
+            model=outlook["model"],
+        )  # fmt: skip
+
+    def plot_test(self, *, theme: style.ThemeName = "light") -> Figure:
+        """Forecast and truth on the test part."""
+        from bitstorm.report import test_figure
+
+        return test_figure(
+            self.table, mark=mark_of(self.metrics), theme=theme,
+            level=self.metrics["interval"]["level"], skill=self.metrics["model"]["skill"],
+        )  # fmt: skip
 
     def facts(self) -> dict[str, str]:
         """What it says, in the words of the report's summary."""
