@@ -59,6 +59,8 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
         "base-uri 'none'",
         "form-action 'none'",
     ]
+    data = {name: page[name] for name in SCRIPT_KEYS}
+    data |= {"served": served, "logged_level": (page["log"] or {}).get("level")}
     return pages.get_template("dashboard.html").render(
         page=page,
         levels=levels,
@@ -71,7 +73,7 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
         sheet=Markup(sheet),
         plotly=Markup(plotly),
         script=Markup(script),
-        data=Markup(_json({"served": served, **{name: page[name] for name in SCRIPT_KEYS}})),
+        data=Markup(_json(data)),
         plotly_sheets=_sheets_of(plotly),
     )
 

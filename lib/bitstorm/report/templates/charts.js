@@ -8,6 +8,8 @@
 const STAYS = 'the price stays as it is';
 const MONEY = ',.8~r';
 const SHARE = '.3~%';
+// Cents under the pointer, and more digits below 1.
+const exact = high => high >= 1 ? ',.2f' : ',.6~r';
 
 const escaped = text => String(text)
   .replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');
@@ -155,20 +157,23 @@ function marketFigure(chart) {
         .filter(({name, group}) => ALWAYS.includes(group) || state.shown.has(name))
         .map(column => {
           const {x, y, ends} = series.line(column.name, choice, from - side, until + side);
-          const form = isShare(unit) ? SHARE : MONEY;
-          const one = series.levels[choice.number].width * choice.merge === 1;
           return line(column.label, x, y, columnLook(page, column, look), {
             yaxis: place ? `y${place + 1}` : 'y', customdata: ends, meta: column.name,
             fill: column.group === 'drawdown' ? 'tozeroy' : 'none',
-            hovertemplate: one ? `%{y:${form}}`
-              : `%{customdata[0]:${form}} to %{customdata[1]:${form}}`,
           });
         });
       const floor = chart === 'volatility' ? 0 : undefined;
       const {low, high, range} = fit(traces, scene, {floor});
+      const form = isShare(unit) ? SHARE : exact(high);
+      const one = series.levels[choice.number].width * choice.merge === 1;
+      for (const trace of traces) {
+        trace.hovertemplate = one ? `%{y:${form}}`
+          : `%{customdata[0]:${form}} to %{customdata[1]:${form}}`;
+      }
       const rsi = unit === '0 to 100';
+      if (chart === 'drawdown') range[1] = Math.min(range[1], 0);
       axes[place ? `yaxis${place + 1}` : 'yaxis'] = {
-        range: rsi ? [0, 100] : chart === 'drawdown' && high !== null ? [range[0], 0] : range,
+        range: rsi ? [0, 100] : range,
         tickvals: rsi ? [0, 30, 50, 70, 100] : undefined,
         domain: [1 - (place + 1) / all.length + (place < all.length - 1 ? 0.06 : 0),
                  1 - place / all.length],
@@ -222,7 +227,8 @@ function framed(scene, ...times) {
 
 // The newest forecast of all steps, or an earlier one of the log, with what came.
 function fanFigure(scene) {
-  const {page: {fan, unit}, look, state} = scene;
+  const {page, look, state} = scene;
+  const {fan, unit} = page;
   const earlier = state.fan ? fan.earlier[state.fan - 1] : null;
   const origin = earlier ? earlier.origin_ms : fan.origin_ms;
   const {timestamp, price} = fan.past;
@@ -232,13 +238,14 @@ function fanFigure(scene) {
   const x = [origin, ...steps.map(step => step.time_ms)];
   const end = x[x.length - 1];
   const data = [];
-  const levels = earlier ? [null] : [...fan.levels].sort((a, b) => b - a);
+  const levels = earlier ? [page.logged_level] : [...fan.levels].sort((a, b) => b - a);
+  const ends = (step, level) => earlier ? [step.lower, step.upper]
+    : step.intervals[level] || [null, null];
   levels.forEach((level, place) => {
-    const edge = (step, side) => earlier ? step[side ? 'upper' : 'lower']
-      : (step.intervals[level] || [null, null])[side];
-    const [lower, upper] = [0, 1].map(side => [start, ...steps.map(step => edge(step, side))]);
-    const name = earlier ? 'interval' : `${level} % interval`;
-    data.push(band(name, x, lower, upper, look.forecast, ['1f', '2b', '3d', '52'][place % 4]));
+    const [lower, upper] = [0, 1].map(side =>
+      [start, ...steps.map(step => ends(step, level)[side])]);
+    data.push(band(`${level} % interval`, x, lower, upper, look.forecast,
+                   ['1f', '2b', '3d', '52'][place % 4]));
   });
   const [times, prices] = broken(timestamp, price);
   const until = times.findIndex(time => time > origin);
@@ -253,8 +260,14 @@ function fanFigure(scene) {
     data.push(line(STAYS, [origin, end], [start, start],
                    {color: look.persistence, dash: 'dot', width: 2}));
   }
+  const level = levels.includes(80) ? 80 : levels[0];
+  const form = exact(Math.abs(steps[0].forecast));
   data.push(line('forecast', x, [start, ...steps.map(step => step.forecast)],
-                 {color: look.forecast, dash: 'dash', width: 2.2}));
+                 {color: look.forecast, dash: 'dash', width: 2.2}, {
+    customdata: [[start, start], ...steps.map(step => ends(step, level))],
+    hovertemplate: `%{y:${form}}; ${level} %: `
+      + `%{customdata[0]:${form}} to %{customdata[1]:${form}}`,
+  }));
   if (came[0].length) {
     data.push(line('what came', ...came, {color: look.better, width: 2.4},
                    {mode: came[0].length > 1 ? 'lines' : 'markers'}));
