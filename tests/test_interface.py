@@ -24,6 +24,9 @@ from bitstorm.core.config import load
 from bitstorm.core.errors import KeyProblem, SettingsError
 from bitstorm.core.results import Listed, Named, Result
 from bitstorm.model import runs
+from bitstorm.pipelines.backtest import Backtested
+from bitstorm.pipelines.forecast_score import Scored
+from bitstorm.pipelines.tune import Tuned
 from landed import HOUR
 
 LIBRARY = Path(bitstorm.__file__).parents[1]
@@ -63,12 +66,21 @@ def test_the_public_names_of_the_classes_are_these():
         "at", "batch_reader", "columns", "facts", "id", "path", "rows", "span", "to_pandas",
         "to_spark",
     ]  # fmt: skip
-    assert names_of(bitstorm.DataSet) == names_of(bitstorm.Indicators) == reading
+    assert names_of(bitstorm.DataSet) == reading
+    assert set(names_of(bitstorm.Indicators)) - set(reading) == {
+        "plot_autocorrelation", "plot_candles", "plot_drawdown", "plot_hours", "plot_price",
+        "plot_returns", "plot_volatility",
+    }  # fmt: skip
     assert names_of(bitstorm.Run) == [
         "facts", "history", "metrics", "model", "plot", "record", "state",
     ]  # fmt: skip
     assert names_of(bitstorm.Runs) == ["compare", "count", "index"]
-    assert names_of(bitstorm.Forecast) == ["facts", "plot", "table", "verdict"]
+    assert names_of(bitstorm.Forecast) == [
+        "facts", "plot", "plot_test", "table", "verdict",
+    ]  # fmt: skip
+    backtest = ["plot_coverage", "plot_errors", "plot_evidence", "plot_folds", "plot_skill"]
+    for result, own in ((Backtested, backtest), (Tuned, ["plot"]), (Scored, ["plot"])):
+        assert [name for name in names_of(result) if name.startswith("plot")] == own
 
 
 def test_what_is_public_is_documented():
@@ -357,7 +369,7 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
         forecast = ws.forecast()
         assert forecast.verdict in repr(forecast)
         assert len(forecast.table) == forecast.metrics["test"]["windows"]
-        for figure in (forecast.plot(), run.plot()):
+        for figure in (forecast.plot(), forecast.plot_test(theme="dark"), run.plot()):
             picture: Any = figure  # its Jupyter form is not in its type
             assert picture._repr_png_().startswith(b"\x89PNG")
         assert "dashboard.html" in ws.report().files
@@ -367,6 +379,7 @@ def test_the_whole_way_in_a_session_that_exists(tmp_path: Path, spark_session: A
         stats = ws.stats(period=timedelta(hours=4), bars=2)
         assert (stats.period, len(stats.bars), stats.matching) == ("4h", 2, True)
         assert ws.forecasts.rows == ws.score().all_runs.waiting == 24
+        assert "what came" not in str(ws.score().plot().axes[0].get_legend_handles_labels()[1])
         assert ws.forecasts.to_spark().count() == 24
         assert set(ws.verify()) == {"prices", "indicators", "forecasts"}
         assert ws.rollback(first.snapshot, reason="to see it").rows == ws.prices.rows == first.rows

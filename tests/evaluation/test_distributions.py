@@ -61,9 +61,7 @@ def test_only_pairs_with_both_values_count():
     found, band = autocorrelation(values, [1, 2, 5, 6])
     products = [z[0] * z[1], z[3] * z[4], z[4] * z[5]]
     assert found[0] == pytest.approx(np.mean(products) / variance)
-    assert band[0] == pytest.approx(
-        1.96 * np.sqrt(np.sum(np.square(products))) / (3 * variance)
-    )
+    assert band[0] == pytest.approx(1.96 * np.sqrt(np.sum(np.square(products))) / (3 * variance))
     assert found[1] == pytest.approx(np.mean([z[1] * z[3], z[3] * z[5]]) / variance)
     assert np.isnan(found[2:]).all() and np.isnan(band[2:]).all()
 

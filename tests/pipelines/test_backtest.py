@@ -21,6 +21,7 @@ from bitstorm.core.errors import DataError, StoreError, UsageError
 from bitstorm.pipelines.backtest import backtest
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
+from report.drawn import line
 
 FOLDS, STEPS = 3, 3
 FEW = (f"backtest.folds={FOLDS}", f"forecast.steps={STEPS}", "training.epochs=1")
@@ -56,11 +57,14 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     whole = backtest(context)
     folder = Path(whole.folder)
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
-    assert sorted(path.name for path in folder.iterdir() if path.name != ".lock") == [
-        "backtest.json", "coverage.png", "evidence.png", "fold-1.parquet", "fold-2.parquet",
-        "fold-3.parquet", "folds.png", "metrics.json", "skill_by_step.png",
-    ]  # fmt: skip
+    pictures = ("folds", "skill_by_step", "error_by_step", "coverage", "evidence")
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {
+        *(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")),
+        *(f"fold-{number}.parquet" for number in range(1, FOLDS + 1)),
+        "backtest.json", "metrics.json",
+    }  # fmt: skip
     check_frames(whole, folder)
+    check_pictures(whole)
     again = backtest(impatient(context))
     assert again.idle and again == replace(whole, computed=0, seconds=again.seconds)
     cheaper = backtest(impatient(prepared.context(context.workspace.root, *FEW, "forecast.fee=1")))
@@ -76,6 +80,27 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     for ours, theirs in zip(frames(Path(resumed.folder)), frames(folder), strict=True):
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     assert resumed.models == whole.models
+
+
+def check_pictures(whole) -> None:
+    """The result draws its own numbers."""
+    (skill,), (errors,), (evidence,) = (
+        draw(theme="dark").axes
+        for draw in (whole.plot_skill, whole.plot_errors, whole.plot_evidence)
+    )
+    for name in ("network", "drift"):
+        assert line(skill, name)[0] == whole.models[name].skill_step_1
+        assert line(errors, name)[0] == whole.models[name].rmse_step_1
+    e_value = whole.grades["network"]["information"]
+    mixed = np.logaddexp.reduce(e_value["log_wealth"]) - np.log(len(e_value["log_wealth"]))
+    assert line(evidence, "e-information")[-1] == pytest.approx(mixed / np.log(10))
+    assert len(line(evidence, "e-information")) == e_value["count"]
+    _, by_fold = whole.plot_folds().axes
+    (bars,) = by_fold.containers
+    assert bars[0].get_xydata()[:, 1].tolist() == list(range(1, FOLDS + 1))
+    network = whole.plot_coverage().axes[1]
+    held = np.array(whole.intervals["around"]["network"]["overall"]) - whole.intervals["levels"]
+    np.testing.assert_allclose(line(network, "all"), 100 * held)
 
 
 def check_frames(whole, folder: Path) -> None:

@@ -23,6 +23,7 @@ from bitstorm.pipelines.status import status
 from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
+from report.drawn import line, times
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +84,14 @@ def test_forecasts_are_kept_and_scored_when_outcomes_come(tmp_path):
     rmse = math.sqrt(np.mean((outcomes - 0.001) ** 2))
     assert after.steps[0].rmse == pytest.approx(rmse, rel=1e-9)
     assert score(impatient(small(tmp_path))) == results[1]
+
+    # The newest forecast with an outcome, from hour 74: one of its three steps came.
+    (fan,) = results[1].plot(theme="dark").axes
+    seen = PRICES.astype(np.float32).astype(np.float64)
+    origin = np.float32(seen[74])
+    np.testing.assert_array_equal(line(fan, "what came"), [origin, seen[75], np.nan, np.nan])
+    np.testing.assert_array_equal(line(fan, "price"), seen[75 - 72 : 75])
+    assert times(fan, "what came").tolist() == [START + n * HOUR for n in range(74, 78)]
 
     shown = status(impatient(small(tmp_path)))
     assert shown.forecasts is not None

@@ -18,6 +18,10 @@ pytestmark = pytest.mark.slow
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
 FOREIGN = ("BITSTORM__", "SPARK_", "PYSPARK_")
+PICTURES = (
+    "autocorrelation", "candles", "drawdown", "forecast", "hours", "price", "returns", "test",
+    "training", "volatility",
+)  # fmt: skip
 SMALL = ["--set", "backfill.days=40", "--set", "training.epochs=2", "--set", "training.units=8"]
 
 
@@ -69,10 +73,7 @@ def test_it_leaves_data_sets_a_run_and_a_report_marked_simulated(done):
     assert {p.name for p in record.parent.iterdir()} == kept
     reports = {path.name: path for path in workspace.reports.iterdir()}
     assert set(reports) == {
-        "price.png",
-        "volatility.png",
-        "forecast.png",
-        "training.png",
+        *(f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")),
         "metrics.json",
         "forecast.csv",
         "summary.txt",

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from bitstorm import report
 from bitstorm.report.dashboard import dashboard_html
 from bitstorm.report.style import MOST_POINTS, Mark, thinned
-from bitstorm.report.summary import forecast_picture
 
 ROWS = 12_000
 HOUR = 3_600_000
@@ -47,7 +47,8 @@ def long_forecast() -> pd.DataFrame:
 
 def in_png(forecast: pd.DataFrame, metrics: dict[str, Any]) -> tuple[Lines, Lines, float]:
     """The lines of the zoomed panel and of the running sum, and the range of the returns."""
-    _, zoom, returns, saved = forecast_picture(forecast, metrics).axes
+    level = metrics["interval"]["level"]
+    zoom, returns, saved = report.test_figure(forecast, mark=SIMULATED, level=level).axes
     found: list[Lines] = []
     for axes in (zoom, saved):
         lines: Lines = {}
@@ -91,7 +92,7 @@ def unpacked(values: Any) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-@pytest.mark.parametrize("picture", ["forecast.png", "dashboard.html"])
+@pytest.mark.parametrize("picture", ["test.png", "dashboard.html"])
 def test_all_numbers_of_a_long_forecast_are_of_all_rows(
     picture: str,
     long_forecast: pd.DataFrame,
@@ -99,7 +100,7 @@ def test_all_numbers_of_a_long_forecast_are_of_all_rows(
     prices: pd.DataFrame,
     history: pd.DataFrame,
 ) -> None:
-    if picture == "forecast.png":
+    if picture == "test.png":
         zoom, saved, reach = in_png(long_forecast, metrics)
     else:
         zoom, saved, reach = in_dashboard(long_forecast, metrics, prices, history)

@@ -195,4 +195,6 @@ def save(pictures: Mapping[str, Figure], folder: Path) -> tuple[str, ...]:
             metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
             with durable_io.replacing(folder / names[-1]) as stream:
                 figure.savefig(stream, format=kind, metadata=metadata)
+            # The layout is the same for both, and slow.
+            figure.set_layout_engine("none")
     return tuple(names)

@@ -17,7 +17,7 @@ from bitstorm.core.schema import FORECASTS
 from bitstorm.core.workspace import Workspace
 from bitstorm.model import blocks
 from bitstorm.model.series import read_series
-from bitstorm.report.style import Mark, ThemeName
+from bitstorm.report.style import UNKNOWN, Mark, ThemeName
 from bitstorm.report.summary import PAST_STEPS
 from bitstorm.store import snapshots
 from bitstorm.store.append import stored_rows
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 def mark_of(workspace: Workspace) -> Mark:
     """The mark of what the workspace holds."""
     bound = workspace.bound_to()
-    if bound is None:
-        raise DataError(f"the workspace {workspace.root} holds nothing yet: ingest a batch first")
-    return Mark(**vars(bound))
+    return Mark(UNKNOWN, "bitcoin", "usd") if bound is None else Mark(**vars(bound))
 
 
 class BacktestPictures(Result):

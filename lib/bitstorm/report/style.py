@@ -166,6 +166,15 @@ class Theme:
         """The colour of the line at this position, from 0; after the last colour the first one."""
         return self.series[position % len(self.series)]
 
+    def shade(self, share: float) -> str:
+        """The paper with a share (0 to 1) of the forecast's colour."""
+        mixed = (
+            round((1 - share) * int(self.paper[at : at + 2], 16)
+                  + share * int(self.forecast[at : at + 2], 16))
+            for at in (1, 3, 5)
+        )  # fmt: skip
+        return "#" + "".join(f"{part:02x}" for part in mixed)
+
 
 LIGHT = Theme(
     "#ffffff", INK, "#5f6b78", "#dfe3e8", "#0072B2", "#C08300", "#D55E00", "#009E73",

@@ -111,14 +111,14 @@ def skill_figure(
     floor = -max(_LEAST_SKILL, _FAR * float(np.fmax.reduce(np.abs(skills[first]))))
     drawn = {name: values for name, values in skills.items() if not worst[name] < floor}
     off = [f"{style.words(name)} ({worst[name]:+.2f})" for name in skills if name not in drawn]
-    axes = _steps_axes(f"Skill by step, {mark.subject}", models, mark, theme)
+    figure, axes = _steps_axes(f"Skill by step, {mark.subject}", models, mark, theme)
     axes.axhline(0, color=canvas.colours(axes).persistence, linewidth=1.4, label=STAYS)
     _draw_models(axes, drawn, first)
     if off:
         axes.set_title(f"Off the scale, with the worst skill: {', '.join(off)}")
     axes.set_ylabel(_SKILL)
     _legend_beside(axes)
-    return axes.get_figure(root=True)
+    return figure
 
 
 @canvas.themed
@@ -142,39 +142,46 @@ def error_figure(
         }
     drawn = {name: values for name, values in errors.items() if not ratio[name] > 2}
     off = [f"{style.words(name)} ({ratio[name]:.1f})" for name in errors if name not in drawn]
-    axes = _steps_axes(f"Error by step, {mark.subject}", models, mark, theme)
+    figure, axes = _steps_axes(f"Error by step, {mark.subject}", models, mark, theme)
     stays = drawn.pop(PERSISTENCE)
     steps, look = np.arange(1, len(stays) + 1), canvas.colours(axes)
     marker = "o" if len(steps) == 1 else None
-    axes.plot(steps, stays, color=look.persistence, linewidth=2.6, marker=marker, label=STAYS)
     _draw_models(axes, drawn, first)
+    line: dict[str, Any] = {"linewidth": 1.4, "linestyle": _DASHES[1], "zorder": 6}
+    axes.plot(steps, stays, color=look.persistence, marker=marker, label=STAYS, **line)
     if off:
         axes.set_title(f"Off the scale, times the error of persistence: {', '.join(off)}")
     axes.set_ylim(bottom=0)
     canvas.set_percent_axis(axes, "RMSE of the log return")
     _legend_beside(axes)
-    return axes.get_figure(root=True)
+    return figure
 
 
-def _steps_axes(title: str, models: Mapping[str, Any], mark: Mark, theme: ThemeName) -> Axes:
-    """The axes of a picture by step."""
+def _steps_axes(
+    title: str, models: Mapping[str, Any], mark: Mark, theme: ThemeName
+) -> tuple[Figure, Axes]:
+    """The picture of values by step."""
     rows = next(iter(models.values()))["all"]["pooled"].get("rows")
     note = "" if rows is None else f"{style.count(rows)} forecasts of each model, all folds"
-    axes = canvas.picture(title, mark=mark, theme=theme, note=note).add_subplot()
+    figure = canvas.picture(title, mark=mark, theme=theme, note=note)
+    axes = figure.add_subplot()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("steps ahead")
-    return axes
+    return figure, axes
 
 
 def _draw_models(axes: Axes, values: Mapping[str, np.ndarray], first: str) -> None:
     """A line a model; `first` is thick, and the others differ in colour or dashes."""
     look = canvas.colours(axes)
+    shades = [colour for colour in look.series if colour != look.persistence]
     for place, name in enumerate(sorted(values, key=lambda name: name != first), start=-1):
         steps = np.arange(1, len(values[name]) + 1)
         line: dict[str, Any] = {"color": look.ink, "linewidth": 2.6, "zorder": 5}
         if name != first:
-            dashes = _DASHES[place // len(look.series) % len(_DASHES)]
-            line = {"color": look.window(place), "linewidth": 1.5, "linestyle": dashes}
+            # Neighbours differ in the dashes, too: of two equal lines both are seen.
+            turn, at = divmod(place, len(shades))
+            colour, dashes = shades[at], _DASHES[(at + turn) % len(_DASHES)]
+            line = {"color": colour, "linewidth": 1.5, "linestyle": dashes}
         marker = "o" if len(steps) == 1 else None
         axes.plot(steps, values[name], label=style.words(name), marker=marker, **line)
 
@@ -197,8 +204,11 @@ def coverage_figure(found: Mapping[str, Any], *, mark: Mark, theme: ThemeName = 
     note += "" if origins is None else f", {style.count(origins)} origins"
     title = f"Coverage of the intervals, {mark.subject}"
     figure = canvas.picture(title, mark=mark, theme=theme, note=note)
-    panels = np.atleast_1d(figure.subplots(1, len(found["around"]), sharey=True))
-    for axes, (name, table) in zip(panels, found["around"].items(), strict=True):
+    # First the known ones in their order: a file has the order of the alphabet.
+    around = sorted(found["around"], key=lambda name: [*_CENTRES, name].index(name))
+    panels = np.atleast_1d(figure.subplots(1, len(around), sharey=True))
+    for axes, name in zip(panels, around, strict=True):
+        table = found["around"][name]
         look = canvas.colours(axes)
         axes.axhline(0, color=look.quiet, linewidth=1)
         axes.fill_between(
@@ -211,7 +221,7 @@ def coverage_figure(found: Mapping[str, Any], *, mark: Mark, theme: ThemeName = 
             dots: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5}
             axes.plot(places, 100 * (share - levels), label=regime, **dots)
         axes.set_title(_CENTRES.get(name, name))
-        axes.margins(x=0.05)
+        axes.margins(x=0.08)
         axes.set_xticks(places, [f"{100 * level:g} %" for level in levels])
         axes.set_xlabel("nominal level")
     panels[0].set_ylabel("observed less nominal (percentage points)")

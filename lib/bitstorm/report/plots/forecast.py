@@ -54,11 +54,11 @@ def fan_figure(
     first |= {f"{bound}_{level}": start for level in levels for bound in ("lower", "upper")}
     rows = pd.concat([pd.DataFrame([first]), fan], ignore_index=True)
     time = style.utc(rows["timestamp"])
-    for level in levels:
+    for place, level in enumerate(levels, start=1):
         if fan[f"lower_{level}"].notna().any():
             axes.fill_between(
-                time, rows[f"lower_{level}"], rows[f"upper_{level}"], color=look.forecast,
-                alpha=0.14, linewidth=0, label=f"{level} %",
+                time, rows[f"lower_{level}"], rows[f"upper_{level}"], linewidth=0,
+                color=look.shade(0.5 * place / len(levels)), label=f"{level} % interval",
             )  # fmt: skip
     if past is not None:
         style.require(past, ["timestamp", "price"], of="past")
@@ -99,7 +99,7 @@ def test_figure(
     note = f"{len(forecast):,} points, {span_note(forecast['timestamp'].to_numpy(np.int64))}"
     title = f"Forecast of {mark.subject}, on data it never saw"
     figure = canvas.picture(title, mark=mark, theme=theme, size=(11, 8.5), note=note)
-    panels = figure.subplot_mosaic([["levels", "levels"], ["returns", "saved"]])
+    panels: dict[str, Axes] = figure.subplot_mosaic([["levels", "levels"], ["returns", "saved"]])
     seen = style.thinned(forecast.assign(saved=style.squared_error_saved(forecast)))
     tail = forecast.tail(last)
     band = "interval" if level is None else f"{style.share(level, digits=0)} interval"

@@ -43,7 +43,7 @@ def draw_holes(axes: Axes, timestamp: np.ndarray, step_ms: int) -> None:
         quiet = canvas.colours(axes).quiet
         look: dict[str, Any] = {"facecolor": quiet, "edgecolor": quiet, "linewidth": 0.4}
         axes.broken_barh(
-            np.column_stack([begin, end - begin]), (0, 1), alpha=0.25, label="no data",
+            list(zip(begin, end - begin, strict=True)), (0, 1), alpha=0.25, label="no data",
             transform=axes.get_xaxis_transform(), **look,
         )  # fmt: skip
 

@@ -27,6 +27,9 @@ _WEEK_MS = 7 * DAY_MS
 # 1970-01-05T00:00:00Z: a bar of whole weeks begins on a Monday, as in `indicators.statistics`.
 _MONDAY_MS = 4 * DAY_MS
 
+# Beyond this ratio the low prices of a linear scale lie on its bottom.
+_WIDE = 20
+
 
 @canvas.themed
 def price_figure(
@@ -37,20 +40,27 @@ def price_figure(
     theme: ThemeName = "light",
     step_ms: int | None = None,
 ) -> Figure:
-    """The price with its moving averages `ma_W`, and the holes shaded.
+    """The price with its moving averages `ma_W`, and the holes shaded; on a log scale where the
+    highest price is more than 20 times the lowest.
 
     Where `frame` has `imputed`, points without an observation get a tick at the bottom.
     """
-    axes, lines = _over_time(
+    figure, axes, lines = _over_time(
         frame, ["price", *(f"ma_{w}" for w in windows)], mark.subject, mark, theme, step_ms
     )
-    draw_line(axes, lines, "price", "price", color=canvas.colours(axes).ink, linewidth=0.9)
-    draw_windows(axes, lines, "ma", windows, "mean of the last {}")
+    # On top, so that no average hides it.
+    look: dict[str, Any] = {"color": canvas.colours(axes).ink, "linewidth": 0.8, "zorder": 3}
+    draw_line(axes, lines, "price", "price", **look)
+    draw_windows(axes, lines, "ma", windows, "mean of the last {}", linewidth=1.7)
     if "imputed" in frame.columns:
         _draw_imputed(axes, frame)
-    canvas.set_money_axis(axes, mark.unit)
+    scale = ""
+    if frame["price"].max() > _WIDE * frame["price"].min():
+        axes.set_yscale("log")
+        scale = ", log scale"
+    canvas.set_money_axis(axes, f"{mark.unit}{scale}")
     canvas.add_legend(axes)
-    return axes.get_figure(root=True)
+    return figure
 
 
 def _over_time(
@@ -60,7 +70,7 @@ def _over_time(
     mark: Mark,
     theme: ThemeName,
     step_ms: int | None,
-) -> tuple[Axes, pd.DataFrame]:
+) -> tuple[Figure, Axes, pd.DataFrame]:
     """The axes of a picture over time with its holes, and the lines to draw there."""
     style.require_rows(frame, ["timestamp", *columns], of="indicators")
     timestamp = frame["timestamp"].to_numpy(np.int64)
@@ -70,7 +80,7 @@ def _over_time(
     draw_holes(axes, timestamp, step)
     canvas.set_time_axis(axes)
     wide = style.every(len(frame)) * step
-    return axes, style.with_breaks(style.thinned(frame), columns, step_ms=wide)
+    return figure, axes, style.with_breaks(style.thinned(frame), columns, step_ms=wide)
 
 
 def _draw_imputed(axes: Axes, frame: pd.DataFrame) -> None:
@@ -97,17 +107,19 @@ def volatility_figure(
     `backtest.outlook.volatility_forecasts` gives it: it goes on behind the newest row.
     """
     columns = [f"volatility_{w}" for w in windows]
-    axes, lines = _over_time(frame, columns, f"Volatility of {mark.subject}", mark, theme, step_ms)
+    figure, axes, lines = _over_time(
+        frame, columns, f"Volatility of {mark.subject}", mark, theme, step_ms
+    )
     draw_windows(axes, lines, "volatility", windows, "last {} changes", linewidth=1.1)
     if forecast is not None:
         style.require(forecast, ["timestamp", "volatility"], of="volatility forecast")
         ahead = style.with_breaks(style.thinned(forecast), ["volatility"])
-        look = {"color": canvas.colours(axes).ink, "linewidth": 1.3}
+        look = {"color": canvas.colours(axes).ink, "linewidth": 0.9}
         draw_line(axes, ahead, "volatility", "forecast a day before", **look)
     axes.set_ylim(bottom=0)
     canvas.set_percent_axis(axes, "volatility a step (sample sd of the changes)")
     canvas.add_legend(axes)
-    return axes.get_figure(root=True)
+    return figure
 
 
 @canvas.themed
@@ -116,7 +128,7 @@ def drawdown_figure(
 ) -> Figure:
     """How far the price is below its highest so far, with the deepest point."""
     title = f"Drawdown of {mark.subject}"
-    axes, lines = _over_time(frame, ["drawdown"], title, mark, theme, step_ms)
+    figure, axes, lines = _over_time(frame, ["drawdown"], title, mark, theme, step_ms)
     look, time = canvas.colours(axes), style.utc(lines["timestamp"])
     axes.fill_between(time, lines["drawdown"], 0, color=look.warning, alpha=0.25, linewidth=0)
     draw_line(axes, lines, "drawdown", "below the highest price so far", color=look.warning)
@@ -130,7 +142,12 @@ def drawdown_figure(
     axes.set_ylim(top=0)
     canvas.set_percent_axis(axes, "below the highest price so far")
     canvas.add_legend(axes)
-    return axes.get_figure(root=True)
+    return figure
+
+
+def usual_period(step_ms: int) -> int:
+    """The length of a bar in ms: a day; on a grid of days or longer seven steps."""
+    return DAY_MS if step_ms < DAY_MS else 7 * step_ms
 
 
 def bars_of(frame: pd.DataFrame, *, period_ms: int) -> pd.DataFrame:
@@ -177,7 +194,8 @@ def candle_figure(
         (rises, look.forecast, "rises: the close is not below the open"),
         (~rises, look.warning, "falls"),
     ):
-        x, drawn = middle[chosen], {"color": colour, "linewidth": 0.9}
+        x = middle[chosen]
+        drawn: dict[str, Any] = {"color": colour, "linewidth": 0.9}
         wicks = np.stack([np.column_stack([x, low[chosen]]), np.column_stack([x, high[chosen]])], 1)
         axes.add_collection(LineCollection(list(wicks), **drawn))
         corners = [(x - half, first), (x + half, first), (x + half, last), (x - half, last)]

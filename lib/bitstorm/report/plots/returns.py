@@ -8,12 +8,13 @@ unknown theme.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -49,7 +50,7 @@ def _picture(title: str, frame: pd.DataFrame, mark: Mark, theme: ThemeName) -> c
     timestamp = frame["timestamp"].to_numpy(np.int64)
     step = duration_text(style.typical_step(timestamp))
     note = f"Log returns of {step}, {span_note(timestamp)}"
-    return canvas.picture(f"{title} of {mark.subject}", mark=mark, theme=theme, note=note)
+    return canvas.picture(f"{title}, {mark.subject}", mark=mark, theme=theme, note=note)
 
 
 @canvas.themed
@@ -75,7 +76,7 @@ def return_figure(frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light"
     least = 1 / (len(values) * max(edges[1] - edges[0], 1e-12))
     density.set_yscale("log")
     density.set_ylim(0.4 * least, 3 * max(heights.max(), least))
-    _set_percent_ticks(density, "x", "log return")
+    _set_percent_ticks(density.xaxis, "log return")
     density.set_title("Histogram")
     density.set_ylabel("density (log scale)")
     canvas.add_legend(density)
@@ -83,26 +84,34 @@ def return_figure(frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light"
     return figure
 
 
-def _draw_quantiles(axes: Axes, values: np.ndarray, fits: Any, shades: dict[str, str]) -> None:
+def _draw_quantiles(
+    axes: Axes, values: np.ndarray, fits: Mapping[str, Any], shades: Mapping[str, str]
+) -> None:
     """Ordered returns over the quantiles of each fit; all of the extremes are drawn."""
     n = len(values)
     ends = np.arange(min(_EXTREMES, n))
     places = np.unique(np.concatenate([ends, distributions.spread(n, _QUANTILES), n - 1 - ends]))
-    probabilities = (places + 0.5) / n
-    reach = [values[0], values[-1]]
-    axes.plot(reach, reach, color=canvas.colours(axes).quiet, linewidth=1, label="a perfect fit")
-    for name, fit in fits.items():
-        dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 2.8}
-        dots["marker"] = {"normal": "s"}.get(name, "o")
-        axes.plot(fit.ppf(probabilities), values[places], color=shades[name], label=name, **dots)
-    _set_percent_ticks(axes, "x", "quantile of the fit")
-    _set_percent_ticks(axes, "y", "log return")
+    axes.plot(
+        values[[0, -1]], values[[0, -1]], color=canvas.colours(axes).quiet, linewidth=1,
+        label="a perfect fit",
+    )  # fmt: skip
+    # The outermost quantiles of heavy tails would flatten all others.
+    reach = max(1.5 * float(np.abs(values[[0, -1]]).max()), 1e-9)
+    for name, marker in (("normal", "s"), ("Student-t", "o")):
+        if name in fits:
+            expected = fits[name].ppf((places + 0.5) / n)
+            beyond = int((np.abs(expected) > reach).sum())
+            label = f"{name} ({beyond} off the scale)" if beyond else name
+            axes.plot(expected, values[places], marker, markersize=2.8, color=shades[name],
+                      label=label)  # fmt: skip
+    axes.set_xlim(-reach, reach)
+    _set_percent_ticks(axes.xaxis, "quantile of the fit")
+    _set_percent_ticks(axes.yaxis, "log return")
     axes.set_title("QQ: on the line the fit is right")
     canvas.add_legend(axes)
 
 
-def _set_percent_ticks(axes: Axes, which: str, label: str) -> None:
-    axis = axes.xaxis if which == "x" else axes.yaxis
+def _set_percent_ticks(axis: Axis, label: str) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     axis.set_major_locator(MaxNLocator(6))
     axis.set_label_text(label)
@@ -118,14 +127,19 @@ def autocorrelation_figure(
 ) -> Figure:
     """The autocorrelation of the returns and of their sizes, by lag in steps, by default up to 168
     or a quarter of the rows; and the band that holds it with 95 % where there is none."""
-    returns = observed_returns(frame)
+    observed, timestamp = observed_returns(frame), frame["timestamp"].to_numpy(np.int64)
+    step = style.typical_step(timestamp)
+    # On the grid, so that a lag over a hole counts its steps.
+    place = (timestamp - timestamp[0]) // step
+    returns = np.full(place[-1] + 1, np.nan)
+    returns[place] = observed
     wanted = list(lags or range(1, max(1, min(_LAGS, len(returns) // 4)) + 1))
     figure = _picture("Autocorrelation", frame, mark, theme)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, values, title in zip(
         panels,
         (returns, np.abs(returns)),
-        ("Returns: outside of the band they could be forecast", "Sizes of the returns: volatility"),
+        ("Returns; by chance 1 lag of 20 is outside the band", "Sizes of the returns"),
         strict=True,
     ):
         found, band = distributions.autocorrelation(values, wanted)
@@ -141,7 +155,7 @@ def autocorrelation_figure(
         axes.set_ylabel("autocorrelation")
         canvas.add_legend(axes)
     panels[1].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 2.4, 4.8, 5, 10]))
-    panels[1].set_xlabel("lag (steps)")
+    panels[1].set_xlabel(f"lag (steps of {duration_text(step)})")
     return figure
 
 
