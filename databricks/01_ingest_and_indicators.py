@@ -3,9 +3,9 @@
 # MAGIC # Bitstorm 1 of 3: prices and indicators
 # MAGIC
 # MAGIC Prices come from the simulated market, from CoinGecko, or from a CSV file in a volume.
-# MAGIC They become one Petastorm data set, their indicators another. **Not tried on
-# MAGIC Databricks.** The tests run this file as plain Python, and with stand-ins for `dbutils`
-# MAGIC and `display`.
+# MAGIC They become one Petastorm data set, their indicators another.
+# MAGIC **Not tried on Databricks.** The tests run this file as plain Python, and with stand-ins
+# MAGIC for `dbutils` and `display`.
 # MAGIC
 # MAGIC - **Compute**: one node, dedicated to one user, Python 3.11 or 3.12. Serverless and
 # MAGIC   shared compute have no classic Spark session, which Bitstorm needs.

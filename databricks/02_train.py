@@ -3,8 +3,8 @@
 # MAGIC # Bitstorm 2 of 3: train the network
 # MAGIC
 # MAGIC Keras trains an LSTM on windows of log returns; Petastorm's Spark converter serves them.
-# MAGIC `01_ingest_and_indicators` has the notes on compute, packages and workspace. **Not tried
-# MAGIC on Databricks.**
+# MAGIC `01_ingest_and_indicators` has the notes on compute, packages and workspace.
+# MAGIC **Not tried on Databricks.**
 # MAGIC
 # MAGIC The training runs on the driver. One node is enough: an epoch of a year of hours takes
 # MAGIC seconds.
