@@ -1,6 +1,6 @@
 """The files of `databricks/`: their form, and what they do as plain Python and with `dbutils`.
 
-None of this runs on Databricks: `Widgets` and a list stand in for its `dbutils.widgets` and `display`.
+Nothing here runs on Databricks: `Widgets` stands in for `dbutils.widgets`, a list for `display`.
 """
 
 from __future__ import annotations
