@@ -82,15 +82,12 @@ def backtest(context: Context) -> Backtested:
 
 def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
     """Run these folds; each file is written as soon as its task has ended."""
-    settings = context.settings
-    used = settings.backtest.volatility or settings.training.backend == "tensorflow"
     with (
-        # Its start-up notes go to the log here; those of a task go to the worker's.
-        context.spark("backtest", tensorflow=settings.backtest.in_process and used) as spark,
+        context.spark("backtest", tensorflow=plan.loads_tensorflow) as spark,
         training_data.write_blocks(context, spark, plan.snapshot, plan.spec) as stored,
         context.console.bar() as bar,
     ):
-        work = plan.work(stored, settings)
+        work = plan.work(stored, context.settings)
         bar(0.0, f"{len(missing)} folds", False)
         for count, done in enumerate(run_folds(spark, work, missing), start=1):
             files.write_fold(plan.folder, done)
