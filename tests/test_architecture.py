@@ -59,6 +59,8 @@ FENCES = {
     "plotly": ("report",),
     "jinja2": ("report",),
     "markupsafe": ("report",),
+    "waitress": ("report",),
+    "prometheus_client": ("report",),
     "click": ("cli",),
 }
 HEAVY = (

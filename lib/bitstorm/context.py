@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -29,13 +30,15 @@ SMALL_BYTES = 16 << 20
 @dataclass(frozen=True)
 class Context:
     """Fixed for one command. `snapshot` is the ID that reading commands read. A session that a
-    stage starts ends with the stage, or with `sessions` where these are given."""
+    stage starts ends with the stage, or with `sessions` where these are given. `origins` say which
+    layer each setting is from (see `config.Loaded`)."""
 
     workspace: Workspace
     settings: Settings
     console: Console = field(default_factory=Console)
     snapshot: str | None = None
     sessions: ExitStack | None = field(default=None, kw_only=True)
+    origins: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
         """The Spark session for a stage: the running one, or a new one. petastorm, and TensorFlow

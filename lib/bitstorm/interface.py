@@ -262,7 +262,7 @@ class Workspace(Models):
         third_party_noise.hush_loggers()
         loaded = self._loaded if values is None else self._load(values=values)
         given = (self._folders, loaded.settings, self._console, snapshot)
-        return Context(*given, sessions=self._sessions)
+        return Context(*given, sessions=self._sessions, origins=loaded.origins)
 
 
 def _import_options(file: str | Path, options: FileOptions) -> ImportOptions:

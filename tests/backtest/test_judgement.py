@@ -130,6 +130,23 @@ def test_the_skill_of_a_fold_has_its_uncertainty():
     assert whole == pytest.approx({"skill": skill, "lower": skill - noise, "upper": skill + noise})
 
 
+def test_the_volatility_of_a_day_is_that_of_its_returns():
+    series = market(300)
+    series.price[150] = np.nan
+    frame = frame_of(series, 100, 290)
+    frame["variance"] = 24 * 0.01**2
+    found = judgement.day_volatility(frame, series)
+    assert found["forecast"].to_numpy() == pytest.approx(np.full(191, 0.01))
+    assert found["timestamp"].tolist() == [T0 + (place + 24) * HOUR for place in range(100, 291)]
+    for place, realised in zip(range(100, 291), found["realised"], strict=True):
+        day = np.diff(np.log(series.price[place : place + 25]))
+        # The hole takes two returns; the days after place 275 are not over.
+        if place + 24 in range(150, 175) or place > 275:
+            assert math.isnan(realised)
+        else:
+            assert realised == pytest.approx(math.sqrt(np.mean(day**2)), rel=1e-9)
+
+
 def test_intervals_are_counted_by_level_step_and_tercile():
     series = market(2_000)
     frame = frame_of(series, 1_200, 1_990, known=0.5)

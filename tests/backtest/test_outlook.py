@@ -78,6 +78,16 @@ def test_windows_of_intervals_follow_a_coarser_grid(step_ms, expected):
     assert (rules.week, rules.months) == expected
 
 
+def test_the_volatility_ahead_is_that_of_a_random_walk():
+    returns = np.random.default_rng(8).normal(0, 0.01, 4_000)
+    series = Series(T0, HOUR, 100 * np.exp(np.cumsum(returns)))
+    variance = outlook.variances(series, steps=6)
+    assert variance.shape == (4_000, 6)
+    # The variance of h independent steps is h times the variance of one.
+    found = np.sqrt(variance[-1] / np.arange(1, 7))
+    assert found == pytest.approx(np.full(6, 0.01), rel=0.15)
+
+
 def test_a_short_series_has_no_intervals():
     series = series_of(np.exp(np.random.default_rng(1).normal(0, 0.01, 50)))
     assert np.isnan(outlook.half_widths(series, steps=2, levels=(0.9,))).all()
@@ -86,7 +96,7 @@ def test_a_short_series_has_no_intervals():
 def test_plain_half_widths_fill_the_step_of_the_network():
     calibrated = np.full((3, 2, 2), np.nan)
     calibrated[2] = [[0.1, 0.2], [np.nan, 0.4]]
-    widths = outlook.Widths(calibrated, np.array([0.5, 0.9]), horizon=2)
+    widths = outlook.Widths(calibrated, np.array([0.5, 0.9]), horizon=2, volatility=np.zeros(2))
     assert widths.newest().tolist() == [[0.1, 0.2], [0.5, 0.4]]
     assert widths.at(np.array([-1, 0, 2]), 1).tolist() == [0.9, 0.9, 0.4]
 

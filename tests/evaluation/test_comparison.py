@@ -15,19 +15,6 @@ from bitstorm.evaluation import comparison
 prices = st.floats(1e-3, 1e6)
 
 
-def long_run_variance(gains: list[float], horizon: int, *, weighted: bool) -> float:
-    """Sum over all pairs of at most horizon - 1 steps apart, divided by n."""
-    n, mean = len(gains), sum(gains) / len(gains)
-    total = 0.0
-    for i in range(n):
-        for j in range(n):
-            apart = abs(i - j)
-            if apart < horizon:
-                weight = 1 - apart / horizon if weighted else 1.0
-                total += weight * (gains[i] - mean) * (gains[j] - mean)
-    return total / n
-
-
 def test_errors_are_those_of_a_hand_calculation():
     # Forecasts of 110, 90 and 100 from 100; the price went to 100, 100 and 120.
     found = comparison.errors(
@@ -45,30 +32,23 @@ def test_errors_are_those_of_a_hand_calculation():
 def test_half_the_error_is_a_skill_of_three_quarters():
     actual = np.exp(np.array([0.02, -0.02, 0.04, -0.04]))
     half = np.exp(np.array([0.01, -0.01, 0.02, -0.02]))
-    found = comparison.compare(forecast=half, actual=actual, origin=np.ones(4), horizon=1)
+    found = comparison.compare(forecast=half, actual=actual, origin=np.ones(4))
     assert found["model"]["skill"] == pytest.approx(0.75)
-    # Squared log errors: persistence 4, 4, 16, 16 e-4, the model a quarter; gains 3, 3, 12, 12.
-    gains = [3e-4, 3e-4, 12e-4, 12e-4]
-    assert found["difference"]["mean"] == pytest.approx(7.5e-4)
-    spread = math.sqrt(sum((g - 7.5e-4) ** 2 for g in gains) / 4 / 4)
-    assert found["difference"]["standard_error"] == pytest.approx(spread)
-    assert found["difference"]["t"] == pytest.approx(7.5e-4 / spread)
 
 
 def test_persistence_has_skill_zero_and_is_not_called_better():
     random = np.random.default_rng(1)
     origin = 100 * np.exp(np.cumsum(random.normal(0, 0.01, 200)))
     actual = origin * np.exp(random.normal(0, 0.01, 200))
-    found = comparison.compare(forecast=origin, actual=actual, origin=origin, horizon=1)
+    found = comparison.compare(forecast=origin, actual=actual, origin=origin)
     assert found["model"]["skill"] == 0.0
     assert found["model"]["skill_usd"] == 0.0
-    assert found["difference"] == {"mean": 0.0, "standard_error": 0.0, "t": 0.0}
 
 
 def test_on_a_constant_price_only_persistence_has_skill_zero():
     still = np.full(50, 7.0)
-    same = comparison.compare(forecast=still, actual=still, origin=still, horizon=1)
-    wrong = comparison.compare(forecast=still * 1.1, actual=still, origin=still, horizon=1)
+    same = comparison.compare(forecast=still, actual=still, origin=still)
+    wrong = comparison.compare(forecast=still * 1.1, actual=still, origin=still)
     assert same["model"]["skill"] == 0.0
     assert wrong["model"]["skill"] == -math.inf
 
@@ -79,38 +59,10 @@ def test_on_a_constant_price_only_persistence_has_skill_zero():
     hnp.arrays(float, 5, elements=prices),
 )
 def test_no_forecast_has_a_skill_above_one(forecast, actual, origin):
-    found = comparison.compare(forecast=forecast, actual=actual, origin=origin, horizon=1)
+    found = comparison.compare(forecast=forecast, actual=actual, origin=origin)
     assert found["model"]["skill"] <= 1
     assert found["model"]["skill_usd"] <= 1
     assert found["model"]["rmse_usd"] >= found["model"]["mae_usd"] * (1 - 1e-12)
-    assert math.isfinite(found["difference"]["t"])
-
-
-@pytest.mark.parametrize("horizon", [1, 2, 5])
-def test_the_standard_error_sums_pairs_of_overlapping_forecasts(horizon):
-    # A moving sum of `horizon` shocks: just the overlap that h-step errors have.
-    shocks = np.random.default_rng(3).normal(0.2, 1, 300)
-    gains = np.convolve(shocks, np.ones(horizon), mode="valid")
-    found = comparison.difference(gains, horizon=horizon)
-    variance = long_run_variance(gains.tolist(), horizon, weighted=False)
-    assert found.mean == pytest.approx(sum(gains) / len(gains))
-    assert found.standard_error == pytest.approx(math.sqrt(variance / len(gains)))
-
-
-def test_bartlett_weights_keep_the_variance_positive():
-    gains = np.array([1.0, -1.0] * 10) + np.linspace(0, 0.1, 20)
-    assert long_run_variance(gains.tolist(), 2, weighted=False) < 0
-    variance = long_run_variance(gains.tolist(), 2, weighted=True)
-    found = comparison.difference(gains, horizon=2)
-    assert variance > 0
-    assert found.standard_error == pytest.approx(math.sqrt(variance / 20))
-
-
-@given(hnp.arrays(float, st.integers(1, 12), elements=st.floats(-1e3, 1e3)), st.integers(1, 20))
-def test_a_standard_error_is_never_negative_nor_not_a_number(gains, horizon):
-    found = comparison.difference(gains, horizon=horizon)
-    assert found.standard_error >= 0
-    assert math.isfinite(found.t)
 
 
 def test_half_widths_are_quantiles_of_past_errors():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from bitstorm.evaluation import skill_tests
 from bitstorm.evaluation.skill_tests import NO_EVIDENCE, Evidence
@@ -160,6 +161,12 @@ def test_bartlett_weights_where_the_variance_is_not_positive():
     expected = math.sqrt((own + next_to) / 40)
     assert skill_tests.standard_error(values, horizon=2) == pytest.approx(expected)
     assert skill_tests.diebold_mariano(np.zeros(40), horizon=1).t == 0.0
+
+
+@given(hnp.arrays(float, st.integers(1, 12), elements=st.floats(-1e3, 1e3)), st.integers(1, 20))
+def test_a_standard_error_is_never_negative_nor_not_a_number(values, horizon):
+    found = skill_tests.standard_error(values, horizon=horizon)
+    assert 0 <= found < math.inf
 
 
 def trading_by_hand(outcomes: list[float], forecasts: list[float], horizon: int) -> list[float]:

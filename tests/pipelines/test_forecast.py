@@ -75,17 +75,6 @@ def assert_metrics_follow(table: pd.DataFrame, metrics: dict, *, horizon: int) -
         for name, value in numbers.items():
             assert metrics[who][name] == pytest.approx(value, rel=1e-9, abs=1e-12), (who, name)
 
-    gains = (theirs**2 - ours**2).tolist()
-    mean = sum(gains) / len(gains)
-    total = sum(
-        (a - mean) * (b - mean)
-        for i, a in enumerate(gains)
-        for b in gains[max(0, i - horizon + 1) : i + horizon]
-    )
-    error = math.sqrt(total / len(gains) / len(gains))
-    assert metrics["difference"]["mean"] == pytest.approx(mean, rel=1e-9)
-    assert metrics["difference"]["standard_error"] == pytest.approx(error, rel=1e-9)
-    assert metrics["difference"]["t"] == pytest.approx(mean / error, rel=1e-9)
     inside = (table.actual >= table.lower) & (table.actual <= table.upper)
     assert metrics["interval"]["coverage"] == pytest.approx(inside.mean())
     assert metrics["test"] == {

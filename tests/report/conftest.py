@@ -102,7 +102,6 @@ def metrics() -> dict[str, Any]:
             "rmse_log_return": 0.004,
             "mae_log_return": 0.003,
         },
-        "difference": {"mean": -2.5e-08, "standard_error": 5e-08, "t": -0.5},
         "verdict": "Not distinguishable from 'the price stays as it is'.",
         "grades": {
             "details": {"data": "made, 400 forecasts.", "informative": "No. The e-value is 1."}

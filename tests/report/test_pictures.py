@@ -35,6 +35,7 @@ def test_a_report_has_these_pictures(prices, forecast, metrics, history, frequen
     ahead = points[["timestamp"]].assign(volatility=0.004)
     found = pictures.report_pictures(
         points,
+        whole=points,
         forecast=forecast,
         metrics=metrics | {"frequency": frequency},
         history=history,

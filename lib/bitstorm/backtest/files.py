@@ -96,3 +96,13 @@ def metrics_of(folder: Path) -> Mapping[str, Any] | None:
         return dict(metrics) if record.get("state") == FINISHED else None
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def newest_finished(backtests: Path) -> Path | None:
+    """The folder of the finished back-test that was written last; None without one."""
+    found = {
+        json.loads((folder / RECORD).read_text(encoding="utf-8"))["written_at"]: folder
+        for folder in backtests.glob("*/")
+        if is_finished(folder)
+    }
+    return found[max(found)] if found else None

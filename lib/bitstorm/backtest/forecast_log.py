@@ -137,7 +137,7 @@ class Outcomes:
 def score(log: pd.DataFrame, outcomes: Outcomes, *, fee: float) -> tuple[Score, ...]:
     """The score of all runs together, then of each run, the newest first. `log` has the columns of
     FORECASTS; `fee` as in `verdict.judge`."""
-    known = _with_outcomes(log, outcomes)
+    known = with_outcomes(log, outcomes)
     first = known.sort_values(["timestamp", "step", "made_at", "run"])
     parts: Mapping[str | None, pd.DataFrame] = {
         None: first.drop_duplicates(["timestamp", "step"]),
@@ -146,7 +146,7 @@ def score(log: pd.DataFrame, outcomes: Outcomes, *, fee: float) -> tuple[Score, 
     return tuple(_score(run, rows, outcomes, fee) for run, rows in parts.items())
 
 
-def _with_outcomes(log: pd.DataFrame, outcomes: Outcomes) -> pd.DataFrame:
+def with_outcomes(log: pd.DataFrame, outcomes: Outcomes) -> pd.DataFrame:
     """The log in the order of time, with `actual` (USD), `outcome` and `value` (log returns from
     the origin to price and forecast) and `volatility` (of one step, known before)."""
     log = log.sort_values(["timestamp", "step", "run"], ignore_index=True)

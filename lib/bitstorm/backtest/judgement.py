@@ -18,15 +18,7 @@ from bitstorm.backtest import outlook
 from bitstorm.backtest.fold import NETWORK, day_of
 from bitstorm.backtest.scores import PERSISTENCE, comparable, models_of
 from bitstorm.core.time import iso
-from bitstorm.evaluation import (
-    comparison,
-    garch_paths,
-    intervals,
-    scores,
-    skill_tests,
-    verdict,
-    volatility,
-)
+from bitstorm.evaluation import garch_paths, intervals, scores, skill_tests, verdict, volatility
 from bitstorm.evaluation import volatility_features as history
 from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS
 from bitstorm.model.series import Series
@@ -119,6 +111,29 @@ def evidence(frame: pd.DataFrame, series: Series, *, model: str = NETWORK) -> pd
     )
 
 
+def day_volatility(frame: pd.DataFrame, series: Series) -> pd.DataFrame:
+    """The network's `forecast` of the volatility of the day after each origin, and the `realised`
+    one, as standard deviation of a step in log return, NaN where a return of the day is missing;
+    `timestamp` (ms UTC) is the day's end. `frame` has the column `variance`."""
+    first, horizon = frame.drop_duplicates("origin_timestamp"), day_of(series.step_ms)
+    origins = first["origin_timestamp"].to_numpy()
+    places = series.places(origins)
+    # Running sums: a table of all days is too large on a grid of minutes.
+    squares = series.returns**2
+    known = np.cumsum(np.isfinite(squares))
+    sums = np.cumsum(np.where(np.isfinite(squares), squares, 0.0))
+    ends = np.minimum(places + horizon, len(squares) - 1)
+    whole = known[ends] - known[places] == horizon
+    variance = np.maximum(sums[ends] - sums[places], 0.0)
+    return pd.DataFrame(
+        {
+            "timestamp": origins + horizon * series.step_ms,
+            "realised": np.where(whole, np.sqrt(variance / horizon), np.nan),
+            "forecast": np.sqrt(first["variance"].to_numpy() / horizon),
+        }
+    )
+
+
 def fold_skills(frames: Sequence[pd.DataFrame], *, model: str = NETWORK) -> list[dict[str, float]]:
     """A model's `skill` over all steps in each fold, and the bounds `lower` and `upper` that hold
     it with 90 %; NaN in a fold with too few origins. Origins with all outcomes count."""
@@ -133,8 +148,9 @@ def _skill(frame: pd.DataFrame, model: str) -> dict[str, float]:
     if len(losses) <= steps or not losses[:, 1].any():
         return dict.fromkeys(("skill", "lower", "upper"), math.nan)
     ours, theirs = losses.T
-    gain, scale = comparison.difference(theirs - ours, horizon=steps), float(theirs.mean())
-    skill, noise = gain.mean / scale, _90_PERCENT * gain.standard_error / scale
+    gains, scale = theirs - ours, float(theirs.mean())
+    skill = float(gains.mean()) / scale
+    noise = _90_PERCENT * skill_tests.standard_error(gains, horizon=steps) / scale
     return {"skill": skill, "lower": skill - noise, "upper": skill + noise}
 
 

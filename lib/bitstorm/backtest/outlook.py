@@ -88,11 +88,14 @@ def levels_with(level: float) -> tuple[float, ...]:
 @dataclass(frozen=True)
 class Widths:
     """Half-widths of intervals, in log return: `calibrated` float64 (n, H, L) at each point of the
-    series, NaN at its beginning; `plain` (L,) for the step `horizon`, where they are NaN."""
+    series, NaN at its beginning; `plain` (L,) for the step `horizon`, where they are NaN.
+    `volatility` (H,): the forecast at the newest point of the standard deviation a step, in log
+    return, over the next 1…H steps; NaN where the series is too short."""
 
     calibrated: np.ndarray
     plain: np.ndarray
     horizon: int
+    volatility: np.ndarray
 
     def newest(self) -> np.ndarray:
         """At the newest point, float64 (H, L)."""
@@ -113,10 +116,12 @@ def widths_of(series: Series, found: Forecasts, *, steps: int, levels: Sequence[
     part."""
     validation = found.validation
     residuals = np.log(validation["actual"].to_numpy() / validation["forecast"].to_numpy())
+    variance = variances(series, steps=steps)
     return Widths(
-        half_widths(series, steps=steps, levels=levels),
+        _calibrated(series, variance, levels),
         comparison.half_widths(residuals, levels),
         found.settings.horizon,
+        np.sqrt(variance[-1] / np.arange(1, steps + 1)),
     )
 
 
@@ -126,26 +131,33 @@ def half_widths(series: Series, *, steps: int, levels: Sequence[float]) -> np.nd
 
     They are calibrated on the errors of persistence, which every point has.
     """
-    returns, step_ms = series.returns, series.step_ms
+    return _calibrated(series, variances(series, steps=steps), levels)
+
+
+def variances(series: Series, *, steps: int) -> np.ndarray:
+    """The forecast at each point of the variance of the log return to steps 1…H, float64 (n, H);
+    NaN at the beginning."""
     # On a grid finer than hours the windows have as many steps as for hours.
-    finer = min(1.0, step_ms / HOUR_MS)
-    variance = volatility_features.step_variances(
-        returns,
+    finer = min(1.0, series.step_ms / HOUR_MS)
+    return volatility_features.step_variances(
+        series.returns,
         first_ms=series.first_ms,
-        step_ms=step_ms,
+        step_ms=series.step_ms,
         hours=[finer * hours for hours in volatility_features.VARIANCE_HOURS],
         horizon=steps,
         every=None if finer == 1 else round(FOUR_WEEKS_MS / HOUR_MS),
     )
-    calibrated = intervals.calibrate(
-        returns,
+
+
+def _calibrated(series: Series, variance: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    return intervals.calibrate(
+        series.returns,
         np.zeros_like(variance),
         variance,
-        steps=range(1, steps + 1),
+        steps=range(1, variance.shape[1] + 1),
         levels=levels,
-        rules=rules_of(step_ms),
-    )
-    return calibrated.half_width
+        rules=rules_of(series.step_ms),
+    ).half_width
 
 
 def rules_of(step_ms: int) -> Rules:

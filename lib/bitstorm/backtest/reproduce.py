@@ -34,7 +34,7 @@ DERIVED = (
     "windows", "warm_up",
 )  # fmt: skip
 # The parts of `metrics.json` that follow from the run and the snapshot alone.
-TEST_PART = ("test", "model", "persistence", "difference", "verdict", "grades", "interval")
+TEST_PART = ("test", "model", "persistence", "verdict", "grades", "interval")
 _MOST = 3
 
 

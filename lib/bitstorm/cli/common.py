@@ -123,6 +123,7 @@ class Invocation:
             loaded.settings,
             Console(quiet, log_file),
             self.snapshot,
+            origins=loaded.origins,
         )
 
     def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:

@@ -128,11 +128,32 @@ def tune(invocation: Invocation, apply: bool) -> Any:
 
 
 @click.command(epilog="Example: bitstorm report")
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="Write nothing; serve the dashboard on loopback, always of the newest data, until Ctrl-C.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of --serve; 0 takes any free one.  [default: 0]",
+)
 @common_options
-def report(invocation: Invocation) -> Any:
+def report(invocation: Invocation, serve: bool, port: int | None) -> Any:
     """Write plots, summary and dashboard of the last forecast."""
     from bitstorm.pipelines.report import report as pipeline
+    from bitstorm.pipelines.report_serve import serve_report
 
+    if serve:
+        return serve_report(
+            invocation.context(),
+            port=port or 0,
+            announce=lambda url: invocation.show(
+                {"url": url}, lambda: [f"serving {url}  (Ctrl-C ends it)"]
+            ),
+        )
+    if port is not None:
+        raise UsageError("--port belongs to --serve: add it")
     result = pipeline(invocation.context())
     return invocation.show(result, lambda: [f"{result.folder}/{name}" for name in result.files])
 

@@ -45,7 +45,7 @@ def hush_loggers() -> None:
     libraries, which it calls errors.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("petastorm", "tensorflow", "absl", "py4j"):
+    for name in ("petastorm", "tensorflow", "absl", "py4j", "waitress"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # It logs an error and raises it in the next line.
     logging.getLogger("petastorm.pytorch").setLevel(logging.CRITICAL)

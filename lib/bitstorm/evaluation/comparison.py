@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from bitstorm.evaluation import skill_tests
-
 
 @dataclass(frozen=True)
 class Errors:
@@ -34,41 +32,15 @@ def errors(*, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray) -> E
     )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of (squared error of persistence - squared error of the model), and its standard error,
-    in squared log return. Above zero the model is better."""
-
-    mean: float
-    standard_error: float
-
-    @property
-    def t(self) -> float:
-        return self.mean / self.standard_error if self.standard_error > 0 else 0.0
-
-
-def difference(gains: np.ndarray, *, horizon: int) -> Difference:
-    """Of the gains (float64 (n,), in order of time) of forecasts `horizon` steps ahead, which
-    overlap: see `skill_tests.standard_error`."""
-    error = skill_tests.standard_error(gains, horizon=horizon)
-    return Difference(float(gains.mean()), error)
-
-
-def compare(
-    *, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray, horizon: int
-) -> dict[str, Any]:
+def compare(*, forecast: np.ndarray, actual: np.ndarray, origin: np.ndarray) -> dict[str, Any]:
     """Model and persistence side by side, as in `metrics.json`; the arrays are as in `errors`."""
     model = errors(forecast=forecast, actual=actual, origin=origin)
     persistence = errors(forecast=origin, actual=actual, origin=origin)
-    ours = np.log(forecast / actual) ** 2
-    theirs = np.log(origin / actual) ** 2
-    gain = difference(theirs - ours, horizon=horizon)
     skill = skill_score(model.rmse_log_return, persistence.rmse_log_return)
     return {
         "model": asdict(model)
         | {"skill": skill, "skill_usd": skill_score(model.rmse_usd, persistence.rmse_usd)},
         "persistence": asdict(persistence),
-        "difference": {**asdict(gain), "t": gain.t},
     }
 
 

@@ -244,9 +244,7 @@ def forecasts_of(run: Run, snapshot: Snapshot, *, steps: int) -> Forecasts:
     return Forecasts(run, settings, validation, test, path)
 
 
-def scores(
-    test: pd.DataFrame, table: pd.DataFrame, *, level: float, horizon: int
-) -> dict[str, Any]:
+def scores(test: pd.DataFrame, table: pd.DataFrame, *, level: float) -> dict[str, Any]:
     """The test part's span, the errors of model and persistence, and the interval's coverage."""
     columns = ("forecast", "actual", "origin")
     return {
@@ -255,7 +253,7 @@ def scores(
             "last": iso(int(test["timestamp"].iloc[-1])),
             "windows": len(test),
         },
-        **comparison.compare(**{name: test[name].to_numpy() for name in columns}, horizon=horizon),
+        **comparison.compare(**{name: test[name].to_numpy() for name in columns}),
         "interval": {
             "level": level,
             "coverage": comparison.coverage(

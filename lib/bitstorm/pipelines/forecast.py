@@ -43,9 +43,9 @@ def forecast(context: Context, *, run: str | None = None) -> Forecast:
     table = forecasts.table_of(found.test, widths.at(origins, levels.index(level)))
     metrics = {
         **_facts(context, found.run, snapshot),
-        **forecasts.scores(found.test, table, level=level, horizon=horizon),
+        **forecasts.scores(found.test, table, level=level),
         "next": following.at(horizon, level),
-        "outlook": following.to_json(),
+        "outlook": {**following.to_json(), "volatility": widths.volatility.tolist()},
         "training": {
             "windows": found.run.record["windows"]["training"],
             **{k: found.run.record["fitted"][k] for k in ("epochs", "best_epoch", "seconds")},

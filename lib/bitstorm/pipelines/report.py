@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from bitstorm.backtest import outlook
 from bitstorm.context import Context
-from bitstorm.core.errors import DataError
+from bitstorm.core import durable_io
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.model.series import read_series
-from bitstorm.report import dashboard
+from bitstorm.pipelines.report_page import dashboard_page, read_metrics
 from bitstorm.report.style import MOST_POINTS
-from bitstorm.report.summary import mark_of, summary_text, write_text
-from bitstorm.store import petastorm_io, snapshots
+from bitstorm.report.summary import summary_text, write_text
+from bitstorm.store import snapshots
+
+# The pictures are of at most so many points.
+MOST_COUNTED = 1_000_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,53 +44,56 @@ def report(context: Context) -> Report:
         context.workspace.indicators, snapshot=metrics["snapshot"]["indicators"]
     )
     windows: list[int] = snapshot.manifest.details["windows"]
-    prices = _prices(snapshot, windows)
     forecast = pd.read_csv(folder / "forecast.csv")
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
-    mark = mark_of(metrics)
-    points = petastorm_io.read_frame(snapshot, columns=pictures.columns_of(windows))
     ahead = outlook.volatility_forecasts(read_series(snapshot, points=outlook.POINTS))
+    columns, few = pictures.columns_of(windows), snapshot.manifest.rows <= MOST_COUNTED
+    newest = _newest(snapshot, columns)
     drawn = pictures.report_pictures(
-        points, forecast=forecast, metrics=metrics, history=history, windows=windows,
-        volatility=ahead,
-    )  # fmt: skip
-    files = canvas.save(drawn, folder)
-    write_text(folder / "summary.txt", summary_text(metrics))
-    page = dashboard.dashboard_html(
-        metrics=metrics,
-        prices=prices,
+        newest,
+        whole=newest if few else _every_kth(snapshot, columns, most=MOST_COUNTED),
         forecast=forecast,
+        metrics=metrics,
         history=history,
         windows=windows,
-        mark=mark,
+        volatility=ahead,
     )
+    files = canvas.save(drawn, folder)
+    write_text(folder / "summary.txt", summary_text(metrics))
+    _, page = dashboard_page(context)
     write_text(folder / "dashboard.html", page)
-    return Report(str(folder), (*files, "summary.txt", "dashboard.html"))
+    written = (*files, "summary.txt", "dashboard.html")
+    for name in written:
+        durable_io.delete_leftovers(folder / name)
+    return Report(str(folder), written)
 
 
-def _prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one; reads file by
-    file."""
+def _newest(snapshot: snapshots.Snapshot, columns: Sequence[str]) -> pd.DataFrame:
+    """The newest MOST_COUNTED points, which a driver can hold; reads file by file."""
+    _, last = blocks.span_of(snapshot)
+    after = last - MOST_COUNTED * blocks.step_of(snapshot)
+    frame = pd.concat(
+        [table.to_pandas() for table in blocks.tables(snapshot, columns, after_ms=after)],
+        ignore_index=True,
+    )
+    return frame[frame["timestamp"] > after].reset_index(drop=True)
+
+
+def thinned_prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
+    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one."""
     moving = [f"{name}_{w}" for name in ("ma", "volatility") for w in windows]
     wanted = ["timestamp", "price", "imputed", *moving, "rsi_14", "drawdown"]
+    return _every_kth(snapshot, wanted, most=MOST_POINTS)
+
+
+def _every_kth(snapshot: snapshots.Snapshot, columns: Sequence[str], *, most: int) -> pd.DataFrame:
+    """At most `most` points, evenly spaced, with the newest one; reads file by file."""
     step_ms, (_, last) = blocks.step_of(snapshot), blocks.span_of(snapshot)
-    every = -(-snapshot.manifest.rows // MOST_POINTS)
+    every = -(-snapshot.manifest.rows // most)
     pieces = []
-    for table in blocks.tables(snapshot, wanted):
+    for table in blocks.tables(snapshot, columns):
         rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
         pieces.append(rows[back % every == 0])
     return pd.concat(pieces, ignore_index=True)
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """The content of metrics.json. Raises DataError where there is none, or it cannot be read."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(
-            f"there is no {path.name} in {path.parent}: run `bitstorm forecast` first"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None

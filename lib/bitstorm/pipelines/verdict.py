@@ -10,7 +10,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.evaluation import markets as simulated
 from bitstorm.evaluation.markets import Proof
-from bitstorm.pipelines.report import read_metrics
+from bitstorm.pipelines.report_page import read_metrics
 from bitstorm.report.summary import mark_of
 
 

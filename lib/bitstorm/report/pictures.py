@@ -27,13 +27,15 @@ def columns_of(windows: Sequence[int]) -> list[str]:
 def report_pictures(
     points: pd.DataFrame,
     *,
+    whole: pd.DataFrame,
     forecast: pd.DataFrame,
     metrics: Metrics,
     history: pd.DataFrame,
     windows: Sequence[int],
     volatility: pd.DataFrame,
 ) -> dict[str, Figure]:
-    """The pictures of a report: `points` are all rows of the indicators, `volatility` is of
+    """The pictures of a report. `points` are the newest rows of the indicators, for statistics;
+    `whole` are all rows, or every k-th, for lines. `volatility` is of
     `outlook.volatility_forecasts`, the others are the contents of the files."""
     mark, step_ms = mark_of(metrics), duration_ms(metrics["frequency"])
     period_ms = usual_period(step_ms)
@@ -42,12 +44,12 @@ def report_pictures(
     level, skill = metrics["interval"]["level"], metrics["model"]["skill"]
     best = metrics["training"]["best_epoch"]
     found = {
-        "price": report.price_figure(points, windows=windows, mark=mark),
+        "price": report.price_figure(whole, windows=windows, mark=mark),
         "candles": report.candle_figure(bars, mark=mark, period_ms=period_ms),
         "volatility": report.volatility_figure(
-            points, windows=windows, mark=mark, forecast=volatility
+            whole, windows=windows, mark=mark, forecast=volatility
         ),
-        "drawdown": report.drawdown_figure(points, mark=mark),
+        "drawdown": report.drawdown_figure(whole, mark=mark),
         "returns": report.return_figure(points, mark=mark),
         "autocorrelation": report.autocorrelation_figure(points, mark=mark),
         "forecast": report.fan_figure(

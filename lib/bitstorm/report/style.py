@@ -218,18 +218,33 @@ def typical_step(timestamp: NDArray[np.int64]) -> int:
 MOST_POINTS = 5_000
 
 
-def thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most MOST_POINTS rows for a picture: every k-th one, back from the last.
+def thinned(frame: pd.DataFrame, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """At most `most` rows for a picture: every k-th one, back from the last.
 
     Compute first, then thin: no number comes from thinned rows. The step of the result is k times
     as wide; its holes are still those of `frame`.
     """
-    return frame.iloc[::-1].iloc[:: every(len(frame))].iloc[::-1].reset_index(drop=True)
+    every = max(1, -(-len(frame) // most))
+    return frame.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
 
-def every(rows: int) -> int:
-    """The k of `thinned`."""
-    return max(1, -(-rows // MOST_POINTS))
+def extremes(lines: pd.DataFrame, by: str, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """About `most` rows of lines from `with_breaks`: of each stretch of equal length those with the
+    least and the greatest value of `by`, and both sides of each break.
+
+    So a picture of many rows shows each extreme at its time.
+    """
+    n = len(lines)
+    if n <= most:
+        return lines
+    width = -(-2 * n // most)
+    values = lines[by].to_numpy(np.float64)
+    stretches = np.pad(values, (0, -n % width), constant_values=np.nan).reshape(-1, width)
+    first, unknown = width * np.arange(len(stretches)), np.isnan(stretches)
+    edges = np.flatnonzero(np.diff(np.isnan(values)))
+    low = first + np.where(unknown, np.inf, stretches).argmin(axis=1)
+    high = first + np.where(unknown, -np.inf, stretches).argmax(axis=1)
+    return lines.iloc[np.unique(np.concatenate([low, high, edges, edges + 1, [n - 1]]))]
 
 
 def with_breaks(

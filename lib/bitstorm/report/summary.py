@@ -110,9 +110,14 @@ def verdict_sentence(metrics: Metrics) -> str:
 
 def grade_sentences(metrics: Metrics) -> list[str]:
     """A sentence for each grade of the verdict, and one for its data."""
+    return [f"{name.capitalize()}: {text}" for name, text in grade_facts(metrics)]
+
+
+def grade_facts(metrics: Metrics) -> list[tuple[str, str]]:
+    """(name, text) of each grade of the verdict, and of its data."""
     details = _part(metrics, "grades").get("details") or {}
     order = ("informative", "more accurate", "worth its costs", "data")
-    return [f"{name.capitalize()}: {details[name]}" for name in order if name in details]
+    return [(name, details[name]) for name in order if name in details]
 
 
 def interval_sentence(metrics: Metrics) -> str:

@@ -79,8 +79,8 @@ def _over_time(
     axes = figure.add_subplot()
     draw_holes(axes, timestamp, step)
     canvas.set_time_axis(axes)
-    wide = style.every(len(frame)) * step
-    return figure, axes, style.with_breaks(style.thinned(frame), columns, step_ms=wide)
+    lines = style.with_breaks(frame, columns, step_ms=step)
+    return figure, axes, style.extremes(lines, columns[0])
 
 
 def _draw_imputed(axes: Axes, frame: pd.DataFrame) -> None:
@@ -113,7 +113,7 @@ def volatility_figure(
     draw_windows(axes, lines, "volatility", windows, "last {} changes", linewidth=1.1)
     if forecast is not None:
         style.require(forecast, ["timestamp", "volatility"], of="volatility forecast")
-        ahead = style.with_breaks(style.thinned(forecast), ["volatility"])
+        ahead = style.extremes(style.with_breaks(forecast, ["volatility"]), "volatility")
         look = {"color": canvas.colours(axes).ink, "linewidth": 0.9}
         draw_line(axes, ahead, "volatility", "forecast a day before", **look)
     axes.set_ylim(bottom=0)

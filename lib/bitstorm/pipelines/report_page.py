@@ -1,0 +1,85 @@
+"""The dashboard's HTML, from all that the workspace has."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bitstorm.context import Context
+from bitstorm.core.config import Loaded
+from bitstorm.core.errors import DataError
+from bitstorm.core.time import now_ms
+from bitstorm.model import runs
+from bitstorm.pipelines.report_judged import read_backtest, read_log, read_prices
+from bitstorm.pipelines.report_lineage import read_lineage
+from bitstorm.pipelines.report_sources import read_grid, read_state
+from bitstorm.report.page import Found, page_data
+from bitstorm.store import snapshots
+
+
+def dashboard_page(context: Context, *, served: bool = False) -> tuple[str, str]:
+    """When the page is made (ISO, UTC), and its HTML. A `served` page looks for a newer one.
+
+    Raises DataError where there is no forecast, SnapshotMissing where there are no indicators, and
+    ModelError where the forecast's run is gone.
+    """
+    found, _ = found_of(context)
+    page = page_data(found)
+    return page["made"], _old_html(context, found)
+
+
+def found_of(context: Context) -> tuple[Found, list[str]]:
+    """What the workspace has, and the levels of its series in base64."""
+    folder = context.workspace.reports
+    metrics = read_metrics(folder / "metrics.json")
+    forecast = pd.read_csv(folder / "forecast.csv")
+    # The newest indicators: they can be newer than the forecast, whose outcomes they have then.
+    snapshot = snapshots.required(context.workspace.indicators)
+    run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
+    grid = read_grid(snapshot)
+    found = Found(
+        made_ms=now_ms(),
+        metrics=metrics,
+        grid=grid,
+        forecast=forecast,
+        history=pd.read_csv(run.folder / runs.HISTORY),
+        prices=read_prices(snapshot, metrics),
+        state=read_state(context),
+        backtest=read_backtest(context),
+        log=read_log(context),
+        lineage=read_lineage(context, metrics),
+        settings=Loaded(context.settings, context.origins).rows(),
+    )
+    return found, [b64encode(level.to_bytes()).decode() for level in grid.levels]
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of metrics.json. Raises DataError where there is none, or it cannot be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no {path.name} in {path.parent}: run `bitstorm forecast` first"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None
+
+
+def _old_html(context: Context, found: Found) -> str:
+    from bitstorm.pipelines.report import thinned_prices
+    from bitstorm.report import dashboard
+    from bitstorm.report.summary import mark_of
+
+    snapshot = snapshots.required(context.workspace.indicators)
+    return dashboard.dashboard_html(
+        metrics=found.metrics,
+        prices=thinned_prices(snapshot, found.grid.windows),
+        forecast=found.forecast,
+        history=found.history,
+        windows=found.grid.windows,
+        mark=mark_of(found.metrics),
+    )
