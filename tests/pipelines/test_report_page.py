@@ -26,8 +26,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def context(prepared_workspace):
-    origins = {"grid.frequency": "--set"}
-    return replace(prepared.context(prepared_workspace), origins=origins)
+    # Another grid than the one of the indicators: the page is of the latter.
+    given = prepared.context(prepared_workspace, "grid.frequency=2h")
+    return replace(given, origins={"grid.frequency": "--set"})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_fan_begins_at_the_newest_price(page, context, indicators):
 def test_settings_name_their_origin_and_the_rest_is_absent(page):
     data = page[0]
     settings = {key: (value, origin) for key, value, origin in data["settings"]}
-    assert settings["grid.frequency"] == ("1h", "--set")
+    assert settings["grid.frequency"] == ("2h", "--set")
     assert settings["indicators.windows"] == ("[2, 3, 24]", "default")
     assert data["backtest"] is None
     assert data["volatility"]["past"] is None
