@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.core.schema import indicator_table
@@ -283,6 +283,7 @@ def test_the_table_has_the_newest_rows_first_and_whole_float32(found: Found) -> 
     assert oldest[3:] == [None] * (len(oldest) - 3)
 
 
+@settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_nine_digits_tell_any_two_float32_apart(value: float) -> None:
     from bitstorm.report.page_values import plain
