@@ -24,7 +24,7 @@ from bitstorm.report.page import (
     series_columns,
     settings_row,
 )
-from bitstorm.report.page_values import MOST_POINTS
+from bitstorm.report.page_values import MOST_TESTED
 from bitstorm.report.thinning import Level
 
 HOUR = 3_600_000
@@ -218,10 +218,10 @@ def test_the_test_part_is_the_frame_with_the_error_saved(
 def test_a_long_test_part_is_thinned_after_it_is_summed(
     found: Found, forecast: pd.DataFrame
 ) -> None:
-    repeats = 3 * MOST_POINTS // len(forecast) + 1
+    repeats = 3 * MOST_TESTED // len(forecast) + 1
     long = pd.concat([forecast] * repeats, ignore_index=True)
     test = page_data(replace(found, forecast=long))["test"]
-    assert MOST_POINTS / 2 < len(test["timestamp"]) <= MOST_POINTS
+    assert MOST_TESTED / 2 < len(test["timestamp"]) <= MOST_TESTED
     short = page_data(found)["test"]["saved"][-1]
     assert test["saved"][-1] == pytest.approx(repeats * short, rel=1e-5)
 
