@@ -12,7 +12,7 @@ import pandas as pd
 from bitstorm.report import style
 
 # Some points fewer than a chart has pixels, and for the test part some more.
-MOST_POINTS, MOST_TESTED = 700, 1_400
+MOST_POINTS, MOST_TESTED = 700, 1_000
 # Of a chart's values; and of all others, which tell any two float32 apart.
 _DIGITS, _MOST_DIGITS = 7, 9
 
