@@ -60,6 +60,7 @@ FENCES = {
     "jinja2": ("report",),
     "markupsafe": ("report",),
     "waitress": ("report",),
+    "prometheus_client": ("report",),
     "click": ("cli",),
 }
 HEAVY = (

@@ -1,18 +1,26 @@
-"""The examples for systemd and cron: what they say is understood, by systemd and by the command."""
+"""The examples for systemd, cron, Airflow and Kubernetes: what they say is understood."""
 
 from __future__ import annotations
 
 import configparser
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 
 from bitstorm.cli import bitstorm
+from bitstorm.cli.common import IDLE
 from bitstorm.core.config import load
 
 SERVICE = Path(__file__).resolve().parents[1] / "conf" / "service"
@@ -29,6 +37,33 @@ def unit(name: str) -> configparser.ConfigParser:
 def cron_lines() -> list[str]:
     lines = (SERVICE / "bitstorm.cron").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if re.match(r"[\d*]", line)]
+
+
+def airflow_dags(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each DAG and, as `tasks`, of its operators. Airflow does not fit into this
+    environment, so doubles of its three names record them."""
+    dags: list[dict[str, Any]] = []
+
+    @contextmanager
+    def dag(**options: Any) -> Iterator[None]:
+        dags.append({**options, "tasks": []})
+        yield
+
+    def operator(**options: Any) -> None:
+        dags[-1]["tasks"].append(options)
+
+    bash = "airflow.providers.standard.operators.bash"
+    names: dict[str, dict[str, Any]] = {
+        "airflow.sdk": {"DAG": dag, "chain": lambda *tasks: None},
+        bash: {"BashOperator": operator},
+    }
+    parents = (bash.rsplit(".", count)[0] for count in range(1, 5))
+    for name in (*parents, *names):
+        module = ModuleType(name)
+        vars(module).update(names.get(name, {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    runpy.run_path(str(SERVICE / "bitstorm_dag.py"))
+    return dags
 
 
 def commands() -> list[list[str]]:
@@ -51,6 +86,44 @@ def test_the_commands_and_settings_of_the_examples_exist() -> None:
         settings = load(overrides=context.params["overrides"]).settings
         assert settings.source.mode == "coingecko"
     assert names == ["collect", "collect", "ingest"]
+
+
+def test_the_dags_of_airflow_run_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    hourly, weekly = airflow_dags(monkeypatch)
+    assert [task["task_id"] for task in hourly["tasks"]] == [
+        "collect", "ingest", "indicators", "forecast", "report",
+    ]  # fmt: skip
+    assert [task["task_id"] for task in weekly["tasks"]] == [
+        "backfill", "verify", "train", "backtest",
+    ]  # fmt: skip
+    for dag in (hourly, weekly):
+        assert dag["max_active_runs"] == 1 and not dag["catchup"]
+        for task in dag["tasks"]:
+            program, name, *arguments = shlex.split(task["bash_command"])
+            assert program.endswith(".venv/bin/bitstorm") and name == task["task_id"]
+            context = bitstorm.commands[name].make_context(name, arguments)
+            assert load(overrides=context.params["overrides"]).settings.source.mode == "coingecko"
+            assert context.params["fail_if_idle"] and task["skip_on_exit_code"] == IDLE
+
+
+@pytest.mark.parametrize("name", ["bitstorm-cronjob.yaml", "executor-pod.yaml"])
+def test_kubernetes_knows_every_field_of_the_examples(name: str) -> None:
+    (document,) = yaml.safe_load_all((SERVICE / name).read_text(encoding="utf-8"))
+    kubernetes_validate.validate(document, "1.37", strict=True)
+    broken = {**document, "spec": {**document["spec"], "schedul": "hourly"}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="schedul"):
+        kubernetes_validate.validate(broken, "1.37", strict=True)
+
+
+def test_the_cron_job_of_kubernetes_runs_a_command_that_exists() -> None:
+    document = yaml.safe_load((SERVICE / "bitstorm-cronjob.yaml").read_text(encoding="utf-8"))
+    pod = document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    name, *arguments = container["args"]
+    context = bitstorm.commands[name].make_context(name, arguments)
+    (mount,) = container["volumeMounts"]
+    assert context.params["workspace"].startswith(mount["mountPath"])
+    assert {volume["name"] for volume in pod["volumes"]} == {mount["name"]}
 
 
 def test_no_example_holds_a_key() -> None:

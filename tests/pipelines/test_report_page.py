@@ -17,7 +17,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
 from bitstorm.model import runs
 from bitstorm.pipelines.report_page import found_of, read_metrics
-from bitstorm.report.page import page_data
+from bitstorm.report.page import TABLE_ROWS, page_data
 from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 
@@ -26,8 +26,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def context(prepared_workspace):
-    origins = {"grid.frequency": "--set"}
-    return replace(prepared.context(prepared_workspace), origins=origins)
+    # Another grid than the one of the indicators: the page is of the latter.
+    given = prepared.context(prepared_workspace, "grid.frequency=2h")
+    return replace(given, origins={"grid.frequency": "--set"})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_the_fan_begins_at_the_newest_price(page, context, indicators):
 def test_settings_name_their_origin_and_the_rest_is_absent(page):
     data = page[0]
     settings = {key: (value, origin) for key, value, origin in data["settings"]}
-    assert settings["grid.frequency"] == ("1h", "--set")
+    assert settings["grid.frequency"] == ("2h", "--set")
     assert settings["indicators.windows"] == ("[2, 3, 24]", "default")
     assert data["backtest"] is None
     assert data["volatility"]["past"] is None
@@ -133,7 +134,7 @@ def test_a_workspace_without_log_and_older_snapshots_has_a_page(
     assert data["lineage"]["prices"] == {"id": "00000009-000000000000", **none}
     assert data["lineage"]["forecast"] == {"id": None, **none}
     frame = pd.DataFrame(data["table"]["rows"], columns=data["table"]["columns"])
-    newest = indicators.sort_values("timestamp").tail(500).iloc[::-1]
+    newest = indicators.sort_values("timestamp").tail(TABLE_ROWS).iloc[::-1]
     assert frame["time"].tolist() == [iso(int(time)) for time in newest["timestamp"]]
     for name in ("price", "ma_24", "drawdown"):
         np.testing.assert_allclose(frame[name], newest[name], rtol=1e-8)

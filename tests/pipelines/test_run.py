@@ -103,10 +103,10 @@ def test_the_metrics_name_the_snapshots_that_they_came_from(done):
     assert metrics["test"]["windows"] == len(frame)
 
 
-def test_status_then_tells_what_is_there(done):
-    workspace = done[1]
+def test_status_then_tells_what_is_there(done, tmp_path):
+    workspace, text = done[1], tmp_path / "bitstorm.prom"
     process = subprocess.run(
-        [BITSTORM, "status", "--json", "--workspace", workspace.root],
+        [BITSTORM, "status", "--json", "--workspace", workspace.root, "--metrics", text],
         capture_output=True,
         text=True,
         timeout=60,
@@ -117,6 +117,8 @@ def test_status_then_tells_what_is_there(done):
     assert status["prices"]["rows"] == snapshots.required(workspace.prices).manifest.rows
     assert status["waiting_batches"] == 0 and status["age_ms"] < 3_600_000
     assert status["missing"] == sum_of_missing_hours(workspace)
+    assert f'bitstorm_rows{{data_set="prices"}} {status["prices"]["rows"]}.0' in text.read_text()
+    assert 'bitstorm_grade{grade="informative"} ' in text.read_text()
 
 
 def sum_of_missing_hours(workspace) -> int:

@@ -72,16 +72,25 @@ def doctor(invocation: Invocation) -> Any:
     return result
 
 
-@click.command(epilog="Example: bitstorm status")
+@click.command(epilog="Example: bitstorm status --metrics /var/lib/node_exporter/bitstorm.prom")
+@click.option(
+    "--metrics",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the numbers to this file, in Prometheus' text format.",
+)
 @snapshot_option
 @common_options
-def status(invocation: Invocation) -> Any:
+def status(invocation: Invocation, metrics: Path | None) -> Any:
     """Show rows, span, gaps and age of the data."""
     from bitstorm.cli.render_data import status_lines
     from bitstorm.pipelines.status import status as pipeline
+    from bitstorm.pipelines.status import write_prometheus
 
     context = invocation.context()
     result = pipeline(context)
+    if metrics is not None:
+        write_prometheus(context, result, metrics)
     return invocation.show(result, lambda: status_lines(result, context.workspace.root))
 
 

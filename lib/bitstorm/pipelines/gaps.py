@@ -22,8 +22,8 @@ class Gaps(Result):
     price, to now, or to the last row where the prices come from a file.
 
     `first_ms` and `until_ms` bound the expected slots (None: nothing is expected), `age_ms` is the
-    age of the newest observation (None without one). `unasked` of the `missing` slots are not
-    fetched yet. `gaps` are oldest first. Times are Unix ms UTC.
+    age of the newest observation and `newest_ms` its time (None without one). `unasked` of the
+    `missing` slots are not fetched yet. `gaps` are oldest first. Times are Unix ms UTC.
     """
 
     frequency: str
@@ -34,6 +34,7 @@ class Gaps(Result):
     missing: int
     unasked: int
     age_ms: int | None
+    newest_ms: int | None
     gaps: tuple[Gap, ...]
 
     @property
@@ -71,7 +72,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
     # Before the first observation only what a backfill requested is expected.
     lacking = [] if reach_ms is None else record.lacking(Span(reach_ms, now))
     if not present and not lacking:
-        return Gaps(settings.grid.frequency, None, None, 0, 0, 0, 0, None, ())
+        return Gaps(settings.grid.frequency, None, None, 0, 0, 0, 0, None, None, ())
     first = min(span.start for span in [*present, *widened(lacking, step=step)])
     last = present[-1].end if present else first
     expected = Span(first, last if from_file else max(last, now // step * step))
@@ -94,6 +95,7 @@ def find_gaps(context: Context, *, clock: Callable[[], int] = now_ms) -> Gaps:
         missing=sum(gap.missing for gap in found),
         unasked=sum(gap.missing for gap in found if gap.state == "open"),
         age_ms=None if last_ms is None else now - last_ms,
+        newest_ms=last_ms,
         gaps=tuple(found),
     )
 

@@ -49,7 +49,7 @@ def found_of(context: Context) -> tuple[Found, list[str]]:
         forecast=forecast,
         history=pd.read_csv(run.folder / runs.HISTORY),
         prices=read_prices(snapshot, metrics),
-        state=read_state(context),
+        state=read_state(context, frequency=grid.frequency),
         backtest=read_backtest(context),
         log=read_log(context),
         lineage=read_lineage(context, metrics),

@@ -124,7 +124,7 @@ class Server:
         return f"http://{LOOPBACK}:{self.port}/"
 
     def run(self, *, announce: Callable[[str], object] | None = None) -> None:
-        """Serve, and follow the workspace. `announce` gets the URL when signals end it well."""
+        """Serve, and follow the workspace; `announce` gets the URL when a signal ends it well."""
         from waitress import wasyncore
 
         with self.stop.catch_signals(), self._following():
