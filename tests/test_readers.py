@@ -54,11 +54,12 @@ def test_the_forecast_of_the_volatility_ends_a_day_later(indicators):
     assert np.isnan(line(axes, "forecast a day before")).all()
 
 
-@pytest.mark.parametrize(("period", "bars"), [("1d", 7), ("4h", 7), ("1w", 5)])
+@pytest.mark.parametrize(("period", "bars"), [(None, 7), ("4h", 7), ("1w", 5)])
 def test_candles_are_of_any_period(indicators, period, bars):
     figure = indicators.plot_candles(period, last=7)
-    assert texts(figure)[:1] == [f"Bitcoin in USD, bars of {period}"]
-    assert texts(figure)[1].startswith(f"{bars} bars of {period}, ")
+    shown = period or "1d"
+    assert texts(figure)[0] == f"Bitcoin in USD, bars of {shown}"
+    assert texts(figure)[1].startswith(f"{bars} bars of {shown}, ")
     with pytest.raises(UsageError, match="period: "):
         indicators.plot_candles("often")
     with pytest.raises(UsageError, match="last: found 0, expected at least 1"):

@@ -17,6 +17,7 @@ from bitstorm.core.arguments import at_least, length
 from bitstorm.core.errors import ModelError
 from bitstorm.core.results import Listed, Result
 from bitstorm.core.schema import FORECASTS, PRICES, indicator_table
+from bitstorm.model import blocks
 from bitstorm.model import runs as runs_on_disk
 from bitstorm.model.series import read_series
 from bitstorm.pipelines import runs
@@ -137,13 +138,15 @@ class Indicators(DataSet):
         return price_figure(self._points(names), windows=self._windows, **self._look(theme))
 
     def plot_candles(
-        self, period: str | timedelta = "1d", *, last: int = 180, theme: ThemeName = "light"
+        self, period: str | timedelta | None = None, *, last: int = 180, theme: ThemeName = "light"
     ) -> Figure:
-        """Candlesticks of the newest `last` bars of `period`, such as `"4h"`."""
+        """Candlesticks of the newest `last` bars of `period`, such as `"4h"`; by default of a day,
+        and on a grid of days of a week."""
         from bitstorm.report import candle_figure
-        from bitstorm.report.plots.price import bars_of
+        from bitstorm.report.plots.price import bars_of, usual_period
 
-        period_ms = length("period", period)
+        step_ms = blocks.step_of(self._snapshot())
+        period_ms = usual_period(step_ms) if period is None else length("period", period)
         bars = bars_of(self._points(["price", "imputed"]), period_ms=period_ms)
         newest = bars.tail(at_least(1, "last", last))
         return candle_figure(newest, period_ms=period_ms, **self._look(theme))

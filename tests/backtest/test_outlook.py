@@ -142,6 +142,23 @@ def test_a_baseline_forecasts_from_the_newest_point():
     assert outlook.baseline_path(series, "persistence", steps=2).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(("step_ms", "day"), [(HOUR, 24), (24 * HOUR, 1)])
+def test_volatility_forecasts_are_of_the_day_that_ends(step_ms, day):
+    returns = np.random.default_rng(4).normal(0, 0.01, 2_000)
+    price = 100 * np.exp(np.cumsum(returns))
+    found = outlook.volatility_forecasts(Series(T0, step_ms, price))
+    ends = T0 + step_ms * (np.arange(2_000) + day)
+    assert found["timestamp"].tolist() == ends.tolist()
+    known = found["volatility"].dropna()
+    assert 1_000 < len(known) < 1_500
+    assert known.median() == pytest.approx(0.01, rel=0.05)
+    # No forecast depends on what comes after its own point.
+    price[1_801:] *= 2
+    other = outlook.volatility_forecasts(Series(T0, step_ms, price))["volatility"]
+    assert other[:1_801].equals(found["volatility"][:1_801])
+    assert not other[1_801:].equals(found["volatility"][1_801:])
+
+
 def test_the_newest_back_test_is_the_one_written_last(tmp_path):
     assert files.newest_finished(tmp_path) is None
     for name, written, state in (

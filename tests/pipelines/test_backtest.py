@@ -103,7 +103,8 @@ def check_pictures(whole) -> None:
     (bars,) = by_fold.containers
     assert bars[0].get_xydata()[:, 1].tolist() == list(range(1, FOLDS + 1))
     network = whole.plot_coverage().axes[1]
-    held = np.array(whole.intervals["around"]["network"]["overall"]) - whole.intervals["levels"]
+    overall = np.array(whole.intervals["around"]["network"]["overall"], float)
+    held = overall - whole.intervals["levels"]
     np.testing.assert_allclose(line(network, "all"), 100 * held)
 
 

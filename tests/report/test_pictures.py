@@ -22,8 +22,10 @@ ALWAYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("frequency", "hours"), [("1h", ["hours"]), ("1d", [])])
-def test_a_report_has_these_pictures(prices, forecast, metrics, history, frequency, hours):
+@pytest.mark.parametrize(
+    ("frequency", "hours", "period"), [("1h", ["hours"], "1d"), ("1d", [], "1w")]
+)
+def test_a_report_has_these_pictures(prices, forecast, metrics, history, frequency, hours, period):
     step = 24 if frequency == "1d" else 1
     points = prices.assign(
         log_return=np.log(prices["price"].astype(float)).diff(),
@@ -45,7 +47,7 @@ def test_a_report_has_these_pictures(prices, forecast, metrics, history, frequen
     (fan,) = found["forecast"].axes
     np.testing.assert_array_equal(line(fan, "price"), points["price"].tail(72))
     np.testing.assert_array_equal(line(fan, "forecast"), [42_123.456, 42_130.5, 42_135.5, 42_140.5])
-    assert "bars of 1d" in texts(found["candles"])[0]
+    assert f"bars of {period}" in texts(found["candles"])[0]
 
 
 def test_a_backtest_has_these_pictures():

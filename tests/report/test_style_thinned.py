@@ -1,14 +1,17 @@
 """A test part of more rows than a picture draws: every number is of all rows."""
 
+import re
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitstorm import report
-from bitstorm.report.style import MOST_POINTS, Mark, thinned
+from bitstorm.report.style import MOST_POINTS, Mark, extremes, thinned
 
 ROWS = 12_000
 HOUR = 3_600_000
@@ -92,3 +95,30 @@ def test_thinning_keeps_every_kth_row_and_the_last(rows: int, every: int) -> Non
     frame = pd.DataFrame({"timestamp": np.arange(rows)})
     kept = thinned(frame)["timestamp"].tolist()
     assert kept == list(range(rows))[::-1][::every][::-1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), rows=st.integers(0, 400), most=st.integers(2, 60))
+def test_extremes_are_kept_at_their_times_and_breaks_stay(data, rows, most):
+    values = data.draw(
+        st.lists(st.sampled_from([1.0, 2.0, 3.0, 5.0, -4.0, np.nan]), min_size=rows, max_size=rows)
+    )
+    lines = pd.DataFrame({"timestamp": np.arange(rows), "price": values})
+    kept = extremes(lines, "price", most=most)
+    pd.testing.assert_frame_equal(kept, lines.loc[kept.index])
+    if rows <= most:
+        assert len(kept) == rows
+        return
+    width = -(-2 * rows // most)
+    breaks = int(np.sum(np.diff(np.isnan(values))))
+    assert len(kept) <= 2 * -(-rows // width) + 2 * breaks + 1 <= most + 2 + 2 * breaks + 1
+    for _, stretch in lines.groupby(lines.index // width):
+        own = kept.loc[kept.index.isin(stretch.index), "price"]
+        if stretch["price"].notna().any():
+            assert own.min() == stretch["price"].min()
+            assert own.max() == stretch["price"].max()
+    # A line of the kept rows is broken where the line of all rows is.
+    whole = "".join("-" if np.isnan(value) else "x" for value in values)
+    drawn = "".join("-" if np.isnan(value) else "x" for value in kept["price"])
+    assert len(re.findall("x+", drawn)) == len(re.findall("x+", whole))
+    assert kept.index[-1] == rows - 1

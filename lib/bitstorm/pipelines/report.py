@@ -14,11 +14,10 @@ from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.model.series import read_series
 from bitstorm.pipelines.report_page import dashboard_page, read_metrics
-from bitstorm.report.style import MOST_POINTS
 from bitstorm.report.summary import summary_text, write_text
 from bitstorm.store import snapshots
 
-# Statistics of a picture are of at most so many points.
+# The pictures are of at most so many points.
 MOST_COUNTED = 1_000_000
 
 
@@ -48,9 +47,11 @@ def report(context: Context) -> Report:
     run = runs.newest(context.workspace.checkpoints, name=metrics["run"])
     history = pd.read_csv(run.folder / runs.HISTORY)
     ahead = outlook.volatility_forecasts(read_series(snapshot, points=outlook.POINTS))
+    columns, few = pictures.columns_of(windows), snapshot.manifest.rows <= MOST_COUNTED
+    newest = _newest(snapshot, columns)
     drawn = pictures.report_pictures(
-        _newest(snapshot, pictures.columns_of(windows)),
-        whole=thinned_prices(snapshot, windows),
+        newest,
+        whole=newest if few else _every_kth(snapshot, columns, most=MOST_COUNTED),
         forecast=forecast,
         metrics=metrics,
         history=history,
@@ -78,15 +79,12 @@ def _newest(snapshot: snapshots.Snapshot, columns: Sequence[str]) -> pd.DataFram
     return frame[frame["timestamp"] > after].reset_index(drop=True)
 
 
-def thinned_prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one; reads file by
-    file."""
-    moving = [f"{name}_{w}" for name in ("ma", "volatility") for w in windows]
-    wanted = ["timestamp", "price", "imputed", *moving, "rsi_14", "drawdown"]
+def _every_kth(snapshot: snapshots.Snapshot, columns: Sequence[str], *, most: int) -> pd.DataFrame:
+    """At most `most` points, evenly spaced, with the newest one; reads file by file."""
     step_ms, (_, last) = blocks.step_of(snapshot), blocks.span_of(snapshot)
-    every = -(-snapshot.manifest.rows // MOST_POINTS)
+    every = -(-snapshot.manifest.rows // most)
     pieces = []
-    for table in blocks.tables(snapshot, wanted):
+    for table in blocks.tables(snapshot, columns):
         rows = table.to_pandas()
         back = (last - rows["timestamp"]) // step_ms
         pieces.append(rows[back % every == 0])

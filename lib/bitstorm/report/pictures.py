@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bitstorm import report
-from bitstorm.core.time import DAY_MS, HOUR_MS, duration_ms
-from bitstorm.report.plots.price import bars_of
+from bitstorm.core.time import HOUR_MS, duration_ms
+from bitstorm.report.plots.price import bars_of, usual_period
 from bitstorm.report.style import Mark
 from bitstorm.report.summary import PAST_STEPS, Metrics, fan_of, mark_of
 
-# The newest bars of a day, or of a step where that is longer.
+# The newest bars.
 _BARS = 180
 
 
@@ -34,11 +34,11 @@ def report_pictures(
     windows: Sequence[int],
     volatility: pd.DataFrame,
 ) -> dict[str, Figure]:
-    """The pictures of a report. `points` are the newest rows of the indicators, for statistics, and
-    `whole` every k-th row of all, for lines. `volatility` is of `outlook.volatility_forecasts`, the
-    others are the contents of the files."""
+    """The pictures of a report. `points` are the newest rows of the indicators, for statistics;
+    `whole` are all rows, or every k-th, for lines. `volatility` is of
+    `outlook.volatility_forecasts`, the others are the contents of the files."""
     mark, step_ms = mark_of(metrics), duration_ms(metrics["frequency"])
-    period_ms = max(DAY_MS, step_ms)
+    period_ms = usual_period(step_ms)
     bars = bars_of(points, period_ms=period_ms).tail(_BARS)
     past = points[["timestamp", "price"]].tail(PAST_STEPS)
     level, skill = metrics["interval"]["level"], metrics["model"]["skill"]

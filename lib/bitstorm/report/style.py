@@ -224,12 +224,27 @@ def thinned(frame: pd.DataFrame, *, most: int = MOST_POINTS) -> pd.DataFrame:
     Compute first, then thin: no number comes from thinned rows. The step of the result is k times
     as wide; its holes are still those of `frame`.
     """
-    return frame.iloc[::-1].iloc[:: every(len(frame), most=most)].iloc[::-1].reset_index(drop=True)
+    every = max(1, -(-len(frame) // most))
+    return frame.iloc[::-1].iloc[::every].iloc[::-1].reset_index(drop=True)
 
 
-def every(rows: int, *, most: int = MOST_POINTS) -> int:
-    """The k of `thinned`."""
-    return max(1, -(-rows // most))
+def extremes(lines: pd.DataFrame, by: str, *, most: int = MOST_POINTS) -> pd.DataFrame:
+    """About `most` rows of lines from `with_breaks`: of each stretch of equal length those with the
+    least and the greatest value of `by`, and both sides of each break.
+
+    So a picture of many rows shows each extreme at its time.
+    """
+    n = len(lines)
+    if n <= most:
+        return lines
+    width = -(-2 * n // most)
+    values = lines[by].to_numpy(np.float64)
+    stretches = np.pad(values, (0, -n % width), constant_values=np.nan).reshape(-1, width)
+    first, unknown = width * np.arange(len(stretches)), np.isnan(stretches)
+    edges = np.flatnonzero(np.diff(np.isnan(values)))
+    low = first + np.where(unknown, np.inf, stretches).argmin(axis=1)
+    high = first + np.where(unknown, -np.inf, stretches).argmax(axis=1)
+    return lines.iloc[np.unique(np.concatenate([low, high, edges, edges + 1, [n - 1]]))]
 
 
 def with_breaks(

@@ -68,18 +68,33 @@ def test_the_axes_say_utc_and_write_money_with_thousands(prices):
     assert labels and all("," in label for label in labels), labels
 
 
-def test_of_many_rows_every_kth_is_drawn_and_holes_stay_true():
+def test_prices_of_many_sizes_have_a_log_scale(prices):
+    (axes,) = price_figure(prices, windows=(), mark=COINGECKO).axes
+    assert axes.get_yscale() == "linear"
+    prices.loc[7, "price"] = np.float32(2_000)
+    (axes,) = price_figure(prices, windows=(), mark=COINGECKO).axes
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "price (USD, log scale)")
+    assert "10,000" in y_labels(axes)
+
+
+def test_of_many_rows_all_extremes_are_drawn_and_holes_stay_true():
     rows = 12_001
     timestamp = MONDAY + HOUR * np.arange(rows)
     timestamp[7_000:] += 2 * HOUR
     timestamp[9_000:] += 40 * HOUR
-    price = np.arange(1.0, rows + 1)
-    (axes,) = price_figure(
-        pd.DataFrame({"timestamp": timestamp, "price": price}), windows=(), mark=COINGECKO
-    ).axes
-    drawn = line(axes, "price")
-    np.testing.assert_array_equal(drawn[np.isfinite(drawn)], price[::-3][::-1])
-    assert np.isnan(drawn).sum() == 2
+    price = 100 + np.random.default_rng(1).normal(size=rows).cumsum()
+    price[[1_234, 8_000]] = [200.0, 1.5]
+    frame = pd.DataFrame({"timestamp": timestamp, "price": price, "ma_2": price + 1})
+    (axes,) = price_figure(frame, windows=(2,), mark=COINGECKO).axes
+    drawn, when = line(axes, "price"), times(axes, "price")
+    known = np.isfinite(drawn)
+    assert 2_500 < known.sum() <= 5_010
+    at = np.searchsorted(timestamp, when[known])
+    np.testing.assert_array_equal(timestamp[at], when[known])
+    np.testing.assert_array_equal(price[at], drawn[known])
+    np.testing.assert_array_equal(line(axes, "mean of the last 2")[known], price[at] + 1)
+    assert {1_234, 8_000, 6_999, 7_000, 8_999, 9_000, rows - 1} <= set(at)
+    assert (~known).sum() == 2
     edges = np.unique(corners(band(axes, "no data"))[:, 0])
     np.testing.assert_allclose(edges, timestamp[[6_999, 7_000, 8_999, 9_000]] / DAY_MS)
 

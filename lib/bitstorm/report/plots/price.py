@@ -27,6 +27,9 @@ _WEEK_MS = 7 * DAY_MS
 # 1970-01-05T00:00:00Z: a bar of whole weeks begins on a Monday, as in `indicators.statistics`.
 _MONDAY_MS = 4 * DAY_MS
 
+# Beyond this ratio the low prices of a linear scale lie on its bottom.
+_WIDE = 20
+
 
 @canvas.themed
 def price_figure(
@@ -37,7 +40,8 @@ def price_figure(
     theme: ThemeName = "light",
     step_ms: int | None = None,
 ) -> Figure:
-    """The price with its moving averages `ma_W`, and the holes shaded.
+    """The price with its moving averages `ma_W`, and the holes shaded; on a log scale where the
+    highest price is more than 20 times the lowest.
 
     Where `frame` has `imputed`, points without an observation get a tick at the bottom.
     """
@@ -50,7 +54,11 @@ def price_figure(
     draw_windows(axes, lines, "ma", windows, "mean of the last {}", linewidth=1.7)
     if "imputed" in frame.columns:
         _draw_imputed(axes, frame)
-    canvas.set_money_axis(axes, mark.unit)
+    scale = ""
+    if frame["price"].max() > _WIDE * frame["price"].min():
+        axes.set_yscale("log")
+        scale = ", log scale"
+    canvas.set_money_axis(axes, f"{mark.unit}{scale}")
     canvas.add_legend(axes)
     return figure
 
@@ -71,8 +79,8 @@ def _over_time(
     axes = figure.add_subplot()
     draw_holes(axes, timestamp, step)
     canvas.set_time_axis(axes)
-    wide = style.every(len(frame)) * step
-    return figure, axes, style.with_breaks(style.thinned(frame), columns, step_ms=wide)
+    lines = style.with_breaks(frame, columns, step_ms=step)
+    return figure, axes, style.extremes(lines, columns[0])
 
 
 def _draw_imputed(axes: Axes, frame: pd.DataFrame) -> None:
@@ -105,7 +113,7 @@ def volatility_figure(
     draw_windows(axes, lines, "volatility", windows, "last {} changes", linewidth=1.1)
     if forecast is not None:
         style.require(forecast, ["timestamp", "volatility"], of="volatility forecast")
-        ahead = style.with_breaks(style.thinned(forecast), ["volatility"])
+        ahead = style.extremes(style.with_breaks(forecast, ["volatility"]), "volatility")
         look = {"color": canvas.colours(axes).ink, "linewidth": 0.9}
         draw_line(axes, ahead, "volatility", "forecast a day before", **look)
     axes.set_ylim(bottom=0)
@@ -135,6 +143,11 @@ def drawdown_figure(
     canvas.set_percent_axis(axes, "below the highest price so far")
     canvas.add_legend(axes)
     return figure
+
+
+def usual_period(step_ms: int) -> int:
+    """The length of a bar in ms: a day; on a grid of days or longer seven steps."""
+    return DAY_MS if step_ms < DAY_MS else 7 * step_ms
 
 
 def bars_of(frame: pd.DataFrame, *, period_ms: int) -> pd.DataFrame:
