@@ -74,10 +74,11 @@ def return_figure(frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light"
         density.plot(x, fit.pdf(x), color=shades[name], label=f"{name}{freedom}")
     # One return in a bin is the smallest height.
     least = 1 / (len(values) * max(edges[1] - edges[0], 1e-12))
-    density.set_yscale("log")
+    canvas.set_log_scale(density)
     density.set_ylim(0.4 * least, 3 * max(heights.max(), least))
     _set_percent_ticks(density.xaxis, "log return")
     density.set_title("Histogram")
+    density.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     density.set_ylabel("density (log scale)")
     canvas.add_legend(density)
     _draw_quantiles(quantiles, values, fits, shades)
@@ -96,18 +97,18 @@ def _draw_quantiles(
         label="a perfect fit",
     )  # fmt: skip
     # The outermost quantiles of heavy tails would flatten all others.
-    reach = max(1.5 * float(np.abs(values[[0, -1]]).max()), 1e-9)
+    reach, beyond = max(1.5 * float(np.abs(values[[0, -1]]).max()), 1e-9), 0
     for name, marker in (("normal", "s"), ("Student-t", "o")):
         if name in fits:
             expected = fits[name].ppf((places + 0.5) / n)
-            beyond = int((np.abs(expected) > reach).sum())
-            label = f"{name} ({beyond} off the scale)" if beyond else name
-            axes.plot(expected, values[places], marker, markersize=2.8, color=shades[name],
-                      label=label)  # fmt: skip
+            beyond += int((np.abs(expected) > reach).sum())
+            look: dict[str, Any] = {"color": shades[name], "markersize": 2.8, "label": name}
+            axes.plot(expected, values[places], marker, **look)
     axes.set_xlim(-reach, reach)
     _set_percent_ticks(axes.xaxis, "quantile of the fit")
     _set_percent_ticks(axes.yaxis, "log return")
-    axes.set_title("QQ: on the line the fit is right")
+    off = f"; {beyond} off the scale" if beyond else ""
+    axes.set_title(f"QQ: on the line the fit is right{off}")
     canvas.add_legend(axes)
 
 
