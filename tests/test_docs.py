@@ -33,6 +33,7 @@ GUIDE = [
         "train-and-judge",
         "operate",
         "cluster",
+        "notebooks",
     )
 ]
 DECISIONS = sorted((DOCS / "decisions").glob("0*.md"))

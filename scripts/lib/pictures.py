@@ -15,7 +15,7 @@ import bitstorm
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
 # Which pictures the documents show, of the report and of the back-test.
-REPORT = ("price", "volatility", "returns", "fan")
+REPORT = ("price", "volatility", "returns", "forecast")
 BACKTEST = ("folds", "skill_by_step", "coverage", "evidence")
 
 

@@ -18,6 +18,7 @@ LIB = str(Path(__file__).parents[2] / "lib")
         ("petastorm.reader", FutureWarning, "old"),
         ("petastorm.workers_pool.dummy_pool", ResourceWarning, "unclosed file <x.parquet>"),
         ("socket", ResourceWarning, "unclosed <socket.socket fd=5, laddr=('127.0.0.1', 1)>"),
+        ("tqdm.auto", Warning, "IProgress not found"),
     ],
 )
 def test_what_a_user_cannot_change_is_left_out(

@@ -304,6 +304,11 @@ def test_nine_digits_tell_any_two_float32_apart(value: float) -> None:
         ),
         ("spark.conf", {"fs.s3a.access.key": "x"}, "{'fs.s3a.access.key': '***'}"),
         ("some.api_key", "x", "***"),
+        (
+            "spark.conf",
+            {"spark.driver.extraJavaOptions": "-Djavax.net.ssl.trustStorePassword=x"},
+            "{'spark.driver.extraJavaOptions': '***'}",
+        ),
     ],
 )
 def test_settings_show_no_secret(key: str, value: Any, shown: str) -> None:

@@ -49,6 +49,13 @@ class Plan:
             backtest.volatility, backtest.in_process,
         )  # fmt: skip
 
+    @property
+    def loads_tensorflow(self) -> bool:
+        """Whether folds in this process need it; a task loads what it needs by itself."""
+        training, backtest = self.recipe["training"], self.recipe["backtest"]
+        needed: bool = backtest["volatility"] or training["backend"] == "tensorflow"
+        return needed and bool(backtest["in_process"])
+
     def record(self, *, state: str, fits: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """What `backtest.json` holds; `fits` are the records of the folds' fits, where all are
         done. The times of the folds' parts are in ms UTC."""

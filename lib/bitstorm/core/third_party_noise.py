@@ -24,6 +24,8 @@ _NOISY = (
     (UserWarning, r"(petastorm|pyspark|tensorflow|keras)(\.|$)"),
     # petastorm leaves its files to the garbage collector.
     (ResourceWarning, r"petastorm(\.|$)"),
+    # Optuna loads it, which warns in a notebook that ipywidgets are not there.
+    (Warning, r"tqdm(\.|$)"),
 )
 
 

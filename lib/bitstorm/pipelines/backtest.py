@@ -83,7 +83,7 @@ def backtest(context: Context) -> Backtested:
 def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
     """Run these folds; each file is written as soon as its task has ended."""
     with (
-        context.spark("backtest") as spark,
+        context.spark("backtest", tensorflow=plan.loads_tensorflow) as spark,
         training_data.write_blocks(context, spark, plan.snapshot, plan.spec) as stored,
         context.console.bar() as bar,
     ):

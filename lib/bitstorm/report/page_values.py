@@ -12,7 +12,7 @@ import pandas as pd
 from bitstorm.report import style
 
 # About the pixels of a chart.
-MOST_POINTS = 1_400
+MOST_POINTS = 1_000
 # Of a chart's values; and of all others, which tell any two float32 apart.
 _DIGITS, _MOST_DIGITS = 7, 9
 

@@ -1,0 +1,161 @@
+"""The files of `databricks/`: their form, and what they do as plain Python and with `dbutils`.
+
+Nothing here runs on Databricks: `Widgets` stands in for `dbutils.widgets`, a list for `display`.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bitstorm.testing import shared_session
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FILES = sorted((CHECKOUT / "databricks").glob("*.py"))
+INGEST, TRAIN, FORECAST = FILES
+BETWEEN = "\n\n# COMMAND ----------\n\n"
+
+# What a user may set with variables, so that a run takes seconds.
+SMALL = {
+    "TRAINING__UNITS": 4,
+    "TRAINING__BATCH_SIZE": 64,
+    "BACKTEST__VOLATILITY": False,
+    "BACKTEST__IN_PROCESS": True,
+    "FORECAST__STEPS": 3,
+}
+GIVEN = {"days": "20", "epochs": "1", "folds": "2"}
+
+
+def cells(path: Path) -> list[str]:
+    first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    assert first == "# Databricks notebook source"
+    return rest.strip("\n").split(BETWEEN)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_has_the_form_of_a_databricks_notebook(path: Path) -> None:
+    found = cells(path)
+    for cell in found:
+        magic = [line.startswith("# MAGIC") for line in cell.splitlines()]
+        assert all(magic) or not any(magic), cell
+        # A cell of texts begins with its language; the others are code.
+        assert not all(magic) or re.match(r"# MAGIC %(md|pip|restart_python)\b", cell)
+        assert "COMMAND ---" not in cell
+    assert "not tried on databricks" in found[0].lower()
+    # Each part of the code has a text before it.
+    assert len(found) % 2 == 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_uses_the_public_interface_alone(path: Path) -> None:
+    nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    plain = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    froms = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert "bitstorm" in plain
+    assert plain - {"bitstorm", "pandas"} <= sys.stdlib_module_names
+    assert froms <= {"pathlib"}
+    assert not [n for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_")]
+
+
+def arguments_of(path: Path, **further: str) -> dict[str, str]:
+    """The parameters of the file that are set, by name."""
+    text = path.read_text(encoding="utf-8")
+    return {name: value for name, value in (GIVEN | further).items() if f'    "{name}": ' in text}
+
+
+@pytest.mark.slow
+def test_they_run_as_plain_python(tmp_path: Path) -> None:
+    environ = os.environ | {f"BITSTORM__{name}": str(value) for name, value in SMALL.items()}
+    workspace = tmp_path / "workspace"
+    said = []
+    for path in FILES:
+        given = arguments_of(path, workspace=str(workspace))
+        options = [word for name, value in given.items() for word in (f"--{name}", value)]
+        done = subprocess.run(
+            [sys.executable, str(path), *options],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert "SIMULATED market" in done.stdout
+        said.append(done.stdout)
+    assert "log_return" in said[0]
+    assert "val_loss" in said[1]
+    assert "seasonal_naive_24" in said[2]
+    assert (workspace / "reports" / "dashboard.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["workspace"]
+
+
+class Widgets:
+    """Databricks' `dbutils.widgets` with the values that a job passes."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values, self.defaults = values, dict[str, str]()
+
+    def text(self, name: str, default: str) -> None:
+        self.defaults[name] = default
+
+    def get(self, name: str) -> str:
+        return self.values.get(name, self.defaults[name])
+
+
+@pytest.mark.slow
+def test_they_run_with_widgets_on_a_new_disk_each(
+    pytestconfig: pytest.Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shared_session(pytestconfig)
+    # A notebook there has no arguments of its own.
+    monkeypatch.setattr(sys, "argv", ["notebook", "--unknown"])
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"BITSTORM__{name}", str(value))
+    workspace, volume = tmp_path / "disk" / "bitstorm", tmp_path / "Volumes" / "main"
+    volume.mkdir(parents=True)
+    kinds = []
+    for path in FILES:
+        # Another cluster: its disk is empty.
+        shutil.rmtree(tmp_path / "disk", ignore_errors=True)
+        given = arguments_of(path, workspace=str(workspace), volume=str(volume))
+        widgets, shown = Widgets(given), list[Any]()
+        runpy.run_path(
+            str(path),
+            init_globals={"dbutils": SimpleNamespace(widgets=widgets), "display": shown.append},
+        )
+        assert given.keys() <= widgets.defaults.keys()
+        assert all(isinstance(default, str) for default in widgets.defaults.values())
+        kinds.append(["table" if isinstance(one, pd.DataFrame) else "picture" for one in shown])
+        names = {file.name for file in volume.iterdir()}
+        assert "bitstorm.tar" in names
+        assert not [name for name in names if name.endswith(".part")]
+    assert kinds == [
+        ["table", "table", "picture"],
+        ["table", "picture"],
+        ["table", "picture", "picture", "table", "picture"],
+    ]
+    assert {"dashboard.html", "summary.txt", "metrics.json"} <= names
+    # All that is on the disk is in the file, with the same bytes.
+    with tarfile.open(volume / "bitstorm.tar") as kept:
+        kept.extractall(tmp_path / "copy", filter="data")
+    files = [path for path in workspace.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for file in files:
+        copy = tmp_path / "copy" / file.relative_to(workspace)
+        assert copy.read_bytes() == file.read_bytes(), file
+    assert capsys.readouterr().out.count("SIMULATED market") >= 3
