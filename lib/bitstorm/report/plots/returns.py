@@ -26,7 +26,7 @@ from bitstorm.report.plots.lines import span_note
 from bitstorm.report.style import Mark, ThemeName
 
 _BINS = 120
-_QUANTILES = 400
+_QUANTILES = 200
 _EXTREMES = 50
 _LAGS = 168
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -90,8 +90,11 @@ def _draw_quantiles(
 ) -> None:
     """Ordered returns over the quantiles of each fit; all of the extremes are drawn."""
     n = len(values)
+    # Every one near the ends, and ever fewer towards the middle, where they lie close together.
     ends = np.arange(min(_EXTREMES, n))
-    places = np.unique(np.concatenate([ends, distributions.spread(n, _QUANTILES), n - 1 - ends]))
+    inner = np.geomspace(1, max(n / 2, 1), _QUANTILES).astype(np.int64) - 1
+    near = np.concatenate([ends, inner])
+    places = np.unique(np.concatenate([near, n - 1 - near]))
     axes.plot(
         values[[0, -1]], values[[0, -1]], color=canvas.colours(axes).quiet, linewidth=1,
         label="a perfect fit",
