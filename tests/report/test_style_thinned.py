@@ -1,5 +1,6 @@
 """A test part of more rows than a picture draws: every number is of all rows."""
 
+import re
 from typing import Any
 
 import numpy as np
