@@ -36,45 +36,48 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Opened]:
-    """Opens a file in a window of its own; afterwards no page may have logged an error, or asked
-    for anything but itself."""
-    contexts: list[Any] = []
-    faults: list[str] = []
+class Windows:
+    """Opens files, each in a window of its own. `faults` are the errors and warnings that a page
+    logs, and its requests for anything but itself."""
 
-    def fault(kind: str, text: str) -> None:
-        faults.append(f"{kind}: {text[:300]}")
+    def __init__(self, browser: Any) -> None:
+        self.faults: list[str] = []
+        self._browser = browser
+        self._contexts: list[Any] = []
 
-    def open_file(
-        path: Path, *, width: int = 1280, dark: bool = False, address: str = "", **more: Any
-    ) -> Any:
+    def open(self, path: Path, *, width: int = 1280, dark: bool = False, **more: Any) -> Any:
         scheme = "dark" if dark else "light"
         size = {"width": width, "height": 900}
-        contexts.append(browser.new_context(viewport=size, color_scheme=scheme, **more))
-        page = contexts[-1].new_page()
+        context = self._browser.new_context(viewport=size, color_scheme=scheme, **more)
+        self._contexts.append(context)
+        page, url = context.new_page(), path.as_uri()
         page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: fault("error", str(error)))
-        page.on(
-            "console",
-            lambda line: fault(line.type, line.text) if line.type in ("error", "warning") else None,
-        )
-        url = path.as_uri()
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.split("#")[0] == url or request.url.startswith(("blob:", "data:"))
-                else fault("request", request.url)
-            ),
-        )
-        page.goto(url + address)
+        page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        page.on("console", self._logged)
+        page.on("request", lambda request: self._requested(request.url, url))
+        page.goto(url)
         return page
 
-    yield open_file
-    for context in contexts:
-        context.close()
-    assert faults == []
+    def _logged(self, line: Any) -> None:
+        if line.type in ("error", "warning"):
+            self.faults.append(f"{line.type}: {line.text[:300]}")
+
+    def _requested(self, url: str, own: str) -> None:
+        if url.split("#")[0] != own and not url.startswith(("blob:", "data:")):
+            self.faults.append(f"request: {url[:300]}")
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Opened]:
+    """Opens a file as `Windows` does; afterwards no page may have a fault."""
+    windows = Windows(browser)
+    yield windows.open
+    windows.close()
+    assert windows.faults == []
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,26 @@ def shown(example_file: Path, opened: Opened) -> Show:
         return page
 
     return open_page
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Any, example_file: Path) -> Iterator[tuple[Windows, Any]]:
+    windows = Windows(browser)
+    page = windows.open(example_file)
+    page.wait_for_selector("html[data-ready]", state="attached")
+    yield windows, page
+    windows.close()
+
+
+@pytest.fixture
+def page(shared_page: tuple[Windows, Any]) -> Iterator[Any]:
+    """The example in one window for a whole module, since opening it takes seconds. It shows all;
+    a test leaves the switches as they were."""
+    windows, found = shared_page
+    found.get_by_role("button", name="All", exact=True).click()
+    draw_all(found)
+    yield found
+    assert windows.faults == []
 
 
 def wait(page: Any, expression: str) -> None:

@@ -35,9 +35,7 @@ def drawn_lines(page: Any, chart: str) -> list[str]:
     return found
 
 
-def test_buttons_show_the_newest_part_of_all_charts(shown: Show) -> None:
-    page = shown()
-    draw_all(page)
+def test_buttons_show_the_newest_part_of_all_charts(page: Any) -> None:
     linked = page.evaluate("[...document.querySelectorAll('[data-linked]')].map(one => one.id)")
     assert linked == [
         "price", "volatility", "sigma", "momentum", "drawdown", "test", "saved", "evidence",
@@ -70,9 +68,7 @@ def _pressed(button: Any) -> bool:
     return bool(button.get_attribute("aria-pressed") == "true")
 
 
-def test_dragging_zooms_all_charts_once_and_back(shown: Show) -> None:
-    page = shown()
-    draw_all(page)
+def test_dragging_zooms_all_charts_once_and_back(page: Any) -> None:
     page.evaluate("""() => {
       window.drawn = [];
       const react = Plotly.react;
@@ -96,16 +92,15 @@ def test_dragging_zooms_all_charts_once_and_back(shown: Show) -> None:
     # Each chart in sight is drawn once: no chart answers the others.
     assert sorted(page.evaluate("drawn")) == sorted(near)
     assert not any(_pressed(one) for one in page.locator("[data-range]").all())
-    page.mouse.dblclick(box["x"] + 0.5 * box["width"], middle)
+    reveal(page, "price")
+    page.locator("#price .nsewdrag").first.dblclick()
     wait(page, "state.range === 'all'")
     assert shown_range(page) == [FIRST, LAST]
 
 
-def test_a_chart_without_values_in_the_range_offers_its_own(shown: Show) -> None:
-    page = shown()
-    draw_all(page)
+def test_a_chart_without_values_in_the_range_offers_its_own(page: Any) -> None:
     page.evaluate("show({from: series.first, until: series.first + 24 * series.step, range: null})")
-    draw_all(page)
+    reveal(page, "test")
     words = page.locator("#test-seen")
     assert words.inner_text().startswith(
         "Nothing in this range. Values: 2024-02-15 19:00 UTC to 2024-03-03 11:00 UTC."
@@ -116,7 +111,6 @@ def test_a_chart_without_values_in_the_range_offers_its_own(shown: Show) -> None
 
 def test_checkboxes_and_choices_switch_what_is_drawn(shown: Show) -> None:
     page = shown()
-    draw_all(page)
     averages = [f"mean of the last {w}" for w in WINDOWS]
     assert drawn_lines(page, "price") == ["ma_24", "ma_168", "price"]
     for name in averages[1:]:
@@ -128,9 +122,8 @@ def test_checkboxes_and_choices_switch_what_is_drawn(shown: Show) -> None:
     assert drawn_lines(page, "volatility") == ["volatility_7", "volatility_168"]
     page.get_by_label("MACD signal").uncheck()
     assert drawn_lines(page, "momentum") == ["rsi_14", "macd"]
-    newest = "24 steps, at 2024-03-04 11:00 UTC"
-    assert newest in page.locator("#fan-seen").inner_text()
     assert "95 % interval" in drawn_lines(page, "fan")
+    assert "24 steps, at 2024-03-04 11:00 UTC" in page.locator("#fan-seen").inner_text()
     page.get_by_label("Forecast made at").select_option("1")
     assert drawn_lines(page, "fan") == [
         "80 % interval", "price", "the price stays as it is", "forecast", "what came",
@@ -138,9 +131,10 @@ def test_checkboxes_and_choices_switch_what_is_drawn(shown: Show) -> None:
     words = page.locator("#fan-seen").inner_text()
     assert words.startswith("Forecast made at 2024-03-02 23:00 UTC.")
     assert "Prices that came since: 12." in words
+    reveal(page, "coverage")
     assert "80 % held 81.0 %" in page.locator("#coverage-seen").inner_text()
     page.get_by_label("Intervals around").select_option("network")
-    draw_all(page)
+    reveal(page, "coverage")
     assert "80 % held 78.0 %" in page.locator("#coverage-seen").inner_text()
 
 
@@ -165,8 +159,7 @@ def test_a_reload_keeps_range_switches_and_theme(shown: Show) -> None:
     assert shown_range(page) == [FIRST, LAST]
 
 
-def test_folds_open_to_their_parts_and_models(shown: Show) -> None:
-    page = shown()
+def test_folds_open_to_their_parts_and_models(page: Any) -> None:
     button = page.get_by_role("button", name="Fold 2")
     detail = page.locator("#fold-2")
     assert button.get_attribute("aria-expanded") == "false"
@@ -181,8 +174,7 @@ def test_folds_open_to_their_parts_and_models(shown: Show) -> None:
     assert not detail.is_visible()
 
 
-def test_the_csv_file_and_the_pages_of_the_table_are_the_rows(shown: Show, tmp_path: Path) -> None:
-    page = shown()
+def test_the_csv_file_and_the_pages_of_the_table_are_the_rows(page: Any, tmp_path: Path) -> None:
     table = page_of()[0]["table"]
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
@@ -211,9 +203,9 @@ def test_the_csv_file_and_the_pages_of_the_table_are_the_rows(shown: Show, tmp_p
     assert page.get_by_role("button", name="Newer").is_disabled()
 
 
-def test_csv_cells_are_quoted_and_run_no_formula(shown: Show) -> None:
+def test_csv_cells_are_quoted_and_run_no_formula(page: Any) -> None:
     rows = [["a,b", 'say "hi"', "two\nlines"], ["=1+1", "-x", "@x"], [-1.5, None, 1e-7]]
-    text = shown().evaluate("rows => csv(rows)", rows)
+    text = page.evaluate("rows => csv(rows)", rows)
     assert text == ('"a,b","say ""hi""","two\nlines"\r\n\'=1+1,\'-x,\'@x\r\n-1.5,,1e-7\r\n')
     assert json.loads("1e-7") == 1e-7
 
@@ -247,7 +239,7 @@ def test_texts_from_outside_stay_texts(tmp_path: Path, opened: Opened) -> None:
     window.on("dialog", lambda dialog: pytest.fail(dialog.message))
     draw_all(window)
     window.get_by_label("Intervals around").select_option(ATTACK)
-    draw_all(window)
+    reveal(window, "coverage")
     assert window.evaluate("[...document.images, ...document.querySelectorAll('b')].length") == 0
     assert window.locator("h1").inner_text() == ATTACK
     assert window.title() == f"SIMULATED: {ATTACK} · Bitstorm"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from bitstorm.report.dashboard import dashboard_html
-from browser import Opened, reveal, wait
+from browser import Opened, Windows, reveal, wait
 from dashboard_page import FIRST, HOUR, page_of
 
 pytestmark = pytest.mark.slow
@@ -104,14 +105,32 @@ def check(long: Long, drawn: dict[str, Any], start: float, end: float) -> None:
     assert top - bottom <= 1.13 * (high - low)
 
 
-@pytest.fixture
-def one_level(tmp_path: Path, opened: Opened) -> Long:
-    return Long(tmp_path / "page.html", opened, 8_760, 10_240, HOUR)
+@pytest.fixture(scope="module")
+def long(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Long]]:
+    windows = Windows(browser)
+    made: dict[tuple[int, ...], Long] = {}
+
+    def find(points: int, most: int, step: int) -> Long:
+        """Opened once for all tests."""
+        key = (points, most, step)
+        if key not in made:
+            path = tmp_path_factory.mktemp("page") / "page.html"
+            made[key] = Long(path, windows.open, *key)
+        return made[key]
+
+    yield find
+    windows.close()
+    assert windows.faults == []
 
 
 @pytest.fixture
-def many_levels(tmp_path: Path, opened: Opened) -> Long:
-    return Long(tmp_path / "page.html", opened, 120_000, 3_000, MINUTE)
+def one_level(long: Callable[..., Long]) -> Long:
+    return long(8_760, 10_240, HOUR)
+
+
+@pytest.fixture
+def many_levels(long: Callable[..., Long]) -> Long:
+    return long(120_000, 3_000, MINUTE)
 
 
 def ranges(points: int, count: int, seed: int) -> list[tuple[float, float]]:
