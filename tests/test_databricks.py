@@ -32,6 +32,7 @@ SMALL = {
     "TRAINING__UNITS": 4,
     "TRAINING__BATCH_SIZE": 64,
     "BACKTEST__VOLATILITY": False,
+    "BACKTEST__BASELINES": ["drift"],
     "BACKTEST__IN_PROCESS": True,
     "FORECAST__STEPS": 3,
 }
@@ -96,7 +97,7 @@ def test_they_run_as_plain_python(tmp_path: Path) -> None:
         said.append(done.stdout)
     assert "log_return" in said[0]
     assert "val_loss" in said[1]
-    assert "seasonal_naive_24" in said[2]
+    assert "drift" in said[2]
     assert (workspace / "reports" / "dashboard.html").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["workspace"]
 

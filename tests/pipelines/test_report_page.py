@@ -17,7 +17,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
 from bitstorm.model import runs
 from bitstorm.pipelines.report_page import found_of, read_metrics
-from bitstorm.report.page import page_data
+from bitstorm.report.page import TABLE_ROWS, page_data
 from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 
@@ -134,7 +134,7 @@ def test_a_workspace_without_log_and_older_snapshots_has_a_page(
     assert data["lineage"]["prices"] == {"id": "00000009-000000000000", **none}
     assert data["lineage"]["forecast"] == {"id": None, **none}
     frame = pd.DataFrame(data["table"]["rows"], columns=data["table"]["columns"])
-    newest = indicators.sort_values("timestamp").tail(500).iloc[::-1]
+    newest = indicators.sort_values("timestamp").tail(TABLE_ROWS).iloc[::-1]
     assert frame["time"].tolist() == [iso(int(time)) for time in newest["timestamp"]]
     for name in ("price", "ma_24", "drawdown"):
         np.testing.assert_allclose(frame[name], newest[name], rtol=1e-8)

@@ -154,7 +154,7 @@ def test_checkboxes_and_choices_switch_what_is_drawn(shown: Show) -> None:
     assert "95 % interval" in drawn_lines(page, "fan")
     page.get_by_label("Forecast made at").select_option("1")
     assert drawn_lines(page, "fan") == [
-        "interval", "price", "the price stays as it is", "forecast", "what came",
+        "80 % interval", "price", "the price stays as it is", "forecast", "what came",
     ]  # fmt: skip
     words = page.locator("#fan-seen").inner_text()
     assert words.startswith("Forecast made at 2024-03-02 23:00 UTC.")
@@ -346,8 +346,16 @@ def test_a_phone_scrolls_downwards_only(shown: Show, width: int) -> None:
         "charts.filter(one => one.place.querySelector('svg').clientWidth > innerWidth)"
     )
     assert wide == []
-    # A finger on a chart scrolls the page.
-    assert page.evaluate("document.getElementById('price').layout.dragmode") is False
+    reveal(page, "price")
+    before, box = page.evaluate("scrollY"), page.locator("#price").bounding_box()
+    finger = page.context.new_cdp_session(page)
+    for move in ("touchStart", *10 * ["touchMove"], "touchEnd"):
+        box["y"] -= 20
+        point = {"x": width / 2, "y": box["y"] + box["height"] - 20}
+        points = [] if move == "touchEnd" else [point]
+        finger.send("Input.dispatchTouchEvent", {"type": move, "touchPoints": points})
+    wait(page, f"scrollY > {before} + 100")
+    assert page.evaluate("state.range") == "all"
 
 
 def test_light_and_dark_follow_the_system_until_chosen(shown: Show) -> None:

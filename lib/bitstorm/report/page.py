@@ -17,12 +17,12 @@ import pandas as pd
 from bitstorm.core.time import age_text, duration_ms, iso, parse_instant
 from bitstorm.report import style, summary
 from bitstorm.report.page_backtest import Backtest, backtest_part, volatility_part
-from bitstorm.report.page_values import columns_of, listed, plain
+from bitstorm.report.page_values import MOST_TESTED, columns_of, listed, plain
 from bitstorm.report.summary import Metrics
 from bitstorm.report.thinning import Level
 
 # The rows of the table, of the log, of the gaps and of the batches that the page shows, the newest.
-TABLE_ROWS, LOG_ROWS, GAPS, BATCHES = 500, 200, 10, 50
+TABLE_ROWS, LOG_ROWS, GAPS, BATCHES = 336, 100, 10, 50
 # The forecasts of the log beside the newest one.
 EARLIER = 5
 # The steps of the price before the fan.
@@ -210,7 +210,7 @@ def _test(forecast: pd.DataFrame, metrics: Metrics) -> dict[str, Any] | None:
     style.require(forecast, style.FORECAST_COLUMNS, of="forecast")
     rows = forecast.assign(saved=style.squared_error_saved(forecast))
     return {
-        **columns_of(rows, [*style.LEVELS, "saved"]),
+        **columns_of(rows, [*style.LEVELS, "saved"], most=MOST_TESTED),
         "level": (metrics.get("interval") or {}).get("level"),
         "skill": (metrics.get("model") or {}).get("skill"),
     }

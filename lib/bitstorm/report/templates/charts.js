@@ -181,7 +181,8 @@ function marketFigure(chart) {
         title: {text: isShare(unit) ? '' : escaped(unit), standoff: 8},
       };
       const text = inUnit(unit);
-      if (low !== null) words.push(`${text(low)} to ${text(high)}`);
+      const what = all.length > 1 ? `${columns[0].label} ` : '';
+      if (low !== null) words.push(`${what}lowest ${text(low)}, highest ${text(high)}`);
       data.push(...traces);
     });
     const seen = !words.length ? 'No values in this range.'
