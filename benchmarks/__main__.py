@@ -12,7 +12,7 @@ import click
 
 NAMES = (
     "ingest", "windows", "indicators", "exactness", "feed", "train", "backtest", "volatility",
-    "intervals",
+    "intervals", "page",
 )  # fmt: skip
 
 

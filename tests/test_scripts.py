@@ -587,6 +587,7 @@ def test_check_runs_every_check_and_fails_with_any(tree: Tree) -> None:
 def test_ci_sets_up_checks_and_tests_and_fails_when_any_fails(tree: Tree) -> None:
     (tree.root / ".ci").mkdir()
     shutil.copy(CHECKOUT / ".ci" / "run", tree.root / ".ci")
+    tree.stub("chromium", "#!/bin/sh\n")
     for failing in ("", "setup", "check", "test"):
         for name in ("setup", "check", "test"):
             path = tree.root / "scripts" / name
@@ -596,6 +597,32 @@ def test_ci_sets_up_checks_and_tests_and_fails_when_any_fails(tree: Tree) -> Non
         ran = [line for line in done.stdout.splitlines() if line.startswith("ran")]
         assert ran == ["ran setup --dev --torch", "ran check", "ran test"]
         assert done.stderr == (f"== failed: scripts/{failing}\n" if failing else "")
+
+
+@pytest.mark.parametrize(
+    ("user", "fails", "calls", "words"),
+    [
+        (0, 0, ["update", "install -y --no-install-recommends chromium"], False),
+        (0, 1, ["update"], True),
+        (1000, 0, [], True),
+    ],
+)
+def test_ci_installs_the_browser_where_it_can(
+    tree: Tree, user: int, fails: int, calls: list[str], words: bool
+) -> None:
+    (tree.root / ".ci").mkdir()
+    shutil.copy(CHECKOUT / ".ci" / "run", tree.root / ".ci")
+    for name in ("setup", "check", "test"):
+        (tree.root / "scripts" / name).write_text("#!/bin/sh\n")
+    for name in ("bash", "dirname"):
+        (tree.stubs / name).symlink_to(str(shutil.which(name)))
+    tree.stub("id", f"#!/bin/sh\necho {user}\n")
+    tree.stub("apt-get", f'#!/bin/sh\necho noise\necho "$*" >>"$CALLS"\nexit {fails}\n')
+    done = tree.call(".ci/run", PATH=str(tree.stubs))
+    assert done.returncode == 0, done.stderr
+    assert tree.calls.read_text().splitlines() == [f"-qq {call}" for call in calls]
+    assert ("the tests in a browser will skip" in done.stdout) == words
+    assert "noise" not in done.stdout
 
 
 # --- lock, package -------------------------------------------------------------------------------

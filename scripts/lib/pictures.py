@@ -15,7 +15,7 @@ import bitstorm
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
 # Which pictures the documents show, of the report and of the back-test.
-REPORT = ("price", "volatility", "returns", "fan")
+REPORT = ("price", "volatility", "returns", "forecast")
 BACKTEST = ("folds", "skill_by_step", "coverage", "evidence")
 
 
@@ -47,7 +47,7 @@ def photograph(page: Path, chromium: str) -> None:
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         for name, tab in (("dashboard", desk), ("dashboard-phone", phone)):
             tab.goto(page.as_uri())
-            tab.wait_for_selector(".js-plotly-plot")
+            tab.wait_for_timeout(1_500)  # the charts in view
             tab.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
         browser.close()
 

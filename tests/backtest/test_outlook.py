@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bitstorm.backtest import files, outlook
 from bitstorm.backtest.outlook import Choice
+from bitstorm.core.settings import Training
+from bitstorm.model.forecast import Forecasts
+from bitstorm.model.runs import Run
 from bitstorm.model.series import Series
 
 HOUR = 3_600_000
@@ -78,14 +83,18 @@ def test_windows_of_intervals_follow_a_coarser_grid(step_ms, expected):
     assert (rules.week, rules.months) == expected
 
 
-def test_the_volatility_ahead_is_that_of_a_random_walk():
+def test_the_widths_know_the_volatility_of_a_step_ahead():
     returns = np.random.default_rng(8).normal(0, 0.01, 4_000)
     series = Series(T0, HOUR, 100 * np.exp(np.cumsum(returns)))
-    variance = outlook.variances(series, steps=6)
-    assert variance.shape == (4_000, 6)
-    # The variance of h independent steps is h times the variance of one.
-    found = np.sqrt(variance[-1] / np.arange(1, 7))
-    assert found == pytest.approx(np.full(6, 0.01), rel=0.15)
+    past = pd.DataFrame({"actual": [100.0, 101.0], "forecast": [101.0, 100.0]})
+    found = Forecasts(Run(Path("r"), {}), Training(horizon=2), past, past, np.zeros(6))
+    widths = outlook.widths_of(series, found, steps=6, levels=(0.5, 0.9))
+    # On a random walk the variance of h steps is h times the variance of one.
+    assert widths.volatility == pytest.approx(np.full(6, 0.01), rel=0.15)
+    assert widths.calibrated == pytest.approx(
+        outlook.half_widths(series, steps=6, levels=(0.5, 0.9)), nan_ok=True
+    )
+    assert (widths.plain.shape, widths.horizon) == ((2,), 2)
 
 
 def test_a_short_series_has_no_intervals():
@@ -148,3 +157,16 @@ def test_volatility_forecasts_are_of_the_day_that_ends(step_ms, day):
     other = outlook.volatility_forecasts(Series(T0, step_ms, price))["volatility"]
     assert other[:1_801].equals(found["volatility"][:1_801])
     assert not other[1_801:].equals(found["volatility"][1_801:])
+
+
+def test_the_newest_back_test_is_the_one_written_last(tmp_path):
+    assert files.newest_finished(tmp_path) is None
+    for name, written, state in (
+        ("20260103-a", "2026-01-05T00:00:00Z", files.FINISHED),
+        ("20260103-b", "2026-01-04T00:00:00Z", files.FINISHED),
+        ("20260104-c", "2026-01-06T00:00:00Z", files.RUNNING),
+    ):
+        backtest(tmp_path, name, {}, state=state)
+        record = json.loads((tmp_path / name / files.RECORD).read_text())
+        (tmp_path / name / files.RECORD).write_text(json.dumps(record | {"written_at": written}))
+    assert files.newest_finished(tmp_path) == tmp_path / "20260103-a"

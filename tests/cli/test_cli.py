@@ -17,6 +17,7 @@ import pytest
 
 from bitstorm import __version__
 from bitstorm.cli import bitstorm
+from bitstorm.cli.common import Invocation
 from command import command
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
@@ -295,3 +296,12 @@ def test_a_known_file_is_recognised_in_the_preview(tmp_path):
     done = command(*preview, "--stamp", "open")
     assert "2025-01-01T01:00:00Z, 94401.14" in done.stdout
     assert "note: recognised as klines of Binance" in done.stdout
+
+
+def test_a_context_knows_where_each_setting_is_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("BITSTORM__FORECAST__STEPS", "12")
+    given = Invocation((), str(tmp_path), ("grid.frequency=2h",), False, True, None, None)
+    assert given.context().origins == {
+        "forecast.steps": "environment BITSTORM__FORECAST__STEPS",
+        "grid.frequency": "--set",
+    }

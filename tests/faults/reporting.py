@@ -1,4 +1,4 @@
-"""Kills `report` at each file-system call of the page and of a picture, and looks at what is left.
+"""Kills `report` in the write of the page and of a picture, and looks at what is left.
 
 `python reporting.py WORKSPACE` prints one JSON object: the calls, and what was not whole. Each run
 is a fork of this process, which has loaded and drawn everything once.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,16 +23,21 @@ from faults.striking import Strike
 from faults.sweeping import forked
 
 OLD = b"the old one"
+# Killed where the content lies on disk without its name, before and after it is synced.
+STRUCK = ("dashboard.html", "price.png")
 ENDS = {".html": b"</html>", ".png": b"IEND\xaeB`\x82", ".svg": b"</svg>", ".txt": b""}
 
 
-def struck(context: Context, number: int, calls: Path) -> None:
-    with calls.open("wb") as told:
-        try:
-            with Strike(context.workspace.reports, "kill", number, told=told.fileno()):
-                report(context)
-        finally:
-            Strike._armed = None
+def struck(context: Context, number: int) -> list[str]:
+    """A report that is killed at this call; the calls of one that is not."""
+    with Strike(context.workspace.reports, "kill", number) as strike:
+        report(context)
+    return strike.calls
+
+
+def report_files(calls: list[str]) -> list[str]:
+    """The names that the calls gave."""
+    return [call.rpartition("/")[2] for call in calls if call.startswith("os.rename")]
 
 
 def whole(path: Path) -> bool:
@@ -43,36 +49,35 @@ def main(root: Path) -> None:
     third_party_noise.install_filters()
     third_party_noise.hush_loggers()
     sweeping.DEADLINE = 120.0
-    context, calls = prepared.context(root), root / "calls"
-    written = [context.workspace.reports / name for name in report(context).files]
-    assert not forked(lambda: struck(context, 10**6, calls))
-    seen = calls.read_text().splitlines()
+    context = prepared.context(root)
+    calls = struck(context, 10**6)
+    written = [context.workspace.reports / name for name in report_files(calls)]
     chosen = [
         number
-        for number, call in enumerate(seen, start=1)
-        if any(name in call for name in ("dashboard.html", "price."))
+        for number, call in enumerate(calls, start=1)
+        if any(name in call for name in STRUCK) and call.startswith(("fsync", "os.rename"))
     ]
     problems = []
     for number in chosen:
         for path in written:
             path.write_bytes(OLD)
-        outcome = forked(lambda number=number: struck(context, number, calls))  # type: ignore[misc]
-        broken = [path.name for path in written if not path.exists() or not whole(path)]
-        if outcome != "killed" or broken:
-            problems.append(f"{number} {seen[number - 1]}: {outcome}, {broken}")
+        outcome = forked(partial(struck, context, number))
+        found = [path.name for path in written if not path.exists() or not whole(path)]
+        if outcome != "killed" or found:
+            problems.append(f"{number} {calls[number - 1]}: {outcome}, {found}")
     # What the kills left behind goes when it is old, with the next report.
     for path in context.workspace.reports.glob(".tmp-*"):
         os.utime(path, (0, 0))
     report(context)
     left = [path.name for path in context.workspace.reports.glob(".tmp-*")]
-    whole_now = [path.name for path in written if path.read_bytes() == OLD or not whole(path)]
+    broken = [path.name for path in written if path.read_bytes() == OLD or not whole(path)]
     print(
         json.dumps(
             {
-                "calls": [seen[number - 1] for number in chosen],
+                "calls": [calls[number - 1] for number in chosen],
                 "problems": problems,
                 "left": left,
-                "old": whole_now,
+                "old": broken,
             }
         )
     )

@@ -153,7 +153,7 @@ SCENARIOS = {
 }
 
 
-def forked(act: Callable[[], None]) -> str:
+def forked(act: Callable[[], object]) -> str:
     """ "" when `act` went well in a child, else how it ended."""
     reader, sender = os.pipe()
     child = os.fork()

@@ -16,9 +16,12 @@ import pandas as pd
 import pytest
 
 import prepared
-from bitstorm.backtest import files
+from bitstorm.backtest import files, judgement
 from bitstorm.core.errors import DataError, StoreError, UsageError
+from bitstorm.model.series import read_series
 from bitstorm.pipelines.backtest import backtest
+from bitstorm.pipelines.report_judged import read_backtest
+from bitstorm.store import snapshots
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
 from report.drawn import line
@@ -64,6 +67,7 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
         "backtest.json", "metrics.json",
     }  # fmt: skip
     check_frames(whole, folder)
+    check_page(context, folder)
     check_pictures(whole)
     again = backtest(impatient(context))
     assert again.idle and again == replace(whole, computed=0, seconds=again.seconds)
@@ -147,6 +151,20 @@ def check_frames(whole, folder: Path) -> None:
     # Recipe A has windows of 720 hours: 900 are too few for it.
     simple = {"persistence", "ewma", "har", "log_har", "garch_t"}
     assert metrics["volatility"]["models"].keys() - {"network"} == simple
+
+
+def check_page(context, folder: Path) -> None:
+    """The dashboard shows this back-test: the evidence and the volatility of the whole series."""
+    found = read_backtest(context)
+    assert found is not None and found.evidence is not None and found.volatility is not None
+    assert (found.name, found.horizon) == (folder.name, 24)
+    assert found.metrics == files.metrics_of(folder)
+    snapshot = snapshots.required(context.workspace.indicators)
+    series = read_series(snapshot, points=10_000)
+    frame = pd.concat(frames(folder), ignore_index=True)
+    pd.testing.assert_frame_equal(found.evidence, judgement.evidence(frame, series))
+    pd.testing.assert_frame_equal(found.volatility, judgement.day_volatility(frame, series))
+    assert len(found.volatility) == frame["origin_timestamp"].nunique()
 
 
 def outcome(price: np.ndarray, carried: np.ndarray, origin: int, step: int) -> float:

@@ -20,7 +20,7 @@ from bitstorm.core.errors import UsageError
 from bitstorm.report import canvas, price_figure, style, training_figure
 from report.drawn import COINGECKO, SIMULATED, THEMES, texts, x_labels
 
-HOUR = 3_600_000
+HOUR, DAY = 3_600_000, 86_400_000
 START = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 
 
@@ -103,6 +103,27 @@ def test_dates_are_readable_at_every_span(step, count, start):
     assert 2 <= len(labels) <= 12
     boxes = [label.get_window_extent() for label in labels]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(
+    ("span", "labels", "rest"),
+    [
+        (10 * 60_000, ["12:50", "12:55", "13:00"], "29 Feb 2024"),
+        (3 * HOUR, ["10:00", "10:30", "11:00", "11:30", "12:00", "12:30", "13:00"], "29 Feb 2024"),
+        (2 * DAY, ["12:00", "28 Feb", "12:00", "29 Feb", "12:00"], "29 Feb 2024"),
+        (21 * DAY, ["09 Feb", "13 Feb", "17 Feb", "21 Feb", "25 Feb", "29 Feb", "01 Mar"], "2024"),
+        (150 * DAY, ["Oct", "Nov", "Dec", "2024", "Feb", "Mar"], ""),
+        (12 * 365 * DAY, [str(year) for year in range(2010, 2026, 2)], ""),
+    ],
+)
+def test_the_dates_of_a_span_are_these(span, labels, rest):
+    end = 1_709_211_600_000  # 2024-02-29T13:00:00Z
+    figure = canvas.picture("Dates", mark=COINGECKO, theme="light")
+    axes = figure.add_subplot()
+    axes.plot(style.utc(pd.Series([end - span, end])), [0, 1])
+    canvas.set_time_axis(axes)
+    assert x_labels(axes) == labels
+    assert axes.xaxis.get_major_formatter().get_offset() == rest
 
 
 def ticks(axes: Axes) -> list:

@@ -1,34 +1,33 @@
+"""The page's text, its policy and its size, without a browser; see test_dashboard_browser.py."""
+
 import base64
+import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from bitstorm.core.errors import DataError
-from bitstorm.report.dashboard import dashboard_html, template
-from bitstorm.report.style import Mark
-
-HOLE_AFTER = 249
-WINDOWS = (7, 24)
-Render = Callable[..., "Page"]
+from bitstorm.report.dashboard import SCRIPTS, dashboard_html, template
+from dashboard_page import ATTACK, HASHES, page_of
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, text outside of scripts, the figures."""
+    """What a browser would see: elements, text outside of scripts, the scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
+        self.html = html
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.scripts: dict[str, str] = {}
+        self.code: list[str] = []
+        self.sheets: list[str] = []
         self._open: list[tuple[str, dict[str, str | None]]] = []
         self.feed(html)
         self.close()
@@ -43,201 +42,200 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         tag, attributes = self._open[-1] if self._open else ("", {})
-        if tag == "script":
-            self.scripts[attributes.get("id") or "code"] = data
-        elif tag != "style":
+        if tag == "script" and attributes.get("type"):
+            self.scripts[str(attributes["id"])] = data
+        elif tag == "script":
+            self.code.append(data)
+        elif tag == "style":
+            self.sheets.append(data)
+        else:
             self.words.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(self.words)
+        return " ".join(" ".join(self.words).split())
 
-    def figure(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.scripts[f"{name}-data"])
-        return found
-
-    def trace(self, figure: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        found = next(t for t in self.figure(figure)["data"] if t["name"] == name)
-        return values(found["x"]), values(found["y"])
-
-
-def values(encoded: Any) -> np.ndarray:
-    """What Plotly packs: base64 of a typed array, or a list where it is short."""
-    if isinstance(encoded, dict):
-        return np.frombuffer(base64.b64decode(encoded["bdata"]), dtype=encoded["dtype"])
-    return np.array([np.nan if value is None else value for value in encoded], dtype=np.float64)
+    @property
+    def policy(self) -> dict[str, str]:
+        (found,) = (
+            str(a["content"])
+            for _, a in self.elements
+            if a.get("http-equiv") == "Content-Security-Policy"
+        )
+        parts = (part.strip().partition(" ") for part in found.split(";"))
+        return {name: sources for name, _, sources in parts}
 
 
-@pytest.fixture
-def render(
-    metrics: dict[str, Any], prices: pd.DataFrame, forecast: pd.DataFrame, history: pd.DataFrame
-) -> Render:
-    def page(**changed: Any) -> Page:
-        given: dict[str, Any] = {
-            "metrics": metrics,
-            "prices": prices,
-            "forecast": forecast,
-            "history": history,
-            "windows": WINDOWS,
-        } | changed
-        m = given["metrics"]
-        mark = Mark(m["source"], m["coin"], m["vs_currency"])
-        return Page(dashboard_html(**given, mark=mark))
-
-    return page
+def rendered(*, served: bool = False, text: str | None = None, **changed: Any) -> Page:
+    page, levels, _ = page_of(300, text=text)
+    return Page(dashboard_html(page | changed, levels, served=served))
 
 
-def with_break(given: pd.Series, after: int) -> np.ndarray:
-    array = given.to_numpy(np.float64)
-    return np.concatenate([array[: after + 1], [np.nan], array[after + 1 :]])
-
-
-def test_nothing_is_loaded_from_anywhere(render: Render, metrics: dict[str, Any]) -> None:
-    page = render(metrics={**metrics, "source": "coingecko"})
+def test_nothing_is_loaded_from_anywhere() -> None:
+    page = rendered(attribution="Data provided by CoinGecko", simulated=False)
     links = [
         (tag, name, value)
         for tag, attributes in page.elements
         for name, value in attributes.items()
-        if name in ("src", "href", "srcset", "action", "data", "poster", "content")
+        if name in ("src", "href", "srcset", "action", "data", "poster", "content", "style")
         and value is not None
-        and "//" in value
+        and not value.startswith("#")
+        and attributes.get("name") != "viewport"
+        and attributes.get("http-equiv") is None
     ]
     assert links == [("a", "href", "https://www.coingecko.com")]
     assert not [tag for tag, _ in page.elements if tag in ("link", "img", "iframe", "base")]
-    policy = next(
-        a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"
-    )
-    assert policy is not None
-    assert policy.startswith("default-src 'none';")
-    assert "http" not in policy
+    assert "url(" not in page.sheets[0]
+    assert "@import" not in page.sheets[0]
+    # Plotly's button for its cloud would send the chart's numbers there.
+    assert "showSendToCloud: false, plotlyServerURL: ''" in page.code[-1]
 
 
-def test_the_button_that_sends_a_chart_to_plotlys_server_is_off(render: Render) -> None:
-    assert "showSendToCloud: false, plotlyServerURL: ''" in render().scripts["code"]
+def test_the_policy_allows_the_pages_own_scripts_and_sheet_alone() -> None:
+    page = rendered()
+
+    def hashed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    assert len(page.code) == 2
+    assert page.policy == {
+        "default-src": "'none'",
+        "script-src": " ".join(map(hashed, page.code)),
+        "style-src": hashed(page.sheets[0]),
+        "img-src": "data: blob:",
+        "connect-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    handlers = [name for _, attributes in page.elements for name in attributes]
+    assert not [name for name in handlers if name.startswith("on") or name == "style"]
 
 
-def test_simulated_data_is_marked_in_title_banner_and_figures(render: Render) -> None:
-    page = render()
-    assert "SIMULATED: Bitcoin in USD · Bitstorm" in page.text
-    assert page.text.count("SIMULATED market (seed 7): not real prices") == 2
-    figures = [name for name in page.scripts if name.endswith("-data")]
-    assert len(figures) == 8
-    for name in figures:
-        notes = json.loads(page.scripts[name])["layout"]["annotations"]
-        assert [note["text"] for note in notes] == ["SIMULATED"]
+def test_only_a_served_page_may_ask_its_server() -> None:
+    page = rendered(served=True)
+    assert page.policy["connect-src"] == "'self'"
+    assert json.loads(page.scripts["page-data"])["served"] is True
+    assert json.loads(rendered().scripts["page-data"])["served"] is False
 
 
-def test_real_data_is_attributed_and_not_called_simulated(
-    render: Render, metrics: dict[str, Any]
-) -> None:
-    page = render(metrics={**metrics, "source": "coingecko", "simulated": False})
-    assert "SIMULATED" not in page.text
-    assert "Data provided by CoinGecko" in page.text
-    notes = page.figure("price")["layout"]["annotations"]
-    assert [note["text"] for note in notes] == ["Data provided by CoinGecko"]
+def test_plotly_finds_an_element_for_each_sheet_it_would_add() -> None:
+    page = rendered()
+    ids = {str(attributes["id"]) for _, attributes in page.elements if "id" in attributes}
+    # Each of them looks first whether there is an element with its id.
+    added = re.findall(r'createElement\("style"\)[;,]\w+\.id="(\w+)"', page.code[0])
+    assert added
+    assert {*added, "plotly.js-style-global"} <= ids
+    assert page.code[0].count('createElement("style")') == len(added) + 1
 
 
-def test_figures_hold_the_input_with_a_break_at_the_hole(
-    render: Render, prices: pd.DataFrame
-) -> None:
-    page = render()
-    expected = {("price", "price"): "price", ("momentum", "drawdown"): "drawdown"}
-    expected[("momentum", "RSI 14")] = "rsi_14"
-    for window in WINDOWS:
-        expected[("price", f"mean of the last {window}")] = f"ma_{window}"
-        expected[("volatility", f"last {window} changes")] = f"volatility_{window}"
-    for (figure, trace), column in expected.items():
-        x, y = page.trace(figure, trace)
-        np.testing.assert_array_equal(y, with_break(prices[column], HOLE_AFTER))
-        np.testing.assert_array_equal(np.delete(x, HOLE_AFTER + 1), prices["timestamp"])
-    assert page.figure("price")["layout"]["xaxis"]["type"] == "date"
+def test_the_numbers_of_the_charts_are_in_the_page() -> None:
+    data, levels, _ = page_of(300)
+    page = Page(dashboard_html(data, levels))
+    found = json.loads(page.scripts["page-data"])
+    for name in ("series", "volatility", "fan", "test", "training", "backtest", "table"):
+        assert found[name] == data[name]
+    assert page.scripts["level-0"] == levels[0]
 
 
-def test_forecast_figures_hold_the_input(render: Render, forecast: pd.DataFrame) -> None:
-    page = render()
-    hole = HOLE_AFTER - 200
-    for name in ("actual", "forecast"):
-        np.testing.assert_array_equal(
-            page.trace("forecast", name)[1], with_break(forecast[name], hole)
-        )
-        np.testing.assert_array_equal(page.trace("recent", name)[1], forecast[name].tail(96))
-    predicted, actual = page.trace("returns", "one step of the test part")
-    np.testing.assert_array_equal(predicted, forecast["forecast_log_return"])
-    np.testing.assert_array_equal(actual, forecast["actual_log_return"])
-    missed = forecast["actual_log_return"] - forecast["forecast_log_return"]
-    sums = (forecast["actual_log_return"] ** 2 - missed**2).cumsum()
-    np.testing.assert_allclose(page.trace("saved", "model")[1], with_break(sums, hole))
-
-
-def test_the_band_is_one_closed_outline_for_each_stretch(
-    render: Render, forecast: pd.DataFrame
-) -> None:
-    x, y = render().trace("forecast", "80 % interval")
-    hole = HOLE_AFTER - 200
-    (gap,) = np.flatnonzero(np.isnan(x))
-    before, after = forecast.iloc[: hole + 1], forecast.iloc[hole + 1 :]
-    np.testing.assert_array_equal(y[:gap], [*before["upper"], *before["lower"][::-1]])
-    np.testing.assert_array_equal(y[gap + 1 :], [*after["upper"], *after["lower"][::-1]])
-    np.testing.assert_array_equal(x[:gap], [*before["timestamp"], *before["timestamp"][::-1]])
-
-
-def test_the_training_figure_has_the_history_and_the_best_epoch(
-    render: Render, history: pd.DataFrame
-) -> None:
-    page = render()
-    np.testing.assert_array_equal(page.trace("training", "training")[1], history["loss"])
-    np.testing.assert_array_equal(page.trace("training", "validation")[1], history["val_loss"])
-    x, y = page.trace("training", "best epoch (2)")
-    assert (x.tolist(), y.tolist()) == ([2.0], [0.97])
-
-
-def test_cards_table_verdict_and_provenance_say_the_metrics(render: Render) -> None:
-    text = render().text
+def test_verdict_cards_and_tables_say_the_values() -> None:
+    page = rendered()
     for part in (
-        "42,123.46 USD",
-        "-1.23 %",
-        "-0.0123",
-        "12,396",
-        "Not distinguishable from 'the price stays as it is'.",
-        "210.50 USD",
-        "208.75 USD",
-        "79.0 %",
-        "42,130.50 USD",
-        "000002-PRICES",
-        "000002-INDICATORS",
-        "RUN-1",
+        "SIMULATED: Bitcoin in USD · Bitstorm",
+        "SIMULATED market (seed 7): not real prices",
+        "Verdict No proven worth. Informative No. The e-value is 0.9.",
+        "RMSE 210.50 USD 208.75 USD",
+        "Change in 24 h -1.25 %",
+        "Missing 75 of 300 × 1h",
+        "2024-02-01 06:00 UTC to 2024-02-04 08:00 UTC: 75 × 1h, open",
+        "Refused 2 rows 0 batches refused, 1 waiting",
+        "promoted: not less accurate than persistence",
+        "Skill -0.0123 against",
+        "training 2024-01-01 to 2024-01-16 validation 2024-01-16 to 2024-01-18",
+        "drift -0.0020",
+        "80 % 1 100.0 %",
+        "e-information 1.02",
+        "20240303T120000Z-d354e3",
+        "training.epochs 30 default",
+        f"{HASHES['prices'][:12]}… {HASHES['prices']}",
     ):
-        assert part in text, part
+        assert part in page.text, part
 
 
-def test_text_from_outside_stays_text(render: Render, metrics: dict[str, Any]) -> None:
-    attack = '</script><img src="http://evil.example/x" onerror=alert(1)>'
-    page = render(metrics={**metrics, "verdict": attack, "run": attack, "vs_currency": attack})
-    assert not [tag for tag, _ in page.elements if tag == "img"]
-    assert page.text.count(attack) == 2
-    assert page.figure("price")["layout"]["yaxis"]["title"]["text"].count("<") == 0
+def test_the_verdict_comes_first() -> None:
+    heads = [attributes["id"] for tag, attributes in rendered().elements if tag == "section"]
+    assert heads == [
+        "verdict", "prices", "next", "test-part", "backtest", "log", "training-part", "lineage",
+        "settings", "numbers",
+    ]  # fmt: skip
 
 
-def test_a_page_without_a_forecast_of_the_next_step_is_whole(
-    render: Render, metrics: dict[str, Any]
-) -> None:
-    metrics["next"] = None
-    metrics["latest"]["change_24h_percent"] = None
-    assert "n/a" in render(metrics=metrics).text
+def test_real_data_is_attributed_and_not_called_simulated() -> None:
+    page = rendered(simulated=False, banner=None, attribution="Data provided by CoinGecko",
+                    origin="CoinGecko")  # fmt: skip
+    assert "SIMULATED" not in page.text
+    assert "Source: CoinGecko. Data provided by CoinGecko" in page.text
+    assert not [1 for _, attributes in page.elements if attributes.get("class") == "banner"]
 
 
-def test_a_missing_column_is_refused_in_words(render: Render, prices: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match="the price frame has no column volatility_24, rsi_14"):
-        render(prices=prices.drop(columns=["volatility_24", "rsi_14"]))
+def test_a_part_that_is_missing_says_how_to_get_it() -> None:
+    data, levels, _ = page_of(300)
+    none = dict.fromkeys(("verdict", "test", "training", "backtest", "log"))
+    fan = {**data["fan"], "steps": [], "origin_ms": None, "from_price": None, "levels": []}
+    gone: dict[str, Any] = {"past": None, "ahead": [], "horizon": None, "step_ms": None}
+    now = {**data["now"], "gaps": [], "gap_count": 0, "change_24h_percent": None}
+    page = Page(
+        dashboard_html(
+            data
+            | none
+            | {"fan": fan, "volatility": gone, "now": now, "settings": []}
+            | {"lineage": {**data["lineage"], "run": None, "batches": [], "batch_count": 0}},
+            levels,
+        )
+    )
+    for part in (
+        "No back-test in this workspace: bitstorm backtest makes one.",
+        "No forecast of the next steps in this workspace: bitstorm forecast makes one.",
+        "No forecasts log in this workspace: bitstorm forecast --log",
+        "No training run in this workspace: bitstorm train makes one.",
+    ):
+        assert part in page.text, part
+    charts = [a["id"] for _, a in page.elements if (a.get("class") or "").startswith("chart")]
+    assert charts == ["price", "volatility", "momentum", "drawdown"]
+
+
+def test_a_back_test_whose_prices_are_gone_has_no_evidence() -> None:
+    data, levels, _ = page_of(300)
+    page = Page(dashboard_html(data | {"backtest": {**data["backtest"], "evidence": None}}, levels))
+    assert "there is no evidence over time" in page.text
+    assert not [1 for _, attributes in page.elements if attributes.get("id") == "evidence"]
+
+
+def test_text_from_outside_stays_text() -> None:
+    plain, page = rendered(text="x" * len(ATTACK)), rendered(text=ATTACK)
+    assert page.text.count(ATTACK) > 25
+    tags = [[tag for tag, _ in one.elements] for one in (plain, page)]
+    assert tags[0] == tags[1]
+    assert "<" not in page.scripts["page-data"]
+    assert json.loads(page.scripts["page-data"])["fan"]["model"] == ATTACK
+
+
+def test_a_year_of_hours_has_less_than_six_megabytes() -> None:
+    data, levels, _ = page_of(8_760)
+    assert len(dashboard_html(data, levels).encode()) < 6_000_000
+
+
+def test_a_value_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        rendered(step_ms=float("nan"))
 
 
 @pytest.mark.slow
-def test_the_template_is_read_from_a_zip_as_well(tmp_path: Path) -> None:
+def test_the_templates_are_read_from_a_zip_as_well(tmp_path: Path) -> None:
     library = Path(__file__).parents[2] / "lib"
     with zipfile.ZipFile(tmp_path / "bitstorm.zip", "w") as archive:
         for path in (library / "bitstorm").rglob("*"):
             archive.write(path, path.relative_to(library))
-    names = ["dashboard.html", "dashboard.css", "dashboard.js"]
+    names = ["dashboard.html", "dashboard.css", *SCRIPTS]
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); from bitstorm.report import dashboard; "
         "print(json.dumps([dashboard.__file__, *map(dashboard.template, sys.argv[2:])]))"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.core.schema import indicator_table
@@ -24,7 +24,7 @@ from bitstorm.report.page import (
     series_columns,
     settings_row,
 )
-from bitstorm.report.page_values import MOST_POINTS
+from bitstorm.report.page_values import MOST_TESTED
 from bitstorm.report.thinning import Level
 
 HOUR = 3_600_000
@@ -218,10 +218,10 @@ def test_the_test_part_is_the_frame_with_the_error_saved(
 def test_a_long_test_part_is_thinned_after_it_is_summed(
     found: Found, forecast: pd.DataFrame
 ) -> None:
-    repeats = 3 * MOST_POINTS // len(forecast) + 1
+    repeats = 3 * MOST_TESTED // len(forecast) + 1
     long = pd.concat([forecast] * repeats, ignore_index=True)
     test = page_data(replace(found, forecast=long))["test"]
-    assert MOST_POINTS / 2 < len(test["timestamp"]) <= MOST_POINTS
+    assert MOST_TESTED / 2 < len(test["timestamp"]) <= MOST_TESTED
     short = page_data(found)["test"]["saved"][-1]
     assert test["saved"][-1] == pytest.approx(repeats * short, rel=1e-5)
 
@@ -283,6 +283,7 @@ def test_the_table_has_the_newest_rows_first_and_whole_float32(found: Found) -> 
     assert oldest[3:] == [None] * (len(oldest) - 3)
 
 
+@settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_nine_digits_tell_any_two_float32_apart(value: float) -> None:
     from bitstorm.report.page_values import plain
@@ -304,6 +305,11 @@ def test_nine_digits_tell_any_two_float32_apart(value: float) -> None:
         ),
         ("spark.conf", {"fs.s3a.access.key": "x"}, "{'fs.s3a.access.key': '***'}"),
         ("some.api_key", "x", "***"),
+        (
+            "spark.conf",
+            {"spark.driver.extraJavaOptions": "-Djavax.net.ssl.trustStorePassword=x"},
+            "{'spark.driver.extraJavaOptions': '***'}",
+        ),
     ],
 )
 def test_settings_show_no_secret(key: str, value: Any, shown: str) -> None:

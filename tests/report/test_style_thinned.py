@@ -1,7 +1,5 @@
 """A test part of more rows than a picture draws: every number is of all rows."""
 
-import base64
-import json
 import re
 from typing import Any
 
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bitstorm import report
-from bitstorm.report.dashboard import dashboard_html
 from bitstorm.report.style import MOST_POINTS, Mark, extremes, thinned
 
 ROWS = 12_000
@@ -64,48 +61,10 @@ def in_png(forecast: pd.DataFrame, metrics: dict[str, Any]) -> tuple[Lines, Line
     return found[0], found[1], float(returns.get_xlim()[1])
 
 
-def in_dashboard(
-    forecast: pd.DataFrame, metrics: dict[str, Any], prices: pd.DataFrame, history: pd.DataFrame
-) -> tuple[Lines, Lines, float]:
-    page = dashboard_html(
-        metrics=metrics,
-        prices=prices,
-        forecast=forecast,
-        history=history,
-        windows=(7, 24),
-        mark=SIMULATED,
-    )
-    figures = {
-        name: json.loads(re.search(f'id="{name}-data"[^>]*>(.*?)</script>', page, re.S)[1])  # type: ignore[index]
-        for name in ("recent", "saved", "returns")
-    }
-
-    def lines(name: str) -> Lines:
-        return {t["name"]: (unpacked(t["x"]), unpacked(t["y"])) for t in figures[name]["data"]}
-
-    reach = figures["returns"]["layout"]["xaxis"]["range"][1]
-    return lines("recent"), lines("saved"), float(reach)
-
-
-def unpacked(values: Any) -> NDArray[np.float64]:
-    if isinstance(values, dict):
-        raw = np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"])
-        return raw.astype(np.float64)
-    return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-@pytest.mark.parametrize("picture", ["test.png", "dashboard.html"])
 def test_all_numbers_of_a_long_forecast_are_of_all_rows(
-    picture: str,
-    long_forecast: pd.DataFrame,
-    metrics: dict[str, Any],
-    prices: pd.DataFrame,
-    history: pd.DataFrame,
+    long_forecast: pd.DataFrame, metrics: dict[str, Any]
 ) -> None:
-    if picture == "test.png":
-        zoom, saved, reach = in_png(long_forecast, metrics)
-    else:
-        zoom, saved, reach = in_dashboard(long_forecast, metrics, prices, history)
+    zoom, saved, reach = in_png(long_forecast, metrics)
     stamps = long_forecast["timestamp"].to_numpy()
     actual = long_forecast["actual_log_return"].to_numpy()
     missed = actual - long_forecast["forecast_log_return"].to_numpy()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.report import thinning
@@ -35,13 +38,13 @@ def naive(index: np.ndarray, values: np.ndarray, *, most: int) -> list[tuple[int
 @st.composite
 def series(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Indexes with holes, values float32 with NaN, and the places where the pieces are cut."""
-    n = draw(st.integers(1, 120))
-    steps = draw(st.lists(st.sampled_from([1, 1, 1, 2, 9]), min_size=n, max_size=n))
-    index = draw(st.integers(0, 3_000)) + np.cumsum(steps)
-    number = st.floats(-1e6, 1e6, width=32) | st.just(float("nan"))
-    values = draw(st.lists(number, min_size=COLUMNS * n, max_size=COLUMNS * n))
+    n, first = draw(st.integers(1, 120)), draw(st.integers(0, 3_000))
     cuts = draw(st.lists(st.integers(0, n), max_size=5))
-    return index, np.array(values).reshape(COLUMNS, n), sorted(cuts)
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    index = first + np.cumsum(random.choice([1, 1, 1, 2, 9], n))
+    values = random.normal(0, 1e3, (COLUMNS, n)).astype(np.float32).astype(np.float64)
+    values[random.random((COLUMNS, n)) < draw(st.sampled_from([0.0, 0.2, 0.9, 1.0]))] = np.nan
+    return index, values, sorted(cuts)
 
 
 def found_of(
@@ -53,6 +56,7 @@ def found_of(
     return levels(pieces, first=first, last=last, columns=COLUMNS, most=most)
 
 
+@settings(deadline=None, max_examples=60)
 @given(series())
 def test_a_level_is_the_one_of_all_rows_for_any_pieces(case):
     index, values, cuts = case
@@ -63,6 +67,7 @@ def test_a_level_is_the_one_of_all_rows_for_any_pieces(case):
         np.testing.assert_array_equal(np.stack([level.low, level.high], axis=-1), table)
 
 
+@settings(deadline=None, max_examples=60)
 @given(series())
 def test_extremes_are_in_every_level_that_covers_them(case):
     index, values, cuts = case
@@ -77,6 +82,7 @@ def test_extremes_are_in_every_level_that_covers_them(case):
                 assert np.isnan(level.low[column]).all()
 
 
+@settings(deadline=None, max_examples=60)
 @given(series())
 def test_the_last_level_covers_all_and_none_is_too_long(case):
     index, values, cuts = case
@@ -96,6 +102,22 @@ def test_up_to_the_most_points_there_is_one_level():
     more = [*pieces, (index[-1:] + 1, values[:, :1])]
     found = levels(more, first=5, last=int(index[-1]) + 1, columns=1)
     assert [(one.width, one.first, one.count) for one in found] == [(1, 6, 10_240), (4, 1, 2_561)]
+
+
+def test_memory_holds_one_piece_and_the_levels():
+    piece, pieces = 10_000, 100
+
+    def made() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, piece * pieces, piece):
+            yield np.arange(start, start + piece), np.ones((1, piece))
+
+    tracemalloc.start()
+    found = levels(made(), first=0, last=piece * pieces - 1, columns=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [level.count for level in found] == [10_240] * 4 + [3_907]
+    # Float32 of all points alone are 4 MB.
+    assert peak < 1_500_000
 
 
 @pytest.mark.parametrize(("width", "parts"), [(1, [0]), (4, [0, 1])])

@@ -14,7 +14,6 @@ from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.model.series import read_series
 from bitstorm.pipelines.report_page import dashboard_page, read_metrics
-from bitstorm.report.style import MOST_POINTS
 from bitstorm.report.summary import summary_text, write_text
 from bitstorm.store import snapshots
 
@@ -78,13 +77,6 @@ def _newest(snapshot: snapshots.Snapshot, columns: Sequence[str]) -> pd.DataFram
         ignore_index=True,
     )
     return frame[frame["timestamp"] > after].reset_index(drop=True)
-
-
-def thinned_prices(snapshot: snapshots.Snapshot, windows: Sequence[int]) -> pd.DataFrame:
-    """At most MOST_POINTS points of the grid, evenly spaced, with the newest one."""
-    moving = [f"{name}_{w}" for name in ("ma", "volatility") for w in windows]
-    wanted = ["timestamp", "price", "imputed", *moving, "rsi_14", "drawdown"]
-    return _every_kth(snapshot, wanted, most=MOST_POINTS)
 
 
 def _every_kth(snapshot: snapshots.Snapshot, columns: Sequence[str], *, most: int) -> pd.DataFrame:

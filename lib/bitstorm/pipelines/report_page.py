@@ -17,6 +17,7 @@ from bitstorm.model import runs
 from bitstorm.pipelines.report_judged import read_backtest, read_log, read_prices
 from bitstorm.pipelines.report_lineage import read_lineage
 from bitstorm.pipelines.report_sources import read_grid, read_state
+from bitstorm.report.dashboard import dashboard_html
 from bitstorm.report.page import Found, page_data
 from bitstorm.store import snapshots
 
@@ -27,9 +28,9 @@ def dashboard_page(context: Context, *, served: bool = False) -> tuple[str, str]
     Raises DataError where there is no forecast, SnapshotMissing where there are no indicators, and
     ModelError where the forecast's run is gone.
     """
-    found, _ = found_of(context)
+    found, levels = found_of(context)
     page = page_data(found)
-    return page["made"], _old_html(context, found)
+    return page["made"], dashboard_html(page, levels, served=served)
 
 
 def found_of(context: Context) -> tuple[Found, list[str]]:
@@ -48,7 +49,7 @@ def found_of(context: Context) -> tuple[Found, list[str]]:
         forecast=forecast,
         history=pd.read_csv(run.folder / runs.HISTORY),
         prices=read_prices(snapshot, metrics),
-        state=read_state(context),
+        state=read_state(context, frequency=grid.frequency),
         backtest=read_backtest(context),
         log=read_log(context),
         lineage=read_lineage(context, metrics),
@@ -67,19 +68,3 @@ def read_metrics(path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None
-
-
-def _old_html(context: Context, found: Found) -> str:
-    from bitstorm.pipelines.report import thinned_prices
-    from bitstorm.report import dashboard
-    from bitstorm.report.summary import mark_of
-
-    snapshot = snapshots.required(context.workspace.indicators)
-    return dashboard.dashboard_html(
-        metrics=found.metrics,
-        prices=thinned_prices(snapshot, found.grid.windows),
-        forecast=found.forecast,
-        history=found.history,
-        windows=found.grid.windows,
-        mark=mark_of(found.metrics),
-    )

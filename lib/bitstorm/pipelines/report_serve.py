@@ -24,9 +24,7 @@ def serve_report(context: Context, *, port: int, announce: Callable[[str], None]
         return Page(text.encode(), made)
 
     current = Current(make, lambda: fingerprint(context.workspace), warn=context.console.warn_once)
-    server = Server(current, port=port)
-    announce(server.url)
-    server.run()
+    Server(current, port=port).run(announce=announce)
 
 
 def fingerprint(workspace: Workspace) -> tuple[tuple[str, int], ...]:

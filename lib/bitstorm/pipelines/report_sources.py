@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,12 @@ def read_grid(snapshot: Snapshot) -> Grid:
     return Grid(details["frequency"], step, details["windows"], found, rows, day_before)
 
 
-def read_state(context: Context) -> dict[str, Any]:
-    """Counts, span and gaps of the prices, what waits for ingest and what was refused."""
-    workspace, slots = context.workspace, find_gaps(context)
+def read_state(context: Context, *, frequency: str) -> dict[str, Any]:
+    """Counts and span of the prices, the gaps on the grid of this frequency, what waits for ingest
+    and what was refused."""
+    grid = context.settings.grid.model_copy(update={"frequency": frequency})
+    settings = context.settings.model_copy(update={"grid": grid})
+    workspace, slots = context.workspace, find_gaps(replace(context, settings=settings))
     prices = snapshots.current(workspace.prices)
     ledger = snapshots.read_ledger(prices)
     waiting = landing.survey(

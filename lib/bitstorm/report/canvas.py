@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import UsageError
@@ -139,11 +139,23 @@ def add_legend(axes: Axes, *, columns: int | None = None) -> None:
         axes.legend(handles, labels, ncols=columns or len(labels), **place)
 
 
+# Of ticks a year, a month, a day, an hour, a minute and a second apart.
+_TICKS = ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+# Of the first tick of a longer unit.
+_FIRST_TICKS = ["", "%Y", "%d %b", "%d %b", "%H:%M", "%H:%M"]
+# At the end of the axis.
+_REST = ["", "%Y", "%Y", "%d %b %Y", "%d %b %Y", "%d %b %Y"]
+
+
 def set_time_axis(axes: Axes) -> None:
-    """Show the x axis as dates in UTC: as few words as the span needs, the rest below."""
+    """Show the x axis as dates in UTC: each tick as short as the span allows, the rest below."""
     locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
+    axes.xaxis.set_major_formatter(
+        ConciseDateFormatter(
+            locator, tz=UTC, formats=_TICKS, zero_formats=_FIRST_TICKS, offset_formats=_REST
+        )
+    )
     axes.set_xlabel("time (UTC)")
 
 
@@ -151,6 +163,12 @@ def set_money_axis(axes: Axes, unit: str, label: str = "price") -> None:
     """Show the y axis with thousands separators and as many decimals as the ticks need."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.set_ylabel(f"{label} ({unit})")
+
+
+def set_log_scale(axes: Axes) -> None:
+    """Make the y axis logarithmic, with labels at its decades alone."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def set_percent_axis(axes: Axes, label: str) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bitstorm.core.time import age_text, iso, parse_instant
+from bitstorm.core.time import age_text, duration_ms, iso, parse_instant
 from bitstorm.report import style, summary
 from bitstorm.report.page_backtest import Backtest, backtest_part, volatility_part
-from bitstorm.report.page_values import columns_of, listed, plain
+from bitstorm.report.page_values import MOST_TESTED, columns_of, listed, plain
 from bitstorm.report.summary import Metrics
 from bitstorm.report.thinning import Level
 
 # The rows of the table, of the log, of the gaps and of the batches that the page shows, the newest.
-TABLE_ROWS, LOG_ROWS, GAPS, BATCHES = 500, 200, 10, 50
+TABLE_ROWS, LOG_ROWS, GAPS, BATCHES = 336, 100, 10, 50
 # The forecasts of the log beside the newest one.
 EARLIER = 5
 # The steps of the price before the fan.
@@ -164,9 +164,11 @@ def _fan(found: Found) -> dict[str, Any]:
         {**step, "time": style.moment(step["time"]), "time_ms": parse_instant(step["time"])}
         for step in outlook.get("steps") or []
     ]
-    first = steps[0] if steps else None
     levels = sorted({float(level) for step in steps for level in step["intervals"]})
-    origin_ms = None if first is None else _origin_ms(steps)
+    origin_ms = None
+    if steps:
+        step_ms = duration_ms(found.metrics["frequency"])
+        origin_ms = steps[0]["time_ms"] - steps[0]["step"] * step_ms
     earlier = [] if found.log is None else _earlier(found.log, _logged_level(found.metrics))
     return {
         "model": outlook.get("model", style.NONE),
@@ -178,15 +180,6 @@ def _fan(found: Found) -> dict[str, Any]:
         "past": columns_of(found.prices, ["price"]),
         "earlier": [one for one in earlier if one["origin_ms"] != origin_ms][:EARLIER],
     }
-
-
-def _origin_ms(steps: Sequence[Mapping[str, Any]]) -> int:
-    """One step before the first one."""
-    first, last = steps[0], steps[-1]
-    if first["step"] == last["step"]:
-        return int(first["time_ms"])
-    step_ms = (last["time_ms"] - first["time_ms"]) // (last["step"] - first["step"])
-    return int(first["time_ms"] - first["step"] * step_ms)
 
 
 def _logged_level(metrics: Metrics) -> int:
@@ -217,7 +210,7 @@ def _test(forecast: pd.DataFrame, metrics: Metrics) -> dict[str, Any] | None:
     style.require(forecast, style.FORECAST_COLUMNS, of="forecast")
     rows = forecast.assign(saved=style.squared_error_saved(forecast))
     return {
-        **columns_of(rows, [*style.LEVELS, "saved"]),
+        **columns_of(rows, [*style.LEVELS, "saved"], most=MOST_TESTED),
         "level": (metrics.get("interval") or {}).get("level"),
         "skill": (metrics.get("model") or {}).get("skill"),
     }
@@ -263,11 +256,11 @@ _HIDDEN = "***"
 
 
 def settings_row(key: str, value: Any, origin: str) -> tuple[str, str, str]:
-    """(key, value as text, origin), without secrets: a map's value under such a name, and a URL's
-    user."""
+    """(key, value as text, origin), without what a name in it marks as secret, and without the user
+    of a URL."""
     if isinstance(value, Mapping):
-        value = {k: _HIDDEN if _SECRET.search(str(k)) else v for k, v in value.items()}
-    elif _SECRET.search(key):
+        value = {k: _HIDDEN if _SECRET.search(f"{k} {v}") else v for k, v in value.items()}
+    elif _SECRET.search(f"{key} {value}"):
         value = _HIDDEN
     return key, _USER.sub(f"{_HIDDEN}@", str(value)), _USER.sub(f"{_HIDDEN}@", origin)
 
@@ -275,9 +268,9 @@ def settings_row(key: str, value: Any, origin: str) -> tuple[str, str, str]:
 def _table(newest: pd.DataFrame) -> dict[str, Any]:
     """The newest rows, the newest first."""
     rows = newest.tail(TABLE_ROWS).iloc[::-1]
-    columns = [rows[name].tolist() for name in rows.columns if name != "timestamp"]
-    times = [iso(time) for time in rows["timestamp"].tolist()]
     names = [name for name in rows.columns if name != "timestamp"]
+    columns = [rows[name].tolist() for name in names]
+    times = [iso(time) for time in rows["timestamp"].tolist()]
     return {
         "columns": ["time", *names],
         "rows": [list(row) for row in zip(times, *columns, strict=True)],

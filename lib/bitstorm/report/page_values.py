@@ -11,8 +11,8 @@ import pandas as pd
 
 from bitstorm.report import style
 
-# About the pixels of a chart.
-MOST_POINTS = 1_400
+# Some points fewer than a chart has pixels, and for the test part some more.
+MOST_POINTS, MOST_TESTED = 700, 1_000
 # Of a chart's values; and of all others, which tell any two float32 apart.
 _DIGITS, _MOST_DIGITS = 7, 9
 
@@ -22,9 +22,11 @@ def listed(values: np.ndarray) -> list[float | None]:
     return [_short(value, _DIGITS) for value in np.asarray(values, np.float64).tolist()]
 
 
-def columns_of(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, list[float | None]]:
-    """`timestamp` (int) and the columns, of at most MOST_POINTS rows."""
-    rows = style.thinned(frame, most=MOST_POINTS)
+def columns_of(
+    frame: pd.DataFrame, names: Sequence[str], *, most: int = MOST_POINTS
+) -> dict[str, list[float | None]]:
+    """`timestamp` (int) and the columns, of at most `most` rows."""
+    rows = style.thinned(frame, most=most)
     columns = {name: listed(rows[name].to_numpy(np.float64)) for name in names}
     return {"timestamp": rows["timestamp"].tolist(), **columns}
 

@@ -123,11 +123,13 @@ class Server:
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}/"
 
-    def run(self) -> None:
-        """Serve, and follow the workspace."""
+    def run(self, *, announce: Callable[[str], object] | None = None) -> None:
+        """Serve, and follow the workspace; `announce` gets the URL when a signal ends it well."""
         from waitress import wasyncore
 
         with self.stop.catch_signals(), self._following():
+            if announce is not None:
+                announce(self.url)
             try:
                 while self.stop.signal is None:
                     wasyncore.loop(_NAP_SECONDS, use_poll=True, map=self._sockets, count=1)

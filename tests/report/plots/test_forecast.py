@@ -60,15 +60,15 @@ def test_the_fan_opens_at_the_newest_price_beside_persistence(fan, prices, theme
     assert times(axes, "forecast").tolist() == [ORIGIN + HOUR * n for n in range(STEPS + 1)]
     assert line(axes, STAYS).tolist() == [42_000.0] * 2
     assert times(axes, STAYS).tolist() == [ORIGIN, ORIGIN + HOUR * STEPS]
-    for level in (50, 95):
-        drawn = corners(band(axes, f"{level} % interval"))
+    for level, label in ((50, "50 %"), (95, "95 % interval")):
+        drawn = corners(band(axes, label))
         for row in fan.itertuples():
             heights = drawn[np.isclose(drawn[:, 0], row.timestamp / DAY_MS, rtol=0), 1]
             bounds = [getattr(row, f"{bound}_{level}") for bound in ("lower", "upper")]
             np.testing.assert_allclose([heights.min(), heights.max()], bounds)
     # The wide one is below the narrow one, and paler.
     areas = [area for area in axes.collections if isinstance(area, PolyCollection)]
-    assert [area.get_label() for area in areas] == ["95 % interval", "50 % interval"]
+    assert [area.get_label() for area in areas] == ["95 % interval", "50 %"]
     assert texts(figure)[1].startswith(
         "Forecast by ridge of 24 steps from 2024-01-01 00:00 UTC. Prices in USD."
     )

@@ -78,10 +78,17 @@ def test_the_quantiles_hold_all_extremes(frame):
     np.testing.assert_allclose(x, fit.ppf((ranks + 0.5) / len(values)))
     low, high = quantiles.get_xlim()
     assert -low == high == pytest.approx(1.5 * np.abs(values).max())
-    labels = [str(of.get_label()) for of in quantiles.get_lines()]
-    (label,) = [label for label in labels if "Student" in label]
-    beyond = int((np.abs(places(quantiles, label)) > high).sum())
-    assert label == (f"Student-t ({beyond} off the scale)" if beyond else "Student-t")
+    assert quantiles.get_title(loc="left") == "QQ: on the line the fit is right"
+
+
+def test_quantiles_far_off_are_counted_and_not_shown(frame):
+    values = np.clip(0.001 * np.random.default_rng(9).standard_cauchy(ROWS), -0.02, 0.02)
+    heavy = frame.assign(log_return=values, imputed=False)
+    _, quantiles = return_figure(heavy, mark=COINGECKO).axes
+    beyond = int((np.abs(places(quantiles, "Student-t")) > quantiles.get_xlim()[1]).sum())
+    assert beyond > 0
+    title = f"QQ: on the line the fit is right; {beyond} off the scale"
+    assert quantiles.get_title(loc="left") == title
 
 
 def test_a_price_that_never_moves_has_no_fit(frame):

@@ -56,9 +56,10 @@ def fan_figure(
     time = style.utc(rows["timestamp"])
     for place, level in enumerate(levels, start=1):
         if fan[f"lower_{level}"].notna().any():
+            label = f"{level} % interval" if place == 1 else f"{level} %"
             axes.fill_between(
                 time, rows[f"lower_{level}"], rows[f"upper_{level}"], linewidth=0,
-                color=look.shade(0.5 * place / len(levels)), label=f"{level} % interval",
+                color=look.shade(0.5 * place / len(levels)), label=label,
             )  # fmt: skip
     if past is not None:
         style.require(past, ["timestamp", "price"], of="past")

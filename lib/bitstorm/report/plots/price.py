@@ -56,7 +56,7 @@ def price_figure(
         _draw_imputed(axes, frame)
     scale = ""
     if frame["price"].max() > _WIDE * frame["price"].min():
-        axes.set_yscale("log")
+        canvas.set_log_scale(axes)
         scale = ", log scale"
     canvas.set_money_axis(axes, f"{mark.unit}{scale}")
     canvas.add_legend(axes)

@@ -26,7 +26,7 @@ from bitstorm.report.plots.lines import span_note
 from bitstorm.report.style import Mark, ThemeName
 
 _BINS = 120
-_QUANTILES = 400
+_QUANTILES = 200
 _EXTREMES = 50
 _LAGS = 168
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -74,10 +74,11 @@ def return_figure(frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light"
         density.plot(x, fit.pdf(x), color=shades[name], label=f"{name}{freedom}")
     # One return in a bin is the smallest height.
     least = 1 / (len(values) * max(edges[1] - edges[0], 1e-12))
-    density.set_yscale("log")
+    canvas.set_log_scale(density)
     density.set_ylim(0.4 * least, 3 * max(heights.max(), least))
     _set_percent_ticks(density.xaxis, "log return")
     density.set_title("Histogram")
+    density.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     density.set_ylabel("density (log scale)")
     canvas.add_legend(density)
     _draw_quantiles(quantiles, values, fits, shades)
@@ -89,25 +90,28 @@ def _draw_quantiles(
 ) -> None:
     """Ordered returns over the quantiles of each fit; all of the extremes are drawn."""
     n = len(values)
+    # Every one near the ends, and ever fewer towards the middle, where they lie close together.
     ends = np.arange(min(_EXTREMES, n))
-    places = np.unique(np.concatenate([ends, distributions.spread(n, _QUANTILES), n - 1 - ends]))
+    inner = np.geomspace(1, max(n / 2, 1), _QUANTILES).astype(np.int64) - 1
+    near = np.concatenate([ends, inner])
+    places = np.unique(np.concatenate([near, n - 1 - near]))
     axes.plot(
         values[[0, -1]], values[[0, -1]], color=canvas.colours(axes).quiet, linewidth=1,
         label="a perfect fit",
     )  # fmt: skip
     # The outermost quantiles of heavy tails would flatten all others.
-    reach = max(1.5 * float(np.abs(values[[0, -1]]).max()), 1e-9)
+    reach, beyond = max(1.5 * float(np.abs(values[[0, -1]]).max()), 1e-9), 0
     for name, marker in (("normal", "s"), ("Student-t", "o")):
         if name in fits:
             expected = fits[name].ppf((places + 0.5) / n)
-            beyond = int((np.abs(expected) > reach).sum())
-            label = f"{name} ({beyond} off the scale)" if beyond else name
-            axes.plot(expected, values[places], marker, markersize=2.8, color=shades[name],
-                      label=label)  # fmt: skip
+            beyond += int((np.abs(expected) > reach).sum())
+            look: dict[str, Any] = {"color": shades[name], "markersize": 2.8, "label": name}
+            axes.plot(expected, values[places], marker, **look)
     axes.set_xlim(-reach, reach)
     _set_percent_ticks(axes.xaxis, "quantile of the fit")
     _set_percent_ticks(axes.yaxis, "log return")
-    axes.set_title("QQ: on the line the fit is right")
+    off = f"; {beyond} off the scale" if beyond else ""
+    axes.set_title(f"QQ: on the line the fit is right{off}")
     canvas.add_legend(axes)
 
 
