@@ -131,12 +131,12 @@ def picture(
     return figure
 
 
-def add_legend(axes: Axes, *, columns: int | None = None) -> None:
-    """Add a legend above the axes, where it covers no data, by default in one line."""
+def add_legend(axes: Axes) -> None:
+    """Add a legend in one line above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         place = {"loc": "lower left", "bbox_to_anchor": (-0.008, 1.0)}
-        axes.legend(handles, labels, ncols=columns or len(labels), **place)
+        axes.legend(handles, labels, ncols=len(labels), **place)
 
 
 # Of ticks a year, a month, a day, an hour, a minute and a second apart.

@@ -125,20 +125,6 @@ def moment(iso: str | None) -> str:
 
 INK = "#1f2933"
 INK_ON_DARK = "#e6e9ee"
-QUIET = "#7b8794"
-FORECAST = "#1B84C6"  # lighter than the palette's blue, for a dark background
-PERSISTENCE = "#E69F00"
-WARNING = "#D55E00"
-BETTER = "#009E73"
-
-# For the windows, shortest first; after the last colour the first one follows.
-WINDOWS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", FORECAST)
-
-
-def window_colour(position: int) -> str:
-    """The colour of the window at a position (from 0) of the configured windows."""
-    return WINDOWS[position % len(WINDOWS)]
-
 
 ThemeName = Literal["light", "dark"]
 
