@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from bitstorm.report.dashboard import dashboard_html
+from dashboard_page import page_of
+
 Opened = Callable[..., Any]
+Show = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,27 @@ def opened(browser: Any) -> Iterator[Opened]:
     for context in contexts:
         context.close()
     assert faults == []
+
+
+@pytest.fixture(scope="module")
+def example_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of `page_of()`."""
+    page, levels, _ = page_of()
+    path = tmp_path_factory.mktemp("page") / "dashboard.html"
+    path.write_text(dashboard_html(page, levels))
+    return path
+
+
+@pytest.fixture
+def shown(example_file: Path, opened: Opened) -> Show:
+    """Opens the example, with the keywords of `opened`; its controls work then."""
+
+    def open_page(**more: Any) -> Any:
+        page = opened(example_file, **more)
+        page.wait_for_selector("html[data-ready]", state="attached")
+        return page
+
+    return open_page
 
 
 def wait(page: Any, expression: str) -> None:

@@ -15,6 +15,7 @@ HOUR = 3_600_000
 FIRST = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 WINDOWS = (7, 24, 168)
 STEPS = 24
+POINTS = 1_500
 ATTACK = "</script><img src=x onerror=alert(1)><b>bold</b>"
 COLUMNS = (
     ("price", "price", "price", "USD"),
@@ -89,7 +90,7 @@ def levels_of(
 
 
 def page_of(
-    points: int = 1_500, *, most: int = 10_240, step_ms: int = HOUR, text: str | None = None
+    points: int = POINTS, *, most: int = 10_240, step_ms: int = HOUR, text: str | None = None
 ) -> tuple[dict[str, Any], list[str], dict[str, np.ndarray]]:
     """The page, its levels, and the columns they are of; `text` stands for each text from outside
     where given."""

@@ -15,7 +15,7 @@ import bitstorm
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "pictures"
 # Which pictures the documents show, of the report and of the back-test.
-REPORT = ("price", "volatility", "returns", "forecast")
+REPORT = ("volatility", "returns", "forecast")
 BACKTEST = ("folds", "skill_by_step", "coverage", "evidence")
 
 
@@ -43,7 +43,7 @@ def photograph(page: Path, chromium: str) -> None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        desk = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
+        desk = browser.new_page(viewport={"width": 1280, "height": 1560}, color_scheme="light")
         phone = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
         for name, tab in (("dashboard", desk), ("dashboard-phone", phone)):
             tab.goto(page.as_uri())

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from browser import browser, example_file, opened, shown  # noqa: F401
+
 HOUR = 3_600_000
 FIRST = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 ROWS = 400

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bitstorm.report.dashboard import dashboard_html
-from browser import Opened, browser, opened, reveal, wait  # noqa: F401
+from browser import Opened, reveal, wait
 from dashboard_page import FIRST, HOUR, page_of
 
 pytestmark = pytest.mark.slow
@@ -105,12 +105,12 @@ def check(long: Long, drawn: dict[str, Any], start: float, end: float) -> None:
 
 
 @pytest.fixture
-def one_level(tmp_path: Path, opened: Opened) -> Long:  # noqa: F811
+def one_level(tmp_path: Path, opened: Opened) -> Long:
     return Long(tmp_path / "page.html", opened, 8_760, 10_240, HOUR)
 
 
 @pytest.fixture
-def many_levels(tmp_path: Path, opened: Opened) -> Long:  # noqa: F811
+def many_levels(tmp_path: Path, opened: Opened) -> Long:
     return Long(tmp_path / "page.html", opened, 120_000, 3_000, MINUTE)
 
 

@@ -19,7 +19,7 @@ from bitstorm.core.time import iso
 from bitstorm.report import style
 
 # In the order in which they need each other.
-SCRIPTS = ("series.js", "charts.js", "controls.js", "page.js")
+SCRIPTS = ("series.js", "charts.js", "judged.js", "controls.js", "page.js")
 # Rows of the table in the page itself; the script pages through the others.
 TABLE_ROWS = 25
 # The keys of the page that the scripts read. The others are in the page's text alone.
