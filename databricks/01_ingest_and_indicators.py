@@ -127,4 +127,4 @@ if volume:
         shutil.copyfile(made, f"{archive}.part")
     Path(f"{archive}.part").replace(archive)
 ws.close()
-print(ws.status().indicators)
+print(f"{ws.indicators.rows:,} points of the grid")

@@ -95,7 +95,7 @@ def test_they_run_as_plain_python(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert "SIMULATED market" in done.stdout
         said.append(done.stdout)
-    assert "log_return" in said[0]
+    assert "trend" in said[0]
     assert "val_loss" in said[1]
     assert "drift" in said[2]
     assert (workspace / "reports" / "dashboard.html").is_file()

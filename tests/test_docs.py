@@ -131,7 +131,7 @@ def test_the_sites_menu_has_every_page() -> None:
     assert set(listed) == pages | root
 
 
-@pytest.mark.parametrize("name", ["docs", "reference"])
+@pytest.mark.parametrize("name", ["docs", "notebooks", "reference"])
 def test_the_scripts_of_the_documents_are_executable(name: str) -> None:
     path = ROOT / "scripts" / name
     assert os.access(path, os.X_OK)

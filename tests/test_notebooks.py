@@ -2,11 +2,12 @@
 
 import ast
 import base64
+import functools
 import html
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -182,7 +183,6 @@ def test_it_uses_only_the_public_interface(path: Path, trees: list[ast.Module]) 
 class Executed:
     """A notebook after a run, and the workspace that it filled."""
 
-    name: str
     cells: dict[str, Any]
     workspace: Path
 
@@ -194,26 +194,34 @@ class Executed:
         return "\n".join(texts(self.cells[cell_id]))
 
 
+Run = Callable[[str], Executed]
+
+
 @pytest.fixture(scope="module")
-def executed(
-    runner: ModuleType, path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Executed]:
-    base = tmp_path_factory.mktemp(path.stem)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BITSTORM_NOTEBOOK_WORKSPACE", str(base / "workspace"))
-        # Nothing of the user's own Jupyter takes part.
-        patch.setenv("JUPYTER_DATA_DIR", str(base / "jupyter"))
-        patch.setenv("JUPYTER_RUNTIME_DIR", str(base / "jupyter" / "runtime"))
-        patch.setenv("IPYTHONDIR", str(base / "ipython"))
-        patch.setenv("SPARK_LOCAL_DIRS", str(base / "scratch"))
-        notebook = runner.executed(path, base / "project")
-    cells = {cell.id: cell for cell in runner.code_cells(notebook)}
-    yield Executed(path.stem, cells, base / "workspace")
+def run(runner: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a notebook, once for all tests."""
+
+    @functools.cache
+    def made(name: str) -> Executed:
+        base = tmp_path_factory.mktemp(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BITSTORM_NOTEBOOK_WORKSPACE", str(base / "workspace"))
+            # Nothing of the user's own Jupyter takes part.
+            patch.setenv("JUPYTER_DATA_DIR", str(base / "jupyter"))
+            patch.setenv("JUPYTER_RUNTIME_DIR", str(base / "jupyter" / "runtime"))
+            patch.setenv("IPYTHONDIR", str(base / "ipython"))
+            patch.setenv("SPARK_LOCAL_DIRS", str(base / "scratch"))
+            (path,) = (path for path in NOTEBOOKS if path.stem == name)
+            notebook = runner.executed(path, base / "project")
+        cells = {cell.id: cell for cell in runner.code_cells(notebook)}
+        return Executed(cells, base / "workspace")
+
+    return made
 
 
-def only(executed: Executed, name: str) -> None:
-    if executed.name != name:
-        pytest.skip(f"this is for {name}")
+@pytest.fixture(scope="module")
+def executed(run: Run, path: Path) -> Executed:
+    return run(path.stem)
 
 
 def test_it_runs_without_a_word_on_stderr(executed: Executed) -> None:
@@ -253,10 +261,10 @@ def test_what_it_shows_of_simulated_prices_says_so(executed: Executed) -> None:
             assert name == "rates"
 
 
-def test_its_data_set_opens_with_petastorms_reader(executed: Executed) -> None:
+def test_the_examples_data_set_opens_with_petastorms_reader(run: Run) -> None:
     from petastorm import make_batch_reader
 
-    only(executed, EXAMPLE)
+    executed = run(EXAMPLE)
     said = {
         int(number.replace(",", ""))
         for text in (executed.printed("ingest"), executed.printed("reader"))
@@ -279,8 +287,8 @@ def test_its_data_set_opens_with_petastorms_reader(executed: Executed) -> None:
     assert "best.keras" in executed.printed("checkpoints")
 
 
-def test_it_ends_with_an_honest_verdict(executed: Executed) -> None:
-    only(executed, EXAMPLE)
+def test_the_example_ends_with_an_honest_verdict(run: Run) -> None:
+    executed = run(EXAMPLE)
     verdict = executed.printed("verdict").splitlines()[-1]
     assert verdict.startswith(VERDICTS)
     metrics = json.loads((executed.workspace / "reports" / "metrics.json").read_text())
@@ -288,8 +296,8 @@ def test_it_ends_with_an_honest_verdict(executed: Executed) -> None:
     assert f"({metrics['grades']['count']:,} forecasts 1 × 1h ahead)" in verdict
 
 
-def test_what_the_exploration_says_is_so(executed: Executed) -> None:
-    only(executed, EXPLORATION)
+def test_what_the_exploration_says_is_so(run: Run) -> None:
+    executed = run(EXPLORATION)
     assert "between pandas and Spark: 0.000000 USD" in executed.printed("resample")
     # A simulated market has no season, and calm and wild weeks.
     (daily, chance), (weekly, _) = re.findall(
@@ -305,8 +313,8 @@ def test_what_the_exploration_says_is_so(executed: Executed) -> None:
     assert (executed.workspace / "days.csv").stat().st_size > 10_000
 
 
-def test_what_the_honest_notebook_says_is_so(executed: Executed) -> None:
-    only(executed, HONEST)
+def test_what_the_honest_notebook_says_is_so(run: Run) -> None:
+    executed = run(HONEST)
     rows = {
         name: [float(number) for number in numbers.split()]
         for name, numbers in re.findall(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import cache, wraps
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -29,6 +30,9 @@ from bitstorm.report import style
 from bitstorm.report.style import Mark, Theme
 
 P = ParamSpec("P")
+
+# Letters of a legend on an inch of axes that are not laid out yet, and the width of a handle.
+_LETTERS, _HANDLE = 17, 6
 
 
 @cache
@@ -132,11 +136,22 @@ def picture(
 
 
 def add_legend(axes: Axes) -> None:
-    """Add a legend in one line above the axes, where it covers no data."""
+    """Add a legend in one line above the axes, where it covers no data; in more lines where it is
+    too wide and the axes have no title."""
     handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        place = {"loc": "lower left", "bbox_to_anchor": (-0.008, 1.0)}
-        axes.legend(handles, labels, ncols=len(labels), **place)
+    if not labels:
+        return
+    room = _LETTERS * axes.get_position().width * axes.figure.bbox.width / axes.figure.dpi
+    columns = len(labels)
+    while columns > 1 and _letters(labels, columns) > room and not axes.get_title(loc="left"):
+        columns -= 1
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.008, 1.0), ncols=columns)
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """The width of a legend with so many columns, in letters."""
+    parts = np.array_split([len(label) + _HANDLE for label in labels], columns)
+    return sum(max(part) for part in parts)
 
 
 # Of ticks a year, a month, a day, an hour, a minute and a second apart.

@@ -23,6 +23,7 @@ from report.drawn import (
     band,
     broken,
     corners,
+    draw,
     found,
     line,
     texts,
@@ -59,6 +60,21 @@ def test_carried_forward_points_are_shown_where_they_are(prices):
     places = [segment[0][0] for segment in ticks.get_segments()]
     carried = prices.loc[prices["imputed"], "timestamp"]
     np.testing.assert_allclose(places, carried / DAY_MS)
+
+
+@pytest.mark.parametrize(("windows", "lines"), [((7, 24), 1), (tuple(range(2, 14)), 3)])
+def test_a_legend_of_many_windows_stays_inside_the_picture(prices, windows, lines):
+    for window in windows:
+        prices[f"ma_{window}"] = prices["price"]
+    figure = price_figure(prices, windows=windows, mark=COINGECKO)
+    (axes,) = figure.axes
+    draw(axes)
+    legend = axes.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert box.x1 < figure.bbox.x1 and box.y0 >= axes.get_window_extent().y1
+    assert len({round(text.get_window_extent().y0) for text in legend.get_texts()}) == lines
+    assert axes.get_window_extent().width > 0.85 * figure.bbox.width
 
 
 def test_the_axes_say_utc_and_write_money_with_thousands(prices):

@@ -152,7 +152,7 @@ def _draw_saved(axes: Axes, forecast: pd.DataFrame, *, skill: float | None) -> N
     lines = style.with_breaks(forecast, ["saved"])
     measured = "" if skill is None else f" (skill {style.score(skill)})"
     draw_persistence(axes)
-    label = "model: rising is better, falling is worse"
+    label = "model: rising is better"
     draw_line(axes, lines, "saved", label, color=canvas.colours(axes).forecast)
     axes.set_title(f"Squared error saved against persistence{measured}")
     axes.set_ylabel("running sum, squared log return")
