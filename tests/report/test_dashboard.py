@@ -158,6 +158,8 @@ def test_verdict_cards_and_tables_say_the_values() -> None:
         "20240303T120000Z-d354e3",
         "training.epochs 30 default",
         f"{HASHES['prices'][:12]}… {HASHES['prices']}",
+        "2024-01-13T11:00:00Z",
+        " false ",
     ):
         assert part in page.text, part
 

@@ -64,7 +64,6 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
     return pages.get_template("dashboard.html").render(
         page=page,
         levels=levels,
-        served=served,
         style=style,
         cell=_cell,
         moment_of=_moment_of,
@@ -108,6 +107,8 @@ def _cell(value: Any) -> str:
     """A value of the table as text."""
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float):
         return str(value)
     return style.amount(value) if math.isfinite(value) else ""
