@@ -103,6 +103,7 @@ def _way(browser: Any, path: Path, clicks: list[float]) -> Callable[[int], float
 
     def way(number: int) -> float:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(300_000)
         page.goto("about:blank")
         began = time.perf_counter()
         page.goto(path.as_uri(), wait_until="domcontentloaded")

@@ -55,7 +55,7 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
         f"script-src {_hashed(plotly)} {_hashed(script)}",
         f"style-src {_hashed(sheet)}",
         "img-src data: blob:",
-        f"connect-src {_SELF if served else _NOBODY}",
+        "connect-src 'self'" if served else "connect-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
     ]
@@ -64,7 +64,6 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
     return pages.get_template("dashboard.html").render(
         page=page,
         levels=levels,
-        served=served,
         style=style,
         cell=_cell,
         moment_of=_moment_of,
@@ -76,9 +75,6 @@ def dashboard_html(page: Mapping[str, Any], levels: Sequence[str], *, served: bo
         data=Markup(_json(data)),
         plotly_sheets=_sheets_of(plotly),
     )
-
-
-_SELF, _NOBODY = "'self'", "'none'"
 
 
 def template(name: str) -> str:
@@ -111,6 +107,8 @@ def _cell(value: Any) -> str:
     """A value of the table as text."""
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float):
         return str(value)
     return style.amount(value) if math.isfinite(value) else ""

@@ -106,7 +106,7 @@ function layout({look, page, pixels, height}, more) {
     hovermode: 'x unified', dragmode: false,
     hoverlabel: {bgcolor: look.paper, bordercolor: look.line, font: {color: look.ink}},
     showlegend: true,
-    legend: {orientation: 'h', x: 0, y: 1.02, yanchor: 'bottom', bgcolor: 'rgba(0,0,0,0)',
+    legend: {orientation: 'h', x: 0, y: page.attribution ? 1.09 : 1.02, yanchor: 'bottom', bgcolor: 'rgba(0,0,0,0)',
              itemclick: false, itemdoubleclick: false},
     ...more, ...axes, annotations: [...marks, ...(more.annotations || [])],
   };
@@ -219,11 +219,14 @@ function sigmaFigure(scene) {
   };
 }
 
-// All of a chart are its own values, not those of the longest chart.
+// All of a chart are its own values, not those of the longest chart; and a range that ends with
+// the newest point shows the forecasts behind it.
 function framed(scene, ...times) {
   const span = [Math.min(...times.map(x => x[0])), Math.max(...times.map(x => x[x.length - 1]))];
-  const view = scene.state.range === 'all' ? {...scene, from: span[0], until: span[1]} : scene;
-  return {span, view};
+  const all = scene.state.range === 'all';
+  const newest = scene.until >= scene.series.last;
+  const until = all ? span[1] : newest ? Math.max(scene.until, span[1]) : scene.until;
+  return {span, view: {...scene, from: all ? span[0] : scene.from, until}};
 }
 
 // The newest forecast of all steps, or an earlier one of the log, with what came.

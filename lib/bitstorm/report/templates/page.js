@@ -47,7 +47,8 @@ function draw(chart) {
   if (first && chart.linked) follow(place);
   const note = element(`${name}-seen`);
   note.textContent = seen;
-  if (span && (span[0] > state.until || span[1] < state.from)) {
+  const [from, until] = layout.xaxis.range || [];
+  if (span && (span[0] > until || span[1] < from)) {
     note.textContent = `Nothing in this range. Values: ${span.map(moment).join(' to ')}. `;
     const button = document.createElement('button');
     button.textContent = 'Show them';
