@@ -129,5 +129,5 @@ def sum_of_missing_hours(workspace) -> int:
 
 def test_no_private_file_is_left_over_but_the_log(done):
     cache = done[1].cache
-    assert sorted(p.name for p in cache.iterdir()) == ["blocks", "spark.log"]
+    assert sorted(p.name for p in cache.iterdir()) == ["blocks", "landing.json", "spark.log"]
     assert list((cache / "blocks").iterdir()) == []

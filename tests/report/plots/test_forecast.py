@@ -111,9 +111,7 @@ def test_the_test_part_shows_prices_returns_and_saved_error(forecast, theme):
         gain += actual**2 - (actual - predicted) ** 2
         sums.append(gain)
     np.testing.assert_allclose(
-        line(saved, "model: rising is better"),
-        broken(pd.Series(sums), HOLE_AFTER - 200),
-        rtol=1e-9,
+        line(saved, "model: rising is better"), broken(pd.Series(sums), HOLE_AFTER - 200), rtol=1e-9
     )
     assert "(skill -0.0123)" in saved.get_title(loc="left")
     assert levels.get_title(loc="left") == "Prices, the last 30 points"

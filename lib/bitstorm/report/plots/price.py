@@ -29,6 +29,8 @@ _MONDAY_MS = 4 * DAY_MS
 
 # Beyond this ratio the low prices of a linear scale lie on its bottom.
 _WIDE = 20
+# No market has this one, and Matplotlib fails at some.
+_TOO_WIDE = 1e12
 
 
 @canvas.themed
@@ -55,7 +57,8 @@ def price_figure(
     if "imputed" in frame.columns:
         _draw_imputed(axes, frame)
     scale = ""
-    if frame["price"].max() > _WIDE * frame["price"].min():
+    low, high = float(frame["price"].min()), float(frame["price"].max())
+    if _WIDE * low < high < _TOO_WIDE * low:
         canvas.set_log_scale(axes)
         scale = ", log scale"
     canvas.set_money_axis(axes, f"{mark.unit}{scale}")
