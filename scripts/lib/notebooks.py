@@ -27,7 +27,7 @@ from PIL import Image
 import bitstorm
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
-SECONDS_A_CELL = 300
+SECONDS_A_CELL = 600
 
 
 def code_cells(notebook: Any) -> list[Any]:
