@@ -7,10 +7,13 @@ restores them from the paths. It checks the number of rows against the footers.
 
 from __future__ import annotations
 
+import atexit
 import keyword
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,7 @@ def batch_reader(snapshot: Snapshot, **options: Any) -> Any:
     the filters against that stay.
     """
     third_party_noise.install_filters()
+    _let_threads_end()
     if not options.keys() & {"schema_fields", "transform_spec"}:
         options["transform_spec"] = TransformSpec(
             _with_month, edit_fields=[(PARTITION, np.str_, (), False)]
@@ -261,7 +265,15 @@ def _read_alike(
             reader.join()
 
 
+@cache
+def _let_threads_end() -> None:
+    """Let pyarrow's threads release their buffers before Python ends: pyarrow 14 aborts the process
+    where one of them then waits for the interpreter's lock."""
+    atexit.register(time.sleep, 0.05)
+
+
 def _plain_reader(files: Sequence[Path], columns: Sequence[str] | None) -> Any:
+    _let_threads_end()
     with without_third_party_warnings():
         return make_batch_reader(
             [file_url(file) for file in files],
