@@ -36,6 +36,7 @@
 import argparse
 import os
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -74,7 +75,10 @@ show = globals().get("display", print)  # tables; pictures only where `display` 
 workspace, volume = Path(given["workspace"]), given["volume"]
 archive = Path(volume, "bitstorm.tar")
 if volume and archive.exists() and not workspace.exists():
-    shutil.unpack_archive(archive, workspace, filter="data")
+    with tarfile.open(archive) as tar:
+        # Python has this filter since 3.11.4.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(workspace)
 settings = {
     "source.mode": "csv" if given["csv"] else given["source"],
     "backfill.days": int(given["days"]),

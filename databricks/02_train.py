@@ -30,6 +30,7 @@
 import argparse
 import os
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -66,7 +67,10 @@ show = globals().get("display", print)  # tables; pictures only where `display` 
 workspace, volume = Path(given["workspace"]), given["volume"]
 archive = Path(volume, "bitstorm.tar")
 if volume and archive.exists() and not workspace.exists():
-    shutil.unpack_archive(archive, workspace, filter="data")
+    with tarfile.open(archive) as tar:
+        # Python has this filter since 3.11.4.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(workspace)
 settings = {"training.epochs": int(given["epochs"])}
 ws = bitstorm.open_workspace(workspace, settings, environ=os.environ, quiet=True)
 print(ws.source)

@@ -153,10 +153,13 @@ def test_they_run_with_widgets_on_a_new_disk_each(
     assert {"dashboard.html", "summary.txt", "metrics.json"} <= names
     # All that is on the disk is in the file, with the same bytes.
     with tarfile.open(volume / "bitstorm.tar") as kept:
-        kept.extractall(tmp_path / "copy", filter="data")
+        copies = {
+            Path(one.name): content.read()
+            for one in kept.getmembers()
+            if (content := kept.extractfile(one)) is not None
+        }
     files = [path for path in workspace.rglob("*") if path.is_file()]
     assert len(files) > 20
     for file in files:
-        copy = tmp_path / "copy" / file.relative_to(workspace)
-        assert copy.read_bytes() == file.read_bytes(), file
+        assert copies[file.relative_to(workspace)] == file.read_bytes(), file
     assert capsys.readouterr().out.count("SIMULATED market") >= 3
