@@ -1,72 +1,112 @@
-"""A Spark standalone cluster of one worker on loopback, from the programs of the pip package."""
+"""A Spark standalone cluster on loopback, from the programs of the pip package."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.spark import java
 
 START_SECONDS = 60.0
+# The daemons do little: what the optimising compiler would cost they never earn back.
+_BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: the master's URL, and the address where it describes itself."""
+
+    url: str
+    state_url: str
+
+    def state(self) -> dict[str, Any]:
+        """The master's own record of workers and applications."""
+        with urllib.request.urlopen(self.state_url, timeout=10) as answer:
+            return dict(json.loads(answer.read()))
 
 
 @contextmanager
-def standalone(folder: Path, *, memory: str, cores: int) -> Iterator[str]:
-    """The master's URL; both daemons end with the block, and all their files lie in `folder`.
+def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> Iterator[Cluster]:
+    """A master and workers of this size for the block, on free ports; all their files lie in
+    `folder`, which must not exist or be empty.
 
     Raises EnvironmentProblem without a Java, and when a daemon does not start in a minute.
     """
+    for name in ("conf", "local", "work"):
+        (folder / name).mkdir(parents=True)
+    loopback = ("--host", "127.0.0.1", "--webui-port", "0")
+    size = ("--cores", str(cores), "--memory", memory, "--work-dir", str(folder / "work"))
+    with ExitStack() as daemons:
+
+        def start(role: str, name: str, *options: str) -> None:
+            daemons.enter_context(_daemon(folder, role, name, *loopback, *options))
+
+        start("master", "master", "--port", "0")
+        port, ui = (
+            _said(folder / "master.log", rf"started service '{service}' on port (\d+)")
+            for service in ("sparkMaster", "MasterUI")
+        )
+        found = Cluster(f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{ui}/json/")
+        names = [f"worker-{number}" for number in range(workers)]
+        for name in names:
+            start("worker", name, *size, found.url)
+        for name in names:
+            _said(folder / f"{name}.log", r"Successfully registered with (master)")
+        yield found
+
+
+@contextmanager
+def _daemon(folder: Path, role: str, name: str, *options: str) -> Iterator[None]:
+    """The process of a daemon for the block; it ends with all that it has started."""
     import pyspark
 
+    program = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, f"org.apache.spark.deploy.{role}.{role.capitalize()}", *options],
+            cwd=folder,
+            env=_environ(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _environ(folder: Path) -> Mapping[str, str]:
+    """The daemons' variables; a test's or user's own of Spark don't reach them."""
     home = java.find_java_home(os.environ, project=java.project_root())
     if home is None:
         raise EnvironmentProblem(java.explain(os.environ, project=java.project_root()))
-    for name in ("conf", "local", "work"):
-        (folder / name).mkdir(parents=True)
-    environ = {
-        **os.environ,
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))}
+    return {
+        **kept,
         "JAVA_HOME": str(home),
+        # No settings: so the daemons say their ports, at the level INFO.
         "SPARK_CONF_DIR": str(folder / "conf"),
+        "SPARK_DAEMON_JAVA_OPTS": _BRIEF,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "TMPDIR": str(folder / "local"),
     }
-    program = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
-
-    def start(role: str, *options: str) -> subprocess.Popen[bytes]:
-        name = f"org.apache.spark.deploy.{role}.{role.capitalize()}"
-        with (folder / f"{role}.log").open("wb") as log:
-            return subprocess.Popen(
-                [program, name, *options],
-                cwd=folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    loopback = ("--host", "127.0.0.1", "--webui-port", "0")
-    daemons = [start("master", *loopback, "--port", "0")]
-    try:
-        port = _said(folder / "master.log", r"started service 'sparkMaster' on port (\d+)")
-        url = f"spark://127.0.0.1:{port}"
-        size = ("--cores", str(cores), "--memory", memory, "--work-dir", str(folder / "work"))
-        daemons.append(start("worker", *loopback, *size, url))
-        _said(folder / "worker.log", r"Successfully registered with (master)")
-        yield url
-    finally:
-        for daemon in reversed(daemons):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(daemon.pid, signal.SIGKILL)
-            daemon.wait()
 
 
 def _said(log: Path, wanted: str) -> str:

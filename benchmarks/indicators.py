@@ -113,8 +113,8 @@ def _on_a_cluster(folder: Path, files: Sequence[Path]) -> str:
     """What became of ours on a worker with one executor of 2 GB."""
     cores = os.cpu_count() or 1
     with (
-        standalone(folder, memory=EXECUTOR, cores=cores) as master,
-        _program(master, folder.with_suffix(".log"), memory=EXECUTOR) as program,
+        standalone(folder, memory=EXECUTOR, cores=cores) as cluster,
+        _program(cluster.url, folder.with_suffix(".log"), memory=EXECUTOR) as program,
     ):
         try:
             seconds = program.seconds(limit=3 * CAP_SECONDS, files=files, step_ms=MINUTE_MS)

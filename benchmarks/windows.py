@@ -241,9 +241,9 @@ def _on_a_cluster(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
         # A cluster of its own for each: one that ran out of memory leaves nothing behind.
         try:
             with (
-                standalone(folder / name, memory=EXECUTOR, cores=cores) as master,
+                standalone(folder / name, memory=EXECUTOR, cores=cores) as cluster,
                 served(
-                    f"benchmarks.{module}", EXECUTOR, master, log=folder / f"{name}.log"
+                    f"benchmarks.{module}", EXECUTOR, cluster.url, log=folder / f"{name}.log"
                 ) as program,
             ):
                 found[name] = _attempt(program, {**request, "files": files, "widths": WIDTHS})

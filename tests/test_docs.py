@@ -165,6 +165,9 @@ def check(words: list[str]) -> None:
             parse(bitstorm, ["run", *arguments])
         else:
             parse(bitstorm, ["run", *(word for word in arguments if word not in own)])
+    elif program == "scripts/submit":
+        at = next(n for n, word in enumerate(arguments) if (ROOT / f"jobs/{word}.py").is_file())
+        parse(bitstorm, arguments[at:])
     else:
         text = (ROOT / program).read_text(encoding="utf-8")
         for option in arguments:
@@ -201,7 +204,13 @@ def test_every_command_line_is_known(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["bitstorm colect", "bitstorm stats --bar 3x", "scripts/test --quick", "scripts/run --liv"],
+    [
+        "bitstorm colect",
+        "bitstorm stats --bar 3x",
+        "scripts/test --quick",
+        "scripts/run --liv",
+        "scripts/submit --master local ingest --replay",
+    ],
 )
 def test_an_unknown_command_line_is_found(line: str) -> None:
     with pytest.raises((click.ClickException, AssertionError)):

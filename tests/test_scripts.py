@@ -1,6 +1,8 @@
 """The scripts of the project, with stand-ins for all that would download."""
 
+import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("setup", "run", "test", "check", "lock", "package")
+SCRIPTS = ("setup", "run", "test", "check", "lock", "package", "submit")
 
 # Notes every call; "installs" a .venv whose programs print what they were called with.
 FAKE_UV = """#!/bin/bash
@@ -659,3 +661,127 @@ def test_package_builds_a_wheel_and_a_zip_that_import(tree: Tree) -> None:
     first = wheel.read_bytes(), archive.read_bytes()
     tree.call("scripts/package")
     assert (wheel.read_bytes(), archive.read_bytes()) == first, "the same files, the same bytes"
+
+
+# --- submit --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def jobs(tree: Tree) -> Tree:
+    """With jobs, an environment that has pyspark, and a Spark that prints how it is called."""
+    tree.call("scripts/setup")
+    shutil.copytree(CHECKOUT / "jobs", tree.root / "jobs")
+    (tree.root / "dist").mkdir()
+    (tree.root / "dist" / "bitstorm.zip").touch()
+    home = tree.root.parent / "spark"
+    (home / "bin").mkdir(parents=True)
+    submit = home / "bin" / "spark-submit"
+    submit.write_text('#!/bin/bash\nenv >"$CALLS"\nprintf \'<%s>\' "$@"\nexit 7\n')
+    submit.chmod(0o755)
+    tree.environ["SPARK_HOME"] = str(home)
+    return tree
+
+
+def submitted(tree: Tree, *arguments: str, **environ: str) -> list[str]:
+    """The words of the line that --dry-run prints, as the shell reads them."""
+    done = tree.call("scripts/submit", "--dry-run", *arguments, cwd=tree.stubs, **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    return shlex.split(done.stdout)
+
+
+def test_submit_assembles_the_line_for_a_standalone_cluster(jobs: Tree) -> None:
+    words = submitted(jobs, "--master", "spark://h:7077", "ingest", "--workspace", "/a b/ö")
+    python, home = jobs.root / ".venv" / "bin" / "python", jobs.environ["SPARK_HOME"]
+    assert words == [
+        f"JAVA_HOME={jobs.java}", "LC_ALL=C.UTF-8", f"SPARK_HOME={home}",
+        f"{home}/bin/spark-submit", "--master", "spark://h:7077", "--deploy-mode", "client",
+        "--py-files", f"{jobs.root}/dist/bitstorm.zip",
+        "--conf", "spark.executorEnv.LC_ALL=C.UTF-8", "--conf", f"spark.pyspark.python={python}",
+        "--conf", f"spark.pyspark.driver.python={python}",
+        f"{jobs.root}/jobs/ingest.py", "--workspace", "/a b/ö",
+    ]  # fmt: skip
+
+
+def test_submit_runs_the_line_that_it_prints(jobs: Tree) -> None:
+    arguments = (
+        "--master=spark://h:1",
+        "--conf",
+        "a=b c",
+        "-v",
+        "--name=x",
+        "stats",
+        "--bars",
+        "3",
+    )
+    words = submitted(jobs, *arguments)
+    done = jobs.call("scripts/submit", *arguments, cwd=jobs.stubs)
+    at = words.index(f"{jobs.environ['SPARK_HOME']}/bin/spark-submit")
+    assert (done.returncode, done.stdout) == (7, "".join(f"<{word}>" for word in words[at + 1 :]))
+    assert set(words[:at]) <= set(jobs.calls.read_text().splitlines())
+
+
+def test_submit_takes_the_users_python_and_files(jobs: Tree) -> None:
+    words = submitted(
+        jobs, "--py-files", "a.zip,b.py", "--master", "local[2]", "train",
+        PYSPARK_PYTHON="python3", PYSPARK_DRIVER_PYTHON="/my/python", SPARK_CONF_DIR="/my/conf",
+    )  # fmt: skip
+    assert f"{jobs.root}/dist/bitstorm.zip,a.zip,b.py" in words
+    assert {"spark.pyspark.python=python3", "spark.pyspark.driver.python=/my/python"} <= set(words)
+    assert "SPARK_CONF_DIR=/my/conf" in words
+
+
+def test_submit_finds_the_packages_spark_without_spark_home(jobs: Tree) -> None:
+    words = submitted(jobs, "--master", "local", "ingest", SPARK_HOME="")
+    spec = importlib.util.find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    home = Path(spec.origin).parent
+    assert {f"SPARK_HOME={home}", f"SPARK_CONF_DIR={jobs.root}/conf"} < set(words)
+    assert f"{home}/bin/spark-submit" in words
+
+
+@pytest.mark.parametrize("master", ["yarn", "k8s://https://h:6443"])
+def test_submit_leaves_the_python_of_a_far_driver_to_the_user(jobs: Tree, master: str) -> None:
+    words = submitted(jobs, "--master", master, "--deploy-mode", "cluster", "ingest")
+    assert words[words.index("--deploy-mode") + 1] == "cluster"
+    assert not [word for word in words if "python=" in word]
+
+
+def test_submit_packs_again_what_has_changed(jobs: Tree) -> None:
+    (jobs.root / "scripts" / "package").write_text('#!/bin/sh\necho packed >>"$PACKED"\n')
+    packed = jobs.stubs / "packed"
+    packed.touch()
+
+    def count() -> int:
+        jobs.call("scripts/submit", "--master", "local", "ingest", PACKED=str(packed))
+        return len(packed.read_text().splitlines())
+
+    assert count() == 0
+    later = time.time() + 10
+    os.utime(jobs.root / "lib" / "bitstorm" / "spark" / "java.py", (later, later))
+    assert count() == 1
+    (jobs.root / "dist" / "bitstorm.zip").unlink()
+    assert count() == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--master", "x"), "there is no JOB; expected one of backtest,"),
+        (("--master", "x", "inges"), "there is no job inges; expected one of backtest,"),
+        (("ingest",), "there is no --master; expected the cluster, such as"),
+        (("--master",), "--master wants a value"),
+        (
+            ("--master", "spark://h:1", "--deploy-mode", "cluster", "ingest"),
+            '"Cluster deploy mode is currently not supported for python applications on standalone '
+            'clusters"',
+        ),
+        (("--master", "local", "--deploy-mode", "cluster", "ingest"), "needs a cluster; found"),
+        (("--master", "yarn", "--deploy-mode", "custer", "ingest"), "expected client or cluster"),
+    ],
+)
+def test_submit_refuses_what_cannot_run(
+    jobs: Tree, arguments: tuple[str, ...], sentence: str
+) -> None:
+    done = jobs.call("scripts/submit", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,125 @@
+"""A checkout whose Python has every package but Bitstorm: what works there works from the zip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import venv
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# Short-lived JVMs: what the optimising compiler would cost they never earn back.
+BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
+SECONDS_FOR_A_JOB = 400
+
+SILENT = """\
+rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = %p %c{1}: %m%n
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A submitted job at its end; `result` is what it printed with `--json`."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return dict(json.loads(self.stdout))
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """`scripts/submit` as a user calls it, in an empty folder; all files lie under `base`."""
+
+    base: Path
+
+    @property
+    def root(self) -> Path:
+        return self.base / "checkout"
+
+    def prepare(self, defaults: Mapping[str, str], *jobs: Path) -> None:
+        """Make the checkout, pack it, and write Spark's defaults; `jobs` become jobs there."""
+        for name in ("conf", "empty", "scratch"):
+            (self.base / name).mkdir()
+        options = f"{BRIEF} -Djava.io.tmpdir={self.base}/scratch"
+        own = {
+            "spark.driver.extraJavaOptions": options,
+            "spark.executor.extraJavaOptions": options,
+            "spark.ui.port": "0",
+        }
+        text = "".join(f"{key} {value}\n" for key, value in {**own, **defaults}.items())
+        (self.base / "conf" / "spark-defaults.conf").write_text(text)
+        (self.base / "conf" / "log4j2.properties").write_text(SILENT)
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for name in ("conf", "jobs", "lib", "scripts"):
+            shutil.copytree(ROOT / name, self.root / name, ignore=ignored)
+        for name in ("pyproject.toml", "setup.py", "requirements.in", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self.root)
+        for job in jobs:
+            shutil.copy(job, self.root / "jobs")
+        # Installs nothing: the packages are those of the tests.
+        (self.root / "scripts" / "setup").write_text("#!/bin/sh\n")
+        make_python(self.root / ".venv")
+        subprocess.run([self.root / "scripts" / "package"], check=True, capture_output=True)
+
+    def submit(self, *words: str, **environ: str) -> Finished:
+        """Run `scripts/submit` with these words; all that it has started ends with it."""
+        process = subprocess.Popen(
+            [self.root / "scripts" / "submit", *words],
+            cwd=self.base / "empty",
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(self.base),
+                "JAVA_HOME": os.environ.get("JAVA_HOME", ""),
+                "OMP_NUM_THREADS": "1",
+                "SPARK_CONF_DIR": str(self.base / "conf"),
+                "SPARK_LOCAL_DIRS": str(self.base / "scratch"),
+                "SPARK_LOCAL_IP": "127.0.0.1",
+                "TMPDIR": str(self.base / "scratch"),
+                **environ,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=SECONDS_FOR_A_JOB)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return Finished(process.returncode, stdout, stderr)
+
+
+def make_python(folder: Path, *patterns: str) -> Path:
+    """A virtual environment with all packages of this Python but Bitstorm, or with those whose
+    files match; its `python`."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    (site,) = folder.glob("lib/python*/site-packages")
+    packages = Path(sysconfig.get_path("purelib"))
+    if not patterns:
+        # Of a folder that a .pth file names, Python reads no .pth file: so it misses Bitstorm's.
+        (site / "packages.pth").write_text(f"{packages}\n")
+    for pattern in patterns:
+        for path in packages.glob(pattern):
+            (site / path.name).symlink_to(path)
+    return folder / "bin" / "python"
