@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -223,6 +226,28 @@ def test_what_the_command_line_loads_first_is_light():
     for path in start:
         heavy = {name.split(".")[0] for name in imports(path, top_only=True)} & set(HEAVY)
         assert heavy == set(), path.name
+
+
+# What pyspark, pandas and their own requirements bring: every managed Spark has it.
+MANAGED = {
+    "_distutils_hack", "cloudpickle", "dateutil", "numpy", "pandas", "psutil", "py4j", "pyarrow",
+    "pyspark", "pytz", "six", "tzdata",
+}  # fmt: skip
+FOUND = """
+import sys, sysconfig
+import bitstorm.indicators.compute, bitstorm.indicators.kernel, pandas
+site = sysconfig.get_path("purelib")
+files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+print(*{name.split(".")[0] for name, file in files.items() if file.startswith(site)})
+"""
+
+
+def test_tasks_of_the_indicators_import_only_what_spark_has():
+    program = [sys.executable, "-c", FOUND]
+    environ = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
+    done = subprocess.run(program, env=environ, capture_output=True, text=True, check=True)
+    found = set(done.stdout.split())
+    assert {"numpy", "pandas", "pyarrow"} <= found <= MANAGED
 
 
 def test_no_module_outside_the_tests_prints_or_edits_the_path():

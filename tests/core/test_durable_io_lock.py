@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -47,10 +49,9 @@ def holder(tmp_path):
 
 def test_a_second_writer_stops_with_who_holds_it_and_what_to_do(tmp_path, holder):
     began = time.monotonic()
+    who = rf"process {holder.pid} on {re.escape(socket.gethostname())}\)"
     with (
-        pytest.raises(
-            StoreError, match=rf"process {holder.pid}.* is writing .*waited 0\.3 s.*try again"
-        ),
+        pytest.raises(StoreError, match=rf"{who} is writing .*waited 0\.3 s.*try again"),
         writer_lock(tmp_path, wait_seconds=0.3),
     ):
         pytest.fail("two writers hold the lock")

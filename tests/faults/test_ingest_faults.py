@@ -302,36 +302,25 @@ def test_a_task_that_fails_once_is_retried_without_lost_rows(tmp_path):
     landed(context, made)
     (batch,) = context.workspace.landing.glob("*.csv")
     told = tmp_path / "told"
-    # With -D the traced process keeps the number of the shell, which names the staged file.
+    name = f"{durable_io.file_hash(batch)[:32]}.csv"
+    staged = context.workspace.cache / "staging" / ("00" * 8) / name
     script = (
-        'read path; exec "$0" -D -f --seccomp-bpf -qq -o "$1" -P "$path" -e trace=openat '
-        '-e inject=openat:error=EIO:when=1 "$2" -c "$3" ingest --workspace "$4" --json --quiet '
+        'exec "$0" -f --seccomp-bpf -qq -o "$1" -P "$2" -e trace=openat '
+        '-e inject=openat:error=EIO:when=1 "$3" -c "$4" ingest --workspace "$5" --json --quiet '
         '--set "spark.master=local[2,4]" --set spark.driver_memory=1g'
     )
-    program = INGEST.replace("['ingest', *sys.argv[1:]]", "sys.argv[1:]")
+    # The tracer has to know the folder before the process makes it.
+    program = "import secrets; secrets.token_hex = lambda size: '00' * size\n"
+    program += INGEST.replace("['ingest', *sys.argv[1:]]", "sys.argv[1:]")
+    place = str(tmp_path / "workspace")
     process = subprocess.Popen(
-        [
-            "sh",
-            "-c",
-            script,
-            strace,
-            str(told),
-            sys.executable,
-            program,
-            str(tmp_path / "workspace"),
-        ],
-        stdin=subprocess.PIPE,
+        ["sh", "-c", script, strace, str(told), str(staged), sys.executable, program, place],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    name = f"{durable_io.file_hash(batch)[:32]}.csv"
-    staged = context.workspace.cache / f"staging-{process.pid}" / name
-    assert process.stdin is not None
-    process.stdin.write(f"{staged}\n")
-    process.stdin.flush()
     try:
         output, wrong = process.communicate(timeout=180)
     finally:

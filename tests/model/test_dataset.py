@@ -1,11 +1,7 @@
-"""The private folder of a training's blocks."""
+"""Blocks as a data set, without Spark."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,59 +9,6 @@ import pytest
 
 from bitstorm.model import dataset
 from model import blocked
-
-DAYS_AGO = time.time() - 2 * 86_400
-HOLDER = """
-import sys, time
-from pathlib import Path
-from bitstorm.model import dataset
-with dataset._private_folder(Path(sys.argv[1])) as folder:
-    folder.mkdir()
-    print(folder, flush=True)
-    time.sleep(600)
-"""
-
-
-def held(root: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Another process with a folder of its own, begun days ago."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(root)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    folder = Path(process.stdout.readline().strip())
-    os.utime(folder.with_suffix(".lock"), (DAYS_AGO, DAYS_AGO))
-    return process, folder
-
-
-def test_the_folder_goes_with_its_block_however_that_ends(tmp_path):
-    with dataset._private_folder(tmp_path) as folder:
-        folder.mkdir()
-        (folder / "part-0.parquet").write_bytes(b"1")
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(KeyboardInterrupt), dataset._private_folder(tmp_path) as folder:
-        folder.mkdir()
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_at_once_have_two_folders(tmp_path):
-    with dataset._private_folder(tmp_path) as one, dataset._private_folder(tmp_path) as other:
-        assert one != other
-
-
-@pytest.mark.slow
-def test_a_living_process_keeps_its_folder_a_killed_one_not(tmp_path):
-    process, folder = held(tmp_path)
-    with process:
-        try:
-            with dataset._private_folder(tmp_path):
-                assert folder.is_dir()
-        finally:
-            process.kill()
-    assert folder.is_dir()
-    with dataset._private_folder(tmp_path):
-        assert not folder.exists()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_local_blocks_are_read_as_they_were_given():
@@ -87,3 +30,16 @@ def test_local_blocks_are_read_as_they_were_given():
         for name, values in expected.items():
             assert columns[name].dtype == values.dtype
             np.testing.assert_array_equal(columns[name], values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "with a space"])
+def test_the_converter_has_plain_urls_under_any_path(spark_session, tmp_path, name):
+    spec = blocked.frame_of(look_back=3, features=("price",), size=8)
+    rows = spark_session.range(0, 5, 1, 2).toDF("block")
+    with dataset.write_blocks(spark_session, spec, rows, root=tmp_path / name) as stored:
+        assert len(stored.converter) == 5
+        places = [Path(url.removeprefix("file://")) for url in stored.converter.file_urls]
+        assert [path.resolve() for path in places] == sorted(stored.folder.glob("*.parquet"))
+        assert not any(" " in str(path) for path in places)
+    assert not any(path.exists() for path in places)

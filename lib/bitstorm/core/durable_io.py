@@ -19,6 +19,7 @@ import math
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -29,6 +30,7 @@ from bitstorm.core.errors import StoreError
 
 TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 60
+_LEFTOVER_SECONDS = 86_400
 _POLL_SECONDS = 0.05
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -126,6 +128,32 @@ def file_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def private_folder(root: Path) -> Iterator[Path]:
+    """The path of a new folder under `root`, deleted after the block; other processes, on any host,
+    have others.
+
+    Deletes the folders of killed processes, too: the kernel has freed their locks, and they are
+    old. On a mount without locks only the age decides.
+    """
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in root.glob("*.lock"):
+        with contextlib.suppress(OSError), path.open() as stream:
+            old = time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS
+            if old and lock(stream.fileno(), wait_seconds=0):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink()
+    folder = root / secrets.token_hex(8)
+    path = folder.with_suffix(".lock")
+    with path.open("x") as stream:
+        lock(stream.fileno())
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            path.unlink(missing_ok=True)
+
+
 def sync_tree(folder: Path, files: Iterable[Path]) -> None:
     """Sync these files, all names under `folder`, and its own."""
     for file in files:
@@ -213,13 +241,15 @@ def writer_lock(root: Path, *, wait_seconds: float) -> Iterator[None]:
     descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if not lock(descriptor, wait_seconds=wait_seconds):
-            holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+            holder = os.pread(descriptor, 512, 0).decode(errors="replace").strip()
             raise StoreError(
                 f"another run ({holder or 'unknown'}) is writing {root}; waited "
                 f"{wait_seconds:g} s for it: try again when it has ended"
             )
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}\n".encode(), 0)
+        # On a shared mount the process can be another host's.
+        holder = f"process {os.getpid()} on {socket.gethostname()}\n"
+        os.pwrite(descriptor, holder.encode(), 0)
         yield
     finally:
         os.close(descriptor)

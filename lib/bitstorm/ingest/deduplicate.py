@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -19,6 +20,14 @@ from bitstorm.core.schema import PARTITION
 LINEAGE_COLUMNS = ("batch", "line", "granularity_ms", "fetched_at")
 _KINDS = ("string", "bigint", "bigint")
 _FEW = 64
+_RANKED = pa.schema(
+    [
+        ("batch", pa.string()),
+        ("granularity_ms", pa.int64()),
+        ("fetched_at", pa.int64()),
+        ("rank", pa.int32()),
+    ]
+)
 
 
 class Provenance(NamedTuple):
@@ -55,10 +64,10 @@ def with_rank(rows: DataFrame, ranking: tuple[Provenance, ...]) -> DataFrame:
         parts = [F.coalesce(F.col(name).cast("string"), F.lit("")) for name in SOURCE_COLUMNS]
         rank = (F.array_position(places, F.concat_ws("/", *parts)) - 1).cast("int")
         return rows.select(*rest, rank.alias("rank"))
-    known = rows.sparkSession.createDataFrame(
-        [(*source, rank) for rank, source in enumerate(ranking)],
-        "batch string, granularity_ms bigint, fetched_at bigint, rank int",
-    )
+    places = [{**source._asdict(), "rank": rank} for rank, source in enumerate(ranking)]
+    # Of an Arrow table Spark makes rows without a Python on the executors.
+    table = pa.Table.from_pylist(places, schema=_RANKED)
+    known = rows.sparkSession.createDataFrame(table)
     same = [rows[name].eqNullSafe(known[name]) for name in SOURCE_COLUMNS]
     return rows.join(F.broadcast(known), same).select(*[rows[name] for name in rest], "rank")
 

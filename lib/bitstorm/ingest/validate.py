@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -26,6 +27,14 @@ from bitstorm.store.snapshots import OUTCOMES
 # Refused rows have no month. So many partitions share them, or one task would get them all.
 _SPREAD = 32
 _GOOD = "rule_code is null or rule_code < 0"
+# What is known of a chunk: its place, and the facts of its batch (see `parse.BATCH_COLUMNS`).
+_CHUNK = pa.schema(
+    [
+        *[(name, pa.int64()) for name in ("file", "block", "zero", "not_after_ms")],
+        *[(name, pa.int32()) for name in ("rank", "width", *(f"at_{n}" for n in CSV_COLUMNS))],
+        ("numeric", pa.bool_()),
+    ]
+)
 
 
 def provenance(batch: Batch) -> Provenance:
@@ -205,22 +214,24 @@ def _with_line_numbers(
         .orderBy("file", "block")
         .collect()
     )
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     before: dict[int, int] = {}
     for chunk in chunks:
         offset = before.get(chunk["file"], 0)
         before[chunk["file"]] = offset + chunk["lines"]
         batch = by_file[chunk["file"]]
-        zero, rank = chunk["first"] - offset - 1, ranks[provenance(batch)]
-        places = [batch.columns.index(n) if n in batch.columns else None for n in CSV_COLUMNS]
-        facts = (len(batch.columns), batch.seen_ms + future_ms, batch.numeric, *places)
-        rows.append((chunk["file"], chunk["block"], zero, rank, *facts))
-    known = lines.sparkSession.createDataFrame(
-        rows,
-        "file bigint, block bigint, zero bigint, "
-        "rank int, width int, not_after_ms bigint, numeric boolean, "
-        + ", ".join(f"at_{name} int" for name in CSV_COLUMNS),
-    )
+        facts = {
+            "file": chunk["file"],
+            "block": chunk["block"],
+            "zero": chunk["first"] - offset - 1,
+            "rank": ranks[provenance(batch)],
+            "width": len(batch.columns),
+            "not_after_ms": batch.seen_ms + future_ms,
+            "numeric": batch.numeric,
+        }
+        rows.append(facts | {f"at_{n}": place for place, n in enumerate(batch.columns)})
+    # Of an Arrow table Spark makes rows without a Python on the executors.
+    known = lines.sparkSession.createDataFrame(pa.Table.from_pylist(rows, schema=_CHUNK))
     blank = F.trim("text") == ""
     return (
         lines.join(F.broadcast(known), ["file", "block"])
@@ -296,9 +307,12 @@ def rewrite_refused(
             "granularity_ms": source.granularity_ms,
             "fetched_at": source.fetched_at,
         }
-    # Spark reads the files that this replaces, so the refused rows are read from them first.
-    refused = rows.where(F.col("rule").isNotNull()).localCheckpoint()
-    written = set(save_refused(context, refused, ranking=ranking, facts=facts).values())
+    # Spark reads the files that this replaces, so the refused rows are read from them first. They
+    # are kept in files: cached rows are lost with their executor, and would be read again.
+    with durable_io.private_folder(context.workspace.cache / "replay") as folder:
+        rows.where(F.col("rule").isNotNull()).write.parquet(file_url(folder))
+        refused = rows.sparkSession.read.parquet(file_url(folder))
+        written = set(save_refused(context, refused, ranking=ranking, facts=facts).values())
     for batch, fact in facts.items():
         path = rejects.rows_path(context.workspace.rejects, batch, str(fact["file"]))
         if path in files and path not in written:

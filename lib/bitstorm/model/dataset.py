@@ -7,12 +7,9 @@ and the same data set serves every part and every scaler.
 from __future__ import annotations
 
 import re
-import secrets
-import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 BLOCKS_PER_FILE = 32
-_LEFTOVER_SECONDS = 86_400
 _PLAIN = re.compile(r"[A-Za-z0-9._/=-]+")
 
 
@@ -51,7 +47,7 @@ def write_blocks(
 ) -> Iterator[StoredBlocks]:
     """Write the rows of `blocks.to_rows` as a data set in a new folder under `root`, and delete it
     after the block. If the process is killed, the next training deletes it."""
-    with _private_folder(root) as folder:
+    with durable_io.private_folder(root) as folder:
         writer = rows.write.option("parquet.enable.dictionary", "false")
         writer.option("compression", "uncompressed").parquet(file_url(folder))
         with _converter(spark, folder) as converter:
@@ -64,15 +60,12 @@ def local_blocks(spec: WindowSpec, rows: Iterable[Columns]) -> Iterator[StoredBl
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with without_third_party_warnings():
-        from petastorm.spark import SparkDatasetConverter
     with tempfile.TemporaryDirectory(prefix="bitstorm-") as name:
         folder = Path(name)
         for number, columns in enumerate(rows):
             table = {n: list(v) if v.ndim > 1 else v for n, v in columns.items()}
             pq.write_table(pa.table(table), folder / f"part-{number:05}.parquet")
-        urls = [file_url(path) for path in _part_files(folder)]
-        yield StoredBlocks(spec, SparkDatasetConverter(file_url(folder), urls, len(urls)), folder)
+        yield StoredBlocks(spec, _converter_of_files(folder), folder)
 
 
 def file_count(points: int, spec: WindowSpec) -> int:
@@ -100,48 +93,30 @@ def _converter(spark: SparkSession, folder: Path) -> Iterator[SparkDatasetConver
     """The converter of the folder's files. It gets a path: from a DataFrame it would keep plan and
     folder for the whole process, and use them again after the folder is deleted. A path still needs
     the setting of the parent folder."""
+    if not _PLAIN.fullmatch(str(folder)):
+        # make_spark_converter quotes the paths of the files, and does not find them where that
+        # changes the path, as with a space. Only the driver reads through the link.
+        with tempfile.TemporaryDirectory(prefix="bitstorm-") as name:
+            link = Path(name, folder.name)
+            link.symlink_to(folder.absolute(), target_is_directory=True)
+            yield _converter_of_files(link)
+        return
     with without_third_party_warnings():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
 
-    spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
-    link = None if _PLAIN.fullmatch(str(folder)) else _make_plain_link(folder)
-    try:
-        place = folder if link is None else link / folder.name
-        with without_third_party_warnings():
-            converter = make_spark_converter(file_url(place))
-        converter.file_urls[:] = [file_url(place / path.name) for path in _part_files(folder)]
-        yield converter
-    finally:
-        if link is not None:
-            shutil.rmtree(link, ignore_errors=True)
+        spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
+        converter = make_spark_converter(file_url(folder))
+    converter.file_urls[:] = [file_url(path) for path in _part_files(folder)]
+    yield converter
 
 
-def _make_plain_link(folder: Path) -> Path:
-    """Make a folder with a plain path and a link to this folder: the converter quotes the paths of
-    its files, and does not find them where that changes the path, as with a space."""
-    link = Path(tempfile.mkdtemp(prefix="bitstorm-"))
-    (link / folder.name).symlink_to(folder.absolute(), target_is_directory=True)
-    return link
+def _converter_of_files(folder: Path) -> SparkDatasetConverter:
+    """The converter of the folder's files, without Spark."""
+    import pyarrow.parquet as pq
 
+    with without_third_party_warnings():
+        from petastorm.spark import SparkDatasetConverter
 
-@contextmanager
-def _private_folder(root: Path) -> Iterator[Path]:
-    """The path of a new folder under `root`, deleted after the block. Deletes the folders of killed
-    processes, too: the kernel has freed their locks, and they are old. On a mount without locks
-    only the age decides."""
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for lock in root.glob("*.lock"):
-        with suppress(OSError), lock.open() as stream:
-            old = time.time() - lock.stat().st_mtime > _LEFTOVER_SECONDS
-            if old and durable_io.lock(stream.fileno(), wait_seconds=0):
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink()
-    folder = root / secrets.token_hex(8)
-    lock = folder.with_suffix(".lock")
-    with lock.open("x") as stream:
-        durable_io.lock(stream.fileno())
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+    files = _part_files(folder)
+    rows = sum(pq.read_metadata(path).num_rows for path in files)
+    return SparkDatasetConverter(file_url(folder), [file_url(path) for path in files], rows)

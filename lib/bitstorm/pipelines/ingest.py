@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from bitstorm.context import Context
 from bitstorm.core.time import now_ms
 from bitstorm.ingest.deduplicate import to_ranking
@@ -47,7 +45,7 @@ def _ingest(context: Context) -> Ingested:
     if not ready:
         return base
     workspace.bind(origin)
-    staging = workspace.cache / f"staging-{os.getpid()}"
+    staging = workspace.cache / "staging"
     with context.spark("ingest") as spark, landing.stage_batches(ready, staging) as folder:
         ranking = to_ranking(map(provenance, ready))
         rows = checked_lines(spark, context, ready, folder, ranking=ranking)

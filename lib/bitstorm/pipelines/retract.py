@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from bitstorm.context import Context
@@ -49,7 +48,7 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
     months = months_of(parent, sha256)
     others, absent = other_batches(context, ledger, sha256)
     entry = {**ledger[sha256], "retracted": reason}
-    staging = workspace.cache / f"staging-{os.getpid()}"
+    staging = workspace.cache / "staging"
     with context.spark("retract") as spark, landing.stage_batches(others, staging) as folder:
         stored, ranking = stored_rows(spark, parent, months, to_ranking(map(provenance, others)))
         stored = stored.persist()

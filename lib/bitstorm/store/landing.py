@@ -227,15 +227,15 @@ def _header_line(path: Path) -> str:
 
 
 @contextmanager
-def stage_batches(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
-    """Link the batches into `folder` under the names of their hashes; remove it after the block.
+def stage_batches(batches: Sequence[Batch], root: Path) -> Iterator[Path]:
+    """Link the batches into a new folder under `root`, under the names of their hashes, for the
+    block.
 
     So Spark meets no glob characters or hidden names, and a batch that is replaced or removed
     during the job keeps the content that was hashed.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
+    with durable_io.private_folder(root) as folder:
+        folder.mkdir()
         for batch in batches:
             target = folder / batch.staging_name
             try:
@@ -243,8 +243,6 @@ def stage_batches(batches: Sequence[Batch], folder: Path) -> Iterator[Path]:
             except OSError:
                 shutil.copyfile(batch.path, target)
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, str]]:
@@ -253,20 +251,17 @@ def read_lines(spark: SparkSession, folder: Path) -> tuple[DataFrame, dict[int, 
     The columns are `file` (the number), `block` (the first byte of the chunk that Spark reads at
     once), `ordinal` (ascending by one inside a chunk) and `text`.
     """
+    import pyarrow as pa
     from pyspark.sql import functions as F
 
     files = spark.read.text(file_url(folder))
-    # A number: Spark would copy the name, or the metadata columns, into each row.
     lines = files.select(
-        F.xxhash64(F.input_file_name()).alias("file"),
-        F.input_file_block_start().alias("block"),
+        # A number: Spark would copy the name into each row of later steps.
+        F.xxhash64("_metadata.file_name").alias("file"),
+        F.col("_metadata.file_block_start").alias("block"),
         F.monotonically_increasing_id().alias("ordinal"),
         F.col("value").alias("text"),
     )
-    urls = F.split(F.lit("\n".join(files.inputFiles())), "\n")
-    numbers = spark.range(0, 1, 1, 1).select(F.explode(urls).alias("url"))
-    names = {
-        row["number"]: row["url"].rpartition("/")[2]
-        for row in numbers.select("url", F.xxhash64("url").alias("number")).collect()
-    }
-    return lines, names
+    staged = pa.table({"name": sorted(path.name for path in folder.iterdir())})
+    numbered = spark.createDataFrame(staged).select(F.xxhash64("name").alias("number"), "name")
+    return lines, {row["number"]: row["name"] for row in numbered.collect()}

@@ -131,7 +131,9 @@ def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: T
     # With a schema Spark does not guess the type of `month`. Parquet columns are always nullable.
     schema = StructType([StructField(f.name, spark_type(f.kind)) for f in table.fields])
     if not files:
-        return spark.createDataFrame([], schema)
+        # Of an empty list Spark would make rows with a Python on the executors.
+        nothing = [F.lit(None).cast(field.dataType).alias(field.name) for field in schema]
+        return spark.range(0).select(*nothing)
     return (
         spark.read.schema(schema)
         .option("basePath", file_url(base))

@@ -12,12 +12,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitstorm.core import durable_io
 from bitstorm.core.schema import GENESIS_MS
 from bitstorm.core.time import iso
-from bitstorm.store.landing import Batch, Refused
+
+if TYPE_CHECKING:
+    from bitstorm.store.landing import Batch, Refused
 
 _SHORT = 12
 # The ends of the rules that several columns have.
