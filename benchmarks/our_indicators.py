@@ -47,7 +47,9 @@ def _first_and_last_ms(files: list[Path]) -> tuple[int, int]:
 def main(memory: str, master: str) -> None:
     conf: dict[str, str | int | float | bool] = {}
     if not master.startswith("local"):
-        conf["spark.executor.memory"] = memory
+        # As many partitions as a long series needs on a cluster, and no page of its own.
+        conf |= {"spark.executor.memory": memory, "spark.ui.enabled": False}
+        conf["spark.sql.shuffle.partitions"] = 200
     if master == "local[1]" and hasattr(os, "sched_setaffinity"):
         # Else the JVM's own threads and the Python worker would take a second core.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

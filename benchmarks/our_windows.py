@@ -44,7 +44,9 @@ def _run(spark: SparkSession, request: dict[str, Any]) -> None:
 def main(memory: str, master: str) -> None:
     conf: dict[str, str | int | float | bool] = {}
     if not master.startswith("local"):
-        conf["spark.executor.memory"] = memory
+        # As many partitions as a long series needs on a cluster, and no page of its own.
+        conf |= {"spark.executor.memory": memory, "spark.ui.enabled": False}
+        conf["spark.sql.shuffle.partitions"] = 200
     settings = Spark(master=master, driver_memory=memory, conf=conf)
     with spark_session(app_name="benchmark", spark=settings) as spark:
         serve(lambda request: _run(spark, request))

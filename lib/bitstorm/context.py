@@ -16,7 +16,7 @@ from bitstorm.core.settings import Settings
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.third_party_noise import native_stderr_to
 from bitstorm.core.workspace import Workspace
-from bitstorm.spark.session import is_running, spark_session
+from bitstorm.spark.session import running_session, spark_session
 from bitstorm.store import manifest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Context:
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
         """The Spark session for a stage: the running one, or a new one. petastorm, and TensorFlow
         on request, are imported while the JVM starts."""
-        if is_running():
+        if running_session() is not None:
             if tensorflow:
                 self.load_tensorflow()
         elif self.sessions is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyspark
@@ -31,7 +32,7 @@ def archive(size: int, *, said: int, java: str = "17.0.9") -> Path:
 
 
 def options(home: Path, environ: dict[str, str] | None = None, *, small: bool = False) -> str:
-    return session._local(home, environ or {}, small=small)["spark.driver.extraJavaOptions"]
+    return " ".join(session._java_options(home, environ or {}, small=small))
 
 
 LOGGING = "-Xlog:disable -Xlog:all=warning:stderr"
@@ -78,3 +79,29 @@ def test_imports_run_meanwhile_and_end_before_the_block() -> None:
         assert begun.wait(5) and not ended
         may_end.set()
     assert ended == [True]
+
+
+@pytest.mark.slow
+def test_the_session_of_another_thread_is_found(spark_session) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(session.running_session).result()
+    for other in (found, session.running_session()):
+        assert other is not None
+        assert other.sparkContext is spark_session.sparkContext
+
+
+@pytest.mark.slow
+def test_jobs_are_described_while_the_block_lasts(spark_session) -> None:
+    context = spark_session.sparkContext
+
+    def described() -> str | None:
+        return context.getLocalProperty("spark.job.description")
+
+    # Of the block that the shared session was started for.
+    assert described() == "tests"
+    with pytest.raises(KeyError), session.described_jobs(spark_session, "outer"):
+        with session.described_jobs(spark_session, "inner"):
+            assert described() == "inner"
+        assert described() == "outer"
+        raise KeyError
+    assert described() == "tests"

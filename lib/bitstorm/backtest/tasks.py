@@ -16,6 +16,7 @@ from bitstorm.backtest.folds import Fold
 from bitstorm.core.errors import BitstormError, DataError, ModelError
 from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.model import backend
+from bitstorm.spark.session import described_jobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,7 +97,8 @@ _ROW = "problem string, record string, content binary"
 
 
 def _run_in_spark(spark: SparkSession, job: Job) -> tuple[dict[str, Any], bytes]:
-    (row,) = spark.range(0, 1, 1, 1).mapInArrow(_task_of(job.run), _ROW).collect()
+    with described_jobs(spark, job.name):
+        (row,) = spark.range(0, 1, 1, 1).mapInArrow(_task_of(job.run), _ROW).collect()
     if row.problem is not None:
         name, text = row.problem.split(" ", 1)
         raise _ERRORS.get(name, BitstormError)(f"{job.name}: {text}")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 REQUIRED = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 # These are only useful: the launcher's and the user's values win.
 PREFERRED = {
-    "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Hadoop's second algorithm moves files while tasks commit; the first only at the end.
@@ -42,10 +41,15 @@ PREFERRED = {
     # show it.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.sql.dataFrameQueryContext.enabled": "false",
-    # No user reads the history of jobs.
+}
+# On a cluster users look at the UI; a local run ends before.
+_LOCAL = {
+    "spark.ui.enabled": "false",
     "spark.ui.retainedJobs": "10",
     "spark.sql.ui.retainedExecutions": "10",
 }
+# Spark's 200 partitions are for a long series: `conf/cluster.yaml` has more.
+_CLUSTER_PARTITIONS = 8
 
 # Java compiles hot methods a second time, which pays only in long work: five million minutes, not a
 # year of hours.
@@ -60,11 +64,16 @@ _LOGGING = ("-Xlog:disable", "-Xlog:all=warning:stderr")
 _reported = False
 
 
-def is_running() -> bool:
-    """Whether this process has a session: one of ours, or the one of a user's notebook."""
+def running_session() -> SparkSession | None:
+    """The session of this process: one of ours, or the one of a user's notebook."""
     from pyspark import SparkContext
+    from pyspark.sql import SparkSession
 
-    return SparkContext._active_spark_context is not None
+    session = SparkSession.getActiveSession()
+    if session is None and SparkContext._active_spark_context is not None:
+        # Spark's active session is this thread's.
+        return SparkSession.builder.getOrCreate()
+    return session
 
 
 @contextmanager
@@ -88,12 +97,14 @@ def spark_session(
     Raises EnvironmentProblem for a pyspark of another version and as `environment.variables`,
     SparkFailure when a job in the block fails.
     """
-    from pyspark.sql import SparkSession
-
-    if is_running():
-        session = SparkSession.builder.getOrCreate()
+    session = running_session()
+    if session is not None:
         _check_file_names(session, log)
-        with translate_failures(None), with_settings(session, REQUIRED):
+        with (
+            translate_failures(None),
+            with_settings(session, REQUIRED),
+            described_jobs(session, app_name),
+        ):
             yield session
         return
 
@@ -110,7 +121,8 @@ def spark_session(
             with translate_failures(own_log):
                 session.sparkContext.setLogLevel("ERROR")
                 hush_accumulators(session.sparkContext)
-                yield session
+                with described_jobs(session, app_name):
+                    yield session
         finally:
             _stop(session, with_jvm=not launched)
 
@@ -153,7 +165,9 @@ def _start(
 
 def _check_file_names(session: SparkSession, log: Path | None) -> None:
     """Raise EnvironmentProblem where a JVM that others started has no name for the workspace."""
-    if log is None or str(log).isascii():
+    from pyspark.sql.utils import is_remote
+
+    if log is None or str(log).isascii() or is_remote():
         return
     encoding = session._jvm.java.lang.System.getProperty("sun.jnu.encoding")
     if encoding.upper() != "UTF-8":
@@ -168,6 +182,26 @@ def _complaint(log: Path | None, known: int) -> str | None:
     text = log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
     notes = (*java.NOTES, "WARNING:", "[", "Using Spark's")
     return next((line for line in text.splitlines() if line and not line.startswith(notes)), None)
+
+
+@contextmanager
+def described_jobs(session: SparkSession, text: str) -> Iterator[None]:
+    """The jobs that this thread starts in the block have this description on Spark's page."""
+    from py4j.protocol import Py4JError
+    from pyspark.sql.utils import is_remote
+
+    if is_remote():
+        yield
+        return
+    context, name = session.sparkContext, "spark.job.description"
+    before = context.getLocalProperty(name)
+    context.setLocalProperty(name, text)
+    try:
+        yield
+    finally:
+        # After a failure the JVM can be gone.
+        with suppress(Py4JError, ConnectionError):
+            context.setLocalProperty(name, before)
 
 
 @contextmanager
@@ -188,13 +222,17 @@ def _conf(app_name: str, spark: Spark, *, launched: bool, small: bool) -> SparkC
     if launched:
         # Only the JVM knows the launcher's settings; SparkConf is empty before this.
         SparkContext._ensure_initialized()
-    elif environment.is_local(spark.master):
-        wanted |= _local(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
+    conf = SparkConf()
+    local = environment.is_local(conf.get("spark.master", spark.master))
+    partitions = max(4, 2 * (os.cpu_count() or 1)) if local else _CLUSTER_PARTITIONS
+    wanted |= {"spark.sql.shuffle.partitions": str(partitions), **(_LOCAL if local else {})}
+    if local and not launched:
+        options = _java_options(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
+        wanted["spark.driver.extraJavaOptions"] = " ".join(options)
     for key, value in spark.conf.items():
         wanted[key] = str(value).lower() if isinstance(value, bool) else str(value)
     if not launched:
         wanted |= {"spark.driver.memory": spark.driver_memory, "spark.master": spark.master}
-    conf = SparkConf()
     for key, value in wanted.items():
         conf.setIfMissing(key, value)
     return conf.setAll(list(REQUIRED.items()))
@@ -207,19 +245,18 @@ def _cause(error: Exception) -> str:
     return text.strip().splitlines()[0]
 
 
-def _local(home: Path, environ: Mapping[str, str], *, small: bool) -> dict[str, str]:
-    """Settings of a local JVM; a shuffle needs a few partitions, not a cluster's 200."""
+def _java_options(home: Path, environ: Mapping[str, str], *, small: bool) -> list[str]:
+    """Options of a local JVM."""
     options = [*_LOGGING, *(_SMALL if small else ())]
     if "TMPDIR" in environ:
         options.append(f'"-Djava.io.tmpdir={environ["TMPDIR"]}"')
     if not any("GC" in environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")):
         # Java does not start with two collectors.
         options.append(_COLLECTOR[small])
-    options += [f'"-XX:SharedArchiveFile={archive}"' for archive in class_archives(home)[:1]]
-    return {
-        "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
-        "spark.driver.extraJavaOptions": " ".join(options),
-    }
+    return [
+        *options,
+        *(f'"-XX:SharedArchiveFile={archive}"' for archive in class_archives(home)[:1]),
+    ]
 
 
 def class_archives(home: Path) -> list[Path]:
