@@ -24,6 +24,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 def test_there_is_a_job_for_each_command_that_needs_spark() -> None:
     assert {job.stem for job in JOBS} >= {
         "backtest",
+        "doctor",
         "forecast",
         "indicators",
         "ingest",
@@ -192,7 +193,7 @@ def every_job(checkout: Checkout, cluster: Cluster) -> dict[str, dict[str, Any]]
     names = [job.stem for job in JOBS if job.stem not in ("run", "reproduce")]
     order = ["run", *names, "reproduce"]
     settings = [word for setting in SMALL for word in ("--set", setting)]
-    more = {"reproduce": ["RUN", "--no-train"]}
+    more = {"reproduce": ["RUN", "--no-train"], "doctor": ["--cluster"]}
     plan = [[job, "--json", *settings, *more.get(job, [])] for job in order]
     output = checkout.base / "every.json"
     words = (str(output), str(checkout.base / "every"), json.dumps(plan))

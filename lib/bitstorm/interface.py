@@ -237,9 +237,10 @@ class Workspace(Models):
         keep, hours = at_least(1, "keep", keep), at_least(0, "hours", hours)
         return Named(commits.collect_garbage(self._context(), keep=keep, hours=hours))
 
-    def doctor(self) -> Checkup:
-        """Look for what would stop a command on this machine; `healthy` says so."""
-        return doctor(self._context())
+    def doctor(self, *, cluster: bool = False) -> Checkup:
+        """Look for what would stop a command on this machine; `healthy` says so. With `cluster`
+        also ask each executor for its Python and packages."""
+        return doctor(self._context(), cluster=cluster)
 
     def close(self) -> None:
         """Stop the Spark session that this workspace started; a later command starts another."""

@@ -135,3 +135,13 @@ def test_the_method_gives_the_same(tmp_path, monkeypatch):
     assert [check.name for check in made.checks] == NAMES
     assert "ignores SPARK_HOME" in repr(made) and "<td" in made._repr_html_()
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_with_cluster_the_executors_and_commands_follow(spark_session, tmp_path):
+    result = bitstorm.open_workspace(tmp_path, quiet=True).doctor(cluster=True)
+    assert [check.name for check in result.checks] == [*NAMES, "executor", "commands"]
+    executor, commands = result.checks[-2:]
+    assert executor.state == "ok"
+    assert executor.found.startswith(f"1 on {socket.gethostname()}: Python 3.")
+    assert commands.found.startswith("on local[2,3] run ingest, ")

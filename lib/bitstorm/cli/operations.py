@@ -52,8 +52,13 @@ def simulate(invocation: Invocation, **options: Any) -> Any:
 
 
 @click.command(epilog="Example: bitstorm doctor --json")
+@click.option(
+    "--cluster",
+    is_flag=True,
+    help="Also start Spark, and ask each executor for its Python and packages.",
+)
 @common_options
-def doctor(invocation: Invocation) -> Any:
+def doctor(invocation: Invocation, cluster: bool) -> Any:
     """Look for what would stop a command on this machine.
 
     Looks at Python, Java, Spark's variables, host name, locale, disk, ports, network and workspace.
@@ -62,7 +67,7 @@ def doctor(invocation: Invocation) -> Any:
     from bitstorm.core.errors import EnvironmentProblem
     from bitstorm.pipelines.doctor import doctor as pipeline
 
-    result = pipeline(invocation.context())
+    result = pipeline(invocation.context(), cluster=cluster)
     invocation.show(
         result, lambda: [f"{check.state:<5} {check.name:<10} {check}" for check in result.checks]
     )

@@ -13,6 +13,7 @@ from bitstorm.collect.coingecko.route import reach
 from bitstorm.context import Context
 from bitstorm.core import doctor as machine
 from bitstorm.core.doctor import Check, examine
+from bitstorm.core.errors import BitstormError, first_line
 from bitstorm.core.results import Result
 from bitstorm.spark import doctor as spark
 from bitstorm.store import snapshots
@@ -30,10 +31,11 @@ class Checkup(Result):
         return {check.name: f"{check.state}: {check}" for check in self.checks}
 
 
-def doctor(context: Context) -> Checkup:
+def doctor(context: Context, *, cluster: bool = False) -> Checkup:
     """Look at Python, Java, Spark's variables, host name, locale, disk, ports, network, workspace.
 
-    Writes nothing that stays, starts no Spark, and makes no call to a price source.
+    Writes nothing that stays, and makes no call to a price source. Starts Spark only with
+    `cluster`: then each executor says what it has, and a last check says which commands run there.
     """
     settings = context.settings
     master = settings.spark.master
@@ -50,7 +52,25 @@ def doctor(context: Context) -> Checkup:
         "workspace": lambda: _workspace(context),
     }
     checks = tuple(examine(name, look) for name, look in looks.items())
+    if cluster:
+        checks += _cluster(context)
     return Checkup(all(check.state != "stop" for check in checks), checks)
+
+
+def _cluster(context: Context) -> tuple[Check, ...]:
+    settings, root = context.settings, context.workspace.root
+    try:
+        with context.spark("doctor") as session:
+            return tuple(
+                spark.cluster(
+                    session,
+                    next(path for path in (root, *root.parents) if path.exists()),
+                    backend=settings.training.backend,
+                    volatility=settings.backtest.volatility,
+                )
+            )
+    except BitstormError as error:
+        return (Check("cluster", "stop", first_line(error)),)
 
 
 def _network(context: Context) -> Check:

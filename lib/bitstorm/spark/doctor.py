@@ -1,14 +1,26 @@
-"""Checks of Spark's surroundings: Java, variables, host name, temporary folder. Starts no Spark."""
+"""Checks of Spark's surroundings: Java, variables, host name, temporary folder; and of a session's
+executors. Only the last need a session."""
 
 from __future__ import annotations
 
 import os
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitstorm.core.doctor import Check
-from bitstorm.spark import environment, java
+from bitstorm.spark import environment, executors, java
+from bitstorm.spark.executors import Executor
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# What tasks of the commands import on an executor; the other commands need no Python there.
+_ARROW = ("bitstorm", "numpy", "pandas", "pyarrow")
+_FOLDS = (*_ARROW, "petastorm", "pydantic")
+_JVM_ONLY = ("ingest", "retract", "stats", "train", "forecast", "report")
 
 
 def java_check() -> Check:
@@ -33,6 +45,8 @@ def _java_advice(options: list[str]) -> str:
 def variables(master: str) -> Check:
     """Spark's variables: those that a local Spark ignores, or a cluster's that cannot work."""
     environment.check_pyspark()
+    if environment.under_spark_submit():
+        return Check("spark", "ok", "spark-submit has started Spark, with its master and settings")
     local = environment.is_local(master)
     cluster_problems = environment.cluster_problems(os.environ)
     problems = environment.local_problems(os.environ) if local else cluster_problems
@@ -76,3 +90,55 @@ def temporary() -> Check:
         found = f"TMPDIR={asked} cannot be used, {folder} is"
         return Check("temporary", "note", found, "set TMPDIR to a writable folder")
     return Check("temporary", "ok", f"{folder} has room and may hold programs")
+
+
+def cluster(
+    session: SparkSession, workspace: Path, *, backend: str, volatility: bool
+) -> list[Check]:
+    """A check of each kind of executor, and one of the commands that will run on them.
+
+    `backend` is the setting `training.backend`; `volatility` says whether a fold fits GARCH too.
+    """
+    folds = (*_FOLDS, *dict.fromkeys((backend, *(["tensorflow", "arch"] if volatility else []))))
+    names = tuple(dict.fromkeys((*_ARROW, *_FOLDS, "tensorflow", "torch", "arch")))
+    found, silent = executors.ask_executors(session, names, workspace)
+    kinds = [(*pair, number) for number, pair in enumerate(found.items(), start=1)]
+    checks = [_executor(*kind, workspace) for kind in kinds]
+    needs = {
+        "indicators, check-lookahead": _ARROW,
+        "run, backtest, tune, reproduce, check-leakage": folds,
+    }
+    return [*checks, _commands(session, found, silent, needs)]
+
+
+def _executor(executor: Executor, count: int, number: int, workspace: Path) -> Check:
+    name = "executor" if number == 1 else f"executor {number}"
+    has = ", ".join(f"{name} {version}".rstrip() for name, version in executor.packages)
+    found = f"{count} on {executor.host}: Python {executor.python}, {has or 'no package'}"
+    if executor.sees:
+        return Check(name, "ok", found)
+    advice = "choose a --workspace that the driver and all workers see under the same path"
+    return Check(name, "stop", f"{found}; {workspace} cannot be written there", advice)
+
+
+def _commands(
+    session: SparkSession,
+    found: Mapping[Executor, int],
+    silent: int,
+    needs: Mapping[str, tuple[str, ...]],
+) -> Check:
+    run, refused = [", ".join(_JVM_ONLY)], []
+    for commands, packages in needs.items():
+        lacks = sorted({name for executor in found for name in executor.lacks(packages)})
+        if lacks:
+            refused.append(f"{commands} lack {', '.join(lacks)}")
+        else:
+            run.append(commands)
+    master = session.sparkContext.master
+    text = f"on {master} run {', '.join(run)}"
+    if silent:
+        refused.append(f"{silent} executors gave no answer")
+    if not refused:
+        return Check("commands", "ok", text)
+    advice = "install the locked packages there, or set PYSPARK_PYTHON to a Python that has them"
+    return Check("commands", "note", f"{text}; {'; '.join(refused)}", advice)

@@ -69,7 +69,8 @@ def translate_failures(log: Path | None) -> Iterator[None]:
 
 
 def first_cause(thrown: Any) -> str:
-    """The root cause of a Java exception in one line: its class and message."""
+    """The root cause of a Java exception in one line: its class and message, or the last line of a
+    Python traceback."""
     from py4j.protocol import Py4JError
 
     text = ""
@@ -84,7 +85,8 @@ def first_cause(thrown: Any) -> str:
                 break
     except (Py4JError, OSError):
         pass  # the JVM ended meanwhile
-    return (text.splitlines() or ["no reason given"])[0]
+    lines = text.splitlines() or ["no reason given"]
+    return lines[-1].strip() if "Traceback (most recent call last)" in lines[0] else lines[0]
 
 
 def system_refusal(error: OSError) -> str | None:
