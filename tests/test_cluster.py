@@ -178,4 +178,4 @@ def test_doctor_says_what_the_executors_have(sessions: dict[str, dict[str, Any]]
     state, text = checks["commands"]
     assert state == "note"
     assert "run ingest, retract, stats, train, forecast, report, indicators, check-look" in text
-    assert "check-leakage lack arch, petastorm, pydantic, tensorflow: install" in text
+    assert "backtest, tune lack arch, petastorm, pydantic, tensorflow: install" in text

@@ -51,4 +51,4 @@ def test_a_package_that_folds_need_is_missed_by_name(spark_session, tmp_path, mo
     *_, commands = doctor.cluster(spark_session, tmp_path, backend="torch", volatility=False)
     assert commands.state == "note"
     assert f"on local[2,3] run {', '.join(doctor._JVM_ONLY)}, indicators" in commands.found
-    assert commands.found.endswith("check-leakage lack no_such_package")
+    assert commands.found.endswith("run, backtest, tune lack no_such_package")

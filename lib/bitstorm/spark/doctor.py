@@ -104,10 +104,7 @@ def cluster(
     found, silent = executors.ask_executors(session, names, workspace)
     kinds = [(*pair, number) for number, pair in enumerate(found.items(), start=1)]
     checks = [_executor(*kind, workspace) for kind in kinds]
-    needs = {
-        "indicators, check-lookahead": _ARROW,
-        "run, backtest, tune, reproduce, check-leakage": folds,
-    }
+    needs = {"indicators, check-lookahead, reproduce": _ARROW, "run, backtest, tune": folds}
     return [*checks, _commands(session, found, silent, needs)]
 
 
