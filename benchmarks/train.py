@@ -30,7 +30,7 @@ from benchmarks.landing import MEMORY, START_MS, land
 from benchmarks.landing import context as context_of
 from bitstorm.core.errors import BitstormError
 from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
-from bitstorm.model import network, torch_backend, training
+from bitstorm.model import loop, network, torch_backend, training
 from bitstorm.model.training import Progress, Task
 from bitstorm.model.training_data import prepare
 from bitstorm.model.training_run import Prepared, batch_size_and_rate, open_attempt
@@ -180,7 +180,7 @@ def _fit(
         if at.val_loss is not None:
             each()
 
-    by = torch_backend if isinstance(built, torch_backend.TorchNetwork) else training
+    by = loop if isinstance(built, torch_backend.TorchNetwork) else training
     began = time.perf_counter()
     task = Task(
         train=ready.feeds["training"],

@@ -81,10 +81,10 @@ def new_network(*, seed, **wanted):
 
 
 def fitted(out, train, validation, network, *, seed, told=None, since=None, **rules):
-    from bitstorm.model import torch_backend, training
+    from bitstorm.model import loop, torch_backend, training
 
     usual = {"epochs": 4, "patience": 9, "batch_size": 16}
-    by = torch_backend if isinstance(network, torch_backend.TorchNetwork) else training
+    by = loop if isinstance(network, torch_backend.TorchNetwork) else training
     task = training.Task(
         train=train,
         validation=validation,

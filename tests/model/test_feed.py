@@ -260,7 +260,7 @@ def test_pytorch_gets_the_same_windows_in_the_same_order(tmp_path):
         def epoch(number: int = number) -> int:
             return number
 
-        ours = list(feed.torch_batches(batch_size=100, epoch=number, seed=seed))
+        ours = list(feed.batches("torch", batch_size=100, epoch=number, seed=seed))
         theirs = list(feed.dataset(batch_size=100, epoch=epoch, seed=seed))
         assert len(ours) == len(theirs) > 10
         for batch, (window, target) in zip(ours, theirs, strict=True):
@@ -344,7 +344,7 @@ def test_a_reader_is_closed_with_its_pass_even_in_the_middle(counted, monkeypatc
 
     monkeypatch.setattr(Reader, "stop", noted)
     if backend == "torch":
-        batches = counted.torch_batches(batch_size=10, seed=1)
+        batches = counted.batches("torch", batch_size=10, seed=1)
     else:
         rows = counted._tensorflow_rows
         batches = counted.groups(rows, seed=1, epoch=0)

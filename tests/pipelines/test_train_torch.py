@@ -81,13 +81,13 @@ def test_a_stopped_run_reaches_the_weights_of_an_unbroken_one(
     steps = 0
     step = torch_backend.TorchNetwork.step
 
-    def stopping(self, window, target):
+    def stopping(self, *batch):
         nonlocal steps
         steps += 1
         # In mid-epoch, after two whole ones of 26 batches.
         if steps == 2 * 26 + 5:
             signal.raise_signal(signal.SIGTERM)
-        return step(self, window, target)
+        return step(self, *batch)
 
     with monkeypatch.context() as patched:
         patched.setattr(torch_backend.TorchNetwork, "step", stopping)

@@ -23,19 +23,22 @@ from bitstorm.core.errors import BitstormError, UsageError
     type=click.Choice(["tensorflow", "torch"]),
     help="Library that trains.  [default: training.backend]",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Spark tasks that share each step.  [default: training.workers]",
+)
 @snapshot_option
 @common_options
 def train(
-    invocation: Invocation, resume: str | None, accept_snapshot: bool, backend: str | None
+    invocation: Invocation, resume: str | None, accept_snapshot: bool, **chosen: str | int | None
 ) -> Any:
     """Train a network on the indicators."""
     from bitstorm.pipelines.train import train as pipeline
 
-    if backend is not None:
-        # Last, so that it wins over --set.
-        invocation = dataclasses.replace(
-            invocation, overrides=(*invocation.overrides, f"training.backend={backend}")
-        )
+    settings = [f"training.{name}={value}" for name, value in chosen.items() if value is not None]
+    # Last, so that they win over --set.
+    invocation = dataclasses.replace(invocation, overrides=(*invocation.overrides, *settings))
     if accept_snapshot and resume is None:
         raise UsageError("--accept-snapshot belongs to --resume RUN: add it")
     result = pipeline(invocation.context(), resume=resume, accept_snapshot=accept_snapshot)

@@ -129,6 +129,7 @@ class Training(_Section):
     backend: Literal["tensorflow", "torch"] = Field(
         "tensorflow", description="library that trains the network; torch needs bitstorm[torch]"
     )
+    workers: int = Field(1, ge=1, description="Spark tasks that share each step of a training")
 
 
 class Forecast(_Section):

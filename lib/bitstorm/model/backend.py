@@ -36,15 +36,27 @@ def fit(backend: str, shape: dict[str, Any], task: Task) -> Fitted:
 def fit_network(backend: str, shape: dict[str, Any], task: Task) -> tuple[Fitted, Any]:
     """As `fit`, and the network with its best weights, as `runs.load_network` gives it."""
     if backend == "torch":
-        from bitstorm.model import torch_backend
+        from bitstorm.model import loop
 
-        trained = torch_backend.seeded(**shape)
-        fitted = torch_backend.fit(trained, task)
+        trained = seeded(backend, shape)
+        fitted = loop.fit(trained, task)
         return fitted, lambda window, training=False: trained.predict(window)[:, None]
     from bitstorm.model import network, training
 
     built = network.seeded(**shape)
     return training.fit(built, task), built
+
+
+def seeded(backend: str, shape: dict[str, Any]) -> Any:
+    """A new network of this shape for `loop.fit`."""
+    if backend == "torch":
+        from bitstorm.model import torch_backend
+
+        return torch_backend.seeded(**shape)
+    from bitstorm.model import network
+    from bitstorm.model.keras_network import KerasNetwork
+
+    return KerasNetwork(network.seeded(**shape))
 
 
 def use_one_thread(backend: str) -> None:

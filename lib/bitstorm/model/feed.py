@@ -97,13 +97,14 @@ class Feed:
         # Keras warns of a data set whose length it does not know.
         return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
-    def torch_batches(
-        self, *, batch_size: int, seed: int | None = None, epoch: int = 0
+    def batches(
+        self, library: str, *, batch_size: int, seed: int | None = None, epoch: int = 0
     ) -> Generator[Batch, None, None]:
-        """One pass in the same order through petastorm's loader for PyTorch; the arrays share the
-        memory of its tensors."""
+        """One pass in the same order, as arrays, through petastorm's loader for `library`:
+        "tensorflow" or "torch"."""
         look_back = self.spec.look_back
-        with closing(self.groups(self._torch_rows, seed=seed, epoch=epoch)) as groups:
+        rows = self._torch_rows if library == "torch" else self._tensorflow_rows
+        with closing(self.groups(rows, seed=seed, epoch=epoch)) as groups:
             yield from windowing.batches(groups, look_back=look_back, batch_size=batch_size)
 
     def groups(

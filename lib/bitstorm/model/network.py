@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ def restore(network: Any, values: Arrays) -> None:
     _assign(_state(network), values)
 
 
+def reseed(network: Any, entropy: Sequence[int]) -> None:
+    """Let the dropout follow from these numbers alone."""
+    seeds = _seeds(network)
+    drawn = np.random.SeedSequence(entropy).generate_state(len(seeds))
+    for variable, value in zip(seeds, drawn, strict=True):
+        variable.assign([int(value), 0])
+
+
 def save(network: Any, folder: Path) -> None:
     """Write `best.keras` durably."""
     network.save(folder / SCRATCH)
@@ -113,16 +121,18 @@ def _weights(network: Any) -> dict[str, Any]:
 
 
 def _state(network: Any) -> dict[str, Any]:
-    own = _weights(network)
-    known = {id(variable) for variable in own.values()}
-    # A layer's other variables are the states of its SeedGenerators. The metrics have variables,
-    # too, but start again with each epoch.
-    seeds = [v for layer in network.layers for v in layer.variables if id(v) not in known]
     return {
-        **{f"weights/{name}": variable for name, variable in own.items()},
+        **{f"weights/{name}": variable for name, variable in _weights(network).items()},
         **{f"optimizer/{i:03d}": v for i, v in enumerate(network.optimizer.variables)},
-        **{f"seeds/{i:03d}": v for i, v in enumerate(seeds)},
+        **{f"seeds/{i:03d}": v for i, v in enumerate(_seeds(network))},
     }
+
+
+def _seeds(network: Any) -> list[Any]:
+    """The states of the layers' SeedGenerators: their variables that are no weights. The metrics
+    have variables, too, but start again with each epoch."""
+    known = {id(variable) for variable in _weights(network).values()}
+    return [v for layer in network.layers for v in layer.variables if id(v) not in known]
 
 
 def _copied(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The stacked LSTM of the contract in PyTorch, on the CPU, and the plain loop that trains it.
+"""The stacked LSTM of the contract in PyTorch, on the CPU; `loop` trains it.
 
 It trains as the Keras network does: with the same distributions of first weights, one bias a gate,
 Keras' formula of Adam, and the same early stopping, files and states.
@@ -16,9 +16,8 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -27,13 +26,8 @@ import numpy as np
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import ModelError, first_line
-from bitstorm.core.stopping import Stop
-from bitstorm.core.third_party_noise import without_third_party_warnings
-from bitstorm.model import checkpoint
-from bitstorm.model.checkpoint import Arrays, Checkpoint, Epoch, check_shapes
-from bitstorm.model.feed import Feed
-from bitstorm.model.training import EpochTimer, Fitted, Task, ends_as_broken_off, outcome
-from bitstorm.model.windowing import Batch
+from bitstorm.model.checkpoint import Arrays, check_shapes
+from bitstorm.model.team import ALONE, Team
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +115,8 @@ class TorchNetwork:
     """A module from `build`, its optimiser, and the random state of its dropout. Windows are NumPy
     arrays, float32 (n, look_back, features); targets are float32 (n,)."""
 
+    library = "torch"
+
     def __init__(
         self, module: Any, shape: tuple[int, int], learning_rate: float, random: torch.Tensor
     ) -> None:
@@ -158,20 +154,31 @@ class TorchNetwork:
                 torch.use_deterministic_algorithms(strict)
                 self.module.eval()
 
-    def step(self, window: np.ndarray, target: np.ndarray) -> float:
-        """Take one step of the optimiser; the batch's mean squared error before the step."""
+    def reseed(self, entropy: Sequence[int]) -> None:
+        """Let the dropout follow from these numbers alone."""
+        import torch
+
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        self._random = torch.Generator().manual_seed(seed).get_state()
+
+    def step(self, window: np.ndarray, target: np.ndarray, team: Team = ALONE) -> float:
+        """Take one step of the optimiser; the batch's mean squared error before the step. Each
+        worker of a team computes its share of the batch, and all take the same step."""
         import torch
 
         self._optimizer.zero_grad()
-        forecast = self.module(torch.from_numpy(window))
-        loss = (forecast - torch.from_numpy(target)).square().mean()
+        share = team.share(len(target))
+        errors = self.module(torch.from_numpy(window[share])) - torch.from_numpy(target[share])
+        loss = errors.square().sum() / len(target)
         loss.backward()
+        gradients = [parameter.grad.numpy() for _, parameter in self._trainable()]
+        whole = team.add(gradients, float(loss.detach()))
         self._steps += 1
         # Keras: m · α/(√v + ε) with α = lr·√(1 − β₂ᵗ)/(1 − β₁ᵗ). PyTorch divides √v by √(1 − β₂ᵗ)
         # before it adds ε, so an ε divided by it, too, gives Keras' step.
         self._optimizer.param_groups[0]["eps"] = EPSILON / math.sqrt(1 - BETAS[1] ** self._steps)
         self._optimizer.step()
-        return float(loss.detach())
+        return whole
 
     def predict(self, window: np.ndarray) -> np.ndarray:
         """The network's output, float32 (n,), without dropout."""
@@ -224,6 +231,13 @@ class TorchNetwork:
             for moment, values in saved.items():
                 moments[moment].copy_(torch.from_numpy(values[name]))
 
+    @staticmethod
+    def save_best(folder: Path, weights: Arrays) -> None:
+        """Write `best.npz` durably."""
+        stream = io.BytesIO()
+        np.savez(stream, **weights)
+        durable_io.replace(folder / BEST, stream.getvalue())
+
     def load(self, content: bytes) -> None:
         """Load the weights from the bytes of a `best.npz`, without pickle. Raises ModelError, its
         text a reason, where it holds anything else."""
@@ -240,74 +254,3 @@ class TorchNetwork:
 
 def _with_prefix(prefix: str, state: Arrays) -> dict[str, np.ndarray]:
     return {n.removeprefix(prefix): value for n, value in state.items() if n.startswith(prefix)}
-
-
-def fit(network: TorchNetwork, task: Task) -> Fitted:
-    """As `training.fit`, for a network from `seeded`; it writes `best.npz`."""
-    stop, timer = Stop(), EpochTimer(task)
-    at = task.since or Checkpoint((), 0, math.inf, {}, {}, task.record)
-    if task.since is not None:
-        network.restore(task.since.state)
-    with (
-        # A feed's failure is a ModelError.
-        ends_as_broken_off(task.folder, lambda: at.epochs, ModelError),
-        stop.catch_signals(),
-        without_third_party_warnings(),
-    ):
-        checkpoint.write_history(task.folder, at.history)
-        if task.since is not None:
-            # The file can be from an epoch that a killed process did not complete.
-            _save_best(task.folder, task.since.best)
-        while at.has_next(task.epochs, task.patience):
-            epoch = _epoch(network, task, timer, stop, at.epochs)
-            history = (*at.history, epoch)
-            checkpoint.write_history(task.folder, history)
-            if not epoch.finite:
-                at = replace(at, history=history)
-                break
-            now = replace(at, history=history, state=network.state(), record=task.record)
-            if epoch.val_loss < at.best_loss:
-                best, loss = network.weights(), epoch.val_loss
-                now = replace(now, best_epoch=epoch.epoch, best_loss=loss, best=best)
-                _save_best(task.folder, best)
-            checkpoint.save(task.folder, now)
-            at = now
-    fitted = outcome(at.history, at.best_epoch, at.best_loss)
-    network.set_weights(at.best)
-    return fitted
-
-
-def _epoch(network: TorchNetwork, task: Task, timer: EpochTimer, stop: Stop, number: int) -> Epoch:
-    """Train and validate the epoch of this number, from 0."""
-
-    def mean(feed: Feed, squares: Callable[[Batch], float], seed: int | None, epoch: int) -> float:
-        """The mean squared error of a pass over the feed; `squares` gives the sum of a batch."""
-        total, seen = 0.0, 0
-        drawn = feed.torch_batches(batch_size=task.batch_size, seed=seed, epoch=epoch)
-        with closing(drawn):
-            for count, batch in enumerate(drawn, start=1):
-                total += squares(batch)
-                seen += len(batch)
-                if seed is not None:
-                    timer.batch(count, total / seen)
-                stop.check()
-        return total / seen
-
-    def validation_squares(batch: Batch) -> float:
-        error = network.predict(batch.window).astype(np.float64) - batch.target
-        return float(error @ error)
-
-    timer.begin(number + 1)
-    with network.in_training():
-        loss = mean(
-            task.train, lambda b: network.step(b.window, b.target) * len(b), task.seed, number
-        )
-    timer.trained()
-    val_loss = mean(task.validation, validation_squares, None, 0)
-    return Epoch(number + 1, loss, val_loss, timer.end(loss, val_loss))
-
-
-def _save_best(folder: Path, weights: Arrays) -> None:
-    stream = io.BytesIO()
-    np.savez(stream, **weights)
-    durable_io.replace(folder / BEST, stream.getvalue())

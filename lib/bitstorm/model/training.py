@@ -143,9 +143,14 @@ def ends_as_broken_off(
         reason = reason_of(error)
         if isinstance(error, OSError):
             reason = f"{folder} cannot be written to: {error.strerror or reason}"
-        where = f"after epoch {epochs()}" if epochs() else "from the start"
-        way = f"`bitstorm train --resume {folder.name}` goes on {where}"
-        raise BrokenOff(f"the training broke off ({reason}): {way}") from error
+        raise broken_off(folder, epochs(), reason) from error
+
+
+def broken_off(folder: Path, epochs: int, reason: str) -> BrokenOff:
+    """The error of a training that ends early after so many complete epochs."""
+    where = f"after epoch {epochs}" if epochs else "from the start"
+    way = f"`bitstorm train --resume {folder.name}` goes on {where}"
+    return BrokenOff(f"the training broke off ({reason}): {way}")
 
 
 @contextmanager

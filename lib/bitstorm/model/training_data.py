@@ -18,6 +18,7 @@ from bitstorm.model.dataset import StoredBlocks
 from bitstorm.model.feed import Feed, make_feed
 from bitstorm.model.training_run import Attempt, Prepared
 from bitstorm.model.windowing import Split, WindowSpec, split_by_time
+from bitstorm.spark import barrier
 from bitstorm.store import petastorm_io
 from bitstorm.store.snapshots import Snapshot
 
@@ -43,10 +44,16 @@ def prepare(context: Context, attempt: Attempt) -> Iterator[Prepared]:
     spec = blocks.spec_of(snapshot, settings, features)
     needed = points_needed(snapshot, features, settings)
     warm_up = {"needed": needed, "had": snapshot.manifest.rows}
-    with ExitStack() as stack:
-        # Spark is closed once the blocks are written, so that it takes nothing from the training.
-        with context.spark("train", tensorflow=settings.backend == "tensorflow") as spark:
-            stored = stack.enter_context(write_blocks(context, spark, snapshot, spec))
+    alone = settings.workers == 1
+    library = settings.backend == "tensorflow" and alone
+    with ExitStack() as stack, ExitStack() as session:
+        spark = session.enter_context(context.spark("train", tensorflow=library))
+        if not alone:
+            barrier.check(spark, settings.workers)
+        stored = stack.enter_context(write_blocks(context, spark, snapshot, spec))
+        if alone:
+            # So that Spark takes nothing from the training.
+            session.close()
         last = split.train_until_ms // spec.step_ms
         scaler = attempt.scaler or scaling.fit(spec, stored.columns(), last=last)
         feeds = {
@@ -54,7 +61,8 @@ def prepare(context: Context, attempt: Attempt) -> Iterator[Prepared]:
             for part, (after, until) in spans(split).items()
         }
         counts = _window_counts(feeds, features, settings)
-        yield Prepared(features, split, scaler, warm_up, feeds, counts)
+        running = None if alone else spark
+        yield Prepared(features, split, scaler, warm_up, feeds, counts, running)
 
 
 def write_blocks(

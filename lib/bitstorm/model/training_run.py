@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitstorm.context import Context
 from bitstorm.core.errors import BrokenOff, ModelError, NothingToDo, SnapshotMissing
 from bitstorm.core.settings import Training
-from bitstorm.model import backend, checkpoint, runs, training
+from bitstorm.model import backend, checkpoint, runs, training, workers
 from bitstorm.model.checkpoint import Checkpoint
 from bitstorm.model.feed import Feed
 from bitstorm.model.runs import Run
@@ -21,6 +21,9 @@ from bitstorm.model.training import Progress, Task
 from bitstorm.model.windowing import Split
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 LIBRARIES = {
     "tensorflow": ("tensorflow", "keras", "petastorm", "pyspark"),
@@ -54,7 +57,8 @@ class Attempt:
 @dataclass(frozen=True)
 class Prepared:
     """The data of a training. `feeds` and `counts`, the numbers of windows, are by part; `warm_up`
-    has the points `needed` before the first target and the points `had`."""
+    has the points `needed` before the first target and the points `had`. `spark` is there where
+    several workers train."""
 
     features: list[str]
     split: Split
@@ -62,6 +66,7 @@ class Prepared:
     warm_up: Mapping[str, int]
     feeds: Mapping[str, Feed]
     counts: Mapping[str, int]
+    spark: SparkSession | None = None
 
 
 @contextlib.contextmanager
@@ -135,7 +140,11 @@ def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
         )
         with _failure_recorded(folder, record):
             runs.write(folder, record, state=runs.RUNNING)
-            fitted = backend.fit(settings.backend, shape, task)
+            if data.spark is None:
+                fitted = backend.fit(settings.backend, shape, task)
+            else:
+                count = settings.workers
+                fitted = workers.fit(data.spark, settings.backend, shape, task, count)
             session["ended_at"] = _now()
             record["fitted"] = vars(fitted)
             best = backend.BEST[settings.backend]
@@ -165,11 +174,18 @@ def record_of(attempt: Attempt, data: Prepared) -> dict[str, Any]:
         "split": vars(data.split),
         "windows": dict(data.counts),
         "warm_up": dict(data.warm_up),
-        "threads": {"cores": runs.cores(), **backend.threads(settings.backend)},
+        "threads": _threads(settings),
         "versions": runs.versions(*LIBRARIES[settings.backend]),
         "code": runs.code(),
         "sessions": [],
     }
+
+
+def _threads(settings: Training) -> dict[str, int]:
+    if settings.workers > 1:
+        # Each has one, so the cores change no bit; and the driver loads no library.
+        return {"intra_op": 1}
+    return {"cores": runs.cores(), **backend.threads(settings.backend)}
 
 
 def batch_size_and_rate(settings: Training) -> tuple[int, float]:
