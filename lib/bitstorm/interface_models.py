@@ -93,7 +93,7 @@ class Models(ABC):
             accept_snapshot: Continue it on another snapshot.
             snapshot: Of the indicators; by default the newest.
             training: Settings of the section `training` for this run: `epochs=6`,
-                `backend="torch"`.
+                `backend="torch"`, `workers=2`.
         """
         if accept_snapshot and resume is None:
             raise UsageError("accept_snapshot belongs to resume: name the run to continue")

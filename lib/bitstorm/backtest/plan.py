@@ -107,7 +107,7 @@ def make_plan(context: Context) -> Plan:
         "features": list(features),
         "baselines": list(names),
         "steps": steps,
-        "training": training.model_dump(),
+        "training": training.model_dump(exclude={"workers"}),
         "backtest": settings.backtest.model_dump(exclude={"baselines"})
         | {"embargo": embargo_of(settings.backtest, training, steps=steps)},
         "folds": [asdict(fold) for fold in folds],

@@ -69,7 +69,7 @@ def make_search(context: Context) -> Search:
         "indicators_digest": snapshot.manifest.digest,
         "frequency": snapshot.manifest.details["frequency"],
         "features": list(features),
-        "training": training.model_dump(),
+        "training": training.model_dump(exclude={"workers"}),
         "seed": tune.seed,
         "space": {name: asdict(one) for name, one in space.items()},
         "split": vars(split),

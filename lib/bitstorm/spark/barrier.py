@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bitstorm.core.errors import EnvironmentProblem, SparkFailure
+from bitstorm.spark.environment import is_local
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,7 +39,7 @@ def check(spark: SparkSession, tasks: int) -> None:
                 f"{name} is true, which training.workers={tasks} does not allow: set it to false, "
                 f"{way}"
             )
-    local = spark.sparkContext.master.startswith("local")
+    local = is_local(spark.sparkContext.master)
     until = time.monotonic() + (0 if local else _WAIT_SECONDS)
     while (found := _slots(spark)) < tasks:
         if time.monotonic() > until:
