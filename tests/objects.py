@@ -60,7 +60,7 @@ class Objects(FileSystem):
         found: dict[str, tuple[bytes, float]] = {}
         self.bucket.act(f"list {prefix}", lambda: found.update(self.bucket.objects))
         for name, (content, changed_s) in sorted(found.items()):
-            if name.startswith(f"{prefix}/" if prefix else ""):
+            if name == prefix or name.startswith(f"{prefix}/" if prefix else ""):
                 yield Entry(name, len(content), changed_s)
 
     def read(self, name: str) -> bytes:

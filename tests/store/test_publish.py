@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bitstorm.core.errors import Overtaken
 from bitstorm.core.file_system import Root, files_of
+from bitstorm.core.object_store import ObjectStore
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store import manifest as manifests
 from bitstorm.store.publish import republish
@@ -24,6 +26,7 @@ from faults.publishing import (
     batch,
     commit,
     elsewhere,
+    expected,
     job,
     publish,
     rows_of,
@@ -32,6 +35,7 @@ from faults.publishing import (
     whole,
 )
 from objects import Bucket, Crash, Objects
+from s3_server import BUCKET, running
 
 OLD = [batch("b", JANUARY, 5), batch("c", FEBRUARY, 4, price=300)]
 NEW = [*OLD, batch("a", FEBRUARY + 2 * HOUR, 4, price=500), batch("d", MARCH, 2)]
@@ -93,6 +97,35 @@ def test_a_new_machine_goes_on_from_what_is_there(tmp_path: Path) -> None:
     commit(other, NEW)
     verified(root, NEW)
     assert maintenance.verify(root).problems == ()
+
+
+@pytest.mark.slow
+def test_the_store_in_a_real_bucket(tmp_path: Path) -> None:
+    """moto's S3 server: commits of two machines, a race, time travel and housekeeping."""
+    with running():
+        here, there = (
+            ObjectStore(tmp_path / name / "prices", f"s3://{BUCKET}/prices")
+            for name in ("here", "there")
+        )
+        for machine in (here, there):
+            machine.folder.mkdir(parents=True)
+        assert snapshots.current(here) is None
+        commit(here, OLD)
+        old = snapshots.required(there)
+        commit(there, NEW)
+        new = verified(here, NEW)
+        with pytest.raises(Overtaken, match="snapshot 2 of prices"):
+            publish(here, whole({MARCH: 1.0}, may_lose_keys=True), old)
+        assert snapshots.required(there).id == snapshots.required(here).id == new.id
+        republish(here, old, reason="a mistake")
+        verified(there, OLD)
+        assert maintenance.verify(there).problems == ()
+        done = maintenance.collect_garbage(here, keep=1, younger_than_s=0, now_s=time.time() + 5)
+        # The overtaken publish has left its files.
+        assert set(done.snapshots) == {old.id, new.id} and len(done.orphans) == 1
+        fresh = ObjectStore(tmp_path / "fresh" / "prices", here.url)
+        verified(fresh, OLD)
+        assert pq.read_table(snapshots.required(fresh).folder).num_rows == len(expected(OLD))
 
 
 def first(root: Objects) -> None:

@@ -59,7 +59,8 @@ def test_a_published_snapshot_is_current_and_has_its_rows(root):
 
 
 def test_its_folder_is_a_whole_data_set_for_other_programs(root):
-    found = publish(root, whole({JANUARY: 5.0, FEBRUARY: 9.0}))
+    publish(root, whole({JANUARY: 5.0, FEBRUARY: 9.0}))
+    found = snapshots.required(elsewhere(root))
     listed = pq.read_metadata(found.folder / "_metadata")
     paths = [listed.row_group(n).column(0).file_path for n in range(listed.num_row_groups)]
     assert paths == ["month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet"]
@@ -113,6 +114,7 @@ def test_an_emptied_month_is_gone_and_all_may_be_emptied(root):
     third = publish(root, lambda _: Change(gone, may_lose_keys=True), second)
     assert (third.manifest.rows, third.manifest.first_ms, third.files) == (0, None, [])
     assert snapshots.current(root) == third
+    assert not list(snapshots.required(elsewhere(root)).folder.rglob("*.parquet"))
     assert rows_of(publish(root, whole({MARCH: 3.0}), third)) == [(MARCH, 3.0)]
 
 

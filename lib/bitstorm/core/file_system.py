@@ -8,14 +8,14 @@ local folder, the mirror; of a local folder they are the files themselves.
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import SnapshotDamaged
@@ -23,8 +23,7 @@ from bitstorm.core.errors import SnapshotDamaged
 _THREADS = 8
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file: name, bytes, last change (Unix seconds). On a disk it may have several names, its
     `links`, and one `inode`."""
 
@@ -64,7 +63,7 @@ class FileSystem(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[Entry]:
-        """All files below a prefix, at any depth."""
+        """The file of this name, or all files below it, at any depth."""
 
     @abstractmethod
     def read(self, name: str) -> bytes: ...
@@ -88,12 +87,13 @@ class FileSystem(ABC):
         """The names one level below a prefix, of files and of folders."""
         return {e.name.removeprefix(f"{prefix}/").split("/")[0] for e in self.list(prefix)}
 
-    def sizes(self, prefix: str, names: Collection[str]) -> Mapping[str, int]:
-        """The bytes of those of these files below a prefix that exist."""
-        return {e.name.removeprefix(f"{prefix}/"): e.size for e in self.list(prefix)}
+    def find(self, names: Collection[str]) -> Mapping[str, Entry]:
+        """Those of these files of snapshots that exist, by their names."""
+        folders = {"/".join(name.split("/")[:2]) for name in names}
+        return {entry.name: entry for folder in folders for entry in self.list(folder)}
 
     def changed_s(self, name: str) -> float | None:
-        """The last change of anything below the name; None where there is nothing."""
+        """The last change of a file, or of anything below the name; None where there is nothing."""
         return max((e.changed_s for e in self.list(name)), default=None)
 
     def hash(self, name: str) -> str:
@@ -109,6 +109,8 @@ class FileSystem(ABC):
         """Make the draft in this folder of the mirror durable, which no manifest names yet: its
         `new` data files, and its summaries. `shared` has the names of older files by their names in
         the draft."""
+        from concurrent.futures import ThreadPoolExecutor
+
         draft = self.folder / prefix
         paths = [path for path in sorted(draft.rglob("*")) if path.is_file()]
         names = [path.relative_to(draft).as_posix() for path in paths]
@@ -132,7 +134,13 @@ class FileSystem(ABC):
             kind, _, rest = name.split("/", 2)
             known = (folder / rest for folder in (self.folder / kind).glob("*"))
             same = next((p for p in known if _is_same(p, size, sha256)), None)
-            self.fetch(name, sha256, None if same is None else same.read_bytes())
+            if same is None:
+                self.fetch(name, sha256)
+            else:
+                path.unlink(missing_ok=True)
+                # Another command may put it there at this moment.
+                with suppress(FileExistsError):
+                    durable_io.share(same, path)
         return path
 
     def is_intact(self, name: str, *, size: int, sha256: str) -> bool:
@@ -145,22 +153,21 @@ class FileSystem(ABC):
             return False
         return True
 
-    def fetch(self, name: str, sha256: str | None = None, content: bytes | None = None) -> None:
-        """Put a file with this hash into the mirror. Raises SnapshotDamaged where it is another
-        one; without a hash FileNotFoundError where there is none."""
-        path = self.folder / name
+    def fetch(self, name: str, sha256: str | None) -> None:
+        """Put a file into the mirror. Raises SnapshotDamaged where it is missing, or has another
+        hash than a given one."""
         try:
-            content = self.read(name) if content is None else content
+            content = self.read(name)
+            problem = "has changed (its SHA-256 differs)"
+            damaged = sha256 is not None and durable_io.bytes_hash(content) != sha256
         except FileNotFoundError:
-            if sha256 is None:
-                raise
-        if sha256 is not None and (content is None or durable_io.bytes_hash(content) != sha256):
-            state = "is gone" if content is None else "has changed (its SHA-256 differs)"
+            problem, damaged = "is gone", True
+        if damaged:
             raise SnapshotDamaged(
-                f"{name} of {self} {state}: restore the file, or `bitstorm rollback` to a snapshot "
-                "without it"
+                f"{name} of {self} {problem}: restore the file, or `bitstorm rollback` to a "
+                "snapshot without it"
             )
-        assert content is not None
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         durable_io.replace(path, content)
 
@@ -181,12 +188,9 @@ class LocalFiles(FileSystem):
         return str(self.folder)
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        top = self.folder / prefix
-        for path in [top] if top.is_file() else top.rglob("*"):
-            if not path.is_dir():
-                s = path.stat()
-                name = path.relative_to(self.folder).as_posix()
-                yield Entry(name, s.st_size, s.st_mtime, s.st_nlink, (s.st_dev, s.st_ino))
+        top, start = self.folder / prefix, len(str(self.folder)) + 1
+        for path in _walk(str(top)) if top.is_dir() else [top] if top.exists() else ():
+            yield _entry(os.fspath(path)[start:], path.stat())
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -212,11 +216,11 @@ class LocalFiles(FileSystem):
         except FileNotFoundError:
             return []
 
-    def sizes(self, prefix: str, names: Collection[str]) -> Mapping[str, int]:
+    def find(self, names: Collection[str]) -> Mapping[str, Entry]:
         found = {}
         for name in names:
             with suppress(FileNotFoundError):
-                found[name] = (self.folder / prefix / name).stat().st_size
+                found[name] = _entry(name, (self.folder / name).stat())
         return found
 
     def changed_s(self, name: str) -> float | None:
@@ -247,6 +251,20 @@ class LocalFiles(FileSystem):
     def is_intact(self, name: str, *, size: int, sha256: str) -> bool:
         path = self.folder / name
         return path.exists() and durable_io.file_hash(path) == sha256
+
+
+def _entry(name: str, s: os.stat_result) -> Entry:
+    return Entry(name, s.st_size, s.st_mtime, s.st_nlink, (s.st_dev, s.st_ino))
+
+
+def _walk(folder: str) -> Iterator[os.DirEntry[str]]:
+    """All files below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path)
+            else:
+                yield entry
 
 
 # A local data set's root may be given as its path.

@@ -76,7 +76,6 @@ def verify(root: Root) -> Verified:
             readable[sequence] = manifests.read(root, sequence)
         except SnapshotDamaged as error:
             problems.append(str(error))
-    there = {entry.name: entry for kind in (SNAPSHOTS, LINEAGE) for entry in place.list(kind)}
     hashes: dict[object, str] = {}
     size = 0
     broken: dict[str, list[str]] = {}
@@ -88,16 +87,17 @@ def verify(root: Root) -> Verified:
             )
         if sum(file.rows for file in manifest.files) != manifest.rows:
             problems.append(f"manifest {sequence} states {manifest.rows} rows, its files do not")
-        for name, _, expected, _ in Snapshot(root, manifest).hashed_files():
-            entry = there.get(name)
+        expected = {name: sha256 for name, _, sha256, _ in Snapshot(root, manifest).hashed_files()}
+        found = place.find(expected)
+        for name, sha256 in expected.items():
+            entry = found.get(name)
             if entry is None:
-                what = f"{name.rpartition('/')[2]} is gone"
-                broken.setdefault(what, []).append(manifest.id)
+                broken.setdefault(f"{name.rpartition('/')[2]} is gone", []).append(manifest.id)
                 continue
             if entry.file not in hashes:
                 hashes[entry.file] = place.hash(name)
                 size += entry.size
-            if hashes[entry.file] != expected:
+            if hashes[entry.file] != sha256:
                 what = f"{name.split('/', 2)[2]} has changed (its SHA-256 differs)"
                 broken.setdefault(what, []).append(manifest.id)
     for what, ids in broken.items():

@@ -55,12 +55,11 @@ class Snapshot:
         place, prefix = files_of(self.root), f"{SNAPSHOTS}/{self.id}"
         folder = place.folder / prefix
         if place.is_mirror:
-            self.paths(self.manifest.files)
-            for name in (seal.METADATA, seal.COMMON_METADATA):
-                # A snapshot without rows has no `_metadata`.
-                with contextlib.suppress(FileNotFoundError):
-                    place.fetch(f"{prefix}/{name}")
-            seal.check_listing(folder, self.manifest.files)
+            place.fetch(f"{prefix}/{seal.COMMON_METADATA}", None)
+            # A snapshot without rows has no list of its files.
+            if self.paths(self.manifest.files):
+                place.fetch(f"{prefix}/{seal.METADATA}", None)
+                seal.check_listing(folder, self.manifest.files)
         return folder
 
     @property
@@ -220,16 +219,17 @@ def _with_id(root: Root, name: str, numbers: list[int]) -> Snapshot:
 
 
 def _check_sizes(snapshot: Snapshot) -> None:
-    for prefix, files in snapshot.folders():
-        sizes = files_of(snapshot.root).sizes(prefix, [file.path for file in files])
-        for file in files:
-            size = sizes.get(file.path)
-            if size != file.size:
-                raise SnapshotDamaged(
-                    f"{prefix}/{file.path} "
-                    f"{'is gone' if size is None else f'has {size} bytes'}, expected {file.size} "
-                    "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
-                )
+    sizes = {
+        f"{prefix}/{file.path}": file.size for prefix, files in snapshot.folders() for file in files
+    }
+    found = files_of(snapshot.root).find(sizes)
+    for name, expected in sizes.items():
+        size = found[name].size if name in found else None
+        if size != expected:
+            raise SnapshotDamaged(
+                f"{name} {'is gone' if size is None else f'has {size} bytes'}, expected {expected} "
+                "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
+            )
 
 
 def readable_manifest(root: Root, number: int) -> Manifest | None:
