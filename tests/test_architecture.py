@@ -47,6 +47,7 @@ FENCES = {
     ),
     "requests": ("collect",),
     "urllib3": ("collect",),
+    "fsspec": ("core/object_store",),
     "petastorm": ("store", "model/dataset", "model/feed"),
     "scipy": ("evaluation",),
     "arch": ("evaluation",),

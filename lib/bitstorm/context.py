@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm.core.console import Console
-from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.errors import StoreError
 from bitstorm.core.settings import Settings
 from bitstorm.core.sidecar import Origin
 from bitstorm.core.third_party_noise import native_stderr_to
@@ -72,7 +72,7 @@ class Context:
 
     def _is_small(self) -> bool:
         """Whether the data takes seconds: a year of hours does, a year of minutes does not."""
-        with suppress(OSError, SnapshotDamaged):
+        with suppress(OSError, StoreError):
             waiting = sum(entry.stat().st_size for entry in os.scandir(self.workspace.landing))
             numbers = manifest.sequences(self.workspace.prices)[-1:]
             rows = sum(manifest.read(self.workspace.prices, n).rows for n in numbers)

@@ -262,7 +262,8 @@ class Workspace(Models):
         third_party_noise.install_filters()
         third_party_noise.hush_loggers()
         loaded = self._loaded if values is None else self._load(values=values)
-        given = (self._folders, loaded.settings, self._console, snapshot)
+        folders = self._folders.with_store(loaded.settings.store.url)
+        given = (folders, loaded.settings, self._console, snapshot)
         return Context(*given, sessions=self._sessions, origins=loaded.origins)
 
 

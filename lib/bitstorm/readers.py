@@ -105,7 +105,8 @@ class DataSet(Result):
 
     def facts(self) -> Mapping[str, Any]:
         """Snapshot, rows, times of the first and the last row (Unix ms UTC), and path."""
-        found = snapshots.current(self._context.workspace.root / self.name, snapshot=self._pinned)
+        root = self._context.workspace.data_set(self.name)
+        found = snapshots.current(root, snapshot=self._pinned)
         if found is None:
             return {"data set": self.name, "snapshot": None}
         manifest = found.manifest
@@ -115,11 +116,11 @@ class DataSet(Result):
             "rows": manifest.rows,
             "first_ms": manifest.first_ms,
             "last_ms": manifest.last_ms,
-            "path": found.folder,
+            "path": f"{root}/{snapshots.SNAPSHOTS}/{found.id}",
         }
 
     def _snapshot(self) -> snapshots.Snapshot:
-        root = self._context.workspace.root / self.name
+        root = self._context.workspace.data_set(self.name)
         return snapshots.required(root, snapshot=self._pinned)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bitstorm.core.errors import WorkspaceBound, WorkspaceError
@@ -48,6 +50,6 @@ def test_binding_happens_once(tmp_path):
 
 def test_a_garbled_binding_is_a_clear_sentence(tmp_path):
     workspace = open_workspace(str(tmp_path))
-    workspace.binding.write_text('{"source": 1')
+    Path(workspace.binding).write_text('{"source": 1')
     with pytest.raises(WorkspaceError, match=r"workspace\.json"):
         workspace.bound_to()

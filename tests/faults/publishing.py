@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken
+from bitstorm.core.file_system import Root, files_of
 from bitstorm.core.schema import LINEAGE, PRICES, Table
 from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
 from bitstorm.store.publish import Change, Draft
 from bitstorm.store.seal import arrow_schema
 from bitstorm.store.snapshots import Snapshot
+from objects import Objects
 
 HOUR = 3_600_000
 JANUARY = 1_609_459_200_000  # 2021-01-01T00:00:00Z
@@ -94,7 +96,7 @@ def by_month(stamps: Iterable[int]) -> dict[str, list[int]]:
 
 
 def publish(
-    root: Path,
+    root: Root,
     write: Callable[[Draft], Change],
     parent: Snapshot | None = None,
     table: Table = PRICES,
@@ -154,14 +156,14 @@ def merged(draft: Draft, new: Iterable[Batch], known: Mapping[str, Any]) -> Chan
     )
 
 
-def job(root: Path, batches: Iterable[Batch], *, wait_seconds: float = 60.0) -> bool:
+def job(root: Root, batches: Iterable[Batch], *, wait_seconds: float = 60.0) -> bool:
     """Take what the ledger does not know; False when there was nothing to take."""
     batches = list(batches)
-    with writer_lock(root, wait_seconds=wait_seconds):
+    with writer_lock(files_of(root).folder, wait_seconds=wait_seconds):
         return commit(root, batches)
 
 
-def commit(root: Path, batches: Iterable[Batch]) -> bool:
+def commit(root: Root, batches: Iterable[Batch]) -> bool:
     """The job without its lock: an overtaken one merges again on the new parent."""
     batches = list(batches)
     while True:
@@ -236,24 +238,41 @@ def canonical_hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unbroken(root: Path) -> list[dict[str, Any]]:
+def unbroken(root: Root) -> list[dict[str, Any]]:
     """The manifests' records, after their numbers, hashes and parents' hashes were checked.
 
     They end with the newest one without a hole; `gc` may have taken the oldest.
     """
     records: list[dict[str, Any]] = []
-    paths = sorted((root / "manifests").glob("[0-9]*.json"))
-    for number, path in enumerate(paths, start=int(paths[0].stem) if paths else 1):
-        record = json.loads(path.read_text())
-        assert path.name == f"{number:08d}.json" and record["sequence"] == number
-        assert record["hash"] == canonical_hash(record), path.name
+    names = sorted(n for n in files_of(root).names("manifests") if n[0].isdigit())
+    for number, name in enumerate(names, start=int(names[0][:8]) if names else 1):
+        record = json.loads(files_of(root).read(f"manifests/{name}"))
+        assert name == f"{number:08d}.json" and record["sequence"] == number
+        assert record["hash"] == canonical_hash(record), name
         if records or number == 1:
-            assert record["parent_hash"] == (records[-1]["hash"] if records else None), path.name
+            assert record["parent_hash"] == (records[-1]["hash"] if records else None), name
         records.append(record)
     return records
 
 
-def verified(root: Path, batches: Iterable[Batch]) -> Snapshot:
+def elsewhere(root: Root) -> Root:
+    """The data set as another machine sees it: of a store of objects, without a local copy."""
+    return root.elsewhere() if isinstance(root, Objects) else root
+
+
+def beside(root: Root, name: str) -> Root:
+    """Another data set, that does not exist yet."""
+    return root.parent / name if isinstance(root, Path) else Objects(root.folder.parent / name)
+
+
+def stored_names(root: Root) -> list[str]:
+    """All files of the data set, and in a folder its folders, too."""
+    if isinstance(root, Path):
+        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+    return sorted(entry.name for entry in root.list(""))
+
+
+def verified(root: Root, batches: Iterable[Batch]) -> Snapshot:
     """The newest snapshot, once everything about it is what the batches say."""
     batches = list(batches)
     found = snapshots.current(root)

@@ -344,7 +344,7 @@ def test_tasks_that_always_fail_publish_nothing(spark_session, tmp_path):
         context = context_of(disk / "workspace")
         made = drawn(random.Random(7), ["good", "crlf"])
         landed(context, made)
-        context.workspace.prices.mkdir()
+        (context.workspace.root / "prices").mkdir()
         free = os.statvfs(disk)
         with (disk / "filler").open("wb") as filler:
             os.posix_fallocate(filler.fileno(), 0, (free.f_bavail - 3) * free.f_bsize)

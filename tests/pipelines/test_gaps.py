@@ -207,18 +207,19 @@ def ledgered(context: Context, batches: dict[str, dict[str, str]]) -> None:
 
     snapshot = snapshots.current(context.workspace.prices)
     assert snapshot is not None
-    path = snapshot.lineage / snapshots.LEDGER
+    path = context.workspace.root / "prices" / "lineage" / snapshot.id / snapshots.LEDGER
     path.parent.mkdir(exist_ok=True)
     rows = pq.read_table(path).to_pylist() if path.exists() else []
     rows += [{"batch": sha, **tally} for sha, tally in batches.items()]
     pq.write_table(pa.Table.from_pylist(rows), path)
-    record = json.loads(manifests.path_of(context.workspace.prices, 1).read_bytes())
-    record["ledger"] = {**(record["ledger"] or {}), "sha256": durable_io.file_hash(path)}
+    record = json.loads((context.workspace.root / "prices" / manifests.name_of(1)).read_bytes())
+    now = {"sha256": durable_io.file_hash(path), "size": path.stat().st_size}
+    record["ledger"] = {**(record["ledger"] or {}), **now}
     files = {
         name: tuple(manifests.File(**f) for f in record[name]) for name in ("files", "lineage")
     }
     made = manifests.Manifest(**{**record, **files, "hash": ""}).with_hash()
-    manifests.path_of(context.workspace.prices, 1).write_bytes(made.to_bytes())
+    (context.workspace.root / "prices" / manifests.name_of(1)).write_bytes(made.to_bytes())
 
 
 def test_what_is_older_than_the_plan_reaches_is_not_open(served: tuple[Context, Simulator]) -> None:

@@ -122,7 +122,7 @@ def test_an_old_snapshot_can_be_read_and_computed_on(context):
 
 def test_a_truncated_newest_manifest_is_an_error_with_advice(context):
     root = context.workspace.prices
-    path = manifests.path_of(root, 3)
+    path = root / manifests.name_of(3)
     path.write_bytes(path.read_bytes()[:200])
     for read in (ingest, indicators):
         with pytest.raises(SnapshotDamaged, match="rollback"):

@@ -299,7 +299,7 @@ def test_between_batches_the_ranking_decides_not_the_order(tmp_path):
 
 def without_superseded(snapshot):
     """Make the snapshot as versions without superseded rows have written it."""
-    path = snapshot.lineage / snapshots.LEDGER
+    path = snapshot.ledger
     pq.write_table(pq.read_table(path).drop_columns(["superseded"]), path)
     manifest = snapshot.root / "manifests" / f"{snapshot.manifest.sequence:08d}.json"
     record = json.loads(manifest.read_text())

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing
+from bitstorm.core.file_system import files_of
 from bitstorm.core.schema import PRICES
 from bitstorm.store import manifest as manifests
 from bitstorm.store import snapshots
@@ -18,6 +19,7 @@ from faults.publishing import (
     HOUR,
     JANUARY,
     batch,
+    beside,
     canonical_hash,
     job,
     publish,
@@ -34,21 +36,38 @@ def three_commits(root):
     return batches
 
 
+class Newest:
+    """The newest manifest's file, at its place."""
+
+    def __init__(self, root):
+        self._files = files_of(root)
+        self.name = f"manifests/{max(self._files.names('manifests'))}"
+
+    def read_bytes(self):
+        return self._files.read(self.name)
+
+    def write_bytes(self, content):
+        self._files.put(self.name, content)
+
+    def write_text(self, text):
+        self.write_bytes(text.encode())
+
+
 def newest(root):
-    return sorted((root / "manifests").iterdir())[-1]
+    return Newest(root)
 
 
-def test_each_manifest_names_its_parent_and_extends_the_chain(tmp_path):
-    batches = three_commits(tmp_path)
-    records = unbroken(tmp_path)
+def test_each_manifest_names_its_parent_and_extends_the_chain(root):
+    batches = three_commits(root)
+    records = unbroken(root)
     assert [r["sequence"] for r in records] == [1, 2, 3]
     assert [r["parent"] for r in records] == [None, records[0]["id"], records[1]["id"]]
-    verified(tmp_path, batches)
+    verified(root, batches)
 
 
-def test_a_manifest_states_schema_files_totals_and_batches(tmp_path):
-    job(tmp_path, [batch("one", JANUARY, 3), batch("two", FEBRUARY, 2)])
-    record = json.loads(newest(tmp_path).read_text())
+def test_a_manifest_states_schema_files_totals_and_batches(root):
+    job(root, [batch("one", JANUARY, 3), batch("two", FEBRUARY, 2)])
+    record = json.loads(newest(root).read_bytes())
     assert [(f["name"], f["type"], f["nullable"]) for f in record["schema"]] == [
         ("timestamp", "int64", False),
         ("price", "float32", False),
@@ -70,39 +89,38 @@ def test_a_manifest_states_schema_files_totals_and_batches(tmp_path):
     assert {"bitstorm", "pyarrow", "petastorm", "pyspark"} <= set(record["versions"])
 
 
-def test_a_file_that_is_no_numbered_manifest_is_none(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    folder = tmp_path / "manifests"
+def test_a_file_that_is_no_numbered_manifest_is_none(root):
+    first = publish(root, whole({JANUARY: 1.0}))
     for name in ("1.json", "00000002.json.tmp", ".tmp-00000002.json-ab12cd34", "00000002.txt"):
-        (folder / name).write_text("{}")
-    assert manifests.sequences(tmp_path) == [1]
-    assert snapshots.current(tmp_path) == first
+        files_of(root).put(f"manifests/{name}", b"{}")
+    assert manifests.sequences(root) == [1]
+    assert snapshots.current(root) == first
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_a_truncated_newest_manifest_is_an_error_with_advice(tmp_path, share):
-    three_commits(tmp_path)
-    content = newest(tmp_path).read_bytes()
-    newest(tmp_path).write_bytes(content[: int(len(content) * share)])
+def test_a_truncated_newest_manifest_is_an_error_with_advice(root, share):
+    three_commits(root)
+    content = newest(root).read_bytes()
+    newest(root).write_bytes(content[: int(len(content) * share)])
     for read in (
-        lambda: snapshots.current(tmp_path),
-        lambda: snapshots.required(tmp_path, hint="x"),
-        lambda: snapshots.required(tmp_path).folder,
-        lambda: job(tmp_path, [batch("b9", JANUARY, 1)]),
+        lambda: snapshots.current(root),
+        lambda: snapshots.required(root, hint="x"),
+        lambda: snapshots.required(root).folder,
+        lambda: job(root, [batch("b9", JANUARY, 1)]),
     ):
         with pytest.raises(SnapshotDamaged, match=r"00000003\.json.*rollback"):
             read()
-    assert len(manifests.sequences(tmp_path)) == 3
+    assert len(manifests.sequences(root)) == 3
 
 
 @pytest.mark.parametrize(
     "content", [b"[]", b"null", b"7", b'{"hash": 1}', b"\xff\xfe", b"{" * 9999]
 )
-def test_a_manifest_of_something_else_is_the_same_clear_error(tmp_path, content):
-    publish(tmp_path, whole({JANUARY: 1.0}))
-    newest(tmp_path).write_bytes(content)
+def test_a_manifest_of_something_else_is_the_same_clear_error(root, content):
+    publish(root, whole({JANUARY: 1.0}))
+    newest(root).write_bytes(content)
     with pytest.raises(SnapshotDamaged, match="rollback"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
 @pytest.mark.parametrize(
@@ -117,59 +135,59 @@ def test_a_manifest_of_something_else_is_the_same_clear_error(tmp_path, content)
         {"hash": "0" * 64},
     ],
 )
-def test_an_edited_manifest_is_found_out(tmp_path, edit):
-    publish(tmp_path, whole({JANUARY: 1.0}))
-    record = json.loads(newest(tmp_path).read_text())
-    newest(tmp_path).write_text(json.dumps({**record, **edit}))
+def test_an_edited_manifest_is_found_out(root, edit):
+    publish(root, whole({JANUARY: 1.0}))
+    record = json.loads(newest(root).read_bytes())
+    newest(root).write_text(json.dumps({**record, **edit}))
     with pytest.raises(SnapshotDamaged, match="rollback"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
-def test_unknown_fields_are_not_ignored(tmp_path):
-    publish(tmp_path, whole({JANUARY: 1.0}))
-    record = {**json.loads(newest(tmp_path).read_text()), "encrypted": True}
-    newest(tmp_path).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
+def test_unknown_fields_are_not_ignored(root):
+    publish(root, whole({JANUARY: 1.0}))
+    record = {**json.loads(newest(root).read_bytes()), "encrypted": True}
+    newest(root).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
     with pytest.raises(SnapshotDamaged, match="encrypted"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
-def test_a_manifest_of_a_later_format_asks_for_a_newer_bitstorm(tmp_path):
-    publish(tmp_path, whole({JANUARY: 1.0}))
-    record = {**json.loads(newest(tmp_path).read_text()), "format": 99}
-    newest(tmp_path).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
+def test_a_manifest_of_a_later_format_asks_for_a_newer_bitstorm(root):
+    publish(root, whole({JANUARY: 1.0}))
+    record = {**json.loads(newest(root).read_bytes()), "format": 99}
+    newest(root).write_text(json.dumps({**record, "hash": canonical_hash(record)}))
     with pytest.raises(SnapshotDamaged, match="newer Bitstorm"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
-def test_a_copy_under_another_number_is_not_that_commit(tmp_path):
-    publish(tmp_path, whole({JANUARY: 1.0}))
-    (tmp_path / "manifests" / "00000002.json").write_bytes(newest(tmp_path).read_bytes())
+def test_a_copy_under_another_number_is_not_that_commit(root):
+    publish(root, whole({JANUARY: 1.0}))
+    files_of(root).put("manifests/00000002.json", newest(root).read_bytes())
     with pytest.raises(SnapshotDamaged, match=r"00000002\.json.*number 1"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
 def test_a_manifest_that_may_not_be_read_is_no_missing_data_set(tmp_path):
     publish(tmp_path, whole({JANUARY: 1.0}))
-    path = newest(tmp_path)
+    path = tmp_path / newest(tmp_path).name
     path.unlink()
     path.mkdir()  # unreadable, also for root
     with pytest.raises(SnapshotDamaged, match="rollback"):
         snapshots.current(tmp_path)
 
 
-def test_older_snapshots_stay_readable_beside_a_damaged_one(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}), first)
-    newest(tmp_path).write_bytes(b"{")
-    assert snapshots.current(tmp_path, snapshot=first.id) == first
+def test_older_snapshots_stay_readable_beside_a_damaged_one(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    publish(root, whole({JANUARY: 1.0, FEBRUARY: 2.0}), first)
+    newest(root).write_bytes(b"{")
+    assert snapshots.current(root, snapshot=first.id) == first
     with pytest.raises(SnapshotMissing, match=first.id):
-        snapshots.current(tmp_path, snapshot="00000009-000000000000")
+        snapshots.current(root, snapshot="00000009-000000000000")
 
 
-def test_the_first_change_is_the_earliest_month_with_other_rows(tmp_path):
-    both = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
-    other = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.5}), both)
-    without = publish(tmp_path / "elsewhere", whole({FEBRUARY: 2.5}))
+def test_the_first_change_is_the_earliest_month_with_other_rows(root):
+    both = publish(root, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
+    other = publish(root, whole({JANUARY: 1.0, FEBRUARY: 2.5}), both)
+    without = publish(beside(root, "elsewhere"), whole({FEBRUARY: 2.5}))
     january, february = (file.month for file in both.manifest.files)
     for before, after, month in (
         (both, both, None),
@@ -180,21 +198,20 @@ def test_the_first_change_is_the_earliest_month_with_other_rows(tmp_path):
         assert manifests.first_change(before.manifest, after.manifest) == month
 
 
-def test_a_snapshot_is_known_while_there_is_a_manifest_of_it(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    publish(tmp_path, whole({JANUARY: 2.0}), first)
-    assert snapshots.known(tmp_path, first.id) == first
-    manifests.path_of(tmp_path, 1).unlink()
-    assert snapshots.known(tmp_path, first.id) is None
+def test_a_snapshot_is_known_while_there_is_a_manifest_of_it(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    publish(root, whole({JANUARY: 2.0}), first)
+    assert snapshots.known(root, first.id) == first
+    files_of(root).delete([manifests.name_of(1)])
+    assert snapshots.known(root, first.id) is None
 
 
 @settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
-def test_no_single_changed_byte_is_read_as_the_manifest(tmp_path, data):
-    root = tmp_path / "prices"
-    if not root.exists():
+def test_no_single_changed_byte_is_read_as_the_manifest(root, data):
+    if not manifests.sequences(root):
         publish(root, whole({JANUARY: 1.5, FEBRUARY: 2.5}))
     path = newest(root)
     whole_text = path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import Overtaken, SnapshotDamaged, SnapshotMissing, StoreError
+from bitstorm.core.file_system import files_of
 from bitstorm.store import manifest as manifests
 from bitstorm.store import publish as store_publish
 from bitstorm.store import snapshots
+from bitstorm.store.maintenance import collect_garbage
 from bitstorm.store.publish import Change, republish
 from faults.publishing import (
     FEBRUARY,
@@ -27,32 +30,37 @@ from faults.publishing import (
     Batch,
     batch,
     commit,
+    elsewhere,
     expected,
     job,
     price_rows,
     publish,
     put,
     rows_of,
+    stored_names,
     unbroken,
     verified,
     whole,
 )
+from objects import Objects
+
+FOLDERS = {"snapshots", "lineage", "manifests"}
 
 
-def test_a_published_snapshot_is_current_and_has_its_rows(tmp_path):
-    root = tmp_path / "prices"
+def test_a_published_snapshot_is_current_and_has_its_rows(root):
     rows = {JANUARY: 5.0, JANUARY + HOUR: 7.0, FEBRUARY: 9.0}
     first = publish(root, whole(rows))
     found = snapshots.current(root)
     assert found == first
     assert rows_of(found) == sorted(rows.items())
     assert snapshots.required(root).folder == found.folder
-    assert [p.name for p in root.iterdir() if p.is_file()] == ["CURRENT"]
-    assert (root / "CURRENT").read_text() == f"{first.id}\n"
+    assert {n for n in files_of(root).names("") if n not in FOLDERS} == {"CURRENT"}
+    assert files_of(root).read("CURRENT") == f"{first.id}\n".encode()
 
 
-def test_its_folder_is_a_whole_data_set_for_other_programs(tmp_path):
-    found = publish(tmp_path, whole({JANUARY: 5.0, FEBRUARY: 9.0}))
+def test_its_folder_is_a_whole_data_set_for_other_programs(root):
+    publish(root, whole({JANUARY: 5.0, FEBRUARY: 9.0}))
+    found = snapshots.required(elsewhere(root))
     listed = pq.read_metadata(found.folder / "_metadata")
     paths = [listed.row_group(n).column(0).file_path for n in range(listed.num_row_groups)]
     assert paths == ["month=2021-01/part-0.parquet", "month=2021-02/part-0.parquet"]
@@ -61,25 +69,25 @@ def test_its_folder_is_a_whole_data_set_for_other_programs(tmp_path):
     assert pq.read_table(found.folder)["price"].to_pylist() == [5.0, 9.0]
 
 
-def test_untouched_months_keep_the_parents_files_and_records(tmp_path):
+def test_untouched_months_keep_the_parents_files_and_records(root):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 3), batch("c", FEBRUARY + 1, 1)]
-    job(tmp_path, batches[:2])
-    first = snapshots.required(tmp_path)
-    job(tmp_path, batches)
-    second = verified(tmp_path, batches)
+    job(root, batches[:2])
+    first = snapshots.required(root)
+    job(root, batches)
+    second = verified(root, batches)
     assert second.files[0].samefile(first.files[0])
     assert second.lineage_files[0].samefile(first.lineage_files[0])
     assert second.manifest.files[0] == first.manifest.files[0]
     assert not second.files[1].samefile(first.files[1])
 
 
-def test_an_older_snapshot_stays_what_it_was(tmp_path):
+def test_an_older_snapshot_stays_what_it_was(root):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + 1, 3)]
-    job(tmp_path, batches[:1])
-    first = snapshots.required(tmp_path)
+    job(root, batches[:1])
+    first = snapshots.required(root)
     before = rows_of(first)
-    job(tmp_path, batches)
-    again = snapshots.required(tmp_path, snapshot=first.id)
+    job(root, batches)
+    again = snapshots.required(root, snapshot=first.id)
     assert again == first and rows_of(again) == before
 
 
@@ -97,71 +105,75 @@ def test_without_links_untouched_months_are_copies(tmp_path, monkeypatch):
     assert second.manifest.files[0] == first.manifest.files[0]
 
 
-def test_an_emptied_month_is_gone_and_all_may_be_emptied(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
+def test_an_emptied_month_is_gone_and_all_may_be_emptied(root):
+    first = publish(root, whole({JANUARY: 1.0, FEBRUARY: 2.0}))
     empty = frozenset({"2021-01"})
-    second = publish(tmp_path, lambda _: Change(empty, may_lose_keys=True), first)
+    second = publish(root, lambda _: Change(empty, may_lose_keys=True), first)
     assert rows_of(second) == [(FEBRUARY, 2.0)]
     gone = frozenset({"2021-02"})
-    third = publish(tmp_path, lambda _: Change(gone, may_lose_keys=True), second)
+    third = publish(root, lambda _: Change(gone, may_lose_keys=True), second)
     assert (third.manifest.rows, third.manifest.first_ms, third.files) == (0, None, [])
-    assert snapshots.current(tmp_path) == third
-    assert rows_of(publish(tmp_path, whole({MARCH: 3.0}), third)) == [(MARCH, 3.0)]
+    assert snapshots.current(root) == third
+    assert not list(snapshots.required(elsewhere(root)).folder.rglob("*.parquet"))
+    assert rows_of(publish(root, whole({MARCH: 3.0}), third)) == [(MARCH, 3.0)]
 
 
-def test_a_failed_write_leaves_the_old_snapshot_and_no_litter(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    before = sorted(tmp_path.rglob("*"))
+def test_a_failed_write_leaves_the_old_snapshot_and_no_litter(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    before = stored_names(root)
 
     def broken(draft):
         whole({JANUARY: 1.0, FEBRUARY: 2.0})(draft)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(StoreError, match=r"cannot be written \(No space.*nothing was published"):
-        publish(tmp_path, broken, first)
-    assert snapshots.current(tmp_path) == first
-    assert sorted(tmp_path.rglob("*")) == before
+        publish(root, broken, first)
+    assert snapshots.current(root) == first
+    assert stored_names(root) == before
 
 
-def test_of_two_commits_on_one_parent_one_has_to_merge_again(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    second = publish(tmp_path, whole({FEBRUARY: 2.0}), first)
-    before = sorted(tmp_path.rglob("*"))
+def test_of_two_commits_on_one_parent_one_has_to_merge_again(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    second = publish(root, whole({FEBRUARY: 2.0}), first)
+    before = stored_names(root)
     with pytest.raises(Overtaken, match="another run has published snapshot 2"):
-        publish(tmp_path, whole({MARCH: 3.0}), first)
-    assert snapshots.current(tmp_path) == second
-    assert sorted(tmp_path.rglob("*")) == before
+        publish(root, whole({MARCH: 3.0}), first)
+    assert snapshots.current(root) == second
+    if isinstance(root, Objects):
+        # What it has sent is left to `gc`.
+        collect_garbage(root, keep=2, younger_than_s=0, now_s=time.time() + 5)
+    assert stored_names(root) == before
 
 
-def test_a_writer_is_overtaken_though_gc_has_freed_its_number(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    second = publish(tmp_path, whole({FEBRUARY: 2.0}), first)
+def test_a_writer_is_overtaken_though_gc_has_freed_its_number(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    second = publish(root, whole({FEBRUARY: 2.0}), first)
 
     def slow(draft):
-        third = publish(tmp_path, whole({MARCH: 3.0}), second)
+        third = publish(root, whole({MARCH: 3.0}), second)
         # As `gc` does, after a day.
-        manifests.path_of(tmp_path, second.manifest.sequence).unlink()
-        assert snapshots.current(tmp_path) == third
+        files_of(root).delete([manifests.name_of(second.manifest.sequence)])
+        assert snapshots.current(root) == third
         return whole({MARCH + 1: 4.0})(draft)
 
     with pytest.raises(Overtaken, match="another run has published"):
-        publish(tmp_path, slow, first)
-    assert {t for t, _ in rows_of(snapshots.required(tmp_path))} == {JANUARY, FEBRUARY, MARCH}
+        publish(root, slow, first)
+    assert {t for t, _ in rows_of(snapshots.required(root))} == {JANUARY, FEBRUARY, MARCH}
 
 
-def test_an_overtaken_commit_merges_again_without_loss(tmp_path, monkeypatch):
+def test_an_overtaken_commit_merges_again_without_loss(root, monkeypatch):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + HOUR, 3), batch("c", FEBRUARY, 1)]
-    job(tmp_path, batches[:1])
+    job(root, batches[:1])
     publish_now = store_publish.publish
 
     def slow(*arguments, **options):
         monkeypatch.setattr(store_publish, "publish", publish_now)
-        commit(tmp_path, [batches[0], batches[1]])
+        commit(root, [batches[0], batches[1]])
         return publish_now(*arguments, **options)
 
     monkeypatch.setattr(store_publish, "publish", slow)
-    assert commit(tmp_path, [batches[0], batches[2]])
-    assert verified(tmp_path, batches).manifest.sequence == 3
+    assert commit(root, [batches[0], batches[2]])
+    assert verified(root, batches).manifest.sequence == 3
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(errno.EIO, "Input/output error")])
@@ -227,17 +239,17 @@ def test_everything_is_durable_before_the_manifest_names_it(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", [None, b"", b"0000", b"\xff\0", b"../../etc\n"])
-def test_current_is_only_a_hint_and_the_next_publish_rebuilds_it(tmp_path, content):
+def test_current_is_only_a_hint_and_the_next_publish_rebuilds_it(root, content):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 1)]
-    job(tmp_path, batches[:1])
-    first = snapshots.required(tmp_path)
-    (tmp_path / "CURRENT").unlink()
+    job(root, batches[:1])
+    first = snapshots.required(root)
+    files_of(root).delete(["CURRENT"])
     if content is not None:
-        (tmp_path / "CURRENT").write_bytes(content)
-    assert snapshots.current(tmp_path) == first
-    assert snapshots.required(tmp_path).folder == first.folder
-    job(tmp_path, batches)
-    assert (tmp_path / "CURRENT").read_text() == f"{verified(tmp_path, batches).id}\n"
+        files_of(root).put("CURRENT", content)
+    assert snapshots.current(root) == first
+    assert snapshots.required(root).folder == first.folder
+    job(root, batches)
+    assert files_of(root).read("CURRENT") == f"{verified(root, batches).id}\n".encode()
 
 
 def test_a_current_that_cannot_be_written_fails_no_publish(tmp_path):
@@ -246,56 +258,54 @@ def test_a_current_that_cannot_be_written_fails_no_publish(tmp_path):
     verified(tmp_path, [batch("a", JANUARY, 3)])
 
 
-def test_no_data_set_and_no_such_snapshot_are_told_apart(tmp_path):
-    assert snapshots.current(tmp_path) is None
+def test_no_data_set_and_no_such_snapshot_are_told_apart(root):
+    assert snapshots.current(root) is None
     with pytest.raises(SnapshotMissing, match="run ingest"):
-        snapshots.required(tmp_path, hint="run ingest")
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
+        snapshots.required(root, hint="run ingest")
+    first = publish(root, whole({JANUARY: 1.0}))
     for name in ("00000001-abcdefabcdef", "00000009-abcdefabcdef", "../../etc/passwd", "", "1"):
         with pytest.raises(SnapshotMissing, match=first.id):
-            snapshots.current(tmp_path, snapshot=name)
+            snapshots.current(root, snapshot=name)
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "gone"])
-@pytest.mark.parametrize("kind", ["files", "lineage_files"])
-def test_a_damaged_file_is_named(tmp_path, kind, damage):
-    job(tmp_path, [batch("a", JANUARY, 1), batch("b", FEBRUARY, 1)])
-    path = getattr(snapshots.current(tmp_path), kind)[1]
-    content = path.read_bytes()
+@pytest.mark.parametrize("place", [1, 3], ids=["file", "lineage"])
+def test_a_damaged_file_is_named(root, place, damage):
+    job(root, [batch("a", JANUARY, 1), batch("b", FEBRUARY, 1)])
+    name, *_ = list(snapshots.required(root).hashed_files())[place]
+    content = files_of(root).read(name)
     if damage == "gone":
-        path.unlink()
+        files_of(root).delete([name])
     else:
-        path.write_bytes(content[:-1] if damage == "cut" else content + b"\0")
+        files_of(root).put(name, content[:-1] if damage == "cut" else content + b"\0")
     with pytest.raises(SnapshotDamaged, match=r"month=2021-02.*rollback"):
-        snapshots.current(tmp_path)
+        snapshots.current(root)
 
 
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
-def test_no_flipped_bit_of_any_file_goes_unseen(tmp_path, data):
-    root = tmp_path / "prices"
-    if not root.exists():
+def test_no_flipped_bit_of_any_file_goes_unseen(root, data):
+    place = files_of(root)
+    if snapshots.current(root) is None:
         job(root, [batch("a", JANUARY, 20), batch("b", FEBRUARY, 5)])
-    found = snapshots.required(root)
-    ledger = found.lineage / "ledger.parquet"
-    path = data.draw(st.sampled_from([*found.files, *found.lineage_files, ledger]))
-    content = path.read_bytes()
+    found = snapshots.required(elsewhere(root))
+    name, *_ = data.draw(st.sampled_from(list(found.hashed_files())))
+    content = place.read(name)
     at = data.draw(st.integers(0, len(content) - 1))
     flipped = bytearray(content)
     flipped[at] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(flipped)
+    place.put(name, bytes(flipped))
     try:
-        name = path.relative_to(root).as_posix()
         assert snapshots.damaged_files(found) == [name]
         with pytest.raises(SnapshotDamaged, match=name):
             snapshots.check_content(found)
-        if path == ledger:
+        if name.endswith("ledger.parquet"):
             with pytest.raises(SnapshotDamaged, match=r"ledger\.parquet.*rollback"):
                 snapshots.read_ledger(found)
     finally:
-        path.write_bytes(content)
+        place.put(name, content)
     snapshots.check_content(found)
 
 
@@ -307,38 +317,38 @@ def test_stray_files_of_a_published_folder_are_not_read(tmp_path):
     assert rows_of(snapshots.required(tmp_path)) == [(JANUARY, 1.0)]
 
 
-def test_a_rollback_is_a_new_commit_to_build_on(tmp_path):
+def test_a_rollback_is_a_new_commit_to_build_on(root):
     batches = [batch("a", JANUARY, 3), batch("b", JANUARY + 1, 3), batch("c", FEBRUARY, 1)]
-    job(tmp_path, batches[:1])
-    first = snapshots.required(tmp_path)
-    job(tmp_path, batches[:2])
-    republish(tmp_path, first, reason="b is wrong")
-    now = verified(tmp_path, batches[:1])
+    job(root, batches[:1])
+    first = snapshots.required(root)
+    job(root, batches[:2])
+    republish(root, first, reason="b is wrong")
+    now = verified(root, batches[:1])
     assert (now.id, now.manifest.sequence) == (first.id, 3)
     assert (now.manifest.operation, now.manifest.reason) == ("rollback", "b is wrong")
-    assert snapshots.required(tmp_path, snapshot=first.id).manifest.digest == first.manifest.digest
-    job(tmp_path, [batches[0], batches[2]])
-    assert verified(tmp_path, [batches[0], batches[2]]).manifest.sequence == 4
+    assert snapshots.required(root, snapshot=first.id).manifest.digest == first.manifest.digest
+    job(root, [batches[0], batches[2]])
+    assert verified(root, [batches[0], batches[2]]).manifest.sequence == 4
 
 
-def test_a_rollback_leaves_a_damaged_newest_manifest_behind(tmp_path):
+def test_a_rollback_leaves_a_damaged_newest_manifest_behind(root):
     batches = [batch("a", JANUARY, 3), batch("b", FEBRUARY, 3)]
-    job(tmp_path, batches[:1])
-    first = snapshots.required(tmp_path)
-    job(tmp_path, batches)
-    (tmp_path / "manifests" / "00000002.json").write_bytes(b"{")
-    republish(tmp_path, snapshots.required(tmp_path, snapshot=first.id), reason="cut")
-    assert rows_of(snapshots.required(tmp_path)) == sorted(expected(batches[:1]).items())
-    assert job(tmp_path, batches)
-    assert rows_of(snapshots.required(tmp_path)) == sorted(expected(batches).items())
+    job(root, batches[:1])
+    first = snapshots.required(root)
+    job(root, batches)
+    files_of(root).put("manifests/00000002.json", b"{")
+    republish(root, snapshots.required(root, snapshot=first.id), reason="cut")
+    assert rows_of(snapshots.required(root)) == sorted(expected(batches[:1]).items())
+    assert job(root, batches)
+    assert rows_of(snapshots.required(root)) == sorted(expected(batches).items())
 
 
-def test_a_snapshot_is_found_by_name_through_its_rollback(tmp_path):
-    first = publish(tmp_path, whole({JANUARY: 1.0}))
-    publish(tmp_path, whole({FEBRUARY: 1.0}), first)
-    republish(tmp_path, first, reason="back")
-    manifests.path_of(tmp_path, 1).unlink()
-    assert snapshots.required(tmp_path, snapshot=first.id).folder == first.folder
+def test_a_snapshot_is_found_by_name_through_its_rollback(root):
+    first = publish(root, whole({JANUARY: 1.0}))
+    publish(root, whole({FEBRUARY: 1.0}), first)
+    republish(root, first, reason="back")
+    files_of(root).delete([manifests.name_of(1)])
+    assert snapshots.required(root, snapshot=first.id).folder == first.folder
 
 
 BATCHES = st.lists(

@@ -16,10 +16,11 @@ import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core import errors
+from bitstorm.core.file_system import Root
 from bitstorm.core.results import Result
 from bitstorm.core.schema import indicator_table
 from bitstorm.core.settings import Training
-from bitstorm.core.workspace import Workspace
+from bitstorm.core.workspace import DATA_SETS
 from bitstorm.model import runs, training_run
 from bitstorm.model.runs import Run
 from bitstorm.model.training_data import prepare
@@ -100,10 +101,12 @@ def scratch(context: Context, folder: Path, *links: str, **changes: Any) -> Cont
     folder.mkdir()
     for name in links:
         (folder / name).symlink_to(context.workspace.root / name)
-    return replace(context, workspace=Workspace(folder), **changes)
+    own = frozenset(DATA_SETS) - set(links)
+    workspace = replace(context.workspace, root=folder, own=own)
+    return replace(context, workspace=workspace, **changes)
 
 
-def stored_step(root: Path, identity: str) -> tuple[Snapshot | None, Step]:
+def stored_step(root: Root, identity: str) -> tuple[Snapshot | None, Step]:
     """The snapshot with this ID, and whether its files are intact; None where one is not."""
     try:
         found = snapshots.required(root, snapshot=identity)

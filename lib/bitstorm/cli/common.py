@@ -118,8 +118,9 @@ class Invocation:
         log_file = self.log_file
         if log_file is not None:
             log_file = local_path(log_file, error=UsageError, what="--log-file")
+        workspace = open_workspace(self.workspace or DEFAULT_WORKSPACE)
         return Context(
-            open_workspace(self.workspace or DEFAULT_WORKSPACE),
+            workspace.with_store(loaded.settings.store.url),
             loaded.settings,
             Console(quiet, log_file),
             self.snapshot,

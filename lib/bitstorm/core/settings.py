@@ -184,6 +184,13 @@ class Spark(_Section):
     )
 
 
+class Store(_Section):
+    url: str | None = Field(
+        None,
+        description="data sets in s3://BUCKET/FOLDER or abfs://…; empty: in the workspace's folder",
+    )
+
+
 class Settings(_Section):
     """All sections. Frozen: a command has one set of settings from start to end."""
 
@@ -202,3 +209,4 @@ class Settings(_Section):
     backtest: Backtest = Backtest()
     tune: Tune = Tune()
     spark: Spark = Spark()
+    store: Store = Store()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bitstorm.core import durable_io
 from bitstorm.core.errors import BitstormError, WorkspaceBound, WorkspaceError
+from bitstorm.core.file_system import Root, files_of
+from bitstorm.core.object_store import EXTRAS, ObjectStore
 from bitstorm.core.sidecar import Origin
 
 DEFAULT_WORKSPACE = "workspace"
 # petastorm and Spark do not unquote URLs, and Spark reads every path as a glob.
 _UNUSABLE = "#?%*[]{}\\"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+DATA_SETS = ("prices", "indicators", "forecasts")
+BINDING = "workspace.json"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 
@@ -110,9 +113,39 @@ def _shown(text: str) -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders under `root` (absolute)."""
+    """The folders under `root` (absolute). The data sets may lie elsewhere, under the URL `store`,
+    except those whose names are in `own`."""
 
     root: Path
+    store: str | None = None
+    own: frozenset[str] = frozenset()
+
+    def with_store(self, url: str | None) -> Workspace:
+        """The workspace with its data sets in a store of objects; None leaves them under `root`.
+        Raises WorkspaceError for another URL."""
+        if url is None:
+            return self
+        scheme, _, rest = url.partition("://")
+        if scheme not in EXTRAS or not rest.strip("/"):
+            raise WorkspaceError(
+                f"store.url is {_shown(url)}; expected s3://BUCKET/FOLDER or "
+                "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER: data sets in another kind "
+                "of store have no commit that only one of two writers can make"
+            )
+        return replace(self, store=url.rstrip("/"))
+
+    def data_set(self, name: str) -> Root:
+        """The root of a data set: a folder, or its place in the store."""
+        if self.store is None or name in self.own:
+            return self.root / name
+        return ObjectStore(self.cache / "store" / name, f"{self.store}/{name}")
+
+    @property
+    def _base(self) -> Root:
+        """Where the data sets and the binding lie."""
+        if self.store is None:
+            return self.root
+        return ObjectStore(self.cache / "store", self.store)
 
     @property
     def landing(self) -> Path:
@@ -123,16 +156,16 @@ class Workspace:
         return self.root / "rejects"
 
     @property
-    def prices(self) -> Path:
-        return self.root / "prices"
+    def prices(self) -> Root:
+        return self.data_set("prices")
 
     @property
-    def indicators(self) -> Path:
-        return self.root / "indicators"
+    def indicators(self) -> Root:
+        return self.data_set("indicators")
 
     @property
-    def forecasts(self) -> Path:
-        return self.root / "forecasts"
+    def forecasts(self) -> Root:
+        return self.data_set("forecasts")
 
     @property
     def checkpoints(self) -> Path:
@@ -161,13 +194,14 @@ class Workspace:
         return self.root / "calls.json"
 
     @property
-    def binding(self) -> Path:
-        return self.root / "workspace.json"
+    def binding(self) -> str:
+        """Path or URL of the file that names the origin."""
+        return f"{self._base}/{BINDING}"
 
     def bound_to(self) -> Origin | None:
         """The workspace's origin, None before the first ingest."""
         try:
-            return Origin(**json.loads(self.binding.read_text(encoding="utf-8")))
+            return Origin(**json.loads(files_of(self._base).read(BINDING)))
         except FileNotFoundError:
             return None
         except (TypeError, ValueError) as error:
@@ -181,7 +215,7 @@ class Workspace:
         bound = self.bound_to()
         if bound is not None and bound != origin:
             raise WorkspaceBound(
-                f"the workspace {self.root} holds ({bound}); prices of ({origin}) do not "
+                f"the workspace {self._base} holds ({bound}); prices of ({origin}) do not "
                 "belong there: choose another --workspace"
             )
 
@@ -191,7 +225,7 @@ class Workspace:
         content = json.dumps(asdict(origin), indent=2) + "\n"
         try:
             # Fails where the name exists: one of two first ingests binds.
-            durable_io.create(self.binding, content.encode())
+            files_of(self._base).create(BINDING, content.encode())
         except FileExistsError:
             self.check(origin)
 

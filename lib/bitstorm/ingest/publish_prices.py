@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from bitstorm.context import Context
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken
+from bitstorm.core.file_system import files_of
 from bitstorm.core.results import Result
 from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.ingest import deduplicate, validate
@@ -72,7 +73,7 @@ def run_with_lock(context: Context, act: Callable[[], T], *, doing: str) -> T:
     snapshot. Raises StoreError when another run holds the lock for over `ingest.lock_seconds`.
     """
     wait_seconds = context.settings.ingest.lock_seconds
-    with writer_lock(context.workspace.prices, wait_seconds=wait_seconds):
+    with writer_lock(files_of(context.workspace.prices).folder, wait_seconds=wait_seconds):
         while True:
             try:
                 return act()

@@ -13,7 +13,7 @@ from bitstorm.core.sidecar import Origin
 from bitstorm.core.time import now_ms
 from bitstorm.store import landing
 from bitstorm.store.landing import Batch, Refused
-from bitstorm.store.snapshots import Snapshot
+from bitstorm.store.snapshots import LINEAGE, Snapshot
 
 
 def find_batch(batch: str, ledger: Mapping[str, Mapping[str, Any]]) -> str:
@@ -40,7 +40,7 @@ def months_of(parent: Snapshot, sha256: str) -> set[str]:
         file.month
         for file in parent.manifest.lineage
         if pq.read_table(
-            parent.lineage / file.path, columns=["line"], filters=[("batch", "=", sha256)]
+            *parent.paths([file], LINEAGE), columns=["line"], filters=[("batch", "=", sha256)]
         ).num_rows
     }
 

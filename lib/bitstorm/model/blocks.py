@@ -148,7 +148,7 @@ def tables(
     for file in sorted(snapshot.manifest.files, key=lambda file: file.first_ms):
         if after_ms is not None and file.last_ms <= after_ms:
             continue
-        path = snapshot.folder / file.path
+        (path,) = snapshot.paths([file])
         table = pq.read_table(path, columns=list(columns), partitioning=None)
         if table.num_rows != file.rows:
             raise SnapshotDamaged(

@@ -87,7 +87,7 @@ def _network(context: Context) -> Check:
 def _workspace(context: Context) -> Check:
     """Whether the workspace belongs to the source of the settings, and its manifests are whole."""
     workspace = context.workspace
-    if not workspace.root.exists():
+    if workspace.store is None and not workspace.root.exists():
         return Check("workspace", "ok", f"{workspace.root} does not exist yet")
     workspace.check(context.origin())
     found = [
@@ -95,4 +95,4 @@ def _workspace(context: Context) -> Check:
         for path in (workspace.prices, workspace.indicators)
         for snapshot in [snapshots.current(path)]
     ]
-    return Check("workspace", "ok", f"{workspace.root}: {', '.join(found)}")
+    return Check("workspace", "ok", f"{workspace.store or workspace.root}: {', '.join(found)}")

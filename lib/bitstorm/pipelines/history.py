@@ -11,13 +11,14 @@ from pathlib import Path
 from bitstorm.context import Context
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import NothingToDo, SnapshotDamaged, SnapshotMissing
+from bitstorm.core.file_system import Root, files_of
 from bitstorm.core.results import Result
+from bitstorm.core.workspace import DATA_SETS
 from bitstorm.store import maintenance, snapshots
 from bitstorm.store.maintenance import Collected, Commit, Verified
+from bitstorm.store.manifest import MANIFESTS
 from bitstorm.store.publish import republish
 from bitstorm.store.snapshots import Trace
-
-DATA_SETS = ("prices", "indicators", "forecasts")
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +33,7 @@ class Rolled(Result):
 
 def history(context: Context) -> list[Commit]:
     """All recorded commits, newest first, damaged manifests included."""
-    return [c for name in DATA_SETS for c in maintenance.commits(context.workspace.root / name)]
+    return [c for name in DATA_SETS for c in maintenance.commits(context.workspace.data_set(name))]
 
 
 def trace(context: Context, timestamp_ms: int) -> Trace:
@@ -44,9 +45,9 @@ def trace(context: Context, timestamp_ms: int) -> Trace:
 def verify(context: Context) -> dict[str, Verified]:
     """Check all hashes of all data sets. Raises SnapshotDamaged with all problems."""
     found = {
-        name: maintenance.verify(context.workspace.root / name)
+        name: maintenance.verify(context.workspace.data_set(name))
         for name in DATA_SETS
-        if (context.workspace.root / name).is_dir()
+        if _exists(context.workspace.data_set(name))
     }
     problems = [f"{name}: {text}" for name, v in found.items() for text in v.problems]
     if problems:
@@ -59,7 +60,7 @@ def rollback(context: Context, identity: str, *, reason: str) -> Rolled:
     """Publish this snapshot again, as a new commit. Raises SnapshotMissing, and NothingToDo where
     it is the current one."""
     for name in DATA_SETS:
-        root = context.workspace.root / name
+        root = context.workspace.data_set(name)
         with _writer_lock(context, root):
             try:
                 old = snapshots.required(root, snapshot=identity)
@@ -82,8 +83,8 @@ def collect_garbage(context: Context, *, keep: int, hours: float) -> dict[str, C
     """Delete what neither the newest `keep` commits nor the commits of the last `hours` need."""
     found = {}
     for name in DATA_SETS:
-        root = context.workspace.root / name
-        if not root.is_dir():
+        root = context.workspace.data_set(name)
+        if not _exists(root):
             continue
         with _writer_lock(context, root):
             found[name] = maintenance.collect_garbage(
@@ -92,8 +93,12 @@ def collect_garbage(context: Context, *, keep: int, hours: float) -> dict[str, C
     return found
 
 
-def _writer_lock(context: Context, root: Path) -> AbstractContextManager[object]:
+def _writer_lock(context: Context, root: Root) -> AbstractContextManager[object]:
     """The data set's lock; waits `ingest.lock_seconds` for it."""
-    if not root.is_dir():
+    if not _exists(root):
         return contextlib.nullcontext()
-    return writer_lock(root, wait_seconds=context.settings.ingest.lock_seconds)
+    return writer_lock(files_of(root).folder, wait_seconds=context.settings.ingest.lock_seconds)
+
+
+def _exists(root: Root) -> bool:
+    return root.is_dir() if isinstance(root, Path) else bool(root.names(MANIFESTS))

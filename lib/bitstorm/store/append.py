@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import Overtaken, StoreError
+from bitstorm.core.file_system import Root, files_of
 from bitstorm.core.schema import PARTITION, Table
 from bitstorm.store import snapshots
 from bitstorm.store.manifest import schema_record
@@ -21,7 +21,7 @@ from bitstorm.store.seal import arrow_schema, keys_of
 from bitstorm.store.snapshots import Snapshot
 
 
-def append(root: Path, table: Table, rows: pa.Table, *, lock_seconds: float) -> int:
+def append(root: Root, table: Table, rows: pa.Table, *, lock_seconds: float) -> int:
     """Publish a snapshot with these rows, too; a row whose key is stored already is left out.
     Returns the number of new rows; without one nothing is published.
 
@@ -29,7 +29,7 @@ def append(root: Path, table: Table, rows: pa.Table, *, lock_seconds: float) -> 
     over `lock_seconds` or the data set has other columns, SealBroken where a row breaks a rule.
     """
     rows = rows.select(arrow_schema(table).names).cast(arrow_schema(table))
-    with writer_lock(root, wait_seconds=lock_seconds):
+    with writer_lock(files_of(root).folder, wait_seconds=lock_seconds):
         while True:
             parent = snapshots.current(root)
             if parent is not None and _shape(parent.manifest.schema) != _shape(
@@ -76,7 +76,7 @@ def _new_rows(rows: pa.Table, parent: Snapshot | None, table: Table) -> dict[str
 
 
 def _publish(
-    root: Path, table: Table, parent: Snapshot | None, by_month: dict[str, pa.Table]
+    root: Root, table: Table, parent: Snapshot | None, by_month: dict[str, pa.Table]
 ) -> None:
     from bitstorm.store.petastorm_io import unischema
 

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from bitstorm.core import durable_io
 from bitstorm.core.durable_io import writer_lock
 from bitstorm.core.errors import DataError, Overtaken, StoreError, UsageError
+from bitstorm.core.file_system import Root
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Field, Kind, Table, numpy_type
 from bitstorm.core.settings import Ingest
 from bitstorm.core.time import now_ms
@@ -58,7 +59,7 @@ _LEFTOVER_SECONDS = 60
 
 
 def make_batch_writer(
-    dataset_url: str | Path,
+    dataset_url: str | Root,
     schema: Unischema,
     *,
     granularity_ms: int | None = None,
@@ -81,7 +82,7 @@ def make_batch_writer(
     DataError where all rows are refused, StoreError when another run holds the lock for over
     `lock_seconds`.
     """
-    root, table = local_path(dataset_url, error=UsageError), table_of(schema)
+    root, table = local_path(str(dataset_url), error=UsageError), table_of(schema)
     check_petastorm_reads(root, error=UsageError)
     if fetched_at is not None and (unit := likely_unit(fetched_at)):
         raise UsageError(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
-from bitstorm.core import durable_io
-from bitstorm.core.durable_io import TEMPORARY, sync_folder
+from bitstorm.core.durable_io import TEMPORARY
 from bitstorm.core.errors import SnapshotDamaged
+from bitstorm.core.file_system import FileSystem, Root, files_of
 from bitstorm.core.results import Result
 from bitstorm.store import manifest as manifests
 from bitstorm.store.manifest import Manifest
@@ -54,7 +51,7 @@ class Collected(Result):
     freed: int
 
 
-def commits(root: Path) -> Iterator[Commit]:
+def commits(root: Root) -> Iterator[Commit]:
     """Every commit of the data set with a manifest, newest first. A damaged manifest gives a commit
     with the operation `damaged` and the damage as its reason."""
     name = root.name
@@ -69,8 +66,9 @@ def commits(root: Path) -> Iterator[Commit]:
         yield Commit(name, sequence, m.id, m.parent, *stated)
 
 
-def verify(root: Path) -> Verified:
+def verify(root: Root) -> Verified:
     """Hash every manifest and every file that one names again; each shared file once."""
+    place = files_of(root)
     problems: list[str] = []
     readable: dict[int, Manifest] = {}
     for sequence in manifests.sequences(root):
@@ -78,7 +76,7 @@ def verify(root: Path) -> Verified:
             readable[sequence] = manifests.read(root, sequence)
         except SnapshotDamaged as error:
             problems.append(str(error))
-    hashes: dict[tuple[int, int], str] = {}
+    hashes: dict[object, str] = {}
     size = 0
     broken: dict[str, list[str]] = {}
     for sequence, manifest in readable.items():
@@ -89,31 +87,31 @@ def verify(root: Path) -> Verified:
             )
         if sum(file.rows for file in manifest.files) != manifest.rows:
             problems.append(f"manifest {sequence} states {manifest.rows} rows, its files do not")
-        for path, expected, _ in Snapshot(root, manifest).hashed_files():
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                broken.setdefault(f"{path.name} is gone", []).append(manifest.id)
+        expected = {name: sha256 for name, _, sha256, _ in Snapshot(root, manifest).hashed_files()}
+        found = place.find(expected)
+        for name, sha256 in expected.items():
+            entry = found.get(name)
+            if entry is None:
+                broken.setdefault(f"{name.rpartition('/')[2]} is gone", []).append(manifest.id)
                 continue
-            inode = (status.st_dev, status.st_ino)
-            if inode not in hashes:
-                hashes[inode] = durable_io.file_hash(path)
-                size += status.st_size
-            if hashes[inode] != expected:
-                place = path.relative_to(path.parents[2]).as_posix()
-                what = f"{place.partition('/')[2]} has changed (its SHA-256 differs)"
+            if entry.file not in hashes:
+                hashes[entry.file] = place.hash(name)
+                size += entry.size
+            if hashes[entry.file] != sha256:
+                what = f"{name.split('/', 2)[2]} has changed (its SHA-256 differs)"
                 broken.setdefault(what, []).append(manifest.id)
     for what, ids in broken.items():
         problems.append(f"{what}; it belongs to {', '.join(dict.fromkeys(ids))}")
     return Verified(len(readable), len(hashes), size, tuple(problems))
 
 
-def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: float) -> Collected:
+def collect_garbage(root: Root, *, keep: int, younger_than_s: float, now_s: float) -> Collected:
     """Remove orphans and all snapshots except the newest `keep` and those younger than the limit.
 
     A manifest is removed before its folders, so that no reader finds one without the other.
     Nothing is removed while a manifest cannot be read: it might name any folder.
     """
+    place = files_of(root)
     every = [manifests.read(root, number) for number in manifests.sequences(root)]
     kept = [
         manifest
@@ -122,41 +120,31 @@ def collect_garbage(root: Path, *, keep: int, younger_than_s: float, now_s: floa
         or now_s - datetime.fromisoformat(manifest.created_at).timestamp() < younger_than_s
     ]
     named = {manifest.id for manifest in kept}
-    removed = []
-    for manifest in every:
-        if manifest not in kept:
-            manifests.path_of(root, manifest.sequence).unlink()
-            removed.append(manifest.id)
-    if removed:
-        sync_folder(root / manifests.MANIFESTS)
+    gone = [manifest for manifest in every if manifest not in kept]
+    removed = [manifest.id for manifest in gone]
+    if gone:
+        place.delete([manifests.name_of(manifest.sequence) for manifest in gone])
     freed, orphans = 0, []
-    for parent in (root / SNAPSHOTS, root / LINEAGE):
-        for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-            status = _stat(folder)
-            if status is None or folder.name in named:
-                continue
-            young = now_s - status.st_mtime < younger_than_s
-            if young and folder.name not in removed:
-                continue
-            # A file that another snapshot shares frees no space.
-            files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-            freed += sum(file.st_size for file in files if file.st_nlink == 1)
-            shutil.rmtree(folder)
-            if folder.name not in removed:
-                orphans.append(f"{parent.name}/{folder.name}")
-    folders = (root, root / manifests.MANIFESTS)
-    for leftover in (path for folder in folders for path in folder.glob(f"{TEMPORARY}*")):
-        status = _stat(leftover)
-        if status is not None and now_s - status.st_mtime >= younger_than_s:
-            freed += status.st_size
-            leftover.unlink(missing_ok=True)
-            orphans.append(leftover.relative_to(root).as_posix())
+    for name in _unnamed(place):
+        identity = name.rpartition("/")[2]
+        # None where a running writer has renamed or removed it in the meantime.
+        changed_s = place.changed_s(name)
+        if changed_s is None or identity in named:
+            continue
+        if now_s - changed_s < younger_than_s and identity not in removed:
+            continue
+        # A file that another snapshot shares frees no space.
+        freed += sum(entry.size for entry in place.list(name) if entry.links == 1)
+        place.clear(name)
+        if identity not in removed:
+            orphans.append(name)
     return Collected(tuple(dict.fromkeys(removed)), tuple(orphans), freed)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    """None where a running writer has renamed or removed the file in the meantime."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
+def _unnamed(place: FileSystem) -> Iterator[str]:
+    """The folders of all snapshots, and the temporary files that killed runs have left."""
+    for kind in (SNAPSHOTS, LINEAGE):
+        yield from (f"{kind}/{name}" for name in sorted(place.names(kind)))
+    for prefix in ("", f"{manifests.MANIFESTS}/"):
+        names = place.names(prefix.rstrip("/"))
+        yield from (prefix + name for name in names if name.startswith(TEMPORARY))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import SnapshotDamaged, first_line
+from bitstorm.core.file_system import Root, files_of
 from bitstorm.core.schema import Table
 
 MANIFESTS = "manifests"
@@ -81,25 +81,23 @@ class Manifest:
         return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
 
 
-def path_of(root: Path, sequence: int) -> Path:
-    return root / MANIFESTS / f"{sequence:08d}.json"
+def name_of(sequence: int) -> str:
+    """The manifest's file, relative to the root of its data set."""
+    return f"{MANIFESTS}/{sequence:08d}.json"
 
 
-def sequences(root: Path) -> list[int]:
+def sequences(root: Root) -> list[int]:
     """The numbers of all manifests, ascending."""
-    try:
-        names = [path.name for path in (root / MANIFESTS).iterdir()]
-    except FileNotFoundError:
-        return []
+    names = files_of(root).names(MANIFESTS)
     return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
 
-def read(root: Path, sequence: int) -> Manifest:
+def read(root: Root, sequence: int) -> Manifest:
     """The manifest of that number, checked against its own hash. Raises SnapshotDamaged."""
-    path = path_of(root, sequence)
+    path = f"{root}/{name_of(sequence)}"
     advice = "make an older snapshot current with `bitstorm rollback ID` (see `bitstorm history`)"
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(files_of(root).read(name_of(sequence)))
         if record.get("hash") != _hash_of(record):
             raise SnapshotDamaged(f"the manifest {path} has changed (its hash differs): {advice}")
         if record["format"] > FORMAT:

@@ -119,15 +119,15 @@ def read_spark(
 ) -> DataFrame:
     """The snapshot's rows, or those of some months, with the table's columns and `month`."""
     files = snapshot.files if months is None else snapshot.of_months(months)
-    return _read_files(spark, snapshot.folder, files, table)
+    return _read_files(spark, files, table)
 
 
 def read_lineage(spark: SparkSession, snapshot: Snapshot, *, months: set[str]) -> DataFrame:
     """Batch and line of each row of these months: the columns of LINEAGE."""
-    return _read_files(spark, snapshot.lineage, snapshot.lineage_of_months(months), LINEAGE)
+    return _read_files(spark, snapshot.lineage_of_months(months), LINEAGE)
 
 
-def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: Table) -> DataFrame:
+def _read_files(spark: SparkSession, files: Sequence[Path], table: Table) -> DataFrame:
     # With a schema Spark does not guess the type of `month`. Parquet columns are always nullable.
     schema = StructType([StructField(f.name, spark_type(f.kind)) for f in table.fields])
     if not files:
@@ -136,7 +136,7 @@ def _read_files(spark: SparkSession, base: Path, files: Sequence[Path], table: T
         return spark.range(0).select(*nothing)
     return (
         spark.read.schema(schema)
-        .option("basePath", file_url(base))
+        .option("basePath", file_url(files[0].parents[1]))
         .parquet(*[file_url(file) for file in files])
     )
 

@@ -7,7 +7,6 @@ creating the next manifest. Readers see the change at that moment, not before.
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import secrets
 import shutil
@@ -25,12 +24,13 @@ import pyarrow.parquet as pq
 from bitstorm import __version__
 from bitstorm.core import durable_io
 from bitstorm.core.errors import Overtaken, SealBroken, SnapshotDamaged, StoreError
+from bitstorm.core.file_system import FileSystem, Root, files_of
 from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
 from bitstorm.store import seal, snapshots
 from bitstorm.store.manifest import File, Manifest
-from bitstorm.store.snapshots import LINEAGE, Snapshot
+from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
 
 if TYPE_CHECKING:
     from petastorm.unischema import Unischema
@@ -61,7 +61,7 @@ class Change:
 
 
 def publish(
-    root: Path,
+    root: Root,
     *,
     table: Table,
     schema: Unischema,
@@ -76,21 +76,24 @@ def publish(
     published on the same parent (repeat the change on its snapshot), StoreError where the disk is
     full or fails. A failed publish leaves nothing that a reader could find.
     """
+    place = files_of(root)
     sequence = 1 if parent is None else parent.manifest.sequence + 1
     identity = f"{sequence:08d}-{secrets.token_hex(6)}"
-    draft = Draft(root / snapshots.SNAPSHOTS / identity, root / LINEAGE / identity, parent)
-    for folder in (draft.folder.parent, draft.lineage.parent, root / manifests.MANIFESTS):
+    local = place.folder
+    draft = Draft(local / SNAPSHOTS / identity, local / LINEAGE / identity, parent)
+    for folder in (draft.folder.parent, draft.lineage.parent, local / manifests.MANIFESTS):
         folder.mkdir(parents=True, exist_ok=True)
     if parent is None:
-        durable_io.sync_folder(root)
-        durable_io.sync_folder(root.parent)
+        durable_io.sync_folder(local)
+        durable_io.sync_folder(local.parent)
     try:
         change = write(draft)
         made = _finish_draft(draft, change, table, schema, sequence, identity, operation, reason)
-        _commit(root, made)
+        _keep_draft(place, made, change, parent)
+        _commit(place, made)
     except BaseException as error:
         # A commit can fail after it has created the manifest (the last sync, an interrupt).
-        committed = _may_be_committed(root, sequence, identity)
+        committed = _may_be_committed(place, sequence, identity)
         if not committed:
             for folder in (draft.folder, draft.lineage):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -101,11 +104,11 @@ def publish(
                 "free some space or repair the disk, and run the command again"
             ) from error
         raise
-    _write_current(root)
+    _write_current(place)
     return Snapshot(root, made)
 
 
-def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
+def republish(root: Root, old: Snapshot, *, reason: str) -> Snapshot:
     """Make an older snapshot current again: commit a new manifest for the same folder."""
     numbers = manifests.sequences(root)
     newest = snapshots.readable_manifest(root, numbers[-1])
@@ -120,8 +123,8 @@ def republish(root: Path, old: Snapshot, *, reason: str) -> Snapshot:
         batches={},
         versions=_versions(),
     ).with_hash()
-    _commit(root, made)
-    _write_current(root)
+    _commit(files_of(root), made)
+    _write_current(files_of(root))
     return Snapshot(root, made)
 
 
@@ -135,7 +138,7 @@ def _finish_draft(
     operation: str,
     reason: str,
 ) -> Manifest:
-    """Link unchanged files, rebuild the summaries, seal and sync; return the manifest."""
+    """Link unchanged files, rebuild the summaries and seal; return the manifest."""
     parent = None if draft.parent is None else draft.parent.manifest
     shared = _link_unchanged(draft, change, lineage=False)
     paths = snapshots.part_files(draft.folder)
@@ -152,10 +155,6 @@ def _finish_draft(
     lineage, ledger = _finish_lineage(draft, change, data, where)
     old = {} if parent is None else parent.months
     months = {m: digest for m, digest in old.items() if m not in change.months} | dict(data.digests)
-    for folder, files in ((draft.folder, data.files), (draft.lineage, lineage)):
-        if folder.exists():
-            new = [folder / file.path for file in files if file.month in change.months]
-            durable_io.sync_tree(folder, new)
     return Manifest(
         sequence=sequence,
         id=identity,
@@ -222,6 +221,15 @@ def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[s
     return {"sha256": durable_io.file_hash(path), "size": path.stat().st_size, "batches": len(rows)}
 
 
+def _keep_draft(place: FileSystem, made: Manifest, change: Change, parent: Snapshot | None) -> None:
+    """Make the draft durable at its place, before a manifest names it."""
+    for kind, files in ((SNAPSHOTS, made.files), (LINEAGE, made.lineage)):
+        new = [file.path for file in files if file.month in change.months]
+        shared = {file.path for file in files} - set(new)
+        source = "" if parent is None else f"{kind}/{parent.id}/"
+        place.keep(f"{kind}/{made.id}", new, {path: source + path for path in shared})
+
+
 def _link_unchanged(draft: Draft, change: Change, *, lineage: bool) -> dict[str, File]:
     """Link the parent's files of unchanged months into a folder of the draft; return their records
     by path."""
@@ -232,31 +240,36 @@ def _link_unchanged(draft: Draft, change: Change, *, lineage: bool) -> dict[str,
         checksum.unlink(missing_ok=True)
     if draft.parent is None:
         return {}
-    source, files = draft.parent.folders()[int(lineage)]
+    kind, (_, files) = (SNAPSHOTS, LINEAGE)[int(lineage)], draft.parent.folders()[int(lineage)]
     shared = {file.path: file for file in files if file.month not in change.months}
-    for path in shared:
-        durable_io.share(source / path, folder / path)
+    sources = draft.parent.paths(shared.values(), kind)
+    for source, path in zip(sources, shared, strict=True):
+        durable_io.share(source, folder / path)
     return shared
 
 
-def _commit(root: Path, made: Manifest) -> None:
+def _commit(place: FileSystem, made: Manifest) -> None:
     try:
-        if manifests.sequences(root)[-1:] > [made.sequence]:
+        if manifests.sequences(place)[-1:] > [made.sequence]:
             # Another run has published, and `gc` has removed the manifest with this number.
             raise FileExistsError
-        durable_io.create(manifests.path_of(root, made.sequence), made.to_bytes())
+        place.create(manifests.name_of(made.sequence), made.to_bytes())
     except FileExistsError:
+        with contextlib.suppress(SnapshotDamaged):
+            # A repeated request meets the name that its first try has created.
+            if manifests.read(place, made.sequence).hash == made.hash:
+                return
         raise Overtaken(
-            f"another run has published snapshot {made.sequence} of {root.name} first: "
+            f"another run has published snapshot {made.sequence} of {place.name} first: "
             "run the command again"
         ) from None
 
 
-def _write_current(root: Path) -> None:
+def _write_current(place: FileSystem) -> None:
     """Write the ID of the newest manifest to CURRENT; it is a hint, so an error is ignored."""
     with contextlib.suppress(OSError, StoreError):
-        newest = manifests.read(root, manifests.sequences(root)[-1])
-        durable_io.replace(root / snapshots.CURRENT, f"{newest.id}\n".encode())
+        newest = manifests.read(place, manifests.sequences(place)[-1])
+        place.put(snapshots.CURRENT, f"{newest.id}\n".encode())
 
 
 def _now() -> str:
@@ -271,8 +284,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _may_be_committed(root: Path, sequence: int, identity: str) -> bool:
+def _may_be_committed(place: FileSystem, sequence: int, identity: str) -> bool:
     try:
-        return manifests.read(root, sequence).id == identity
-    except SnapshotDamaged:
-        return os.path.lexists(manifests.path_of(root, sequence))
+        with contextlib.suppress(SnapshotDamaged):
+            return manifests.read(place, sequence).id == identity
+        return sequence in manifests.sequences(place)
+    except (OSError, StoreError):
+        # The place cannot be read now.
+        return True

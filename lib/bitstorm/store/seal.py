@@ -235,9 +235,20 @@ def _check_rows(rows: pa.Table, table: Table, *, month: str, where: str) -> np.n
 def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischema: bytes) -> None:
     """Raise SealBroken unless `_metadata` lists exactly these files with their rows, and
     `_common_metadata` has the schema."""
+    check_listing(folder, files)
+    try:
+        common = pq.read_schema(folder / COMMON_METADATA)
+    except (OSError, pa.ArrowException) as error:
+        raise SealBroken(f"a summary of {folder.name} cannot be read ({error})") from None
+    stated = (common.metadata or {}).get(UNISCHEMA_KEY)
+    if stated != unischema or common.remove_metadata() != arrow_schema(table):
+        raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")
+
+
+def check_listing(folder: Path, files: Sequence[File]) -> None:
+    """Raise SealBroken unless `_metadata` lists exactly these files with their rows."""
     try:
         summary = pq.read_metadata(folder / METADATA)
-        common = pq.read_schema(folder / COMMON_METADATA)
     except (OSError, pa.ArrowException) as error:
         raise SealBroken(f"a summary of {folder.name} cannot be read ({error})") from None
     listed: dict[str, int] = {}
@@ -249,9 +260,6 @@ def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischem
     if listed != expected:
         wrong = sorted(set(listed.items()) ^ set(expected.items()))[:3]
         raise SealBroken(f"{METADATA} of {folder.name} does not list its files: {wrong}")
-    stated = (common.metadata or {}).get(UNISCHEMA_KEY)
-    if stated != unischema or common.remove_metadata() != arrow_schema(table):
-        raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")
 
 
 METADATA = "_metadata"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 from bitstorm.collect.gaps import occupied
 from bitstorm.core import durable_io
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, first_line
+from bitstorm.core.file_system import Root, files_of
 from bitstorm.core.results import Result
 from bitstorm.core.time import Span, iso, merged
 from bitstorm.store import manifest as manifests
+from bitstorm.store import seal
 from bitstorm.store.manifest import File, Manifest
 
 CURRENT = "CURRENT"
@@ -35,9 +37,12 @@ _ID = re.compile(r"(\d{8})-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One pinned snapshot: its data set's root and its manifest."""
+    """One pinned snapshot: its data set's root and its manifest.
 
-    root: Path
+    Its paths are local: files that lie elsewhere are fetched first.
+    """
+
+    root: Root
     manifest: Manifest
 
     @property
@@ -46,41 +51,62 @@ class Snapshot:
 
     @property
     def folder(self) -> Path:
-        return self.root / SNAPSHOTS / self.id
-
-    @property
-    def lineage(self) -> Path:
-        """The folder of the lineage, outside `folder`, which is a Petastorm data set by itself."""
-        return self.root / LINEAGE / self.id
+        """The folder of all its files, a Petastorm data set by itself; the lineage is outside."""
+        place, prefix = files_of(self.root), f"{SNAPSHOTS}/{self.id}"
+        folder = place.folder / prefix
+        if place.is_mirror:
+            place.fetch(f"{prefix}/{seal.COMMON_METADATA}", None)
+            # A snapshot without rows has no list of its files.
+            if self.paths(self.manifest.files):
+                place.fetch(f"{prefix}/{seal.METADATA}", None)
+                seal.check_listing(folder, self.manifest.files)
+        return folder
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder / file.path for file in self.manifest.files]
+        return self.paths(self.manifest.files)
 
     @property
     def lineage_files(self) -> list[Path]:
-        return [self.lineage / file.path for file in self.manifest.lineage]
+        return self.paths(self.manifest.lineage, LINEAGE)
 
-    def hashed_files(self) -> Iterator[tuple[Path, str, str | None]]:
-        """Path, SHA-256 and month of every file; the ledger has no month."""
-        for folder, files in self.folders():
+    @property
+    def ledger(self) -> Path:
+        """The file of the tallies of all batches, where the data set has a lineage."""
+        record = self.manifest.ledger
+        assert record is not None
+        return self._local(LINEAGE, LEDGER, record["size"], record["sha256"])
+
+    def paths(self, files: Iterable[File], kind: str = SNAPSHOTS) -> list[Path]:
+        """The local paths of some of its files, or of its lineage's."""
+        return [self._local(kind, file.path, file.size, file.sha256) for file in files]
+
+    def _local(self, kind: str, path: str, size: int, sha256: str) -> Path:
+        name = f"{kind}/{self.id}/{path}"
+        return files_of(self.root).local(name, size=size, sha256=sha256)
+
+    def hashed_files(self) -> Iterator[tuple[str, int, str, str | None]]:
+        """Name under the root, bytes, SHA-256 and month of every file; the ledger has no month."""
+        for prefix, files in self.folders():
             for file in files:
-                yield folder / file.path, file.sha256, file.month
-        if self.manifest.ledger is not None:
-            yield self.lineage / LEDGER, self.manifest.ledger["sha256"], None
+                yield f"{prefix}/{file.path}", file.size, file.sha256, file.month
+        if (ledger := self.manifest.ledger) is not None:
+            yield f"{LINEAGE}/{self.id}/{LEDGER}", ledger["size"], ledger["sha256"], None
 
-    def folders(self) -> tuple[tuple[Path, tuple[File, ...]], ...]:
-        return (self.folder, self.manifest.files), (self.lineage, self.manifest.lineage)
+    def folders(self) -> tuple[tuple[str, tuple[File, ...]], ...]:
+        """The two folders under the root, and their files."""
+        m = self.manifest
+        return (f"{SNAPSHOTS}/{self.id}", m.files), (f"{LINEAGE}/{self.id}", m.lineage)
 
     def of_months(self, months: set[str]) -> list[Path]:
         """The part files of these months."""
-        return [self.folder / f.path for f in self.manifest.files if f.month in months]
+        return self.paths(f for f in self.manifest.files if f.month in months)
 
     def lineage_of_months(self, months: set[str]) -> list[Path]:
-        return [self.lineage / f.path for f in self.manifest.lineage if f.month in months]
+        return self.paths((f for f in self.manifest.lineage if f.month in months), LINEAGE)
 
 
-def current(root: Path, *, snapshot: str | None = None) -> Snapshot | None:
+def current(root: Root, *, snapshot: str | None = None) -> Snapshot | None:
     """The newest snapshot, or the one with that ID; None where the data set has no snapshot.
 
     Raises SnapshotMissing for an unknown ID, SnapshotDamaged where the manifest has changed, or a
@@ -97,17 +123,18 @@ def current(root: Path, *, snapshot: str | None = None) -> Snapshot | None:
     return found
 
 
-def required(root: Path, *, snapshot: str | None = None, hint: str | None = None) -> Snapshot:
+def required(root: Root, *, snapshot: str | None = None, hint: str | None = None) -> Snapshot:
     """As `current`, but raises SnapshotMissing where the data set has no snapshot."""
     found = current(root, snapshot=snapshot)
     if found is None:
         command = _COMMANDS.get(root.name)
         hint = hint or (f"run `bitstorm {command}` first" if command else "publish one first")
-        raise SnapshotMissing(f"there is no {root.name} data set yet in {root.parent}: {hint}")
+        where = str(root).rpartition("/")[0]
+        raise SnapshotMissing(f"there is no {root.name} data set yet in {where}: {hint}")
     return found
 
 
-def known(root: Path, snapshot: str) -> Snapshot | None:
+def known(root: Root, snapshot: str) -> Snapshot | None:
     """The snapshot with that ID, whether its files are intact or not; None without its manifest."""
     with contextlib.suppress(SnapshotMissing, SnapshotDamaged):
         return _with_id(root, snapshot, manifests.sequences(root))
@@ -127,11 +154,12 @@ def check_content(snapshot: Snapshot, *, months: Collection[str] | None = None) 
 
 def damaged_files(snapshot: Snapshot, *, months: Collection[str] | None = None) -> list[str]:
     """The changed or missing files of the snapshot, or of some months, relative to its root."""
+    place = files_of(snapshot.root)
     return [
-        path.relative_to(snapshot.root).as_posix()
-        for path, sha256, month in snapshot.hashed_files()
+        name
+        for name, size, sha256, month in snapshot.hashed_files()
         if (months is None or month is None or month in months)
-        and (not path.exists() or durable_io.file_hash(path) != sha256)
+        and not place.is_intact(name, size=size, sha256=sha256)
     ]
 
 
@@ -139,7 +167,7 @@ def read_ledger(snapshot: Snapshot | None) -> dict[str, dict[str, Any]]:
     """The tally of every ingested batch, by the hash of its content."""
     if snapshot is None or snapshot.manifest.ledger is None:
         return {}
-    path = snapshot.lineage / LEDGER
+    path = snapshot.ledger
     try:
         if durable_io.file_hash(path) != snapshot.manifest.ledger["sha256"]:
             raise OSError("its SHA-256 differs")
@@ -173,7 +201,7 @@ def part_files(folder: Path) -> list[Path]:
     )
 
 
-def _with_id(root: Path, name: str, numbers: list[int]) -> Snapshot:
+def _with_id(root: Root, name: str, numbers: list[int]) -> Snapshot:
     if match := _ID.fullmatch(name):
         # After a rollback a later manifest names it, too, and `gc` may have removed the first one.
         for number in (n for n in numbers if n >= int(match[1])):
@@ -191,19 +219,20 @@ def _with_id(root: Path, name: str, numbers: list[int]) -> Snapshot:
 
 
 def _check_sizes(snapshot: Snapshot) -> None:
-    for folder, files in snapshot.folders():
-        for file in files:
-            path = folder / file.path
-            size = path.stat().st_size if path.exists() else None
-            if size != file.size:
-                raise SnapshotDamaged(
-                    f"{folder.parent.name}/{snapshot.id}/{file.path} "
-                    f"{'is gone' if size is None else f'has {size} bytes'}, expected {file.size} "
-                    "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
-                )
+    sizes = {
+        f"{prefix}/{file.path}": file.size for prefix, files in snapshot.folders() for file in files
+    }
+    found = files_of(snapshot.root).find(sizes)
+    for name, expected in sizes.items():
+        size = found[name].size if name in found else None
+        if size != expected:
+            raise SnapshotDamaged(
+                f"{name} {'is gone' if size is None else f'has {size} bytes'}, expected {expected} "
+                "bytes: restore the file, or `bitstorm rollback` to a snapshot without it"
+            )
 
 
-def readable_manifest(root: Path, number: int) -> Manifest | None:
+def readable_manifest(root: Root, number: int) -> Manifest | None:
     """The manifest, None where it is damaged. A second read excludes a passing fault of the disk,
     which must not break the chain of parents."""
     for _ in range(2):
@@ -213,7 +242,7 @@ def readable_manifest(root: Path, number: int) -> Manifest | None:
 
 
 def matching(
-    prices_root: Path, indicators_root: Path, *, snapshot: str | None
+    prices_root: Root, indicators_root: Root, *, snapshot: str | None
 ) -> tuple[Snapshot, Snapshot]:
     """The newest prices and the newest indicators, or the given snapshot of either with the
     matching one of the other. Raises SnapshotMissing."""
@@ -228,7 +257,7 @@ def matching(
     return prices, _indicators_of(indicators_root, prices)
 
 
-def _indicators_of(root: Path, prices: Snapshot) -> Snapshot:
+def _indicators_of(root: Root, prices: Snapshot) -> Snapshot:
     """The newest indicators that were computed from these prices."""
     for number in reversed(manifests.sequences(root)):
         try:
@@ -262,7 +291,7 @@ def trace(snapshot: Snapshot, timestamp_ms: int) -> Trace:
         if not file.first_ms <= timestamp_ms <= file.last_ms:
             continue
         rows = pq.read_table(
-            snapshot.lineage / file.path,
+            *snapshot.paths([file], LINEAGE),
             columns=["batch", "line"],
             filters=[("timestamp", "=", timestamp_ms)],
         ).to_pylist()
