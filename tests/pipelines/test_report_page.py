@@ -16,8 +16,9 @@ from bitstorm.core.durable_io import file_hash
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import iso
 from bitstorm.model import runs
-from bitstorm.pipelines.report_page import found_of, read_metrics
+from bitstorm.pipelines.report_page import found_of
 from bitstorm.report.page import TABLE_ROWS, page_data
+from bitstorm.report.summary import read_metrics
 from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 

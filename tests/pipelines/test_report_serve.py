@@ -16,9 +16,8 @@ import pytest
 
 import prepared
 from bitstorm.core.schema import FORECASTS
-from bitstorm.pipelines.report_page import read_metrics
 from bitstorm.pipelines.report_serve import fingerprint
-from bitstorm.report.summary import write_metrics
+from bitstorm.report.summary import read_metrics, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.append import append, stored_rows
 from command import command

@@ -49,6 +49,7 @@ def backtest() -> Backtest:
             "prices": "P",
             "indicators": "I",
             "backtest": {"scheme": "expanding", "embargo": 84},
+            "training": {"epochs": 30},
             "written_at": "2024-01-01T00:00:00.500Z",
         },
         {
@@ -98,6 +99,7 @@ def test_models_folds_and_coverage_are_those_of_the_files(backtest: Backtest) ->
         "forecasts": "1,200 a model, steps 1 to 3",
         "grid": "1h",
         "folds": "2, expanding, embargo 84 steps",
+        "training": "epochs a fold, at most: 30",
         "prices snapshot": "P",
         "indicators snapshot": "I",
         "written": "2024-01-01 00:00:00.500 UTC",

@@ -13,8 +13,8 @@ from bitstorm.core import durable_io
 from bitstorm.core.results import Result
 from bitstorm.model import blocks, runs
 from bitstorm.model.series import read_series
-from bitstorm.pipelines.report_page import dashboard_page, read_metrics
-from bitstorm.report.summary import summary_text, write_text
+from bitstorm.pipelines.report_page import dashboard_page
+from bitstorm.report.summary import read_metrics, summary_text, write_text
 from bitstorm.store import snapshots
 
 # The pictures are of at most so many points.

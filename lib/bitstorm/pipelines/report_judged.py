@@ -17,9 +17,9 @@ from bitstorm.core.time import parse_instant
 from bitstorm.model import blocks
 from bitstorm.model.series import Series
 from bitstorm.pipelines.forecast_score import facts_of, has_log, logged
-from bitstorm.report.page import PAST_STEPS, Log
+from bitstorm.report.page import Log
 from bitstorm.report.page_backtest import Backtest
-from bitstorm.report.summary import Metrics
+from bitstorm.report.summary import PAST_STEPS, Metrics
 from bitstorm.store import snapshots
 from bitstorm.store.snapshots import Snapshot
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from bitstorm.context import Context
 from bitstorm.core.config import Loaded
-from bitstorm.core.errors import DataError
 from bitstorm.core.time import now_ms
 from bitstorm.model import runs
 from bitstorm.pipelines.report_judged import read_backtest, read_log, read_prices
@@ -19,6 +15,7 @@ from bitstorm.pipelines.report_lineage import read_lineage
 from bitstorm.pipelines.report_sources import read_grid, read_state
 from bitstorm.report.dashboard import dashboard_html
 from bitstorm.report.page import Found, page_data
+from bitstorm.report.summary import read_metrics
 from bitstorm.store import snapshots
 
 
@@ -56,15 +53,3 @@ def found_of(context: Context) -> tuple[Found, list[str]]:
         settings=Loaded(context.settings, context.origins).rows(),
     )
     return found, [b64encode(level.to_bytes()).decode() for level in grid.levels]
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """The content of metrics.json. Raises DataError where there is none, or it cannot be read."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(
-            f"there is no {path.name} in {path.parent}: run `bitstorm forecast` first"
-        ) from None
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None

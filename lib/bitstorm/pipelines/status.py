@@ -15,9 +15,8 @@ from bitstorm.core.workspace import local_path
 from bitstorm.model import runs
 from bitstorm.pipelines.forecast_score import score_overview
 from bitstorm.pipelines.gaps import find_gaps
-from bitstorm.pipelines.report import read_metrics
 from bitstorm.report.prometheus import prometheus_text
-from bitstorm.report.summary import write_text
+from bitstorm.report.summary import read_metrics, write_text
 from bitstorm.store import landing, snapshots
 
 

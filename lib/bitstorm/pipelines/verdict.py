@@ -10,8 +10,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.evaluation import markets as simulated
 from bitstorm.evaluation.markets import Proof
-from bitstorm.pipelines.report_page import read_metrics
-from bitstorm.report.summary import mark_of
+from bitstorm.report.summary import mark_of, read_metrics
 
 
 @dataclass(frozen=True, repr=False)

@@ -25,8 +25,6 @@ from bitstorm.report.thinning import Level
 TABLE_ROWS, LOG_ROWS, GAPS, BATCHES = 336, 100, 10, 50
 # The forecasts of the log beside the newest one.
 EARLIER = 5
-# The steps of the price before the fan.
-PAST_STEPS = 72
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def _facts(found: Backtest) -> list[tuple[str, str]]:
     pooled = found.metrics["models"][NETWORK]["all"]["pooled"]
     return [
         ("verdict", str(judged.get("headline", style.NONE))),
+        # `run` makes a small back-test of one epoch: its verdict is not the one of the forecast.
+        ("training", f"epochs a fold, at most: {style.count(record['training']['epochs'])}"),
         ("data", str(judged.get("data", style.NONE))),
         ("forecasts", f"{style.count(pooled['rows'])} a model, steps 1 to {record['steps']}"),
         ("grid", str(record["frequency"])),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bitstorm.core import durable_io
+from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.report import style
@@ -177,6 +178,18 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write metrics.json like `write_text`, with sorted keys, and null for NaN and infinities."""
     text = json.dumps(_plain(metrics), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_text(path, text)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of metrics.json. Raises DataError where there is none, or it cannot be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no {path.name} in {path.parent}: run `bitstorm forecast` first"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read ({error}): run `bitstorm forecast` again") from None
 
 
 def write_text(path: Path, text: str) -> None:
