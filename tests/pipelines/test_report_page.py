@@ -125,7 +125,7 @@ def test_a_workspace_without_log_and_older_snapshots_has_a_page(
 ):
     context = prepared.context(workspace_copy(prepared_workspace))
     workspace = context.workspace
-    shutil.rmtree(workspace.forecasts)
+    shutil.rmtree(workspace.root / "forecasts")
     metrics = read_metrics(workspace.reports / "metrics.json")
     metrics["snapshot"] = {"prices": "00000009-000000000000", "indicators": "gone"}
     (workspace.reports / "metrics.json").write_text(json.dumps(metrics))

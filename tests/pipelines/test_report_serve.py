@@ -20,6 +20,7 @@ from bitstorm.pipelines.report_serve import fingerprint
 from bitstorm.report.summary import read_metrics, write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.append import append, stored_rows
+from bitstorm.store.manifest import name_of
 from command import command
 
 pytestmark = pytest.mark.slow
@@ -123,7 +124,7 @@ def test_the_fingerprint_changes_with_every_commit(prepared_workspace, workspace
     backtest = workspace.backtests / "name" / "backtest.json"
     backtest.parent.mkdir(parents=True)
     for path in (
-        *(root / "CURRENT" for root in (workspace.prices, workspace.indicators)),
+        *(workspace.root / name / name_of(99) for name in ("prices", "indicators")),
         workspace.reports / "forecast.csv",
         run,
         backtest,

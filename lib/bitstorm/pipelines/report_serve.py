@@ -9,7 +9,7 @@ from bitstorm.context import Context
 from bitstorm.core.workspace import Workspace
 from bitstorm.pipelines.report_page import dashboard_page
 from bitstorm.report.serve import Current, Page, Server
-from bitstorm.store.snapshots import CURRENT
+from bitstorm.store.manifest import sequences
 
 
 def serve_report(context: Context, *, port: int, announce: Callable[[str], None]) -> None:
@@ -29,13 +29,13 @@ def serve_report(context: Context, *, port: int, announce: Callable[[str], None]
 
 def fingerprint(workspace: Workspace) -> tuple[tuple[str, int], ...]:
     """Changes with each new snapshot, forecast, run and back-test; takes no time."""
-    return tuple((str(path), path.stat().st_mtime_ns) for path in _watched(workspace))
+    roots = (workspace.prices, workspace.indicators, workspace.forecasts)
+    newest = ((str(root), max(sequences(root), default=0)) for root in roots)
+    return (*newest, *((str(path), path.stat().st_mtime_ns) for path in _watched(workspace)))
 
 
 def _watched(workspace: Workspace) -> Iterator[Path]:
     """The files that a commit replaces, and the folders that get a name with it."""
-    for root in (workspace.prices, workspace.indicators, workspace.forecasts):
-        yield from root.glob(CURRENT)
     for name in ("metrics.json", "forecast.csv"):
         yield from workspace.reports.glob(name)
     yield from workspace.checkpoints.glob("*/run.json")
