@@ -129,5 +129,6 @@ def sum_of_missing_hours(workspace) -> int:
 
 def test_no_private_file_is_left_over_but_the_log(done):
     cache = done[1].cache
-    assert sorted(p.name for p in cache.iterdir()) == ["blocks", "landing.json", "spark.log"]
-    assert list((cache / "blocks").iterdir()) == []
+    names = ["blocks", "landing.json", "spark.log", "staging"]
+    assert sorted(p.name for p in cache.iterdir()) == names
+    assert [p for name in ("blocks", "staging") for p in (cache / name).iterdir()] == []
