@@ -40,12 +40,16 @@ def reproduce(context: Context, name: str, *, train: bool = True) -> Reproduced:
         return steps.reproduced(name, prices_step, found, *rest)
     found = steps.digest_step(snapshot, run.record["indicators_digest"])
     attempt = Attempt(settings, snapshot)
-    with steps.temporary_folder(context) as folder, ExitStack() as stack:
+    with steps.temporary_folder(context) as folder, ExitStack() as session, ExitStack() as stack:
         links = ("prices", "indicators", "workspace.json")
         scratch = steps.scratch(context, folder / "run", *links, snapshot=snapshot.id)
-        with context.spark("reproduce", tensorflow=settings.backend == "tensorflow"):
-            recomputed = _recomputed(context, folder / "indicators", prices, snapshot)
-            data, data_step = steps.data_step(scratch, run, attempt, stack)
+        tensorflow = settings.backend == "tensorflow"
+        session.enter_context(context.spark("reproduce", tensorflow=tensorflow))
+        recomputed = _recomputed(context, folder / "indicators", prices, snapshot)
+        data, data_step = steps.data_step(scratch, run, attempt, stack)
+        if settings.workers == 1:
+            # So that Spark takes nothing from the training.
+            session.close()
         again, network = None, Step("network", SKIPPED, "not trained again (--no-train)")
         if train:
             again, network = steps.network_step(scratch, run, attempt, data)
