@@ -9,16 +9,16 @@
 # MAGIC
 # MAGIC - **Compute**: one node, dedicated to one user, Python 3.11 or 3.12. Serverless and
 # MAGIC   shared compute have no classic Spark session, which Bitstorm needs.
-# MAGIC - **Packages**: the next cell installs the wheel of `scripts/package` and a list of
-# MAGIC   requirements from a volume. Change the two paths to your own.
+# MAGIC - **Packages**: the next cell installs `requirements.txt`, which lies beside this file, and
+# MAGIC   the wheel of `scripts/package`. The bundle (`databricks.yml`) brings both here.
 # MAGIC - **Workspace**: a folder on the driver's disk. A volume has no hard links and no locks,
 # MAGIC   so it cannot hold one. The last cell writes the workspace into the volume as one file,
 # MAGIC   `bitstorm.tar`; a later cluster continues from it.
 
 # COMMAND ----------
 
-# MAGIC %pip install -r /Volumes/main/bitcoin/files/requirements-databricks.txt
-# MAGIC %pip install --no-deps /Volumes/main/bitcoin/files/bitstorm-0.1.0-py3-none-any.whl
+# MAGIC %pip install --no-deps -r requirements.txt
+# MAGIC %pip install --no-deps ../dist/bitstorm-0.1.0-py3-none-any.whl
 
 # COMMAND ----------
 

@@ -8,8 +8,8 @@
 
 # COMMAND ----------
 
-# MAGIC %pip install -r /Volumes/main/bitcoin/files/requirements-databricks.txt
-# MAGIC %pip install --no-deps /Volumes/main/bitcoin/files/bitstorm-0.1.0-py3-none-any.whl
+# MAGIC %pip install --no-deps -r requirements.txt
+# MAGIC %pip install --no-deps ../dist/bitstorm-0.1.0-py3-none-any.whl
 
 # COMMAND ----------
 

@@ -1,4 +1,5 @@
-"""The files of `databricks/`: their form, and what they do as plain Python and with `dbutils`.
+"""The files of `databricks/`: their form, and what they do as plain Python and with `dbutils`; the
+bundle that makes a job of them, and the packages that they install.
 
 Nothing here runs on Databricks: `Widgets` stands in for `dbutils.widgets`, a list for `display`.
 """
@@ -19,7 +20,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
+from databricks.bundles.jobs import CronSchedule, Job, PauseStatus
+from packaging.requirements import Requirement
 
+import bitstorm
 from bitstorm.testing import shared_session
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -70,10 +75,99 @@ def test_a_file_uses_the_public_interface_alone(path: Path) -> None:
     assert not [n for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_")]
 
 
+def parameters_of(path: Path) -> set[str]:
+    """The names of the widgets, which are the options elsewhere."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (found,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARAMETERS"
+    ]
+    return set(ast.literal_eval(found))
+
+
+# --- the bundle and the packages -----------------------------------------------------------------
+
+
+def bundle() -> dict[str, Any]:
+    return yaml.safe_load((CHECKOUT / "databricks.yml").read_text(encoding="utf-8"))
+
+
+def test_the_bundles_job_has_only_fields_that_databricks_knows() -> None:
+    (fields,) = bundle()["resources"]["jobs"].values()
+    job = Job.from_dict(fields)
+    assert isinstance(job.schedule, CronSchedule)
+    assert (job.schedule.timezone_id, job.schedule.pause_status) == ("UTC", PauseStatus.PAUSED)
+    with pytest.raises(ValueError, match="notebok_path"):
+        fields["tasks"][0]["notebook_task"]["notebok_path"] = "x"
+        Job.from_dict(fields)
+
+
+def test_the_bundles_tasks_run_the_notebooks_one_after_another() -> None:
+    (job,) = bundle()["resources"]["jobs"].values()
+    tasks = job["tasks"]
+    paths = [CHECKOUT / task["notebook_task"]["notebook_path"] for task in tasks]
+    assert paths == FILES
+    for task, path in zip(tasks, paths, strict=True):
+        assert task["notebook_task"]["base_parameters"].keys() <= parameters_of(path)
+        assert "libraries" not in task
+    keys = [task["task_key"] for task in tasks]
+    assert [task.get("depends_on", []) for task in tasks] == [
+        [], [{"task_key": keys[0]}], [{"task_key": keys[1]}],
+    ]  # fmt: skip
+    clusters = {one["job_cluster_key"] for one in job["job_clusters"]}
+    assert {task["job_cluster_key"] for task in tasks} == clusters
+
+
+def test_each_name_and_place_in_the_bundle_exists() -> None:
+    text, found = (CHECKOUT / "databricks.yml").read_text(encoding="utf-8"), bundle()
+    assert set(re.findall(r"\$\{var\.(\w+)\}", text)) == found["variables"].keys()
+    (job,) = found["resources"]["jobs"].values()
+    for task in job["tasks"]:
+        volume = task["notebook_task"]["base_parameters"]["volume"]
+        for name, variable in found["variables"].items():
+            volume = volume.replace(f"${{var.{name}}}", variable["default"])
+        assert volume == "/Volumes/main/bitcoin/files"
+    assert os.access(CHECKOUT / found["artifacts"]["wheel"]["build"], os.X_OK)
+    assert found["sync"] == {"paths": ["databricks", "dist"], "include": ["dist/*.whl"]}
+    assert "not tried on databricks" in text.lower()
+
+
+def test_the_bundles_schedule_is_a_quartz_expression() -> None:
+    (job,) = bundle()["resources"]["jobs"].values()
+    *times, of_month, month, of_week = job["schedule"]["quartz_cron_expression"].split()
+    assert all(0 <= int(one) < most for one, most in zip(times, (60, 60, 24), strict=True))
+    # Quartz wants a question mark for one of the two days.
+    assert sorted((of_month, of_week)) == ["*", "?"] and month == "*"
+
+
+def test_the_notebooks_install_the_lock_without_spark() -> None:
+    made = runpy.run_path(str(CHECKOUT / "scripts" / "lib" / "databricks_requirements.py"))
+    listed = (CHECKOUT / "databricks" / "requirements.txt").read_text(encoding="utf-8")
+    assert listed == made["lines"](), f"run the command in {made['__file__']}"
+    lines = [line for line in listed.splitlines() if not line.startswith("#")]
+    names = {Requirement(line).name for line in lines}
+    lock = (CHECKOUT / "requirements.txt").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^[\w.-]+==[^\s;]+", lock, re.MULTILINE))
+    assert set(lines) <= locked and not {"pyspark", "py4j", "jupyterlab"} & names
+    assert {"petastorm", "pyarrow", "numpy", "tensorflow", "requests", "scipy"} <= names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_notebook_installs_the_list_and_this_version(path: Path) -> None:
+    assert re.findall(r"^# MAGIC %pip (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) == [
+        "install --no-deps -r requirements.txt",
+        f"install --no-deps ../dist/bitstorm-{bitstorm.__version__}-py3-none-any.whl",
+    ]
+
+
+# --- the notebooks run ---------------------------------------------------------------------------
+
+
 def arguments_of(path: Path, **further: str) -> dict[str, str]:
     """The parameters of the file that are set, by name."""
-    text = path.read_text(encoding="utf-8")
-    return {name: value for name, value in (GIVEN | further).items() if f'    "{name}": ' in text}
+    known = parameters_of(path)
+    return {name: value for name, value in (GIVEN | further).items() if name in known}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from bitstorm.cli import bitstorm
+from bitstorm.store.stage_log import StageLog
 from bitstorm.testing import shared_session
 from command import command
 
@@ -215,6 +217,13 @@ def test_every_command_line_is_known(words: list[str]) -> None:
 def test_an_unknown_command_line_is_found(line: str) -> None:
     with pytest.raises((click.ClickException, AssertionError)):
         check(line.split())
+
+
+def test_the_guides_line_of_the_stage_log_has_its_fields(tmp_path: Path) -> None:
+    StageLog("ingest", tmp_path / "log").write("ingest", seconds=1.0)
+    operate = (DOCS / "guide" / "operate.md").read_text(encoding="utf-8")
+    (shown,) = [json.loads(block) for language, block in fences(operate) if language == "json"]
+    assert list(shown) == list(json.loads((tmp_path / "log").read_text()))
 
 
 # --- the guide for real --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from bitstorm.core.third_party_noise import native_stderr_to
 from bitstorm.core.workspace import Workspace
 from bitstorm.spark.session import running_session, spark_session
 from bitstorm.store import manifest
+from bitstorm.store.stage_log import StageLog
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -31,7 +32,7 @@ SMALL_BYTES = 16 << 20
 class Context:
     """Fixed for one command. `snapshot` is the ID that reading commands read. A session that a
     stage starts ends with the stage, or with `sessions` where these are given. `origins` say which
-    layer each setting is from (see `config.Loaded`)."""
+    layer each setting is from (see `config.Loaded`). `stages` logs the stages that end."""
 
     workspace: Workspace
     settings: Settings
@@ -39,6 +40,7 @@ class Context:
     snapshot: str | None = None
     sessions: ExitStack | None = field(default=None, kw_only=True)
     origins: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    stages: StageLog = field(default_factory=StageLog, kw_only=True)
 
     def spark(self, name: str, *, tensorflow: bool = False) -> AbstractContextManager[SparkSession]:
         """The Spark session for a stage: the running one, or a new one. petastorm, and TensorFlow

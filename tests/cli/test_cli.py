@@ -18,6 +18,7 @@ import pytest
 from bitstorm import __version__
 from bitstorm.cli import bitstorm
 from bitstorm.cli.common import Invocation
+from bitstorm.store.stage_log import StageLog
 from command import command
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
@@ -300,7 +301,9 @@ def test_a_known_file_is_recognised_in_the_preview(tmp_path):
 
 def test_a_context_knows_where_each_setting_is_from(tmp_path, monkeypatch):
     monkeypatch.setenv("BITSTORM__FORECAST__STEPS", "12")
-    given = Invocation((), str(tmp_path), ("grid.frequency=2h",), False, True, None, None)
+    given = Invocation(
+        (), str(tmp_path), ("grid.frequency=2h",), False, True, None, None, StageLog()
+    )
     assert given.context().origins == {
         "forecast.steps": "environment BITSTORM__FORECAST__STEPS",
         "grid.frequency": "--set",

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from bitstorm.spark import failures
 
 if TYPE_CHECKING:
     from bitstorm.context import Context
+    from bitstorm.store.stage_log import StageLog
 
 DONE, FAILED, USAGE, IDLE = 0, 1, 2, 3
 INTERRUPTED = 130
+_PREFIX = "bitstorm: "
 
 
 snapshot_option = click.option(
@@ -29,64 +32,88 @@ snapshot_option = click.option(
 )
 
 
-def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the common options, and turn errors into exit codes."""
-
-    @click.option(
+_OPTIONS = (
+    click.option(
         "--config",
         "config_files",
         multiple=True,
         type=click.Path(path_type=Path),
         help="YAML file with settings; can be repeated.",
-    )
-    @click.option("--workspace", help="Folder of all data.  [default: workspace]")
-    @click.option(
+    ),
+    click.option("--workspace", help="Folder of all data.  [default: workspace]"),
+    click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         help="Change a setting; can be repeated.",
-    )
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-    @click.option("--quiet", is_flag=True, help="Print no progress.")
-    @click.option(
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
+    click.option("--quiet", is_flag=True, help="Print no progress."),
+    click.option(
         "--log-file", type=click.Path(path_type=Path), help="Also write the progress to this file."
-    )
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @click.option("--fail-if-idle", is_flag=True, help="Exit with 3 when there was nothing to do.")
-    @functools.wraps(command)
-    def wrapped(*, debug: bool, fail_if_idle: bool, **values: Any) -> int:
-        common = [field.name for field in dataclasses.fields(Invocation)]
-        invocation = Invocation(**{name: values.pop(name, None) for name in common})
-        try:
-            result = command(invocation, **values)
-            if fail_if_idle and getattr(result, "idle", getattr(result, "stale", False)):
-                return IDLE
-            return DONE
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            return INTERRUPTED
-        except NothingToDo as error:
-            click.echo(f"bitstorm: {error}", err=True)
-            return IDLE if fail_if_idle else DONE
-        except BitstormError as error:
-            if debug:
-                raise
-            click.echo(f"bitstorm: {error}", err=True)
-            return error.exit_code
-        except Exception as error:
-            if debug:
-                raise
-            sentence = failures.system_refusal(error) if isinstance(error, OSError) else None
-            if sentence is None:
-                sentence = (
-                    f"unexpected {type(error).__name__}: {first_line(error)}; run again with "
-                    "--debug for the traceback, and please report it"
-                )
-            click.echo(f"bitstorm: {sentence}", err=True)
-            return FAILED
+    ),
+    click.option(
+        "--stage-log",
+        type=click.Path(path_type=Path),
+        help="Append one JSON object a line for each stage to this file.",
+    ),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    click.option("--fail-if-idle", is_flag=True, help="Exit with 3 when there was nothing to do."),
+)
 
-    return wrapped
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the common options, turn errors into exit codes, and log the command as a stage."""
+
+    @functools.wraps(command)
+    def wrapped(*, debug: bool, fail_if_idle: bool, stage_log: Path | None, **values: Any) -> int:
+        from bitstorm.store.stage_log import StageLog
+
+        began, name = time.monotonic(), click.get_current_context().info_name or ""
+        stages = StageLog(name)
+        common = [field.name for field in dataclasses.fields(Invocation) if field.name != "stages"]
+        given = {option: values.pop(option, None) for option in common}
+        try:
+            if stage_log is not None:
+                stages.open(stage_log)
+            result = command(Invocation(**given, stages=stages), **values)
+        except (Exception, KeyboardInterrupt) as error:
+            code, text = _answer(error, fail_if_idle=fail_if_idle)
+            raises = debug and code not in (DONE, IDLE, INTERRUPTED)
+            stages.write(
+                name,
+                seconds=time.monotonic() - began,
+                exit=FAILED if raises else code,
+                error=None if code in (DONE, IDLE) else text.removeprefix(_PREFIX),
+            )
+            if raises:
+                raise
+            click.echo(text, err=True)
+            return code
+        idle = getattr(result, "idle", getattr(result, "stale", False))
+        code = IDLE if fail_if_idle and idle else DONE
+        stages.write(name, seconds=time.monotonic() - began, of=result, exit=code)
+        return code
+
+    return functools.reduce(lambda function, option: option(function), _OPTIONS[::-1], wrapped)
+
+
+def _answer(error: BaseException, *, fail_if_idle: bool) -> tuple[int, str]:
+    """The exit code of an error, and its text for standard error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, NothingToDo):
+        return IDLE if fail_if_idle else DONE, f"{_PREFIX}{error}"
+    if isinstance(error, BitstormError):
+        return error.exit_code, f"{_PREFIX}{error}"
+    sentence = failures.system_refusal(error) if isinstance(error, OSError) else None
+    if sentence is None:
+        sentence = (
+            f"unexpected {type(error).__name__}: {first_line(error)}; run again with "
+            "--debug for the traceback, and please report it"
+        )
+    return FAILED, f"{_PREFIX}{sentence}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +127,7 @@ class Invocation:
     quiet: bool
     log_file: Path | None
     snapshot: str | None
+    stages: StageLog
 
     def context(self) -> Context:
         """Load the settings, open workspace and console, and filter the warnings of libraries."""
@@ -119,12 +147,14 @@ class Invocation:
         if log_file is not None:
             log_file = local_path(log_file, error=UsageError, what="--log-file")
         workspace = open_workspace(self.workspace or DEFAULT_WORKSPACE)
+        self.stages.workspace = workspace = workspace.with_store(loaded.settings.store.url)
         return Context(
-            workspace.with_store(loaded.settings.store.url),
+            workspace,
             loaded.settings,
             Console(quiet, log_file),
             self.snapshot,
             origins=loaded.origins,
+            stages=self.stages,
         )
 
     def show(self, result: Any, lines: Callable[[], Sequence[str]]) -> Any:

@@ -141,6 +141,7 @@ class Backfilled(Result):
     next_ms: int | None
     batches: tuple[Path, ...]
     warnings: tuple[str, ...]
+    rows = property(lambda self: self.points)  # the landed ones, as other results name them
 
     @property
     def idle(self) -> bool:

@@ -52,6 +52,11 @@ class Collected(Result):
     def stale(self) -> bool:
         return self.batch is None or not self.batch.new
 
+    @property
+    def rows(self) -> int:
+        """The new rows."""
+        return 0 if self.stale else 1
+
 
 def collect_once(
     client: CoinGecko,

@@ -91,9 +91,10 @@ def _run(context: Context, plan: Plan, missing: list[Fold]) -> None:
         bar(0.0, f"{len(missing)} folds", False)
         for count, done in enumerate(run_folds(spark, work, missing), start=1):
             files.write_fold(plan.folder, done)
-            record = done.record
+            record, name = done.record, f"fold {done.fold.number}"
+            context.stages.write(name, seconds=record["seconds"], of=plan.snapshot)
             text = (
-                f"fold {done.fold.number} of {len(plan.folds)}  {record['epochs']} epochs, best "
+                f"{name} of {len(plan.folds)}  {record['epochs']} epochs, best "
                 f"{record['best_epoch']}  {record['seconds']:.1f} s"
             )
             bar(count / len(missing), text, True)

@@ -51,9 +51,10 @@ def run(context: Context, *, csv: ImportOptions | None = None) -> Outcome:
 
     def stage(name: str, work: Callable[[], Any], text_of: Callable[[Any], str]) -> Any:
         began = time.monotonic()
-        with context.console.stage(name) as outcome:
+        with context.stages.stage(name) as ended, context.console.stage(name) as outcome:
             result = work()
             outcome(text_of(result))
+            ended(result)
         seconds[name] = round(time.monotonic() - began, 2)
         return result
 

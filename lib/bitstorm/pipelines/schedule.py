@@ -84,7 +84,9 @@ def collect_every(context: Context, every_ms: int) -> Kept:
     def collect_now() -> None:
         nonlocal counts, failure
         try:
-            found = collect(context, asking=stop.asking())
+            with context.stages.stage("collect") as ended:
+                found = collect(context, asking=stop.asking())
+                ended(found)
         except _Stopped:
             return
         except FATAL as error:

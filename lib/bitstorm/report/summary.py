@@ -246,6 +246,11 @@ class Forecast(Result):
     metrics_json: str
 
     @property
+    def indicators(self) -> str:
+        """The ID of the snapshot that it reads."""
+        return str(self.metrics["snapshot"]["indicators"])
+
+    @property
     def verdict(self) -> str:
         """Whether it is better than persistence on the test part, in a sentence."""
         return verdict_sentence(self.metrics)
