@@ -62,14 +62,14 @@ def watched_executors(session: SparkSession) -> Iterator[None]:
 def _watch(context: SparkContext, lost: threading.Event, end: threading.Event) -> None:
     from py4j.protocol import Py4JError
 
-    seen, since = False, time.monotonic()
+    since = time.monotonic()
     # With an ended JVM the block fails by itself.
     with suppress(Py4JError, OSError):
+        store = context._jsc.sc().statusStore()
         while not end.wait(_NAP_SECONDS):
-            # The driver is one of them.
-            there = len(context._jsc.sc().statusTracker().getExecutorInfos()) > 1
-            seen |= there
-            if there or not seen or not context.statusTracker().getActiveJobsIds():
+            # The driver is one of the executors; `False` adds those that have ended.
+            there, ever = (store.executorList(alive).size() > 1 for alive in (True, False))
+            if there or not ever or not context.statusTracker().getActiveJobsIds():
                 since = time.monotonic()
             elif time.monotonic() - since > WAIT_SECONDS:
                 lost.set()
