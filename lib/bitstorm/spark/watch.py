@@ -6,6 +6,7 @@ their own.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,16 +28,8 @@ def watched_executors(session: SparkSession) -> Iterator[None]:
     """Cancel the jobs in the block where a standalone cluster has had executors, and has none for
     `WAIT_SECONDS`; raise SparkFailure for them.
 
-    Before the first executor a job can wait for its turn, without limit. With dynamic allocation
-    Spark itself ends executors: nothing is watched."""
-    from pyspark.sql.utils import is_remote
-
-    dynamic = "spark.dynamicAllocation.enabled"
-    if (
-        is_remote()
-        or not session.sparkContext.master.startswith("spark://")
-        or session.sparkContext.getConf().get(dynamic, "false") == "true"
-    ):
+    Before the first executor a job can wait for its turn, without limit."""
+    if not _is_watched(session):
         yield
         return
     lost, end = threading.Event(), threading.Event()
@@ -57,6 +50,18 @@ def watched_executors(session: SparkSession) -> Iterator[None]:
     finally:
         end.set()
         thread.join()
+
+
+def _is_watched(session: SparkSession) -> bool:
+    from pyspark.sql.utils import is_remote
+
+    # Databricks has such a master, too, and gets new machines in minutes.
+    if is_remote() or "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return False
+    context = session.sparkContext
+    # With dynamic allocation Spark itself ends executors.
+    dynamic = context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true"
+    return context.master.startswith("spark://") and not dynamic
 
 
 def _watch(context: SparkContext, lost: threading.Event, end: threading.Event) -> None:
