@@ -56,14 +56,14 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
     loopback = ("--host", "127.0.0.1", "--webui-port", "0")
     size = ("--cores", str(cores), "--memory", memory, "--work-dir", str(folder / "work"))
     with ExitStack() as daemons:
-        processes = {}
+        processes: dict[str, subprocess.Popen[bytes]] = {}
 
-        def start(role: str, name: str, *options: str) -> None:
+        def start(role: str, name: str, *options: str) -> subprocess.Popen[bytes]:
             daemon = _daemon(folder, role, name, *loopback, *options)
-            processes[name] = daemons.enter_context(daemon)
+            return daemons.enter_context(daemon)
 
         def start_worker(name: str) -> None:
-            start("worker", name, *size, url)
+            processes[name] = start("worker", name, *size, url)
 
         start("master", "master", "--port", "0")
         port, ui = (
