@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,22 @@ _BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: the master's URL, and the address where it describes itself."""
+    """A running cluster: the master's URL, the address where it describes itself, and the
+    processes of its workers by name; `start` starts one that was killed."""
 
     url: str
     state_url: str
+    workers: Mapping[str, subprocess.Popen[bytes]]
+    start: Callable[[str], None]
 
     def state(self) -> dict[str, Any]:
         """The master's own record of workers and applications."""
         with urllib.request.urlopen(self.state_url, timeout=10) as answer:
             return dict(json.loads(answer.read()))
+
+    def kill(self, worker: str) -> None:
+        """As if its machine lost its power: the worker and its executors end at once."""
+        _kill(self.workers[worker])
 
 
 @contextmanager
@@ -49,26 +56,31 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
     loopback = ("--host", "127.0.0.1", "--webui-port", "0")
     size = ("--cores", str(cores), "--memory", memory, "--work-dir", str(folder / "work"))
     with ExitStack() as daemons:
+        processes: dict[str, subprocess.Popen[bytes]] = {}
 
-        def start(role: str, name: str, *options: str) -> None:
-            daemons.enter_context(_daemon(folder, role, name, *loopback, *options))
+        def start(role: str, name: str, *options: str) -> subprocess.Popen[bytes]:
+            daemon = _daemon(folder, role, name, *loopback, *options)
+            return daemons.enter_context(daemon)
+
+        def start_worker(name: str) -> None:
+            processes[name] = start("worker", name, *size, url)
 
         start("master", "master", "--port", "0")
         port, ui = (
             _said(folder / "master.log", rf"started service '{service}' on port (\d+)")
             for service in ("sparkMaster", "MasterUI")
         )
-        found = Cluster(f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{ui}/json/")
+        url = f"spark://127.0.0.1:{port}"
         names = [f"worker-{number}" for number in range(workers)]
         for name in names:
-            start("worker", name, *size, found.url)
+            start_worker(name)
         for name in names:
             _said(folder / f"{name}.log", r"Successfully registered with (master)")
-        yield found
+        yield Cluster(url, f"http://127.0.0.1:{ui}/json/", processes, start_worker)
 
 
 @contextmanager
-def _daemon(folder: Path, role: str, name: str, *options: str) -> Iterator[None]:
+def _daemon(folder: Path, role: str, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """The process of a daemon for the block; it ends with all that it has started."""
     import pyspark
 
@@ -84,11 +96,16 @@ def _daemon(folder: Path, role: str, name: str, *options: str) -> Iterator[None]
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process with its group, unless it was killed before."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environ(folder: Path) -> Mapping[str, str]:

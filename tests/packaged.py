@@ -79,9 +79,9 @@ class Checkout:
         make_python(self.root / ".venv")
         subprocess.run([self.root / "scripts" / "package"], check=True, capture_output=True)
 
-    def submit(self, *words: str, **environ: str) -> Finished:
-        """Run `scripts/submit` with these words; all that it has started ends with it."""
-        process = subprocess.Popen(
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """`scripts/submit` with these words, as it begins."""
+        return subprocess.Popen(
             [self.root / "scripts" / "submit", *words],
             cwd=self.base / "empty",
             env={
@@ -101,13 +101,26 @@ class Checkout:
             text=True,
             start_new_session=True,
         )
-        try:
-            stdout, stderr = process.communicate(timeout=SECONDS_FOR_A_JOB)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        return Finished(process.returncode, stdout, stderr)
+
+    def submit(self, *words: str, **environ: str) -> Finished:
+        """Run `scripts/submit` with these words."""
+        return finish(self.start(*words, **environ))
+
+
+def finish(process: subprocess.Popen[str]) -> Finished:
+    """A started job at its end; all that it has started ends with it."""
+    try:
+        stdout, stderr = process.communicate(timeout=SECONDS_FOR_A_JOB)
+    finally:
+        kill(process)
+    return Finished(process.returncode, stdout, stderr)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End the process and all that it has started, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def make_python(folder: Path, *patterns: str) -> Path:

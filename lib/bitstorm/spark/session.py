@@ -15,6 +15,7 @@ from bitstorm.core.settings import Spark
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
 from bitstorm.spark import environment, java
 from bitstorm.spark.failures import translate_failures
+from bitstorm.spark.watch import watched_executors
 
 if TYPE_CHECKING:
     from pyspark import SparkConf
@@ -95,13 +96,14 @@ def spark_session(
     that needs them. `report` gets a line about variables of Spark that are ignored.
 
     Raises EnvironmentProblem for a pyspark of another version and as `environment.variables`,
-    SparkFailure when a job in the block fails.
+    SparkFailure when a job in the block fails or a standalone cluster has lost all executors.
     """
     session = running_session()
     if session is not None:
         _check_file_names(session, log)
         with (
             translate_failures(None),
+            watched_executors(session),
             with_settings(session, REQUIRED),
             described_jobs(session, app_name),
         ):
@@ -121,7 +123,7 @@ def spark_session(
             with translate_failures(own_log):
                 session.sparkContext.setLogLevel("ERROR")
                 hush_accumulators(session.sparkContext)
-                with described_jobs(session, app_name):
+                with watched_executors(session), described_jobs(session, app_name):
                     yield session
         finally:
             _stop(session, with_jvm=not launched)
