@@ -145,7 +145,8 @@ def _tasks(log: Path) -> dict[str, Any]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for event in event_log.events(log):
         if event["Event"] == "SparkListenerJobStart":
-            name = event["Properties"].get("spark.job.description", "")
+            text = event["Properties"].get("spark.job.description", "")
+            name = text.removeprefix("bitstorm ")
             command |= dict.fromkeys(event["Stage IDs"], name)
         elif event["Event"] == "SparkListenerTaskEnd":
             tally, metrics = found[command[event["Stage ID"]]], event["Task Metrics"]
