@@ -56,8 +56,8 @@ class Program:
     def commands(self, workspace: str) -> None:
         """`ingest` and `indicators` of a workspace of minutes."""
         context = context_of(Path(workspace), *MINUTES)
-        ingest(context)
-        indicators(context)
+        assert ingest(context).accepted
+        assert not indicators(context).idle
 
     def ingest(self, workspace: str) -> None:
         ingest(context_of(Path(workspace)))

@@ -99,7 +99,9 @@ def _commands(outcome: Outcome, cluster: Cluster, folder: Path) -> None:
 
         def way(name: str) -> Callable[[int], float]:
             def once(_: int) -> float:
-                workspace = _copied(source, folder / name / "landing").parent
+                workspace = folder / name
+                shutil.rmtree(workspace, ignore_errors=True)
+                _copied(source, workspace / "landing")
                 return programs[name].seconds(job="commands", workspace=workspace)
 
             return once
@@ -218,8 +220,7 @@ def _hours(folder: Path, rows: int) -> Path:
 
 
 def _copied(source: Path, target: Path) -> Path:
-    """The folder's files at another place, which is made anew."""
-    shutil.rmtree(target, ignore_errors=True)
+    """The folder's files at another place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-a", "-l", source, target], check=True)
     return target
