@@ -12,8 +12,10 @@ import click
 
 NAMES = (
     "ingest", "windows", "indicators", "exactness", "feed", "train", "backtest", "volatility",
-    "intervals", "page",
+    "intervals", "page", "cluster", "scale",
 )  # fmt: skip
+# `cluster` is a module that tests use, too.
+MODULES = {"cluster": "cluster_run"}
 
 
 @click.command()
@@ -26,10 +28,11 @@ NAMES = (
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A checkout of an earlier commit, set up, to compare with.",
 )
+@click.option("--part", multiple=True, help="One part alone; several are possible.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(name: str, rows: int | None, as_json: bool, **options: Any) -> None:
     """Measure one thing beside its peers, in one run."""
-    module = importlib.import_module(f"benchmarks.{name}")
+    module = importlib.import_module(f"benchmarks.{MODULES.get(name, name)}")
     given = {option: value for option, value in options.items() if value}
     known = inspect.signature(module.run).parameters
     for option in given:

@@ -42,7 +42,7 @@ def run(rows: int = ROWS) -> Outcome:
 
 def _run(scratch: Path, rows: int) -> Outcome:
     source = scratch / "batches"
-    _write_batches(source, rows)
+    write_batches(source, rows)
     context = context_of(scratch / "session")
     spark = context.spark("benchmark")
     with served("benchmarks.plain_spark", MEMORY) as peer, spark:
@@ -119,12 +119,12 @@ def _run(scratch: Path, rows: int) -> Outcome:
     )
 
 
-def _frame(first: int, count: int) -> pd.DataFrame:
+def minutes(first: int, count: int, step_ms: int = MINUTE_MS) -> pd.DataFrame:
     chance = np.random.default_rng(first)
     price = 20_000 * np.exp(np.cumsum(chance.normal(0, 5e-4, count)))
     return pd.DataFrame(
         {
-            "timestamp": START_MS + MINUTE_MS * np.arange(first, first + count, dtype=np.int64),
+            "timestamp": START_MS + step_ms * np.arange(first, first + count, dtype=np.int64),
             "price": price,
             "market_cap": price * 19.5e6,
             "volume_24h": chance.uniform(1e10, 4e10, count),
@@ -132,11 +132,12 @@ def _frame(first: int, count: int) -> pd.DataFrame:
     )
 
 
-def _write_batches(folder: Path, rows: int, batches: int = 10) -> None:
+def write_batches(folder: Path, rows: int, batches: int = 10, step_ms: int = MINUTE_MS) -> None:
     edges = np.linspace(0, rows, batches + 1, dtype=int)
     for number, (first, last) in enumerate(pairwise(edges)):
-        land(folder, _frame(int(first), int(last - first)), f"{number:02d}")
+        frame = minutes(int(first), int(last - first), step_ms)
+        land(folder, frame, f"{number:02d}", step_ms)
 
 
 def _day(rows: int) -> pd.DataFrame:
-    return _frame(rows, DAY)
+    return minutes(rows, DAY)

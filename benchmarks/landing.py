@@ -27,8 +27,8 @@ def context(root: Path, *overrides: str) -> Context:
     return Context(open_workspace(str(root)), settings, Console(quiet=True))
 
 
-def land(folder: Path, frame: pd.DataFrame, name: str) -> None:
-    """A batch of minutes with its sidecar."""
+def land(folder: Path, frame: pd.DataFrame, name: str, step_ms: int = MINUTE_MS) -> None:
+    """A batch of rows at this distance with its sidecar."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"bitcoin_prices_{name}.csv"
     frame.to_csv(path, index=False)
@@ -38,7 +38,7 @@ def land(folder: Path, frame: pd.DataFrame, name: str) -> None:
         "source": "simulated:7",
         "coin": "bitcoin",
         "vs_currency": "usd",
-        "granularity_ms": MINUTE_MS,
+        "granularity_ms": step_ms,
         "first_ms": int(frame["timestamp"].iloc[0]),
         "last_ms": int(frame["timestamp"].iloc[-1]),
         "fetched_at": int(frame["timestamp"].iloc[-1]),

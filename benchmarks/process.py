@@ -69,6 +69,8 @@ def served(
     if checkout is not None:
         python = checkout / ".venv" / "bin" / "python"
         environ["PYTHONPATH"] = str(checkout / "lib")
+    # A cluster's executors would take the system's Python, and its driver another interface.
+    environ |= {"PYSPARK_PYTHON": str(python), "SPARK_LOCAL_IP": "127.0.0.1"}
     command = [str(python), "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
@@ -107,6 +109,7 @@ def serve(run: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _telling(lines: list[str]) -> str:
-    """The line of a stack of Java's that names the cause, or the first."""
-    causes = [line for line in lines if "OutOfMemory" in line or "Caused by" in line]
+    """The line of a stack of Java's or Python's that names the cause, or the first."""
+    words = ("OutOfMemory", "Caused by", "Error: ")
+    causes = [line for line in lines if any(word in line for word in words)]
     return (causes or lines)[0].strip()[:300]

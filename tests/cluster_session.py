@@ -14,8 +14,11 @@ from typing import Any
 
 import bitstorm
 from bitstorm.core.errors import SparkFailure
+from bitstorm.core.schema import PRICES
 from bitstorm.spark.session import running_session
 from bitstorm.store import snapshots
+from bitstorm.store.seal import Month, in_threads
+from bitstorm.store.seal_tasks import in_tasks
 
 MINUTES = {"grid.frequency": "1m", "indicators.windows": [7, 60]}
 
@@ -46,6 +49,23 @@ def without_python(base: Path, small: bitstorm.Workspace) -> dict[str, Any]:
     return found
 
 
+def sealed_as_published(session: Any, root: Path) -> bool:
+    """Whether tasks on the executors find the months as the driver's threads and the manifest."""
+    snapshot = snapshots.required(root)
+    kept, lineage = snapshot.manifest, root / "lineage" / snapshot.id
+
+    def paths(files: Any, month: str) -> tuple[str, ...]:
+        return tuple(file.path for file in files if file.month == month)
+
+    months = [
+        Month(m, snapshot.folder, paths(kept.files, m), lineage, paths(kept.lineage, m))
+        for m in sorted(kept.months)
+    ]
+    found = list(in_tasks(session, PRICES, months))
+    digests = {month.name: checked.digest for month, checked in zip(months, found, strict=True)}
+    return digests == kept.months and found == list(in_threads(PRICES, months))
+
+
 def main(output: Path, base: Path, name: str, forbidden: Path | None = None) -> None:
     workspace = bitstorm.open_workspace(base / name, MINUTES, quiet=True)
     found: dict[str, Any] = {"package": bitstorm.__file__, "ingested": counts(workspace.ingest())}
@@ -68,6 +88,7 @@ def main(output: Path, base: Path, name: str, forbidden: Path | None = None) -> 
     found["indicators"] = digest(workspace.path / "indicators")
     if forbidden is not None:
         checks = workspace.doctor(cluster=True).checks
+        found["sealed"] = sealed_as_published(session, workspace.path / "prices")
         found["doctor"] = [[check.name, check.state, str(check)] for check in checks]
     output.write_text(json.dumps(found))
 

@@ -167,6 +167,10 @@ def test_a_python_that_was_called_would_be_noticed(
     assert found["no_python"].startswith("a Python task failed on an executor (")
 
 
+def test_tasks_seal_with_numpy_and_pyarrow(sessions: dict[str, dict[str, Any]]) -> None:
+    assert sessions["two"]["sealed"] is True
+
+
 def test_doctor_says_what_the_executors_have(sessions: dict[str, dict[str, Any]]) -> None:
     checks = {name: (state, text) for name, state, text in sessions["two"]["doctor"]}
     assert checks["spark"][0] == checks["executor"][0] == "ok"

@@ -13,6 +13,7 @@ import pytest
 from bitstorm.core.errors import BitstormError, SealBroken, SnapshotDamaged
 from bitstorm.core.schema import PRICES, Field, Table
 from bitstorm.store import seal, snapshots
+from bitstorm.store.digest import dataset_digest
 from bitstorm.store.publish import Change
 from bitstorm.store.seal import seal_folder
 from faults.publishing import (
@@ -26,6 +27,7 @@ from faults.publishing import (
     lineage_rows,
     month_of,
     price_rows,
+    prices_digest,
     publish,
     put,
     rows_of,
@@ -248,16 +250,15 @@ def sealed(folder, **options):
     return seal_folder(folder, PRICES, **given)
 
 
-def test_a_good_folder_is_sealed_with_its_files_and_keys(folder):
+def test_a_good_folder_is_sealed_with_its_files_and_digests(folder):
     found = sealed(folder)
     assert [f.path for f in found.files] == [
         "month=2021-01/part-0.parquet",
         "month=2021-02/part-0.parquet",
     ]
-    assert {m: keys.tolist() for m, keys in found.keys.items()} == {
-        "2021-01": [JANUARY],
-        "2021-02": [FEBRUARY],
-    }
+    rows = [(start, 1.0, None, None, None) for start in (JANUARY, FEBRUARY)]
+    assert sorted(found.digests) == ["2021-01", "2021-02"]
+    assert dataset_digest(found.digests) == prices_digest(rows)
 
 
 def test_a_part_file_that_metadata_does_not_list(folder):
@@ -305,12 +306,15 @@ def test_common_metadata_with_another_schema_or_a_strange_pickle(folder):
         sealed(folder)
 
 
-def test_a_folder_without_summaries_may_have_none(folder):
+def test_a_lineage_may_have_no_summaries(folder, tmp_path_factory):
+    lineage = tmp_path_factory.mktemp("lineage")
+    for start, month in ((JANUARY, "2021-01"), (FEBRUARY, "2021-02")):
+        put(lineage, month, lineage_rows({start: "b"}))
+    found = sealed(folder, lineage=(lineage, {}))
+    assert [f.path for f in found.lineage] == [f.path for f in found.files]
+    shutil.copy(folder / "_common_metadata", lineage)
     with pytest.raises(SealBroken, match="stray file _common_metadata"):
-        sealed(folder, unischema=None)
-    for name in ("_metadata", "_common_metadata"):
-        (folder / name).unlink()
-    assert len(sealed(folder, unischema=None).files) == 2
+        sealed(folder, lineage=(lineage, {}))
 
 
 def test_an_inherited_file_that_did_not_arrive(folder):
@@ -343,7 +347,7 @@ def test_inherited_files_are_not_read_again(folder, monkeypatch):
     monkeypatch.setattr(pq, "ParquetFile", lambda *_, **__: pytest.fail("rows were read"))
     found = sealed(folder, inherited=records)
     assert {f.path: f for f in found.files} == records
-    assert found.keys == {} and found.digests == {}
+    assert found.digests == {}
 
 
 def test_a_month_that_mixes_new_and_inherited_files(folder):

@@ -26,6 +26,7 @@ from bitstorm.model.runs import Run
 from bitstorm.model.training_data import prepare
 from bitstorm.model.training_run import Attempt, Prepared, changes_between
 from bitstorm.store import seal, snapshots
+from bitstorm.store.digest import dataset_digest
 from bitstorm.store.snapshots import Snapshot
 
 EQUAL, DIFFERS, UNCHECKED, SKIPPED = "equal", "differs", "cannot be checked", "skipped"
@@ -126,7 +127,7 @@ def digest_step(snapshot: Snapshot, recorded: str) -> Step:
         months = seal.digests_of(snapshot.folder, manifest.files, table)
     except errors.SealBroken as error:
         return Step("indicators", DIFFERS, str(error))
-    digest = seal.dataset_digest(months)
+    digest = dataset_digest(months)
     problems = [f"the digest of {month} differs" for month in _apart(manifest.months, months)]
     if digest != recorded:
         problems.append(f"the record has the digest {recorded}, the files have {digest}")

@@ -23,6 +23,7 @@ from bitstorm.ingest.validate import Counts
 from bitstorm.store import rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal_tasks import on_cluster
 from bitstorm.store.snapshots import Snapshot
 
 T = TypeVar("T")
@@ -120,7 +121,13 @@ def publish_merged(
             if months:
                 write_rows(winners, draft, ranking)
             ledger = {**known, **complete}
-            return Change(months, with_lineage=True, batches=complete, ledger=ledger)
+            return Change(
+                months,
+                with_lineage=True,
+                batches=complete,
+                ledger=ledger,
+                each_month=on_cluster(good.sparkSession),
+            )
 
         snapshot = publish(
             context.workspace.prices,

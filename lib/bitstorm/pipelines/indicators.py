@@ -15,6 +15,7 @@ from bitstorm.indicators.update import computed_points, plan_update
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal_tasks import on_cluster
 from bitstorm.store.snapshots import Snapshot, part_files
 
 if TYPE_CHECKING:
@@ -72,10 +73,9 @@ def indicators(context: Context) -> Computed:
                 points = computed_points(spark, prices, parent, settings, plan)
                 petastorm_io.write_dataset(points, draft.folder, table)
             written = {file.parent.name.partition("=")[2] for file in part_files(draft.folder)}
+            months, check = frozenset((before | written) - plan.linked), on_cluster(spark)
             # Other windows or gaps, and retracted prices, can remove points.
-            return Change(
-                frozenset((before | written) - plan.linked), may_lose_keys=True, details=recipe
-            )
+            return Change(months, may_lose_keys=True, details=recipe, each_month=check)
 
         return publish(
             workspace.indicators,

@@ -14,6 +14,7 @@ from bitstorm.ingest.select_batches import find_batch, months_of, other_batches
 from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_checked_prices
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.publish import Change, Draft, publish
+from bitstorm.store.seal_tasks import on_cluster
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,6 +74,7 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
                 may_lose_keys=True,
                 ledger={**ledger, sha256: entry},
                 details={"retracted": sha256},
+                each_month=on_cluster(spark),
             )
 
         new = publish(

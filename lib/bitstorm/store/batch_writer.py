@@ -34,10 +34,11 @@ from bitstorm.core.settings import Ingest
 from bitstorm.core.time import now_ms
 from bitstorm.core.workspace import Workspace, check_petastorm_reads, local_path
 from bitstorm.store import rejects, snapshots
+from bitstorm.store.digest import month_digest
 from bitstorm.store.manifest import schema_hash
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.row_rules import checked_rows, likely_unit
-from bitstorm.store.seal import arrow_schema, month_digest
+from bitstorm.store.seal import arrow_schema
 from bitstorm.store.snapshots import Snapshot
 
 if TYPE_CHECKING:

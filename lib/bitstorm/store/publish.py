@@ -17,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,10 +24,10 @@ from bitstorm import __version__
 from bitstorm.core import durable_io
 from bitstorm.core.errors import Overtaken, SealBroken, SnapshotDamaged, StoreError
 from bitstorm.core.file_system import FileSystem, Root, files_of
-from bitstorm.core.schema import LINEAGE as LINEAGE_TABLE
 from bitstorm.core.schema import Table
 from bitstorm.store import manifest as manifests
 from bitstorm.store import seal, snapshots
+from bitstorm.store.digest import dataset_digest
 from bitstorm.store.manifest import File, Manifest
 from bitstorm.store.snapshots import LINEAGE, SNAPSHOTS, Snapshot
 
@@ -50,7 +49,8 @@ class Draft:
 @dataclass(frozen=True)
 class Change:
     """The result of a write. `months` are those that it wrote or emptied; all others are linked
-    from the parent. `ledger` has the tallies of all batches so far, `batches` the new ones."""
+    from the parent. `ledger` has the tallies of all batches so far, `batches` the new ones.
+    `each_month` calls the seal's check of each of them."""
 
     months: frozenset[str]
     with_lineage: bool = False
@@ -58,6 +58,7 @@ class Change:
     batches: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     ledger: Mapping[str, dict[str, Any]] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    each_month: seal.EachMonth = seal.in_threads
 
 
 def publish(
@@ -144,15 +145,22 @@ def _finish_draft(
     paths = snapshots.part_files(draft.folder)
     relative = [path.relative_to(draft.folder).as_posix() for path in paths]
     seal.write_metadata(draft.folder, relative, table, schema)
-    pickled = pickle.dumps(schema, protocol=4)
-    data = seal.seal_folder(draft.folder, table, inherited=shared, unischema=pickled)
-    where = f"{operation} {identity}"
+    before: dict[str, list[Path]] = {}
     if draft.parent is not None and not change.may_lose_keys:
         # The new rows include these files' rows: a seal must not cover their damage.
         snapshots.check_content(draft.parent, months=change.months)
-        before = {m: f for m in sorted(change.months) if (f := draft.parent.of_months({m}))}
-        seal.require_subset(before, data.keys, table, where=where)
-    lineage, ledger = _finish_lineage(draft, change, data, where)
+        before = {m: f for m in change.months if (f := draft.parent.of_months({m}))}
+    data = seal.seal_folder(
+        draft.folder,
+        table,
+        inherited=shared,
+        unischema=pickle.dumps(schema, protocol=4),
+        lineage=_linked_lineage(draft, change),
+        before=before,
+        where=f"{operation} {identity}",
+        each_month=change.each_month,
+    )
+    ledger = _finish_ledger(draft, change)
     old = {} if parent is None else parent.months
     months = {m: digest for m, digest in old.items() if m not in change.months} | dict(data.digests)
     return Manifest(
@@ -171,33 +179,31 @@ def _finish_draft(
         first_ms=min((file.first_ms for file in data.files), default=None),
         last_ms=max((file.last_ms for file in data.files), default=None),
         files=data.files,
-        lineage=lineage,
+        lineage=data.lineage,
         ledger=ledger,
         months=months,
-        digest=seal.dataset_digest(months),
+        digest=dataset_digest(months),
         batches=dict(change.batches),
         versions=_versions(),
         details=dict(change.details),
     ).with_hash()
 
 
-def _finish_lineage(
-    draft: Draft, change: Change, data: seal.Sealed, where: str
-) -> tuple[tuple[File, ...], dict[str, Any] | None]:
-    """Link, check and seal the lineage, write the ledger; return their records."""
+def _linked_lineage(draft: Draft, change: Change) -> tuple[Path, dict[str, File]] | None:
+    """The folder of the lineage with its linked files; None without a lineage."""
     if not change.with_lineage:
-        return (), None
+        return None
     shared = _link_unchanged(draft, change, lineage=True)
     # After a failed write of petastorm, Spark writes summaries for the rest of its session.
     for name in (seal.METADATA, seal.COMMON_METADATA):
         (draft.lineage / name).unlink(missing_ok=True)
-    sealed = seal.seal_folder(draft.lineage, LINEAGE_TABLE, inherited=shared, unischema=None)
-    for month in data.keys.keys() | sealed.keys.keys():
-        ours, theirs = data.keys.get(month), sealed.keys.get(month)
-        if ours is None or theirs is None or not np.array_equal(ours, theirs):
-            raise SealBroken(
-                f"the lineage of month {month} in {where} has other keys than its rows"
-            )
+    return draft.lineage, shared
+
+
+def _finish_ledger(draft: Draft, change: Change) -> dict[str, Any] | None:
+    """Check the counts and write the ledger; return its record."""
+    if not change.with_lineage:
+        return None
     for sha256, tally in change.batches.items():
         # Older tallies have no superseded rows.
         counts = {name: tally.get(name, 0) for name in (*snapshots.OUTCOMES, "refused")}
@@ -207,7 +213,7 @@ def _finish_lineage(
                 f"read, but {' + '.join(f'{n} {name}' for name, n in counts.items())}; "
                 "nothing was published"
             )
-    return sealed.files, _write_ledger(draft.lineage, change.ledger or {})
+    return _write_ledger(draft.lineage, change.ledger or {})
 
 
 def _write_ledger(lineage: Path, ledger: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,25 +1,22 @@
 """The seal: checks a folder before a manifest names it. Without Spark.
 
-Files that the commit wrote are read completely, month by month. Files that it links from its parent
-are checked by size and footer and inherit the rest, so the cost depends on the rewritten months.
-
-A month's digest is the SHA-256 over its rows in the order of time, column by column: one byte a row
-that says whether the value is null, then the values in little-endian bytes (zero for a null, one
-bit pattern for NaN). The data set's digest is the SHA-256 over `YYYY-MM` and digest of each month
-with rows, so a commit hashes only the months that it rewrites.
+Files that the commit wrote are read completely, each month by one call of `check_month`: in threads
+here, or in Spark tasks by `seal_tasks`. It gives records and digests, no rows. Files that the
+commit links from its parent are checked by size and footer and inherit the rest, so the cost
+depends on the rewritten months.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +25,8 @@ import pyarrow.parquet as pq
 
 from bitstorm.core import durable_io
 from bitstorm.core.errors import SealBroken, first_line
-from bitstorm.core.schema import PARTITION, Table
+from bitstorm.core.schema import LINEAGE, PARTITION, Table
+from bitstorm.store.digest import month_digest
 from bitstorm.store.manifest import File
 
 if TYPE_CHECKING:
@@ -42,52 +40,137 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Sealed:
-    """The files in the order of their paths; digests and keys (see `keys_of`) of the rewritten
-    months."""
+    """The files of data and lineage in the order of their paths; digests of the rewritten months
+    with rows."""
 
     files: tuple[File, ...]
+    lineage: tuple[File, ...]
     digests: Mapping[str, str]
-    keys: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Month:
+    """What is checked of one rewritten month: its new files at `paths` in `folder`, those in the
+    folder `lineage` (None without), and the parent's files `before`, whose keys must still be
+    there. `where` names the operation in errors."""
+
+    name: str
+    folder: Path
+    paths: tuple[str, ...]
+    lineage: Path | None = None
+    lineage_paths: tuple[str, ...] = ()
+    before: tuple[Path, ...] = ()
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The digest of a month (empty without rows), and the records of its files."""
+
+    digest: str
+    files: tuple[File, ...]
+    lineage: tuple[File, ...]
+
+
+# Calls `check_month` for each month; the results are in the order of the months.
+EachMonth: TypeAlias = Callable[[Table, Sequence[Month]], Iterable[Checked]]
+
+
+def in_threads(table: Table, months: Sequence[Month]) -> Iterator[Checked]:
+    """Check in threads of this process, which holds so many months at once: reading, hashing and
+    comparing release Python's lock."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(partial(check_month, table), months)
 
 
 def seal_folder(
-    folder: Path, table: Table, *, inherited: Mapping[str, File], unischema: bytes | None
+    folder: Path,
+    table: Table,
+    *,
+    inherited: Mapping[str, File],
+    unischema: bytes,
+    lineage: tuple[Path, Mapping[str, File]] | None = None,
+    before: Mapping[str, Sequence[Path]] | None = None,
+    where: str = "",
+    each_month: EachMonth = in_threads,
 ) -> Sealed:
-    """Check the folder; `inherited` are the parent's records of linked files, by path.
+    """Check the folder, whose `_common_metadata` must hold `unischema`, and its lineage.
 
-    `_common_metadata` must hold `unischema`; None means a lineage, which has no summary files.
-    Raises SealBroken with what was found, and where.
+    `inherited` are the parent's records of linked files, by path; `lineage` is its folder with such
+    records. `before` are the parent's files of rewritten months that must keep their keys. Raises
+    SealBroken with what was found, and where.
     """
-    paths = _part_paths(folder, summaries=unischema is not None)
+    files, new = _listed(folder, inherited, summaries=True)
+    owners, of_lineage = ([], {}) if lineage is None else _listed(*lineage, summaries=False)
+    before = before or {}
+    months = [
+        Month(
+            name,
+            folder,
+            tuple(new.get(name, ())),
+            None if lineage is None else lineage[0],
+            tuple(of_lineage.get(name, ())),
+            tuple(before.get(name, ())),
+            where,
+        )
+        for name in sorted({*new, *of_lineage, *before})
+    ]
+    digests = {}
+    for month, found in zip(months, each_month(table, months), strict=True):
+        files += found.files
+        owners += found.lineage
+        if found.digest:
+            digests[month.name] = found.digest
+    files.sort(key=lambda file: file.path)
+    owners.sort(key=lambda file: file.path)
+    if files:
+        _check_summaries(folder, files, table, unischema)
+    return Sealed(tuple(files), tuple(owners), digests)
+
+
+def _listed(
+    folder: Path, inherited: Mapping[str, File], *, summaries: bool
+) -> tuple[list[File], dict[str, list[str]]]:
+    """The records of the linked files, and the paths of the new ones by month."""
+    paths = _part_paths(folder, summaries=summaries)
     if missing := sorted(inherited.keys() - set(paths)):
         raise SealBroken(f"{folder.name} lacks {', '.join(missing)}, which its parent has")
     files = [_check_inherited(folder, inherited[path]) for path in paths if path in inherited]
-    linked = {file.month for file in files}
-    by_month: dict[str, list[str]] = {}
+    new: dict[str, list[str]] = {}
     for path in paths:
         if path not in inherited:
-            by_month.setdefault(_month(path), []).append(path)
-
-    def check_month(month: str) -> tuple[np.ndarray, str, list[File]]:
-        rows, records = _read_month(folder, by_month[month], table)
-        times = _check_rows(rows, table, month=month, where=f"{folder.name}/month={month}")
-        # A lineage has no digest.
-        return times, "" if unischema is None else month_digest(rows, table), records
-
-    # Reading, hashing and comparing release Python's lock, so threads check months in parallel.
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = dict(zip(by_month, pool.map(check_month, by_month), strict=True))
-    files += [record for _, _, records in found.values() for record in records]
-    if both := linked & set(by_month):
+            new.setdefault(_month(path), []).append(path)
+    if both := {file.month for file in files} & set(new):
         raise SealBroken(
             f"months {', '.join(sorted(both))} of {folder.name} mix new and linked files"
         )
-    files.sort(key=lambda file: file.path)
-    if unischema is not None and files:
-        _check_summaries(folder, files, table, unischema)
-    keys = {month: times for month, (times, _, _) in found.items()}
-    digests = {month: digest for month, (_, digest, _) in found.items() if digest}
-    return Sealed(tuple(files), digests, keys)
+    return files, new
+
+
+def check_month(table: Table, month: Month) -> Checked:
+    """Read one month completely and check it. Raises SealBroken."""
+    files: list[File] = []
+    owners: list[File] = []
+    digest, keys = "", None
+    if month.paths:
+        rows, files = _read_month(month.folder, month.paths, table)
+        where = f"{month.folder.name}/month={month.name}"
+        keys = _check_rows(rows, table, month=month.name, where=where)
+        digest = month_digest(rows, table)
+        # Before the next files are read.
+        del rows
+    _require_subset(month, keys, table)
+    if month.lineage is not None:
+        theirs = None
+        if month.lineage_paths:
+            rows, owners = _read_month(month.lineage, month.lineage_paths, LINEAGE)
+            where = f"{month.lineage.name}/month={month.name}"
+            theirs = _check_rows(rows, LINEAGE, month=month.name, where=where)
+        if keys is None or theirs is None or not np.array_equal(keys, theirs):
+            raise SealBroken(
+                f"the lineage of month {month.name} in {month.where} has other keys than its rows"
+            )
+    return Checked(digest, tuple(files), tuple(owners))
 
 
 def keys_of(rows: pa.Table, table: Table) -> np.ndarray:
@@ -107,23 +190,18 @@ def digests_of(folder: Path, files: Sequence[File], table: Table) -> dict[str, s
     return {m: month_digest(_read_month(folder, paths[m], table)[0], table) for m in months}
 
 
-def require_subset(
-    before: Mapping[str, Sequence[Path]],
-    after: Mapping[str, np.ndarray],
-    table: Table,
-    *,
-    where: str,
-) -> None:
+def _require_subset(month: Month, keys: np.ndarray | None, table: Table) -> None:
     """Raise SealBroken where a rewritten month lacks a key of the parent."""
-    for month, files in before.items():
-        columns = (pq.ParquetFile(file).read(columns=list(table.key)) for file in files)
-        known = np.concatenate([keys_of(rows, table) for rows in columns])
-        missing = np.setdiff1d(known, after.get(month, known[:0]))
-        if len(missing):
-            raise SealBroken(
-                f"{len(missing)} rows of month {month} are in the parent and not in {where} "
-                f"(the first at {missing[0]}): nothing was published"
-            )
+    if not month.before:
+        return
+    columns = (pq.ParquetFile(file).read(columns=list(table.key)) for file in month.before)
+    known = np.concatenate([keys_of(rows, table) for rows in columns])
+    missing = np.setdiff1d(known, known[:0] if keys is None else keys)
+    if len(missing):
+        raise SealBroken(
+            f"{len(missing)} rows of month {month.name} are in the parent and not in {month.where} "
+            f"(the first at {missing[0]}): nothing was published"
+        )
 
 
 def _part_paths(folder: Path, *, summaries: bool) -> list[str]:
@@ -299,35 +377,3 @@ def write_metadata(folder: Path, files: Sequence[str], table: Table, schema: Uni
     common = arrow_schema(table).with_metadata({UNISCHEMA_KEY: pickle.dumps(schema, protocol=4)})
     with durable_io.replacing(folder / COMMON_METADATA) as out:
         pq.write_metadata(common, out)
-
-
-def month_digest(rows: pa.Table, table: Table) -> str:
-    """The digest of one month's rows, which are in the order of time."""
-    digest = hashlib.sha256(f"{table.name}:{rows.num_rows}\n".encode())
-    for field in table.stored:
-        column = rows.column(field.name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else column.chunk(0)
-        nulls = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.uint8)
-        digest.update(f"{field.name}:{field.kind}\n".encode())
-        digest.update(nulls.tobytes())
-        if field.kind == "string":
-            for text in column.to_pylist():
-                raw = b"" if text is None else text.encode()
-                digest.update(len(raw).to_bytes(8, "little") + raw)
-            continue
-        if field.kind == "bool":
-            column = column.cast(pa.uint8())
-        filled = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
-        if field.kind in ("float32", "float64"):
-            filled = np.where(np.isnan(filled), np.array(np.nan, filled.dtype), filled)
-        digest.update(filled.astype(filled.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
-
-
-def dataset_digest(months: Mapping[str, str]) -> str:
-    """The digest of a data set, from the digests of its months."""
-    digest = hashlib.sha256()
-    for month in sorted(months):
-        digest.update(f"{month}:{months[month]}\n".encode())
-    return digest.hexdigest()

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitstorm.core.schema import PRICES, Field, Table
-from bitstorm.store.seal import arrow_schema, dataset_digest, month_digest
+from bitstorm.store.digest import dataset_digest, month_digest
+from bitstorm.store.seal import arrow_schema
 from faults.publishing import FEBRUARY, HOUR, JANUARY, prices_digest
 
 NOW_AND_THEN = st.one_of(st.none(), st.floats(width=64))
