@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pyspark.errors import AnalysisException
+
 import prepared
 from bitstorm.backtest.tasks import Job, run_jobs
 from bitstorm.context import Context
@@ -104,7 +106,7 @@ def said(url: str, act: Any = lambda session: None) -> list[str]:
     try:
         with spark_session(app_name="broken", spark=settings, report=lines.append) as session:
             act(session)
-    except BitstormError as error:
+    except (BitstormError, AnalysisException) as error:
         lines.append(f"{type(error).__name__}: {error}")
     return lines
 
@@ -127,6 +129,7 @@ def broken(server: str, pid: int) -> dict[str, Any]:
         "other": [other, url],
         "unseen": said(server, lambda session: session.read.parquet("file:///nowhere").count()),
         "unwritable": said(server, write),
+        "query": said(server, lambda session: session.range(3).select("none").count()),
         "task": said(server, task),
         "killed": said(server, end),
     }

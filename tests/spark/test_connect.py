@@ -134,6 +134,8 @@ def test_a_broken_session_is_one_sentence(found) -> None:
         "version"
     ]
     assert {lines[0] for lines in broken.values()} == {f"{ignored}server starts"}
+    # An error of our own stays one, with its traceback.
+    assert broken.pop("query")[1].startswith("AnalysisException: [UNRESOLVED_COLUMN.")
     after = "Completed work is kept:"
     unwritable = broken.pop("unwritable")[1]
     assert unwritable.startswith("SparkFailure: Spark failed: java.io.IOException: Mkdirs failed")

@@ -52,9 +52,7 @@ def opened(url: str) -> Iterator[SparkSession]:
         yield session
     finally:
         if session is not None:
-            # The end of a session is no reason to wait for a server.
-            session.client.set_retry_policies([])
-            session.stop()
+            _stop(session)
         # Else every later session of this process would have to be a remote one.
         if mode is None:
             os.environ.pop(_MODE, None)
@@ -94,16 +92,24 @@ def _open(url: str) -> Any:
     try:
         version = session.version
     except errors() as error:
-        session.stop()
+        _stop(session)
         raise EnvironmentProblem(
             f"the Spark Connect server at {server} refuses the session ({cause_of(error)})"
         ) from None
     if not version.startswith(PYSPARK):
-        session.stop()
+        _stop(session)
         raise EnvironmentProblem(
             f"found Spark {version} at {server}, expected {PYSPARK}x: use a server of that version"
         )
     return session
+
+
+def _stop(session: Any) -> None:
+    # The end of a session is no reason to wait for a server.
+    session.client.set_retry_policies([])
+    session.stop()
+    # Its finalizer would close it again, and with it the threads that all sessions share.
+    session.client.close = lambda: None
 
 
 def _server(url: str) -> str:
@@ -142,7 +148,15 @@ def errors() -> tuple[type[Exception], ...]:
 
 def refuses(error: Exception) -> bool:
     """Whether the server does not support the call (Databricks' serverless says so of caching)."""
-    return "NOT_SUPPORTED" in str(error).splitlines()[0]
+    return "NOT_SUPPORTED" in str(error).partition("\n")[0]
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether a query is wrong: an error in our own code."""
+    from pyspark.errors import AnalysisException
+
+    known = refuses(error) or "PATH_NOT_FOUND" in str(error)
+    return isinstance(error, AnalysisException) and not known
 
 
 def cause_of(error: Exception) -> str:

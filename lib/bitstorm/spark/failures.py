@@ -60,6 +60,8 @@ def translate_failures(log: Path | None) -> Iterator[None]:
             "cause, and run the command again"
         ) from error
     except connect.errors() as error:
+        if connect.is_ours(error):
+            raise
         cause = connect.cause_of(error)
         raise SparkFailure(
             f"Spark failed: {cause}. Completed work is kept: "
