@@ -1,4 +1,4 @@
-"""A Spark standalone cluster on loopback, from the programs of the pip package."""
+"""A standalone cluster and a Spark Connect server on loopback, of the pip package's programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,14 @@ class Cluster:
         _kill(self.workers[worker])
 
 
+@dataclass(frozen=True)
+class Connect:
+    """A running Spark Connect server: its URL, and the number of its process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
 def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> Iterator[Cluster]:
     """A master and workers of this size for the block, on free ports; all their files lie in
@@ -59,7 +68,8 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
         processes: dict[str, subprocess.Popen[bytes]] = {}
 
         def start(role: str, name: str, *options: str) -> subprocess.Popen[bytes]:
-            daemon = _daemon(folder, role, name, *loopback, *options)
+            program = f"org.apache.spark.deploy.{role}.{role.capitalize()}"
+            daemon = _daemon(folder, name, program, *loopback, *options)
             return daemons.enter_context(daemon)
 
         def start_worker(name: str) -> None:
@@ -80,14 +90,36 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
 
 
 @contextmanager
-def _daemon(folder: Path, role: str, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The process of a daemon for the block; it ends with all that it has started."""
+def connect_server(folder: Path, *, memory: str, cores: int) -> Iterator[Connect]:
+    """A Spark Connect server on a local Spark for the block, on a free port. Files and errors are
+    as those of `standalone`."""
+    for name in ("conf", "local"):
+        (folder / name).mkdir(parents=True)
+    settings = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": "0",
+        "spark.driver.extraJavaOptions": _BRIEF,
+        "spark.driver.memory": memory,
+        "spark.master": f"local[{cores}]",
+        "spark.ui.enabled": "false",
+    }
+    words = [word for pair in settings.items() for word in ("--conf", "=".join(pair))]
+    server = ("--class", "org.apache.spark.sql.connect.service.SparkConnectServer")
+    program = "org.apache.spark.deploy.SparkSubmit"
+    with _daemon(folder, "connect", program, *server, *words, "spark-internal") as process:
+        port = _said(folder / "connect.log", r"Connect server started at: \S+:(\d+)")
+        yield Connect(f"sc://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def _daemon(folder: Path, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon's process for the block; with it ends all that it has started."""
     import pyspark
 
     program = str(Path(pyspark.__path__[0]) / "bin" / "spark-class")
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, f"org.apache.spark.deploy.{role}.{role.capitalize()}", *options],
+            [program, *words],
             cwd=folder,
             env=_environ(folder),
             stdin=subprocess.DEVNULL,
@@ -122,6 +154,7 @@ def _environ(folder: Path) -> Mapping[str, str]:
         "SPARK_DAEMON_JAVA_OPTS": _BRIEF,
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
         "TMPDIR": str(folder / "local"),
     }
 

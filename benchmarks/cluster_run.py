@@ -202,8 +202,8 @@ def _asking(program: Served, **request: Any) -> Callable[[int], float]:
     return lambda _: program.seconds(**request)
 
 
-def _compare(outcome: Outcome, name: str, ways: dict[str, Callable[[int], float | None]]) -> None:
-    found = medians(interleaved(ways, runs=RUNS))
+def _compare(outcome: Outcome, name: str, ways: Mapping[str, Callable[[int], float]]) -> None:
+    found = medians(interleaved(dict(ways), runs=RUNS))
     outcome.results |= {f"{name}_{way}": seconds for way, seconds in found.items()}
     outcome.ratios[f"{name}_speedup"] = found["one_worker"] / found["two_workers"]
 

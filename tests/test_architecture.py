@@ -45,6 +45,7 @@ FENCES = {
         "pipelines",
         "testing",
     ),
+    "grpc": ("spark",),
     "requests": ("collect",),
     "urllib3": ("collect",),
     "fsspec": ("core/object_store",),
@@ -215,6 +216,21 @@ def test_third_parties_stay_inside_their_fences():
             allowed = FENCES.get(name)
             if allowed and not place(path).startswith(allowed):
                 wrong.append(f"{place(path)} imports {name}")
+    assert wrong == []
+
+
+# A remote session has none of them.
+OF_THE_JVM = {"sparkContext", "rdd", "_jvm", "_jsc", "_jdf", "_jsparkSession"}
+
+
+def test_the_driver_jvm_is_reached_from_its_room_alone():
+    wrong = [
+        f"{place(path)} uses {node.attr}"
+        for path in modules()
+        if not place(path).startswith("spark/")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in OF_THE_JVM
+    ]
     assert wrong == []
 
 

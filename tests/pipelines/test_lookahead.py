@@ -141,6 +141,7 @@ def test_output_that_waits_for_later_input_is_found(spark_session, holed):
         last_ms=times[-1],
         tolerance=Tolerance(),
         console=holed.console,
+        cache=holed.workspace.cache,
     )
     assert cut.truncated.changed == {"timestamp": 1}
     (change,) = cut.truncated.first

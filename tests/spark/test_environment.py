@@ -22,7 +22,6 @@ FOREIGN = {
     "SPARK_LOCAL_IP": "192.0.2.1",
     "SPARK_LOCAL_HOSTNAME": "nowhere",
     "SPARK_PUBLIC_DNS": "nowhere",
-    "SPARK_REMOTE": "sc://nowhere",
     "SPARK_CONNECT_MODE_ENABLED": "1",
     "SPARK_API_MODE": "connect",
     "SPARK_TESTING": "1",

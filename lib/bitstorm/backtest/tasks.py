@@ -16,6 +16,7 @@ from bitstorm.backtest.folds import Fold
 from bitstorm.core.errors import BitstormError, DataError, ModelError
 from bitstorm.core.third_party_noise import hush_loggers, without_third_party_warnings
 from bitstorm.model import backend
+from bitstorm.spark.context import slots
 from bitstorm.spark.session import described_jobs
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def run_jobs(
     and ModelError of the job, else as Spark's jobs.
     """
     # A job of Spark for each: one for all would give its results only at the end.
-    threads = max(1, min(len(jobs), spark.sparkContext.defaultParallelism))
+    threads = max(1, min(len(jobs), slots(spark)))
     with ThreadPoolExecutor(max_workers=threads) as pool:
         begun = {pool.submit(_run_in_spark, spark, job): place for place, job in enumerate(jobs)}
         failure: BaseException | None = None

@@ -14,6 +14,7 @@ from bitstorm.backtest.study import Study, Trial
 from bitstorm.backtest.tasks import Job, run_jobs
 from bitstorm.backtest.tracking import Part, track_parts
 from bitstorm.backtest.trial import Pruner, run_trial
+from bitstorm.spark.context import slots
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,9 +41,9 @@ def run_trials(
     """Run the missing trials of so many, in batches of one for each core; each trial as soon as it
     has ended. A batch is asked for after the one before it has ended, so the values depend on the
     number of cores, never on which task is faster. Raises errors as `run_jobs`."""
-    slots = spark.sparkContext.defaultParallelism
-    while batch := study.ask(trials, slots):
-        complete = study.complete(before=batch[0].place // slots * slots)
+    cores = slots(spark)
+    while batch := study.ask(trials, cores):
+        complete = study.complete(before=batch[0].place // cores * cores)
         pruner = Pruner(complete, warm_up=round(search.training.epochs * WARM_UP))
         jobs = [
             Job(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 from bitstorm.core.console import Console
 from bitstorm.core.errors import DataError
 from bitstorm.core.time import Span, duration_text, iso
+from bitstorm.spark.stage import kept
 
 # As the `column` of a cell, the key means the whole row.
 KEY = "timestamp"
@@ -261,37 +263,30 @@ def compare_cuts(
     last_ms: int,
     tolerance: Tolerance,
     console: Console,
+    cache: Path,
 ) -> tuple[int, tuple[str, ...], list[Cut]]:
     """The number of rows and the columns of the whole output, and the comparisons for each cut.
 
     Spark compares; the driver gets a count for each column and a few changed cells.
     """
-    whole = compute(observations, last_ms).persist()
-    try:
+    with kept(compute(observations, last_ms), cache) as whole:
         with console.stage("whole") as say:
             rows = whole.count()
             say(f"{rows:,} rows of {len(whole.columns)} columns")
         found = []
         for number, ((cut_ms, place), end) in enumerate(zip(places, ends, strict=True), start=1):
             with console.stage(f"cut {number}/{len(places)}") as say:
-                cut = Cut(
-                    cut_ms,
-                    place,
-                    _compare_truncated(whole, observations, compute, cut_ms, end, tolerance),
-                    # A point up to the cut holds no observation after it.
-                    _compare(
-                        whole,
-                        compute(with_altered_prices(observations, cut_ms=cut_ms), last_ms),
-                        cut_ms,
-                        tolerance,
-                    ),
+                shorter = _compare_truncated(
+                    whole, observations, compute, cut_ms, end, tolerance, cache
                 )
+                # A point up to the cut holds no observation after it.
+                altered = compute(with_altered_prices(observations, cut_ms=cut_ms), last_ms)
+                other = _compare(whole, altered, cut_ms, tolerance)
+                cut = Cut(cut_ms, place, shorter, other)
                 changed = ", ".join(sorted(cut.changed)) or "nothing"
                 say(f"{iso(cut_ms)}, {place}: {changed} changed")
             found.append(cut)
         return rows, tuple(name for name in whole.columns if name != KEY), found
-    finally:
-        whole.unpersist()
 
 
 def _compare_truncated(
@@ -301,21 +296,19 @@ def _compare_truncated(
     cut_ms: int,
     end: End,
     tolerance: Tolerance,
+    cache: Path,
 ) -> Compared:
     """Compare up to the last label that the shorter input has, or should have: a missing row that
     waits for later input is a change, too."""
     last_ms, complete_ms = end
     if last_ms is None:
         return Compared(0, {}, 0, ())
-    part = compute(only_until(observations, cut_ms=cut_ms), last_ms).persist()
-    try:
+    with kept(compute(only_until(observations, cut_ms=cut_ms), last_ms), cache) as part:
         (row,) = part.agg(F.max(KEY)).collect()
         labels = [last for last in (row[0], complete_ms) if last is not None]
         if not labels:
             return Compared(0, {}, 0, ())
         return _compare(whole, part, max(labels), tolerance)
-    finally:
-        part.unpersist()
 
 
 def _compare(whole: DataFrame, again: DataFrame, last_ms: int, tolerance: Tolerance) -> Compared:

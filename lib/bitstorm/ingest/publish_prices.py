@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,6 +19,7 @@ from bitstorm.core.schema import LINEAGE, PRICES
 from bitstorm.ingest import deduplicate, validate
 from bitstorm.ingest.deduplicate import Provenance
 from bitstorm.ingest.validate import Counts
+from bitstorm.spark.stage import kept
 from bitstorm.store import rejects, snapshots
 from bitstorm.store.landing import Batch, Refused
 from bitstorm.store.publish import Change, Draft, publish
@@ -105,8 +105,8 @@ def publish_merged(
     with ExitStack() as stack:
         rows, outcomes = good, counts.outcomes
         if parent is not None and months & {file.month for file in parent.manifest.files}:
-            rows, ranking = _persist_merged(good, ranking, parent, months)
-            stack.callback(rows.unpersist)
+            merged, ranking = _merged(good, ranking, parent, months)
+            rows = stack.enter_context(kept(merged, context.workspace.cache))
             outcomes = _outcomes(rows.where("fresh"), ranking)
         winners = rows.where("place = 1")
         complete = {
@@ -172,16 +172,16 @@ def stored_rows(
     return prices.join(deduplicate.with_rank(lineage, together), "timestamp"), together
 
 
-def _persist_merged(
+def _merged(
     good: DataFrame, ranking: tuple[Provenance, ...], parent: Snapshot, months: Collection[str]
 ) -> tuple[DataFrame, tuple[Provenance, ...]]:
-    """The good rows (`fresh`) and the stored ones with their common `place`, persisted."""
+    """The good rows (`fresh`) and the stored ones with their common `place`."""
     stored, together = stored_rows(good.sparkSession, parent, months, ranking)
     fresh = deduplicate.with_new_rank(good.drop("place", "superseded"), ranking, together)
     rows = fresh.withColumn("fresh", F.lit(True)).unionByName(
         stored.withColumn("fresh", F.lit(False))
     )
-    return deduplicate.with_place(rows).persist(StorageLevel.MEMORY_AND_DISK), together
+    return deduplicate.with_place(rows), together
 
 
 def _outcomes(fresh: DataFrame, ranking: tuple[Provenance, ...]) -> dict[str, dict[str, int]]:
@@ -204,7 +204,7 @@ def publish_checked(
 ) -> Ingested:
     """Count the checked lines, save the refused ones and publish the good ones; return `base`
     with the counts and the new snapshot."""
-    with validate.persist_with_place(validate.to_checked_prices(checked)) as rows:
+    with validate.persist_with_place(context, validate.to_checked_prices(checked)) as rows:
         counts = validate.count_by_rule(rows, ranking)
         validate.check_fatal_rules(counts, context.settings.ingest.rules)
         total = replace(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -20,6 +19,7 @@ from bitstorm.core.schema import CSV_COLUMNS, CSV_RULES, PARTITION
 from bitstorm.core.workspace import file_url
 from bitstorm.ingest import parse
 from bitstorm.ingest.deduplicate import Provenance, with_place
+from bitstorm.spark.stage import kept
 from bitstorm.store import landing, rejects
 from bitstorm.store.landing import Batch
 from bitstorm.store.snapshots import OUTCOMES
@@ -112,16 +112,13 @@ def to_checked_prices(checked: DataFrame) -> DataFrame:
 
 
 @contextmanager
-def persist_with_place(checked: DataFrame) -> Iterator[DataFrame]:
+def persist_with_place(context: Context, checked: DataFrame) -> Iterator[DataFrame]:
     """Checked prices with their `place` among themselves, persisted for the block: one pass over
     the lines serves the counts and the written rows."""
     no_month = F.concat(F.lit("refused-"), (F.col("line") % _SPREAD).cast("string"))
     spread = checked.withColumn(PARTITION, F.coalesce(PARTITION, no_month))
-    rows = with_place(spread).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
+    with kept(with_place(spread), context.workspace.cache) as rows:
         yield rows
-    finally:
-        rows.unpersist()
 
 
 def only_good(checked: DataFrame) -> DataFrame:

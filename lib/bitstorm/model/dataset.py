@@ -101,6 +101,12 @@ def _converter(spark: SparkSession, folder: Path) -> Iterator[SparkDatasetConver
             link.symlink_to(folder.absolute(), target_is_directory=True)
             yield _converter_of_files(link)
         return
+    from pyspark.sql.utils import is_remote
+
+    if is_remote():
+        # make_spark_converter asks the driver's JVM for the names of the files.
+        yield _converter_of_files(folder)
+        return
     with without_third_party_warnings():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
 

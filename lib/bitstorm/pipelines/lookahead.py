@@ -79,6 +79,7 @@ def check_lookahead(
             last_ms=prices.manifest.last_ms or 0,
             tolerance=tolerance,
             console=context.console,
+            cache=context.workspace.cache,
         )
     changed = sorted(set().union(*(cut.changed for cut in found)) - {lookahead.PLANTED})
     caught = sum(lookahead.PLANTED in cut.changed for cut in found) if plant else None

@@ -46,7 +46,7 @@ def _replay(context: Context) -> Ingested:
         sources = lines.select(*SOURCE_COLUMNS).distinct().collect()
         ranking = to_ranking(Provenance(*source) for source in sources)
         rows = with_rules(context, with_rank(lines, ranking))
-        with persist_with_place(to_checked_prices(rows)) as checked:
+        with persist_with_place(context, to_checked_prices(rows)) as checked:
             counts = count_by_rule(checked, ranking)
         check_fatal_rules(counts, context.settings.ingest.rules)
         read, refused = sum(counts.read.values()), sum(counts.refused.values())
@@ -57,7 +57,7 @@ def _replay(context: Context) -> Ingested:
             batches = {tally["batch"] for tally in new.values()}
             ranks = [rank for rank, source in enumerate(ranking) if source.batch in batches]
             fresh = rows.where("rule is null").where(rows["rank"].isin(ranks))
-            with persist_with_place(to_checked_prices(fresh)) as checked:
+            with persist_with_place(context, to_checked_prices(fresh)) as checked:
                 snapshot, tallies = publish_merged(
                     context,
                     only_good(checked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bitstorm.context import Context
@@ -12,6 +13,7 @@ from bitstorm.ingest.deduplicate import to_ranking, with_place
 from bitstorm.ingest.publish_prices import run_with_lock, stored_rows, write_rows
 from bitstorm.ingest.select_batches import find_batch, months_of, other_batches
 from bitstorm.ingest.validate import checked_lines, only_good, provenance, to_checked_prices
+from bitstorm.spark.stage import kept
 from bitstorm.store import landing, petastorm_io, snapshots
 from bitstorm.store.publish import Change, Draft, publish
 from bitstorm.store.seal_tasks import on_cluster
@@ -50,9 +52,11 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
     others, absent = other_batches(context, ledger, sha256)
     entry = {**ledger[sha256], "retracted": reason}
     staging = workspace.cache / "staging"
-    with context.spark("retract") as spark, landing.stage_batches(others, staging) as folder:
-        stored, ranking = stored_rows(spark, parent, months, to_ranking(map(provenance, others)))
-        stored = stored.persist()
+    with ExitStack() as stack:
+        spark = stack.enter_context(context.spark("retract"))
+        folder = stack.enter_context(landing.stage_batches(others, staging))
+        found, ranking = stored_rows(spark, parent, months, to_ranking(map(provenance, others)))
+        stored = stack.enter_context(kept(found, workspace.cache))
         ranks = [rank for rank, source in enumerate(ranking) if source.batch == sha256]
         wrong = stored["rank"].isin(ranks)
         removed = stored.where(wrong).select("timestamp")
@@ -62,7 +66,8 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
             lines = checked_lines(spark, context, others, folder, ranking=ranking)
             again = only_good(to_checked_prices(lines))
             candidates = remaining.unionByName(again.join(removed, "timestamp", "left_semi"))
-        winners = with_place(candidates).where("place = 1").persist()
+        best = with_place(candidates).where("place = 1")
+        winners = stack.enter_context(kept(best, workspace.cache))
         rows, others_rows, all_rows = removed.count(), remaining.count(), winners.count()
 
         def write(draft: Draft) -> Change:
@@ -86,7 +91,5 @@ def _retract(context: Context, batch: str, reason: str) -> Retracted:
             reason=reason,
             write=write,
         )
-        stored.unpersist()
-        winners.unpersist()
     restored = all_rows - others_rows
     return Retracted(sha256, name, rows, restored, absent, new.id, new.manifest.rows)

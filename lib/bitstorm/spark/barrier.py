@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bitstorm.core.errors import EnvironmentProblem, SparkFailure
+from bitstorm.spark import connect
 from bitstorm.spark.environment import is_local
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ _PYTHON_ERROR = re.compile(r"[A-Za-z_][A-Za-z_.]*(Error|Exception|Exit|Interrupt
 
 def check(spark: SparkSession, tasks: int) -> None:
     """Raise EnvironmentProblem where Spark cannot run so many tasks at the same time."""
-    from pyspark.sql.utils import is_remote
-
     way = "or train with training.workers=1"
-    if is_remote():
+    if connect.remote_session() is not None:
         raise EnvironmentProblem(
             f"training.workers is {tasks}, which a Spark Connect session cannot run: train in a "
             f"job of spark-submit, {way}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm.core.doctor import Check
-from bitstorm.spark import environment, executors, java
+from bitstorm.spark import connect, environment, executors, java
 from bitstorm.spark.executors import Executor
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _JVM_ONLY = ("ingest", "retract", "stats", "train", "forecast", "report")
 def java_check() -> Check:
     """Whether there is a Java for Spark, and whether it starts with its variables."""
     home = java.find_java_home(os.environ, project=java.project_root())
+    if home is None and os.environ.get(connect.VARIABLE):
+        return Check("java", "ok", "none, which a Spark Connect server does not need here")
     if home is None:
         return Check("java", "stop", java.explain(os.environ, project=java.project_root()))
     options = [name for name in java.OPTIONS if os.environ.get(name)]
@@ -47,6 +49,8 @@ def variables(master: str) -> Check:
     environment.check_pyspark()
     if environment.under_spark_submit():
         return Check("spark", "ok", "spark-submit has started Spark, with its master and settings")
+    if os.environ.get(connect.VARIABLE):
+        return Check("spark", "ok", f"{connect.VARIABLE} names a Spark Connect server")
     local = environment.is_local(master)
     cluster_problems = environment.cluster_problems(os.environ)
     problems = environment.local_problems(os.environ) if local else cluster_problems
@@ -99,6 +103,9 @@ def cluster(
 
     `backend` is the setting `training.backend`; `volatility` says whether a fold fits GARCH too.
     """
+    if connect.remote_session() is not None:
+        text = "a Spark Connect session does not say what its executors have"
+        return [Check("commands", "note", text, "run `doctor --cluster` by scripts/submit")]
     folds = (*_FOLDS, *dict.fromkeys((backend, *(["tensorflow", "arch"] if volatility else []))))
     names = tuple(dict.fromkeys((*_ARROW, *_FOLDS, "tensorflow", "torch", "arch")))
     found, silent = executors.ask_executors(session, names, workspace)

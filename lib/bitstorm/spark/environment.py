@@ -25,8 +25,9 @@ PYSPARK = "4.0."
 """The beginning of the versions that Bitstorm runs with."""
 
 _OTHERS = ("HADOOP_CONF_DIR", "HADOOP_HOME", "YARN_CONF_DIR")
-# Scratch folders are the user's to choose; the others pyspark sets itself at each start.
-_KEPT = ("SPARK_LOCAL_DIRS", "SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE")
+# Scratch folders are the user's to choose, and a session on another server is; the others pyspark
+# sets itself at each start.
+_KEPT = ("SPARK_LOCAL_DIRS", "SPARK_REMOTE", "SPARK_AUTH_SOCKET_TIMEOUT", "SPARK_BUFFER_SIZE")
 _FOLDERS = ("SPARK_CONF_DIR", "HADOOP_CONF_DIR", "YARN_CONF_DIR")
 # Bytes: Java's own libraries need the first, a longer series the second.
 _LEAST, _ROOM = 16 << 20, 512 << 20

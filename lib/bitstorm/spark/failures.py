@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.core.errors import SparkFailure
+from bitstorm.spark import connect
 
 _DEPTH = 20
 _NO_PLACE = "No space left on device"
@@ -57,6 +58,14 @@ def translate_failures(log: Path | None) -> Iterator[None]:
         raise SparkFailure(
             f"a Python task of Spark failed: {cause}{words}. Completed work is kept: fix the "
             "cause, and run the command again"
+        ) from error
+    except connect.errors() as error:
+        if connect.is_ours(error):
+            raise
+        cause = connect.cause_of(error)
+        raise SparkFailure(
+            f"Spark failed: {cause}. Completed work is kept: "
+            f"{connect.advice(cause) or _advice(cause)}, and run the command again"
         ) from error
     except (Py4JError, ConnectionError) as error:
         if not _jvm_is_gone(error):

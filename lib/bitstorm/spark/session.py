@@ -6,14 +6,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.core.settings import Spark
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
-from bitstorm.spark import environment, java
+from bitstorm.spark import connect, environment, java
 from bitstorm.spark.failures import translate_failures
 from bitstorm.spark.watch import watched_executors
 
@@ -70,11 +70,12 @@ def running_session() -> SparkSession | None:
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    session = SparkSession.getActiveSession()
-    if session is None and SparkContext._active_spark_context is not None:
-        # Spark's active session is this thread's.
-        return SparkSession.builder.getOrCreate()
-    return session
+    if (remote := connect.remote_session()) is not None:
+        return remote
+    if SparkContext._active_spark_context is None:
+        return None
+    # Spark's active session is this thread's.
+    return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
 
 
 @contextmanager
@@ -89,14 +90,16 @@ def spark_session(
 ) -> Iterator[SparkSession]:
     """A session in UTC for the block; an existing session is used and not stopped.
 
-    Outside spark-submit the JVM starts with `spark.master`, `spark.driver_memory` and `spark.conf`,
+    Where SPARK_REMOTE names a Spark Connect server, the new session is there. Else, outside
+    spark-submit the JVM starts with `spark.master`, `spark.driver_memory` and `spark.conf`,
     and its standard error goes to `log`. Under spark-submit the launcher's master and settings
     stay. `small` starts a local JVM that warms up sooner and stays slower. `meanwhile` runs in a
     thread while the JVM starts, to import the next packages; its errors come again at the import
     that needs them. `report` gets a line about variables of Spark that are ignored.
 
-    Raises EnvironmentProblem for a pyspark of another version and as `environment.variables`,
-    SparkFailure when a job in the block fails or a standalone cluster has lost all executors.
+    Raises EnvironmentProblem for a pyspark of another version and as `environment.variables` and
+    `connect.opened`, SparkFailure when a job in the block fails or a standalone cluster has lost
+    all executors.
     """
     session = running_session()
     if session is not None:
@@ -112,6 +115,10 @@ def spark_session(
 
     environment.check_pyspark()
     launched = environment.under_spark_submit()
+    if (url := os.environ.get(connect.VARIABLE)) and not launched:
+        with _on_server(url, spark, log, meanwhile, report) as session:
+            yield session
+        return
     own_log = None if launched else log
     _report_ignored(spark.master, report)
     with environment.variables(spark.master, cache=log.parent if log else None):
@@ -127,6 +134,36 @@ def spark_session(
                     yield session
         finally:
             _stop(session, with_jvm=not launched)
+
+
+@contextmanager
+def _on_server(
+    url: str,
+    spark: Spark,
+    log: Path | None,
+    meanwhile: Callable[[], object] | None,
+    report: Callable[[str], None],
+) -> Iterator[SparkSession]:
+    with ExitStack() as stack:
+        # The notes of gRPC, and of what is imported meanwhile, go to the log.
+        with native_stderr_to(log) if log else nullcontext(), _run_meanwhile(meanwhile):
+            session = stack.enter_context(connect.opened(url))
+        stack.enter_context(translate_failures(None))
+        partitions = {"spark.sql.shuffle.partitions": str(_CLUSTER_PARTITIONS)}
+        users = {**_users_settings(spark), **REQUIRED}
+        fixed = connect.apply_settings(session, {**PREFERRED, **partitions}, users)
+        if spark.driver_memory != Spark().driver_memory:
+            fixed.append("spark.driver_memory")
+        if fixed:
+            report(f"ignored: {', '.join(fixed)}; set where the Spark Connect server starts")
+        yield session
+
+
+def _users_settings(spark: Spark) -> dict[str, str]:
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in spark.conf.items()
+    }
 
 
 def _report_ignored(master: str, report: Callable[[str], None]) -> None:
@@ -231,8 +268,7 @@ def _conf(app_name: str, spark: Spark, *, launched: bool, small: bool) -> SparkC
     if local and not launched:
         options = _java_options(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
         wanted["spark.driver.extraJavaOptions"] = " ".join(options)
-    for key, value in spark.conf.items():
-        wanted[key] = str(value).lower() if isinstance(value, bool) else str(value)
+    wanted |= _users_settings(spark)
     if not launched:
         wanted |= {"spark.driver.memory": spark.driver_memory, "spark.master": spark.master}
     for key, value in wanted.items():

@@ -26,12 +26,14 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
+from pyspark.sql.utils import is_remote
 
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import SnapshotDamaged, SnapshotMissing, UsageError, first_line
 from bitstorm.core.schema import LINEAGE, PARTITION, PRICES, Table, numpy_type, spark_type
 from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.core.workspace import file_url
+from bitstorm.spark.context import restored_hadoop_settings
 from bitstorm.store.snapshots import Snapshot
 
 with without_third_party_warnings():
@@ -73,29 +75,18 @@ def write_dataset(frame: DataFrame, folder: Path, table: Table, *, presorted: bo
     `frame` has the table's columns; the files get exactly the table's types. `presorted` says that
     each month is already in one partition, sorted by time. The folder must not exist.
     """
+    if is_remote():
+        # petastorm sets Hadoop's settings in the driver's JVM. The seal makes the summaries anew.
+        write_partitioned(frame, folder, table)
+        return
     spark = frame.sparkSession
     with (
         without_third_party_warnings(),
-        _restore_hadoop_settings(spark),
+        # After an error petastorm leaves its own, and later writes would get summary files.
+        restored_hadoop_settings(spark, _HADOOP_KEYS),
         materialize_dataset(spark, file_url(folder), unischema(table), use_summary_metadata=True),
     ):
         write_partitioned(frame, folder, table, presorted=presorted)
-
-
-@contextmanager
-def _restore_hadoop_settings(spark: SparkSession) -> Iterator[None]:
-    """Restore the settings that petastorm changes: after an error it does not, and every later
-    write of the session would get summary files."""
-    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
-    before = {key: hadoop.get(key) for key in _HADOOP_KEYS}
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                hadoop.unset(key)
-            else:
-                hadoop.set(key, value)
 
 
 def write_partitioned(
@@ -104,9 +95,10 @@ def write_partitioned(
     """Write plain Parquet, one file a month, sorted by time."""
     columns = [F.col(f.name).cast(spark_type(f.kind)).alias(f.name) for f in table.fields]
     rows = frame.select(*columns)
-    if not presorted:
+    # A stage of a remote session may have lost the order.
+    if not presorted or is_remote():
         rows = rows.repartition(PARTITION).sortWithinPartitions(PARTITION, "timestamp")
-    writer = rows.write.mode("errorifexists").partitionBy(PARTITION)
+    writer = rows.write.mode("error").partitionBy(PARTITION)
     for field in table.stored:
         if field.kind != "string" and field.name not in _SAME_IN_BATCH:
             # Most numbers are unique, so a dictionary would only cost time.

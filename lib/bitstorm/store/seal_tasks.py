@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from bitstorm.core.errors import SealBroken, SparkFailure
 from bitstorm.core.schema import Table
-from bitstorm.spark.environment import is_local
+from bitstorm.spark.context import is_cluster
 from bitstorm.spark.executors import ask_executors
 from bitstorm.store.manifest import File
 from bitstorm.store.seal import Checked, EachMonth, Month, check_month, in_threads
@@ -32,17 +32,11 @@ def on_cluster(spark: SparkSession | None) -> EachMonth:
     the months have many rows; else threads."""
 
     def each_month(table: Table, months: Sequence[Month]) -> Iterable[Checked]:
-        if spark is not None and _is_cluster(spark) and _can_run(spark, months):
+        if spark is not None and is_cluster(spark) and _can_run(spark, months):
             return in_tasks(spark, table, months)
         return in_threads(table, months)
 
     return each_month
-
-
-def _is_cluster(spark: SparkSession) -> bool:
-    from pyspark.sql.utils import is_remote
-
-    return not is_remote() and not is_local(spark.sparkContext.master)
 
 
 def _can_run(spark: SparkSession, months: Sequence[Month]) -> bool:
