@@ -119,7 +119,7 @@ def _sizes(snapshot: Snapshot) -> dict[str, int]:
 def _peaks(spark: SparkSession) -> dict[str, int]:
     """The largest resident memory so far, MB, of the driver's Python, of the JVM, and of the
     largest Python worker."""
-    jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())  # type: ignore[union-attr]
+    jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())
     workers = [_high_water(pid) for pid in _descendants(jvm)]
     return {
         "driver_python": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

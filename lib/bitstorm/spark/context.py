@@ -29,7 +29,7 @@ def slots(session: SparkSession) -> int:
 
 
 def is_cluster(session: SparkSession) -> bool:
-    """Whether the executors are processes of their own. False for a remote session, which does not say."""
+    """Whether executors are processes of their own; False for a remote session, which hides it."""
     from pyspark.sql.utils import is_remote
 
     return not is_remote() and not is_local(session.sparkContext.master)
