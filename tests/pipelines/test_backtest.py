@@ -22,6 +22,7 @@ from bitstorm.model.series import read_series
 from bitstorm.pipelines.backtest import backtest
 from bitstorm.pipelines.report_judged import read_backtest
 from bitstorm.store import snapshots
+from bitstorm.store.stage_log import StageLog
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
 from report.drawn import line
@@ -57,7 +58,9 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     spark_session, indicators_workspace, workspace_copy
 ):
     context = prepared.context(workspace_copy(indicators_workspace), *FEW)
-    whole = backtest(context)
+    log = context.workspace.root / "log"
+    whole = backtest(replace(context, stages=StageLog("backtest", log)))
+    check_stages(log, whole)
     folder = Path(whole.folder)
     assert (whole.folds, whole.computed, whole.idle) == (FOLDS, FOLDS, False)
     pictures = ("folds", "skill_by_step", "error_by_step", "coverage", "evidence")
@@ -84,6 +87,15 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     for ours, theirs in zip(frames(Path(resumed.folder)), frames(folder), strict=True):
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
     assert resumed.models == whole.models
+
+
+def check_stages(log: Path, whole) -> None:
+    """Each fold has a line in the log of stages."""
+    found = [json.loads(line) for line in log.open()]
+    # Folds are tasks, which end in any order.
+    assert sorted(line["stage"] for line in found) == [f"fold {n}" for n in range(1, FOLDS + 1)]
+    assert {line["snapshot"] for line in found} == {whole.indicators}
+    assert all(0 < line["seconds"] < whole.seconds for line in found)
 
 
 def check_pictures(whole) -> None:

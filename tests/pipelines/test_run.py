@@ -30,7 +30,7 @@ def done(tmp_path_factory):
     """One run of the command in its own process, and where it ran."""
     folder = tmp_path_factory.mktemp("newcomer")
     process = subprocess.run(
-        [BITSTORM, "run", "--json", "--workspace", "my space", *SMALL],
+        [BITSTORM, "run", "--json", "--workspace", "my space", "--stage-log", "log", *SMALL],
         cwd=folder,
         # Sessions of other tests in this process leave variables of Spark.
         env={k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)},
@@ -55,6 +55,25 @@ def test_it_ends_well_and_says_nothing_but_its_own_progress(done):
     ]  # fmt: skip
     (line,) = [line for line in lines if line.startswith("  backtest ")]
     assert " s  2 small folds, skill " in line and "`bitstorm backtest`" in line
+
+
+def test_each_stage_has_a_line_in_the_stage_log(done):
+    workspace = done[1]
+    prices, indicators = (
+        (one.manifest.rows, one.id)
+        for one in map(snapshots.required, (workspace.prices, workspace.indicators))
+    )
+    nothing, models = (None, None), ("train", "fold 1", "fold 2", "backtest", "forecast")
+    found = [json.loads(line) for line in (workspace.root.parent / "log").open()]
+    assert [(line["stage"], line["rows"], line["snapshot"]) for line in found[1:]] == [
+        ("collect", 1, None), ("ingest", *prices), ("indicators", *indicators),
+        *((name, *indicators) for name in models), ("report", *nothing), ("run", *nothing),
+    ]  # fmt: skip
+    assert found[0]["stage"] == "backfill" and found[0]["rows"] > 900
+    assert {line["command"] for line in found} == {"run"}
+    assert [line["exit"] for line in found] == [*[None] * (len(found) - 1), 0]
+    *stages, whole = [line["seconds"] for line in found if "fold" not in line["stage"]]
+    assert sum(stages) < whole
 
 
 def test_standard_output_is_one_json_object_whose_rows_add_up(done):
