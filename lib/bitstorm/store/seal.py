@@ -77,7 +77,7 @@ EachMonth: TypeAlias = Callable[[Table, Sequence[Month]], Iterable[Checked]]
 
 
 def in_threads(table: Table, months: Sequence[Month]) -> Iterator[Checked]:
-    """Check in threads of this process, which holds so many months at once: reading, hashing and
+    """Check in four threads, so that this process holds at most four months: reading, hashing and
     comparing release Python's lock."""
     with ThreadPoolExecutor(_THREADS) as pool:
         yield from pool.map(partial(check_month, table), months)
