@@ -15,6 +15,7 @@ from benchmarks.cluster import connect_server
 
 import prepared
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.spark import connect
 from bitstorm.testing import shared_session
 
@@ -48,6 +49,7 @@ def test_missing_packages_are_one_sentence_with_the_extra() -> None:
     program = """
 import sys
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.spark import connect
 sys.modules["grpc_status"] = None
 try:
@@ -104,7 +106,8 @@ def classic(
     copy = tmp_path_factory.mktemp("classic") / "copy"
     shutil.copytree(prepared_workspace, copy)
     shared_session(pytestconfig)
-    return dict(json.loads(json.dumps(results(prepared.context(copy)))))
+    with without_third_party_warnings():
+        return dict(json.loads(json.dumps(results(prepared.context(copy)))))
 
 
 @pytest.mark.slow
