@@ -94,7 +94,7 @@ def without_cache(root: Path) -> dict[str, Any]:
         "merged": merged,
         "passed": looked.passed,
         "rows": snapshots.required(root / "prices").manifest.rows,
-        "left": sorted(path.name for path in (root / ".cache").glob("stage-*")),
+        "left": sorted(path.name for path in (root / ".cache" / "stages").iterdir()),
     }
 
 

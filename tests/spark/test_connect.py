@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from benchmarks.cluster import connect_server
 
 import prepared
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.spark import connect
+from bitstorm.testing import shared_session
 
 pytest.importorskip("grpc_status", reason="the extra `connect` is not installed")
 
@@ -46,6 +49,7 @@ def test_missing_packages_are_one_sentence_with_the_extra() -> None:
     program = """
 import sys
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.spark import connect
 sys.modules["grpc_status"] = None
 try:
@@ -94,10 +98,16 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def classic(prepared_workspace: Path) -> dict[str, Any]:
+def classic(
+    prepared_workspace: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> dict[str, Any]:
     from connect_session import results
 
-    return dict(json.loads(json.dumps(results(prepared.context(prepared_workspace)))))
+    copy = tmp_path_factory.mktemp("classic") / "copy"
+    shutil.copytree(prepared_workspace, copy)
+    shared_session(pytestconfig)
+    with without_third_party_warnings():
+        return dict(json.loads(json.dumps(results(prepared.context(copy)))))
 
 
 @pytest.mark.slow

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
+from bitstorm.core import durable_io
 from bitstorm.core.workspace import file_url
 from bitstorm.spark import connect
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def kept(frame: DataFrame, cache: Path) -> Iterator[DataFrame]:
     """The frame's rows for the block, computed once: persisted, in memory and on disk. Where a
-    server refuses to cache, they are Parquet files in a folder of `cache`, and lose their order.
+    server refuses to cache, they are Parquet files under `cache`, and lose their order.
     """
     from pyspark import StorageLevel
 
@@ -34,10 +33,6 @@ def kept(frame: DataFrame, cache: Path) -> Iterator[DataFrame]:
         finally:
             rows.unpersist()
         return
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix="stage-", dir=cache))
-    try:
-        frame.write.mode("append").parquet(file_url(folder))
+    with durable_io.private_folder(cache / "stages") as folder:
+        frame.write.parquet(file_url(folder))
         yield frame.sparkSession.read.schema(frame.schema).parquet(file_url(folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
