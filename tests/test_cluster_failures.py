@@ -185,6 +185,7 @@ def store(workspace: Path) -> tuple[str, str]:
     return found.id, found.manifest.digest
 
 
+@pytest.mark.faults
 def test_without_workers_a_command_fails_and_can_be_redone(place: Place, session: Session) -> None:
     workspace = place.base / "calm"
     before = store(workspace)

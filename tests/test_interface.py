@@ -76,7 +76,7 @@ def test_the_public_names_of_the_classes_are_these():
     ]  # fmt: skip
     assert names_of(bitstorm.Runs) == ["compare", "count", "index"]
     assert names_of(bitstorm.Forecast) == [
-        "facts", "plot", "plot_test", "table", "verdict",
+        "facts", "indicators", "plot", "plot_test", "table", "verdict",
     ]  # fmt: skip
     backtest = ["plot_coverage", "plot_errors", "plot_evidence", "plot_folds", "plot_skill"]
     for result, own in ((Backtested, backtest), (Tuned, ["plot"]), (Scored, ["plot"])):
