@@ -153,7 +153,7 @@ class Hub:
     def close(self) -> None:
         """Close all links, which ends the workers that are left."""
         self._open = False
-        # The thread waits for a link, whatever becomes of the listener.
+        # The thread waits for a link, also after the listener is closed.
         with suppress(OSError):
             socket.create_connection((self._host, self.port)).close()
         self._listener.close()

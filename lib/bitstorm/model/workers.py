@@ -1,7 +1,7 @@
 """Training with several workers: tasks of one barrier stage that share each batch.
 
 Every worker reads all blocks in the order of one worker and computes its share of each batch, so
-all take as many steps, whatever the files and row groups are. See `team` and `loop`.
+all take as many steps: files and row groups don't matter. See `team` and `loop`.
 """
 
 from __future__ import annotations
