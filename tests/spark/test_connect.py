@@ -71,7 +71,9 @@ def test_no_server_ends_the_command_in_a_sentence(tmp_path: Path) -> None:
     # Nothing listens on port 1.
     environ = {**os.environ, connect.VARIABLE: f"sc://127.0.0.1:1/;use_ssl=true;{TOKEN}"}
     words = ["-m", "bitstorm.cli", "ingest", "--workspace", str(tmp_path)]
-    done = subprocess.run([sys.executable, *words], env=environ, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *words], env=environ, capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("bitstorm")]
     assert "no Spark Connect server answers at sc://127.0.0.1:1 within 10 s: start it" in line

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.core.settings import Spark
 from bitstorm.spark import session
 
 
@@ -105,3 +107,19 @@ def test_jobs_are_described_while_the_block_lasts(spark_session) -> None:
         assert described() == "outer"
         raise KeyError
     assert described() == "tests"
+
+
+def test_before_a_remote_session_this_thread_imports() -> None:
+    """In another thread the two imports could wait for each other."""
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        raise ImportError
+
+    with (
+        pytest.raises(EnvironmentProblem, match="SPARK_REMOTE"),
+        session._on_server("no address", Spark(), None, work, print),
+    ):
+        pass
+    assert threads == [threading.main_thread()]

@@ -93,9 +93,9 @@ def spark_session(
     Where SPARK_REMOTE names a Spark Connect server, the new session is there. Else, outside
     spark-submit the JVM starts with `spark.master`, `spark.driver_memory` and `spark.conf`,
     and its standard error goes to `log`. Under spark-submit the launcher's master and settings
-    stay. `small` starts a local JVM that warms up sooner and stays slower. `meanwhile` runs in a
-    thread while the JVM starts, to import the next packages; its errors come again at the import
-    that needs them. `report` gets a line about variables of Spark that are ignored.
+    stay. `small` starts a local JVM that warms up sooner and stays slower. `meanwhile` imports
+    the next packages, in a thread while a JVM starts; its errors come again at the import that
+    needs them. `report` gets a line about variables of Spark that are ignored.
 
     Raises EnvironmentProblem for a pyspark of another version and as `environment.variables` and
     `connect.opened`, SparkFailure when a job in the block fails or a standalone cluster has lost
@@ -145,8 +145,11 @@ def _on_server(
     report: Callable[[str], None],
 ) -> Iterator[SparkSession]:
     with ExitStack() as stack:
-        # The notes of gRPC, and of what is imported meanwhile, go to the log.
-        with native_stderr_to(log) if log else nullcontext(), _run_meanwhile(meanwhile):
+        # The notes of gRPC, and of what is imported, go to the log.
+        with native_stderr_to(log) if log else nullcontext():
+            # Not in a thread: this one imports Spark's client, and setuptools imports under
+            # Python's own lock, so that each could wait for the other.
+            _quietly(meanwhile)
             session = stack.enter_context(connect.opened(url))
         stack.enter_context(translate_failures(None))
         partitions = {"spark.sql.shuffle.partitions": str(_CLUSTER_PARTITIONS)}
@@ -314,14 +317,15 @@ def archive_name(home: Path) -> str:
     return f"spark-{pyspark.__version__}-java-{java.version(home)}"
 
 
+def _quietly(work: Callable[[], object] | None) -> None:
+    with suppress(Exception):
+        if work is not None:
+            work()
+
+
 @contextmanager
 def _run_meanwhile(work: Callable[[], object] | None) -> Iterator[None]:
-    def quietly() -> None:
-        with suppress(Exception):
-            if work is not None:
-                work()
-
-    thread = threading.Thread(target=quietly, name="bitstorm-import")
+    thread = threading.Thread(target=_quietly, args=(work,), name="bitstorm-import")
     thread.start()
     try:
         yield
