@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bitstorm.core.console import Console
+from bitstorm.core.durable_io import lock
 from bitstorm.core.errors import BitstormError, UsageError, first_line
 from bitstorm.core.time import iso, now_ms
 from bitstorm.core.workspace import Workspace, local_path
@@ -83,8 +84,9 @@ class StageLog:
 
 
 def _append(file: Path, line: bytes) -> None:
-    """Append in one write, so that the lines of two commands don't mix."""
+    """Append under the file's lock, so that the lines of two commands don't mix."""
     with file.open("ab+", buffering=0) as stream:
+        lock(stream.fileno())
         # A machine that stopped, or a full disk, can leave half a line.
         if stream.seekable() and stream.seek(0, os.SEEK_END):
             stream.seek(-1, os.SEEK_END)
