@@ -19,10 +19,9 @@ from typing import Any
 
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.spark import java
+from bitstorm.spark.session import class_archives
 
 START_SECONDS = 60.0
-# The daemons do little: what the optimising compiler would cost they never earn back.
-_BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
 
     Raises EnvironmentProblem without a Java, and when a daemon does not start in a minute.
     """
-    for name in ("conf", "local", "work"):
+    for name in ("local", "work"):
         (folder / name).mkdir(parents=True)
     loopback = ("--host", "127.0.0.1", "--webui-port", "0")
     size = ("--cores", str(cores), "--memory", memory, "--work-dir", str(folder / "work"))
@@ -93,12 +92,11 @@ def standalone(folder: Path, *, memory: str, cores: int, workers: int = 1) -> It
 def connect_server(folder: Path, *, memory: str, cores: int) -> Iterator[Connect]:
     """A Spark Connect server on a local Spark for the block, on a free port. Files and errors are
     as those of `standalone`."""
-    for name in ("conf", "local"):
-        (folder / name).mkdir(parents=True)
+    (folder / "local").mkdir(parents=True)
     settings = {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": "0",
-        "spark.driver.extraJavaOptions": _BRIEF,
+        "spark.driver.extraJavaOptions": brief_options(),
         "spark.driver.memory": memory,
         "spark.master": f"local[{cores}]",
         "spark.ui.enabled": "false",
@@ -140,18 +138,31 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _environ(folder: Path) -> Mapping[str, str]:
-    """The daemons' variables; a test's or user's own of Spark don't reach them."""
+def brief_options() -> str:
+    """Java's options for a short life or little work: what the optimising compiler would cost it
+    never earns back, and archived classes load sooner."""
+    options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+    archives = class_archives(_java_home())[:1]
+    return " ".join([*options, *(f'"-XX:SharedArchiveFile={archive}"' for archive in archives)])
+
+
+def _java_home() -> Path:
     home = java.find_java_home(os.environ, project=java.project_root())
     if home is None:
         raise EnvironmentProblem(java.explain(os.environ, project=java.project_root()))
+    return home
+
+
+def _environ(folder: Path) -> Mapping[str, str]:
+    """The daemons' variables; a test's or user's own of Spark don't reach them."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPARK_", "PYSPARK_"))}
     return {
         **kept,
-        "JAVA_HOME": str(home),
-        # No settings: so the daemons say their ports, at the level INFO.
+        "JAVA_HOME": str(_java_home()),
+        # There is none, so the daemons say their ports, at the level INFO. An empty one would make
+        # their class path unlike the archive's.
         "SPARK_CONF_DIR": str(folder / "conf"),
-        "SPARK_DAEMON_JAVA_OPTS": _BRIEF,
+        "SPARK_DAEMON_JAVA_OPTS": brief_options(),
         "SPARK_LOCAL_DIRS": str(folder / "local"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,

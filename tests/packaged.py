@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cluster import brief_options
+
 ROOT = Path(__file__).resolve().parents[1]
-# Short-lived JVMs: what the optimising compiler would cost they never earn back.
-BRIEF = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
 SECONDS_FOR_A_JOB = 400
 
 SILENT = """\
@@ -54,19 +54,28 @@ class Checkout:
     def root(self) -> Path:
         return self.base / "checkout"
 
+    @property
+    def settings(self) -> Path:
+        """Spark's defaults."""
+        return self.base / "spark.conf"
+
     def prepare(self, defaults: Mapping[str, str], *jobs: Path) -> None:
         """Make the checkout, pack it, and write Spark's defaults; `jobs` become jobs there."""
-        for name in ("conf", "empty", "scratch"):
+        for name in ("empty", "scratch"):
             (self.base / name).mkdir()
-        options = f"{BRIEF} -Djava.io.tmpdir={self.base}/scratch"
+        logging = self.base / "log4j2.properties"
+        logging.write_text(SILENT)
+        options = (
+            f"{brief_options()} -Djava.io.tmpdir={self.base}/scratch "
+            f"-Dlog4j2.configurationFile=file://{logging}"
+        )
         own = {
             "spark.driver.extraJavaOptions": options,
             "spark.executor.extraJavaOptions": options,
             "spark.ui.port": "0",
         }
         text = "".join(f"{key} {value}\n" for key, value in {**own, **defaults}.items())
-        (self.base / "conf" / "spark-defaults.conf").write_text(text)
-        (self.base / "conf" / "log4j2.properties").write_text(SILENT)
+        self.settings.write_text(text)
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in ("conf", "jobs", "lib", "scripts"):
             shutil.copytree(ROOT / name, self.root / name, ignore=ignored)
@@ -82,14 +91,15 @@ class Checkout:
     def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
         """`scripts/submit` with these words, as it begins."""
         return subprocess.Popen(
-            [self.root / "scripts" / "submit", *words],
+            [self.root / "scripts" / "submit", "--properties-file", self.settings, *words],
             cwd=self.base / "empty",
             env={
                 "PATH": "/usr/local/bin:/usr/bin:/bin",
                 "HOME": str(self.base),
                 "JAVA_HOME": os.environ.get("JAVA_HOME", ""),
                 "OMP_NUM_THREADS": "1",
-                "SPARK_CONF_DIR": str(self.base / "conf"),
+                # A folder that exists would make the class path unlike the archive's.
+                "SPARK_CONF_DIR": str(self.base / "none"),
                 "SPARK_LOCAL_DIRS": str(self.base / "scratch"),
                 "SPARK_LOCAL_IP": "127.0.0.1",
                 "TMPDIR": str(self.base / "scratch"),
@@ -105,6 +115,16 @@ class Checkout:
     def submit(self, *words: str, **environ: str) -> Finished:
         """Run `scripts/submit` with these words."""
         return finish(self.start(*words, **environ))
+
+
+def event_log(folder: Path) -> dict[str, str]:
+    """The settings with which Spark writes plain event logs into this folder, which must exist."""
+    return {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": f"file://{folder}",
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.rolling.enabled": "false",
+    }
 
 
 def finish(process: subprocess.Popen[str]) -> Finished:

@@ -23,7 +23,7 @@ from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.store import maintenance, snapshots
 from faults.publishing import prices_digest
 from landed import drop
-from packaged import Checkout, finish, kill
+from packaged import Checkout, event_log, finish, kill
 from stricken import Application, Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -111,10 +111,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     events = checkout.base / "events"
     events.mkdir()
     defaults = {
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": f"file://{events}",
-        "spark.eventLog.compress": "false",
-        "spark.eventLog.rolling.enabled": "false",
+        **event_log(events),
         "spark.sql.shuffle.partitions": "2",
         "spark.ui.enabled": "false",
     }

@@ -171,24 +171,33 @@ def arguments_of(path: Path, **further: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_they_run_as_plain_python(tmp_path: Path) -> None:
-    environ = os.environ | {f"BITSTORM__{name}": str(value) for name, value in SMALL.items()}
+def test_they_run_as_plain_python(
+    pytestconfig: pytest.Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"BITSTORM__{name}", str(value))
     workspace = tmp_path / "workspace"
-    said = []
-    for path in FILES:
+
+    def words(path: Path) -> list[str]:
         given = arguments_of(path, workspace=str(workspace))
-        options = [word for name, value in given.items() for word in (f"--{name}", value)]
-        done = subprocess.run(
-            [sys.executable, str(path), *options],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert "SIMULATED market" in done.stdout
-        said.append(done.stdout)
+        return [str(path), *(word for n, value in given.items() for word in (f"--{n}", value))]
+
+    done = subprocess.run(
+        [sys.executable, *words(INGEST)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    said = [done.stdout]
+    # These two in this process, where TensorFlow is loaded.
+    shared_session(pytestconfig)
+    monkeypatch.chdir(tmp_path)
+    for path in (TRAIN, FORECAST):
+        monkeypatch.setattr(sys, "argv", words(path))
+        runpy.run_path(str(path), run_name="__main__")
+        said.append(capsys.readouterr().out)
+    assert all("SIMULATED market" in text for text in said)
     assert "trend" in said[0]
     assert "val_loss" in said[1]
     assert "drift" in said[2]

@@ -1,4 +1,4 @@
-"""The documents: generated pages, lengths, links, command lines; the guide's commands for real."""
+"""The documents: generated pages, lengths, links, command lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,24 +19,10 @@ import yaml
 
 from bitstorm.cli import bitstorm
 from bitstorm.store.stage_log import StageLog
-from bitstorm.testing import shared_session
-from command import command
+from guide import DOCS, fences
+from guide import PAGES as GUIDE
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-GUIDE = [
-    DOCS / "guide" / f"{name}.md"
-    for name in (
-        "collect",
-        "import",
-        "data-sets",
-        "indicators",
-        "train-and-judge",
-        "operate",
-        "cluster",
-        "notebooks",
-    )
-]
 DECISIONS = sorted((DOCS / "decisions").glob("0*.md"))
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
@@ -47,12 +32,6 @@ PAGES = [
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def fences(text: str) -> Iterator[tuple[str, str]]:
-    """(language, content) of each code block."""
-    for match in re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield match[1], match[2]
 
 
 def without_fences(text: str) -> str:
@@ -224,69 +203,3 @@ def test_the_guides_line_of_the_stage_log_has_its_fields(tmp_path: Path) -> None
     operate = (DOCS / "guide" / "operate.md").read_text(encoding="utf-8")
     (shown,) = [json.loads(block) for language, block in fences(operate) if language == "json"]
     assert list(shown) == list(json.loads((tmp_path / "log").read_text()))
-
-
-# --- the guide for real --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Step:
-    """A command of the guide, after `$ `, and the lines that the page shows after it."""
-
-    words: list[str]
-    shown: str
-
-    @property
-    def fails(self) -> bool:
-        return self.shown.startswith("bitstorm: ")
-
-
-def steps() -> Iterator[Step]:
-    for path in GUIDE:
-        for language, block in fences(path.read_text(encoding="utf-8")):
-            if language == "console":
-                for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                    line, _, shown = part.partition("\n")
-                    yield Step(shlex.split(line), shown)
-
-
-def in_this_workspace(word: str, workspace: Path) -> str:
-    """The guide's names of snapshots and runs are of another workspace."""
-    if re.fullmatch(r"\d{8}-[0-9a-f]{12}", word):
-        return min(path.name for path in (workspace / "prices" / "snapshots").iterdir())
-    if re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", word):
-        return max(path.name for path in (workspace / "checkpoints").iterdir())
-    return word
-
-
-@pytest.mark.slow
-def test_the_guides_commands_run_in_order(
-    pytestconfig: pytest.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shared_session(pytestconfig)
-    monkeypatch.chdir(tmp_path)
-    # Small and without a wait; the guide itself says 30 days.
-    for name, value in {
-        "BACKFILL__DAYS": 30,
-        "INGEST__SETTLE_SECONDS": 0,
-        "INDICATORS__WINDOWS": [2, 3],
-        "TRAINING__EPOCHS": 1,
-        "TRAINING__UNITS": 4,
-    }.items():
-        monkeypatch.setenv(f"BITSTORM__{name}", str(value))
-    ran = set()
-    for step in steps():
-        program, *arguments = step.words
-        if program == "cat":
-            (file,) = arguments
-            if "*" not in file:
-                Path(file).write_text(step.shown, encoding="utf-8")
-            continue
-        assert program == "bitstorm", step.words
-        arguments = [in_this_workspace(word, tmp_path / "workspace") for word in arguments]
-        done = command(*arguments)
-        expected = 2 if step.fails else 0
-        assert done.code == expected, (arguments, done.stdout, done.stderr)
-        ran.add(arguments[0])
-    unattended = {"run", "simulate", "tune"}
-    assert ran == set(bitstorm.commands) - unattended

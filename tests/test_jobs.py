@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from benchmarks.cluster import Cluster, standalone
 
+import guide
 from bitstorm.cli import bitstorm
 from bitstorm.utils import load_petastorm_batches_to_df
-from packaged import ROOT, Checkout, Finished
+from packaged import ROOT, Checkout, Finished, event_log
 
 JOBS = sorted((ROOT / "jobs").glob("*.py"))
 
@@ -60,10 +61,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     events = found.base / "events"
     events.mkdir()
     defaults = {
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": f"file://{events}",
-        "spark.eventLog.compress": "false",
-        "spark.eventLog.rolling.enabled": "false",
+        **event_log(events),
         "spark.sql.session.timeZone": "Asia/Tokyo",
         "spark.sql.shuffle.partitions": "2",
     }
@@ -179,42 +177,63 @@ def test_what_the_launcher_sets_wins_over_the_settings(submitted: Submitted) -> 
         assert properties["spark.sql.session.timeZone"] == "UTC"
 
 
-SMALL = (
-    "backfill.days=40", "indicators.windows=[3, 24]", "training.look_back=8", "training.units=4",
-    "training.epochs=1", "training.batch_size=64", "forecast.steps=2", "backtest.folds=1",
-    "backtest.volatility=false", 'backtest.baselines=["persistence"]', "tune.trials=1",
-    "tune.epochs=1",
-)  # fmt: skip
+# What a user may set with variables, so that the commands of the guide take seconds.
+SMALL = {
+    "BACKFILL__DAYS": 30,
+    "INGEST__SETTLE_SECONDS": 0,
+    "INDICATORS__WINDOWS": [2, 3],
+    "TRAINING__EPOCHS": 1,
+    "TRAINING__UNITS": 4,
+    "TUNE__TRIALS": 1,
+    "TUNE__EPOCHS": 1,
+}
+# They are no page's example.
+MORE = (["run", "--json", "--workspace", "ran"], ["tune", "--json"])
 
 
 @pytest.fixture(scope="module")
-def every_job(checkout: Checkout, cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """Code and JSON of every job, run in one process: Java and TensorFlow start once."""
-    names = [job.stem for job in JOBS if job.stem not in ("run", "reproduce")]
-    order = ["run", *names, "reproduce"]
-    settings = [word for setting in SMALL for word in ("--set", setting)]
-    more = {"reproduce": ["RUN", "--no-train"], "doctor": ["--cluster"]}
-    plan = [[job, "--json", *settings, *more.get(job, [])] for job in order]
-    output = checkout.base / "every.json"
-    words = (str(output), str(checkout.base / "every"), json.dumps(plan))
-    done = checkout.submit("--master", cluster.url, "every_job", *words)
+def every_job(checkout: Checkout, cluster: Cluster) -> list[dict[str, Any]]:
+    """What the guide's commands print, in its order, and then the other jobs: all in one process,
+    so that Java and TensorFlow start once."""
+    plan: list[dict[str, list[str]]] = []
+    for step in guide.steps():
+        program, *arguments = step.words
+        if program == "bitstorm":
+            plan.append({"words": arguments})
+        elif "*" not in arguments[0]:
+            assert program == "cat", step
+            plan.append({"file": [arguments[0], step.shown]})
+    plan += [{"words": words} for words in MORE]
+    folder, output = checkout.base / "guide", checkout.base / "every.json"
+    folder.mkdir()
+    words = (str(output), str(folder), json.dumps(plan))
+    small = {f"BITSTORM__{name}": str(value) for name, value in SMALL.items()}
+    done = checkout.submit("--master", cluster.url, "every_job", *words, **small)
     assert done.code == 0, done
     found = json.loads(output.read_text())
     assert found["package"].endswith("bitstorm.zip/bitstorm/__init__.py")
-    return {job["job"]: job for job in found["done"]}
+    return list(found["done"])
 
 
 @pytest.mark.slow
-def test_every_job_works_from_the_zip(every_job: dict[str, dict[str, Any]]) -> None:
-    failed = {job: found for job, found in every_job.items() if found["code"]}
-    assert not failed
-    assert every_job.keys() == {job.stem for job in JOBS}
-    results = {job: json.loads(found["stdout"]) for job, found in every_job.items()}
-    assert results["ingest"]["rows"] == results["run"]["ingested"]["rows"]
+def test_the_guides_commands_work_from_the_zip_in_order(every_job: list[dict[str, Any]]) -> None:
+    promised = [step.code for step in guide.steps() if step.words[0] == "bitstorm"]
+    for found, code in zip(every_job, [*promised, *(0 for _ in MORE)], strict=True):
+        assert found["code"] == code, found
+        assert "Traceback" not in found["out"] + found["err"]
+
+
+@pytest.mark.slow
+def test_every_job_works_from_the_zip(every_job: list[dict[str, Any]]) -> None:
+    results = {found["words"][0]: found["out"] for found in every_job}
+    assert results.keys() == bitstorm.commands.keys() - {"simulate"}
+    assert results.keys() >= {job.stem for job in JOBS}
+    assert json.loads(results["run"])["ingested"]["rows"] > 600
+    assert json.loads(results["tune"])["trials"]
+    assert "unequal" not in results["reproduce"] and "equal" in results["reproduce"]
     # The page's template is in the zip, too.
-    assert "<html" in Path(results["report"]["folder"], "dashboard.html").read_text()
-    assert results["backtest"]["computed"] == 1
-    assert results["reproduce"]["equal"]
+    (page,) = (line for line in results["report"].splitlines() if line.endswith("dashboard.html"))
+    assert "<html" in Path(page).read_text()
 
 
 @pytest.mark.slow

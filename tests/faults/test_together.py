@@ -63,12 +63,12 @@ def test_readers_during_publishes_see_the_rows_of_one_manifest(tmp_path):
     root, stop = tmp_path / "prices", tmp_path / "stop"
     readers = [started("reader", root, stop) for _ in range(2)]
     try:
-        ended(started("unlocked", root, "one", 100), within=240)
+        ended(started("unlocked", root, "one", 40), within=240)
     finally:
         stop.touch()
     for process in readers:
         assert int(ended(process, within=60)) >= 5
-    check(root, ["one"], 100)
+    check(root, ["one"], 40)
 
 
 def test_gc_takes_nothing_from_the_readers_and_writers_beside_it(tmp_path):

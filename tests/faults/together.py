@@ -60,6 +60,8 @@ def reader(root: Path, stop: Path) -> None:
             passes += 1
         if last:
             break
+        # Else the readers take the time that the writer needs.
+        time.sleep(0.05)
     print(passes)
 
 
