@@ -65,12 +65,11 @@ class Checkout:
             (self.base / name).mkdir()
         logging = self.base / "log4j2.properties"
         logging.write_text(SILENT)
-        options = (
-            f"{brief_options()} -Djava.io.tmpdir={self.base}/scratch "
-            f"-Dlog4j2.configurationFile=file://{logging}"
-        )
+        options = f"{brief_options()} -Djava.io.tmpdir={self.base}/scratch"
         own = {
-            "spark.driver.extraJavaOptions": options,
+            "spark.driver.extraJavaOptions": (
+                f"{options} -Dlog4j2.configurationFile=file://{logging}"
+            ),
             "spark.executor.extraJavaOptions": options,
             "spark.ui.port": "0",
         }
