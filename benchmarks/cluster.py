@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bitstorm.core.errors import EnvironmentProblem
-from bitstorm.spark import java
-from bitstorm.spark.session import class_archives
+from bitstorm.spark import java, jvm
 
 START_SECONDS = 60.0
 
@@ -142,7 +141,7 @@ def brief_options() -> str:
     """Java's options for a short life or little work: what the optimising compiler would cost it
     never earns back, and archived classes load sooner."""
     options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
-    archives = class_archives(_java_home())[:1]
+    archives = jvm.class_archives(_java_home())[:1]
     return " ".join([*options, *(f'"-XX:SharedArchiveFile={archive}"' for archive in archives)])
 
 

@@ -1,4 +1,4 @@
-"""Makes the archive of Spark's classes that `bitstorm.spark.session` starts a local JVM with.
+"""Makes the archive of Spark's classes that `bitstorm.spark.jvm` starts a local JVM with.
 
 A JVM writes at its end which classes it had loaded, as it keeps them in memory. So a few hours of
 the simulated market go through a JVM of their own, in a temporary workspace.
@@ -17,7 +17,7 @@ from bitstorm.core.workspace import open_workspace
 from bitstorm.pipelines.backfill import backfill
 from bitstorm.pipelines.indicators import indicators
 from bitstorm.pipelines.ingest import ingest
-from bitstorm.spark import java, session
+from bitstorm.spark import java, jvm
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     home = java.find_java_home(os.environ, project=java.project_root())
     if home is None:
         return
-    name = session.archive_name(home)
+    name = jvm.archive_name(home)
     draft = Path(sys.prefix, f"{name}-{os.getpid()}.tmp")
     options = (
         f'-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xlog:disable "-XX:ArchiveClassesAtExit={draft}"'

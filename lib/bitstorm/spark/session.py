@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from bitstorm.core.errors import EnvironmentProblem
 from bitstorm.core.settings import Spark
 from bitstorm.core.third_party_noise import hush_accumulators, native_stderr_to
-from bitstorm.spark import connect, environment, java
+from bitstorm.spark import connect, environment, jvm
 from bitstorm.spark.failures import translate_failures
 from bitstorm.spark.watch import watched_executors
 
@@ -51,16 +50,6 @@ _LOCAL = {
 }
 # Spark's 200 partitions are for a long series: `conf/cluster.yaml` has more.
 _CLUSTER_PARTITIONS = 8
-
-# Java compiles hot methods a second time, which pays only in long work: five million minutes, not a
-# year of hours.
-_SMALL = ("-XX:TieredStopAtLevel=1",)
-# A batch job needs throughput, not short pauses. The serial collector starts no threads.
-_COLLECTOR = {True: "-XX:+UseSerialGC", False: "-XX:+UseParallelGC"}
-# A JVM that writes a class archive ends slowly.
-_END_SECONDS = 300
-# Java logs to standard output, which holds a command's result.
-_LOGGING = ("-Xlog:disable", "-Xlog:all=warning:stderr")
 
 _reported = False
 
@@ -198,7 +187,7 @@ def _start(
             return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkRuntimeError, Py4JError, OSError, TypeError) as error:
         where = f"; its log is {log}" if log else ""
-        cause = _complaint(log, known) if isinstance(error, PySparkRuntimeError) else None
+        cause = jvm.complaint(log, known) if isinstance(error, PySparkRuntimeError) else None
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({cause or _cause(error)}){where}; "
             "`bitstorm doctor` looks for the reason"
@@ -217,13 +206,6 @@ def _check_file_names(session: SparkSession, log: Path | None) -> None:
             f"{log.parent} is not plain ASCII, and file names are {encoding} in the Java process "
             "of this session: start it with LC_ALL=C.UTF-8"
         )
-
-
-def _complaint(log: Path | None, known: int) -> str | None:
-    """The first line that the JVM has added to the log, without Java's notes."""
-    text = log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
-    notes = (*java.NOTES, "WARNING:", "[", "Using Spark's")
-    return next((line for line in text.splitlines() if line and not line.startswith(notes)), None)
 
 
 @contextmanager
@@ -269,7 +251,7 @@ def _conf(app_name: str, spark: Spark, *, launched: bool, small: bool) -> SparkC
     partitions = max(4, 2 * (os.cpu_count() or 1)) if local else _CLUSTER_PARTITIONS
     wanted |= {"spark.sql.shuffle.partitions": str(partitions), **(_LOCAL if local else {})}
     if local and not launched:
-        options = _java_options(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
+        options = jvm.options(Path(os.environ["JAVA_HOME"]), os.environ, small=small)
         wanted["spark.driver.extraJavaOptions"] = " ".join(options)
     wanted |= _users_settings(spark)
     if not launched:
@@ -284,37 +266,6 @@ def _cause(error: Exception) -> str:
     thrown = getattr(error, "java_exception", None)
     text = str(error) if thrown is None else str(thrown.getMessage() or thrown.toString())
     return text.strip().splitlines()[0]
-
-
-def _java_options(home: Path, environ: Mapping[str, str], *, small: bool) -> list[str]:
-    """Options of a local JVM."""
-    options = [*_LOGGING, *(_SMALL if small else ())]
-    if "TMPDIR" in environ:
-        options.append(f'"-Djava.io.tmpdir={environ["TMPDIR"]}"')
-    if not any("GC" in environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")):
-        # Java does not start with two collectors.
-        options.append(_COLLECTOR[small])
-    return [
-        *options,
-        *(f'"-XX:SharedArchiveFile={archive}"' for archive in class_archives(home)[:1]),
-    ]
-
-
-def class_archives(home: Path) -> list[Path]:
-    """Archives of Spark's classes for this Java; `scripts/setup` can make one in the environment.
-
-    Java ignores an archive of another Java or of other jars, but crashes on a truncated one: so the
-    name ends with the size.
-    """
-    found = sorted(Path(sys.prefix).glob(f"{archive_name(home)}-*.jsa"))
-    return [path for path in found if path.stem.endswith(f"-{path.stat().st_size}")]
-
-
-def archive_name(home: Path) -> str:
-    """The beginning of a class archive's name."""
-    import pyspark
-
-    return f"spark-{pyspark.__version__}-java-{java.version(home)}"
 
 
 def _quietly(work: Callable[[], object] | None) -> None:
@@ -342,28 +293,10 @@ def _stop(session: SparkSession, *, with_jvm: bool) -> None:
     with suppress(Py4JError, ConnectionError):
         session.stop()
     if with_jvm:
-        _stop_jvm()
+        jvm.stop()
         # A failed stop leaves them, and the next session would be this one.
         SparkContext._active_spark_context = None
         SparkSession._instantiatedSession = None
-
-
-def _stop_jvm() -> None:
-    """End the JVM too: the next session in this process can need other settings."""
-    from py4j.protocol import Py4JError
-    from pyspark import SparkContext
-
-    gateway = SparkContext._gateway
-    if gateway is None:
-        return
-    with suppress(Py4JError, ConnectionError):
-        gateway.shutdown()
-    process = getattr(gateway, "proc", None)
-    if process is not None:
-        process.stdin.close()
-        process.wait(timeout=_END_SECONDS)
-    SparkContext._gateway = None
-    SparkContext._jvm = None
 
 
 def _apply(session: SparkSession, values: Mapping[str, str | None]) -> None:
