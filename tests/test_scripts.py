@@ -571,7 +571,7 @@ def test_test_chooses_the_marks_and_passes_the_rest_to_pytest(
     done = tree.call("scripts/test", *arguments, cwd=tree.stubs)
     first, second = done.stdout.splitlines()
     assert first == f"JAVA_HOME={tree.java} in {tree.root}"
-    parallel = "<-n><3><--max-worker-restart><0><--dist><loadfile><--no-loadscope-reorder>"
+    parallel = "<-n><4><--max-worker-restart><0><--dist><loadfile><--no-loadscope-reorder>"
     assert second == f"<-m><pytest>{parallel}<-m><{marks}>{rest}"
     assert "requirements-dev.txt" in tree.last("pip sync")
 
