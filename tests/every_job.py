@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -41,9 +42,12 @@ def main(output: Path, folder: Path, plan: list[dict[str, list[str]]]) -> None:
             Path(name).write_text(text, encoding="utf-8")
             continue
         words = [in_this_workspace(word) for word in step["words"]]
+        began = time.monotonic()
         with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
             code = exit_code(words)
-        done.append({"words": words, "code": code, "out": out.getvalue(), "err": err.getvalue()})
+        seconds = round(time.monotonic() - began, 1)
+        said = {"out": out.getvalue(), "err": err.getvalue()}
+        done.append({"words": words, "code": code, "seconds": seconds, **said})
     output.write_text(json.dumps({"package": bitstorm.__file__, "done": done}))
 
 

@@ -90,31 +90,19 @@ def drop_batch(workspace: Path, name: str, rows: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What was submitted to the cluster one after the other, and the workspace that it filled."""
+    """The job `ingest`, submitted to the cluster, and the workspace that it filled."""
 
-    checkout: Checkout
-    cluster: Cluster
     workspace: Path
-    ingested: Finished
-    computed: Finished
-
-    def applications(self) -> list[dict[str, Any]]:
-        """The master's own record of the finished ones, oldest first."""
-        return sorted(self.cluster.state()["completedapps"], key=lambda app: str(app["id"]))
-
-    def events(self) -> list[list[dict[str, Any]]]:
-        """The event log of each application."""
-        logs = [self.checkout.base / "events" / app["id"] for app in self.applications()]
-        return [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
-
-    def properties(self) -> list[dict[str, str]]:
-        """The settings that each application ran with."""
-        wanted = "SparkListenerEnvironmentUpdate"
-        found = [next(e for e in events if e["Event"] == wanted) for events in self.events()]
-        return [event["Spark Properties"] for event in found]
+    finished: Finished
+    application: dict[str, Any]
+    events: list[dict[str, Any]]
 
 
 HOURS = 48
+OPTIONS = (
+    "--json", "--quiet", "--set", "spark.master=local[1]",
+    "--set", "spark.conf.spark.sql.shuffle.partitions=5",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -124,18 +112,18 @@ def submitted(checkout: Checkout, cluster: Cluster) -> Submitted:
     drop_batch(workspace, "first.csv", hours[:30])
     # An hour again, one without a price, and one that is no time.
     drop_batch(workspace, "second.csv", [*hours[29:], "2024-01-03T00:00:00Z,0", "noon,42000"])
-    options = ["--workspace", str(workspace), "--json", "--quiet"]
-    options += ["--set", "spark.master=local[1]"]
-    options += ["--set", "spark.conf.spark.sql.shuffle.partitions=5"]
-    windows = ["--set", "indicators.windows=[3, 24]"]
-    ingested = checkout.submit("--master", cluster.url, "ingest", *options)
-    computed = checkout.submit("--master", cluster.url, "indicators", *options, *windows)
-    return Submitted(checkout, cluster, workspace, ingested, computed)
+    place = ("--workspace", str(workspace))
+    done = checkout.submit("--master", cluster.url, "ingest", *place, *OPTIONS)
+    # The master's own record.
+    (application,) = cluster.state()["completedapps"]
+    log = checkout.base / "events" / application["id"]
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return Submitted(workspace, done, application, events)
 
 
 @pytest.mark.slow
 def test_ingest_stores_the_rows_of_the_batches(submitted: Submitted) -> None:
-    found = submitted.ingested
+    found = submitted.finished
     assert found.code == 0, found
     assert "Traceback" not in found.stdout + found.stderr
     counts = {name: found.result[name] for name in ("read", "accepted", "duplicate", "refused")}
@@ -146,35 +134,25 @@ def test_ingest_stores_the_rows_of_the_batches(submitted: Submitted) -> None:
 
 
 @pytest.mark.slow
-def test_indicators_are_computed_from_them(submitted: Submitted) -> None:
-    found = submitted.computed
-    assert found.code == 0, found
-    assert found.result["rows"] == HOURS
-    points = load_petastorm_batches_to_df(str(submitted.workspace / "indicators"))
-    # Of prices that rise by one an hour the mean of the last three is the one before.
-    assert points["ma_3"].tolist()[2:] == [42_000 + k - 1 for k in range(2, HOURS)]
-    assert points["ma_24"].isna().sum() == 23
+def test_it_runs_on_the_master_that_it_is_submitted_to(submitted: Submitted) -> None:
+    assert submitted.application["state"] == "FINISHED"
+    assert "ingest" in submitted.application["name"]
+    ended = [e for e in submitted.events if e["Event"] == "SparkListenerTaskEnd"]
+    # The worker's one executor did every task, the driver none.
+    assert {event["Task Info"]["Executor ID"] for event in ended} == {"0"}
 
 
 @pytest.mark.slow
-def test_they_run_on_the_master_that_they_are_submitted_to(submitted: Submitted) -> None:
-    apps = submitted.applications()
-    assert [app["state"] for app in apps] == ["FINISHED", "FINISHED"]
-    assert "ingest" in apps[0]["name"]
-    assert "indicators" in apps[1]["name"]
-    for events in submitted.events():
-        tasks = [event["Task Info"] for event in events if event["Event"] == "SparkListenerTaskEnd"]
-        # The worker's one executor did every task, the driver none.
-        assert {task["Executor ID"] for task in tasks} == {"0"}
-
-
-@pytest.mark.slow
-def test_what_the_launcher_sets_wins_over_the_settings(submitted: Submitted) -> None:
-    for properties in submitted.properties():
-        assert properties["spark.master"] == submitted.cluster.url
-        assert properties["spark.sql.shuffle.partitions"] == "2"
-        # But for what the results depend on.
-        assert properties["spark.sql.session.timeZone"] == "UTC"
+def test_what_the_launcher_sets_wins_over_the_settings(
+    submitted: Submitted, cluster: Cluster
+) -> None:
+    wanted = "SparkListenerEnvironmentUpdate"
+    event = next(event for event in submitted.events if event["Event"] == wanted)
+    properties = event["Spark Properties"]
+    assert properties["spark.master"] == cluster.url
+    assert properties["spark.sql.shuffle.partitions"] == "2"
+    # But for what the results depend on.
+    assert properties["spark.sql.session.timeZone"] == "UTC"
 
 
 # What a user may set with variables, so that the commands of the guide take seconds.
@@ -184,15 +162,17 @@ SMALL = {
     "INDICATORS__WINDOWS": [2, 3],
     "TRAINING__EPOCHS": 1,
     "TRAINING__UNITS": 4,
+    "BACKTEST__VOLATILITY": False,
     "TUNE__TRIALS": 1,
     "TUNE__EPOCHS": 1,
 }
+WINDOWS = "indicators.windows=[3, 24]"
 # They are no page's example.
 MORE = (["run", "--json", "--workspace", "ran"], ["tune", "--json"])
 
 
 @pytest.fixture(scope="module")
-def every_job(checkout: Checkout, cluster: Cluster) -> list[dict[str, Any]]:
+def every_job(checkout: Checkout, cluster: Cluster, submitted: Submitted) -> list[dict[str, Any]]:
     """What the guide's commands print, in its order, and then the other jobs: all in one process,
     so that Java and TensorFlow start once."""
     plan: list[dict[str, list[str]]] = []
@@ -203,7 +183,9 @@ def every_job(checkout: Checkout, cluster: Cluster) -> list[dict[str, Any]]:
         elif "*" not in arguments[0]:
             assert program == "cat", step
             plan.append({"file": [arguments[0], step.shown]})
-    plan += [{"words": words} for words in MORE]
+    place, windows = ["--workspace", str(submitted.workspace)], ["--set", WINDOWS]
+    more = [["indicators", *place, *OPTIONS, *windows], *MORE]
+    plan += [{"words": words} for words in more]
     folder, output = checkout.base / "guide", checkout.base / "every.json"
     folder.mkdir()
     words = (str(output), str(folder), json.dumps(plan))
@@ -218,9 +200,22 @@ def every_job(checkout: Checkout, cluster: Cluster) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_guides_commands_work_from_the_zip_in_order(every_job: list[dict[str, Any]]) -> None:
     promised = [step.code for step in guide.steps() if step.words[0] == "bitstorm"]
-    for found, code in zip(every_job, [*promised, *(0 for _ in MORE)], strict=True):
+    others = [0] * (len(every_job) - len(promised))
+    for found, code in zip(every_job, [*promised, *others], strict=True):
         assert found["code"] == code, found
         assert "Traceback" not in found["out"] + found["err"]
+
+
+@pytest.mark.slow
+def test_indicators_are_computed_from_the_ingested_rows(
+    submitted: Submitted, every_job: list[dict[str, Any]]
+) -> None:
+    (found,) = [done for done in every_job if WINDOWS in done["words"]]
+    assert json.loads(found["out"])["rows"] == HOURS
+    points = load_petastorm_batches_to_df(str(submitted.workspace / "indicators"))
+    # Of prices that rise by one an hour the mean of the last three is the one before.
+    assert points["ma_3"].tolist()[2:] == [42_000 + k - 1 for k in range(2, HOURS)]
+    assert points["ma_24"].isna().sum() == 23
 
 
 @pytest.mark.slow

@@ -244,8 +244,13 @@ def clean(seed: int) -> tuple[Columns, Setup]:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8)),
+        *(pytest.param(seed, marks=pytest.mark.faults) for seed in range(8, 20)),
+    ],
+)
 def test_a_clean_configuration_gives_no_alarm(seed: int) -> None:
     series, configuration = clean(seed)
     assert check(series, configuration, seed=seed, cuts=3).leaks == []

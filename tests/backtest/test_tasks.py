@@ -48,7 +48,7 @@ def frame_in(content: bytes):
 
 def test_a_task_has_the_bits_of_a_process_alone(spark_session, tmp_path):
     returns = np.random.default_rng(3).normal(0, 0.01, POINTS)
-    work, folds = work_of(tmp_path / "blocks", 20_000 * np.exp(np.cumsum(returns)))
+    work, (*folds, _) = work_of(tmp_path / "blocks", 20_000 * np.exp(np.cumsum(returns)))
     in_tasks = {done.fold: done for done in run_folds(spark_session, work, folds)}
     assert sorted(in_tasks, key=lambda fold: fold.number) == folds
     alone = subprocess.run(

@@ -49,7 +49,7 @@ def test_warnings_of_ours_and_of_the_user_are_shown(
 @pytest.mark.slow
 def test_commands_show_no_third_partys_warning(tmp_path: Path) -> None:
     workspace = ("--workspace", str(tmp_path / "workspace"))
-    for command in (["backfill", "--days", "5"], ["ingest"], ["indicators"], ["stats"]):
+    for command in (["backfill", "--days", "5"], ["ingest"], ["indicators"]):
         done = subprocess.run(
             [sys.executable, "-W", "default", "-m", "bitstorm.cli", *command, *workspace],
             capture_output=True,

@@ -13,7 +13,7 @@ import pytest
 REPORTING = Path(__file__).with_name("reporting.py")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_kill_leaves_every_page_and_picture_whole(prepared_workspace, workspace_copy):
     done = subprocess.run(
         [sys.executable, str(REPORTING), str(workspace_copy(prepared_workspace))],

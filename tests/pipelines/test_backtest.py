@@ -27,7 +27,7 @@ from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
 from report.drawn import line
 
-FOLDS, STEPS = 3, 3
+FOLDS, STEPS = 2, 3
 FEW = (f"backtest.folds={FOLDS}", f"forecast.steps={STEPS}", "training.epochs=1")
 SECONDS_TO_A_FOLD = 300
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
 from bitstorm.core.errors import EnvironmentProblem
+from bitstorm.model.backend import BEST
 from bitstorm.pipelines.forecast import forecast
 from bitstorm.pipelines.reproduce import reproduce
 from bitstorm.pipelines.train import train
@@ -18,10 +20,14 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_run_of_two_workers_forecasts_and_is_reproduced(spark_session, tmp_path):
-    context = with_prices(small(tmp_path, "training.workers=2"), wave())
+    # The one that loads sooner, where it is there; `model/test_workers.py` has both.
+    library = "torch" if find_spec("torch") else "tensorflow"
+    options = ("training.workers=2", f"training.backend={library}")
+    context = with_prices(small(tmp_path, *options), wave())
     trained = train(context)
     folder = context.workspace.checkpoints / trained.run
-    assert {path.name for path in folder.iterdir()} == {"best.keras", "history.csv", "run.json"}
+    files = {path.name for path in folder.iterdir()}
+    assert files == {BEST[library], "history.csv", "run.json"}
     record = json.loads((folder / "run.json").read_text())
     assert record["settings"]["workers"] == 2
     assert record["threads"] == {"intra_op": 1}

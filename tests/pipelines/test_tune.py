@@ -25,17 +25,17 @@ def trials_in(folder: str) -> list[dict]:
 @pytest.mark.slow
 def test_a_study_goes_on_and_never_sees_the_test_part(spark_session, tmp_path):
     prices = wave()
-    context = published(small(tmp_path / "first", *FEW, "tune.trials=2"), points_of(prices))
+    context = published(small(tmp_path / "first", *FEW, "tune.trials=1"), points_of(prices))
     begun = tune(context)
-    assert (begun.trials, begun.computed, begun.pruned, begun.idle) == (2, 2, 0, False)
-    more = small(tmp_path / "first", *FEW, "tune.trials=3")
+    assert (begun.trials, begun.computed, begun.pruned, begun.idle) == (1, 1, 0, False)
+    more = small(tmp_path / "first", *FEW, "tune.trials=2")
     whole = tune(more, apply=True)
-    assert (whole.study, whole.trials, whole.computed) == (begun.study, 3, 1)
+    assert (whole.study, whole.trials, whole.computed) == (begun.study, 2, 1)
 
     shuffled = prices.copy()
     after = (VALIDATE_UNTIL - START) // HOUR + 1
     shuffled[after:] = np.random.default_rng(3).permutation(shuffled[after:])
-    other = published(small(tmp_path / "other", *FEW, "tune.trials=3"), points_of(shuffled))
+    other = published(small(tmp_path / "other", *FEW, "tune.trials=2"), points_of(shuffled))
     unbroken = tune(other)
     assert trials_in(unbroken.folder) == trials_in(whole.folder)
     assert unbroken.study != whole.study
