@@ -28,7 +28,7 @@ class Server:
     """`requests` are method and path of each request; a rule answers one, or returns None."""
 
     def __init__(self, application: Any) -> None:
-        self._application = application
+        self._application, self._lock = application, threading.Lock()
         self.requests: list[str] = []
         self.rules: list[Answer] = []
         self.url = ""
@@ -39,7 +39,9 @@ class Server:
             answer = rule(environ, start)
             if answer is not None:
                 return answer
-        answered: Iterable[bytes] = self._application(environ, start)
+        # S3 looks and writes in one step; moto does not, so two requests at once could both win.
+        with self._lock:
+            answered: Iterable[bytes] = self._application(environ, start)
         return answered
 
 
