@@ -280,6 +280,7 @@ def killed_and_redone(tmp_path: Path, moments: list[float]) -> None:
         shutil.rmtree(context.workspace.root)
 
 
+@pytest.mark.faults
 def test_new_yorks_clock_and_a_kill_of_spark_change_nothing(spark_session, tmp_path):
     rng = random.Random(5)
     killed_and_redone(tmp_path, [rng.uniform(low, low + 0.15) for low in (0.65,)])

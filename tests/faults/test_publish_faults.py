@@ -14,7 +14,7 @@ SWEEPING = Path(__file__).with_name("sweeping.py")
 EVERY = ("kill", "interrupt", "EIO", "ENOSPC", "full", "gone")
 # What the whole suite runs; the rest waits for scripts/test --faults.
 SHORT = {
-    *(("next", kind) for kind in ("kill", "EIO")),
+    ("next", "kill"),
     *(("rollback", kind) for kind in EVERY),
     *(("garbage", kind) for kind in ("kill", "gone")),
     ("append", "kill"),
