@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sysconfig
+import time
 import venv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,14 @@ def event_log(folder: Path) -> dict[str, str]:
         "spark.eventLog.compress": "false",
         "spark.eventLog.rolling.enabled": "false",
     }
+
+
+def until(true: Callable[[], object], *, seconds: float = 120.0) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def finish(process: subprocess.Popen[str]) -> Finished:

@@ -9,7 +9,7 @@ import pickle
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from bitstorm.core.third_party_noise import without_third_party_warnings
 from bitstorm.store import maintenance, snapshots
 from faults.publishing import prices_digest
 from landed import drop
-from packaged import Checkout, event_log, finish, kill
+from packaged import Checkout, event_log, finish, kill, until
 from stricken import Application, Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -72,13 +72,6 @@ def expected_digest(*, replayed: bool) -> str:
     )
 
 
-def until(true: Callable[[], object], *, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @dataclass(frozen=True)
 class Place:
     checkout: Checkout
@@ -91,6 +84,10 @@ class Place:
     def logs(self) -> list[Path]:
         """The event logs, oldest first."""
         return sorted(path.with_suffix("") for path in (self.base / "events").iterdir())
+
+    def blocks(self) -> set[Path]:
+        """The folders of the executors' blocks."""
+        return {*(self.base / "cluster" / "local").glob("spark-*/executor-*/blockmgr-*")}
 
     def submitted(self, *words: str) -> tuple[subprocess.Popen[str], Application]:
         """The job's process, and its application once it has begun."""
@@ -203,7 +200,8 @@ def test_without_workers_a_command_fails_and_can_be_redone(place: Place, session
         "again"
     ]
     assert "Traceback" not in done.stdout + done.stderr
-    assert [task.job for task in application.lost_tasks()] == ["bitstorm indicators"]
+    # The other executor may have run a task of the stage, too.
+    assert {task.job for task in application.lost_tasks()} == {"bitstorm indicators"}
     assert store(workspace) == before
 
     for worker in list(place.cluster.workers):
@@ -220,6 +218,8 @@ def test_a_driver_killed_anywhere_can_be_run_again(place: Place, when: str) -> N
     workspace = place.base / when
     drop_minutes(workspace / "landing")
     words = ("--workspace", str(workspace))
+    # Workers that were killed before have left theirs.
+    known = place.blocks()
     process, application = place.submitted(DYING.stem, when, "ingest", *words)
     if when == "write":
         executor = application.stop(*STRIKES["ingest"])
@@ -228,8 +228,7 @@ def test_a_driver_killed_anywhere_can_be_run_again(place: Place, when: str) -> N
     assert finish(process).code == -signal.SIGKILL
     # What it has started ends, too, with its blocks.
     until(lambda: not application.executors(), seconds=30)
-    local = place.base / "cluster" / "local"
-    until(lambda: not list(local.glob("spark-*/executor-*/blockmgr-*")), seconds=30)
+    until(lambda: place.blocks() <= known, seconds=30)
     staged = list((workspace / ".cache" / "staging").glob("*.lock"))
     assert len(staged) == 1
     found = snapshots.current(workspace / "prices")
