@@ -171,7 +171,7 @@ def arguments_of(path: Path, **further: str) -> dict[str, str]:
 
 
 def test_all_files_take_their_parameters_in_the_same_way() -> None:
-    """But for the names: so that one of them shows how all run as plain Python."""
+    """Only the names differ, so one of them shows how all run as plain Python."""
     found = set()
     for path in FILES:
         (cell,) = [cell for cell in cells(path) if "ArgumentParser" in cell]
