@@ -34,12 +34,12 @@ def test_local_blocks_are_read_as_they_were_given():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "with a space"])
-def test_the_converter_has_plain_urls_under_any_path(spark_session, tmp_path, name):
+def test_the_converter_names_the_files_themselves(spark_session, tmp_path, name):
+    """Executors on other hosts read them; a link in the driver's temporary folder is not there."""
     spec = blocked.frame_of(look_back=3, features=("price",), size=8)
     rows = spark_session.range(0, 5, 1, 2).toDF("block")
     with dataset.write_blocks(spark_session, spec, rows, root=tmp_path / name) as stored:
         assert len(stored.converter) == 5
         places = [Path(url.removeprefix("file://")) for url in stored.converter.file_urls]
-        assert [path.resolve() for path in places] == sorted(stored.folder.glob("*.parquet"))
-        assert not any(" " in str(path) for path in places)
+        assert places == sorted(stored.folder.glob("*.parquet"))
     assert not any(path.exists() for path in places)

@@ -50,8 +50,7 @@ def write_blocks(
     with durable_io.private_folder(root) as folder:
         writer = rows.write.option("parquet.enable.dictionary", "false")
         writer.option("compression", "uncompressed").parquet(file_url(folder))
-        with _converter(spark, folder) as converter:
-            yield StoredBlocks(spec, converter, folder)
+        yield StoredBlocks(spec, _converter(spark, folder), folder)
 
 
 @contextmanager
@@ -88,32 +87,23 @@ def _columns(path: Path, spec: WindowSpec) -> Columns:
     return {"block": table["block"].to_numpy(), **rows}
 
 
-@contextmanager
-def _converter(spark: SparkSession, folder: Path) -> Iterator[SparkDatasetConverter]:
+def _converter(spark: SparkSession, folder: Path) -> SparkDatasetConverter:
     """The converter of the folder's files. It gets a path: from a DataFrame it would keep plan and
     folder for the whole process, and use them again after the folder is deleted. A path still needs
     the setting of the parent folder."""
-    if not _PLAIN.fullmatch(str(folder)):
-        # make_spark_converter quotes the paths of the files, and does not find them where that
-        # changes the path, as with a space. Only the driver reads through the link.
-        with tempfile.TemporaryDirectory(prefix="bitstorm-") as name:
-            link = Path(name, folder.name)
-            link.symlink_to(folder.absolute(), target_is_directory=True)
-            yield _converter_of_files(link)
-        return
     from pyspark.sql.utils import is_remote
 
-    if is_remote():
-        # make_spark_converter asks the driver's JVM for the names of the files.
-        yield _converter_of_files(folder)
-        return
+    # make_spark_converter asks the driver's JVM for the names of the files. It quotes their paths,
+    # and does not find them where that changes the path, as with a space.
+    if is_remote() or not _PLAIN.fullmatch(str(folder)):
+        return _converter_of_files(folder)
     with without_third_party_warnings():
         from petastorm.spark import SparkDatasetConverter, make_spark_converter
 
         spark.conf.set(SparkDatasetConverter.PARENT_CACHE_DIR_URL_CONF, file_url(folder.parent))
         converter = make_spark_converter(file_url(folder))
     converter.file_urls[:] = [file_url(path) for path in _part_files(folder)]
-    yield converter
+    return converter
 
 
 def _converter_of_files(folder: Path) -> SparkDatasetConverter:
