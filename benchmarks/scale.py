@@ -16,8 +16,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from benchmarks import event_log
 from benchmarks.harness import Outcome
 from benchmarks.ingest import write_batches
@@ -94,13 +92,8 @@ def _seal_again(snapshot: Snapshot, table: Table) -> None:
     data = [path for path in lineage.rglob("*") if path.name == snapshots.LEDGER]
     for path in data:
         path.unlink()
-    common = pq.read_schema(snapshot.folder / seal.COMMON_METADATA).metadata
     found = seal.seal_folder(
-        snapshot.folder,
-        table,
-        inherited={},
-        unischema=common[seal.UNISCHEMA_KEY],
-        lineage=(lineage, {}) if data else None,
+        snapshot.folder, table, inherited={}, lineage=(lineage, {}) if data else None
     )
     assert found.files == snapshot.manifest.files and found.digests == snapshot.manifest.months
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ def sealed(draft: Path, parent: dict[str, list[Path]], each_month: seal.EachMont
         draft / "data",
         PRICES,
         inherited={},
-        unischema=pickle.dumps(SCHEMA, protocol=4),
         lineage=(draft / "lineage", {}),
         before=parent,
         where="test 1",

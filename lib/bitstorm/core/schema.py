@@ -1,7 +1,7 @@
 """The tables, each defined once. All other forms are derived from these definitions.
 
 Derived here: the types of Spark and NumPy, and the CSV contract. Derived in `store`: the petastorm
-Unischema (`petastorm_io`) and the Arrow schema (`parquet_metadata`).
+Unischema (`petastorm_io`) and the Arrow schema (`seal`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ creating the next manifest. Readers see the change at that moment, not before.
 from __future__ import annotations
 
 import contextlib
-import pickle
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -154,7 +153,6 @@ def _finish_draft(
         draft.folder,
         table,
         inherited=shared,
-        unischema=pickle.dumps(schema, protocol=4),
         lineage=_linked_lineage(draft, change),
         before=before,
         where=f"{operation} {identity}",

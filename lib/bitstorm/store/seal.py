@@ -88,13 +88,12 @@ def seal_folder(
     table: Table,
     *,
     inherited: Mapping[str, File],
-    unischema: bytes,
     lineage: tuple[Path, Mapping[str, File]] | None = None,
     before: Mapping[str, Sequence[Path]] | None = None,
     where: str = "",
     each_month: EachMonth = in_threads,
 ) -> Sealed:
-    """Check the folder, whose `_common_metadata` must hold `unischema`, and its lineage.
+    """Check the folder and its lineage.
 
     `inherited` are the parent's records of linked files, by path; `lineage` is its folder with such
     records. `before` are the parent's files of rewritten months that must keep their keys. Raises
@@ -124,7 +123,7 @@ def seal_folder(
     files.sort(key=lambda file: file.path)
     owners.sort(key=lambda file: file.path)
     if files:
-        _check_summaries(folder, files, table, unischema)
+        check_summaries(folder, files)
     return Sealed(tuple(files), tuple(owners), digests)
 
 
@@ -310,25 +309,18 @@ def _check_rows(rows: pa.Table, table: Table, *, month: str, where: str) -> np.n
     return keys
 
 
-def _check_summaries(folder: Path, files: Sequence[File], table: Table, unischema: bytes) -> None:
-    """Raise SealBroken unless `_metadata` lists exactly these files with their rows, and
-    `_common_metadata` has the schema."""
-    check_listing(folder, files)
+def check_summaries(folder: Path, files: Sequence[File]) -> None:
+    """Raise SealBroken unless `_common_metadata` holds a Unischema, and `_metadata` lists exactly
+    these files with their rows. Without files there is no `_metadata`."""
     try:
         common = pq.read_schema(folder / COMMON_METADATA)
+        summary = pq.read_metadata(folder / METADATA) if files else None
     except (OSError, pa.ArrowException) as error:
         raise SealBroken(f"a summary of {folder.name} cannot be read ({error})") from None
-    stated = (common.metadata or {}).get(UNISCHEMA_KEY)
-    if stated != unischema or common.remove_metadata() != arrow_schema(table):
-        raise SealBroken(f"{COMMON_METADATA} of {folder.name} states another schema")
-
-
-def check_listing(folder: Path, files: Sequence[File]) -> None:
-    """Raise SealBroken unless `_metadata` lists exactly these files with their rows."""
-    try:
-        summary = pq.read_metadata(folder / METADATA)
-    except (OSError, pa.ArrowException) as error:
-        raise SealBroken(f"a summary of {folder.name} cannot be read ({error})") from None
+    if UNISCHEMA_KEY not in (common.metadata or {}):
+        raise SealBroken(f"{COMMON_METADATA} of {folder.name} holds no schema of petastorm")
+    if summary is None:
+        return
     listed: dict[str, int] = {}
     for number in range(summary.num_row_groups):
         group = summary.row_group(number)

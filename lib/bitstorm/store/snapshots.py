@@ -52,23 +52,26 @@ class Snapshot:
     @property
     def folder(self) -> Path:
         """The folder of all its files, a Petastorm data set by itself; the lineage is outside."""
+        place = files_of(self.root)
+        if not place.is_mirror:
+            return place.folder / SNAPSHOTS / self.id
+        self.paths(self.manifest.files)
+        return self.check_summaries()
+
+    def check_summaries(self) -> Path:
+        """The folder. Raises SealBroken where a summary is damaged or does not list the files of
+        the manifest, and SnapshotDamaged where it is not in the store."""
         place, prefix = files_of(self.root), f"{SNAPSHOTS}/{self.id}"
-        folder = place.folder / prefix
         if place.is_mirror:
             place.fetch(f"{prefix}/{seal.COMMON_METADATA}", None)
-            # A snapshot without rows has no list of its files.
-            if self.paths(self.manifest.files):
+            if self.manifest.files:
                 place.fetch(f"{prefix}/{seal.METADATA}", None)
-                seal.check_listing(folder, self.manifest.files)
-        return folder
+        seal.check_summaries(place.folder / prefix, self.manifest.files)
+        return place.folder / prefix
 
     @property
     def files(self) -> list[Path]:
         return self.paths(self.manifest.files)
-
-    @property
-    def lineage_files(self) -> list[Path]:
-        return self.paths(self.manifest.lineage, LINEAGE)
 
     @property
     def ledger(self) -> Path:
