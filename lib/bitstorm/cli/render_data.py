@@ -160,7 +160,7 @@ def planned_lines(plan: Planned) -> list[str]:
     rows += [(iso(s.from_ms), iso(s.to_ms), f"{s.points:,}") for s in plan.slices]
     return [
         *table(rows, heading=True),
-        f"{count_text(len(plan.slices), 'slice')}: {_cost(plan.calls, plan.credits)}, about "
+        f"{count_text(len(plan.slices), 'slice')}: {count_text(plan.calls, 'call')}, about "
         f"{plan.points:,} points; nothing was fetched",
         *_silence_lines(plan),
     ]
@@ -182,10 +182,6 @@ def _silence_lines(found: Planned | Backfilled, *, idle: str = "") -> list[str]:
     return lines
 
 
-def _cost(calls: int, credits: int) -> str:
-    return f"{count_text(calls, 'call')}, {count_text(credits, 'credit')}"
-
-
 def backfilled_lines(result: Backfilled) -> list[str]:
     """The prices and the cost of a backfill."""
     if result.idle:
@@ -193,7 +189,7 @@ def backfilled_lines(result: Backfilled) -> list[str]:
     return [
         f"{count_text(result.points, 'point')} in {count_text(result.slices, 'slice')}, "
         f"{count_text(result.empty, 'hour')} confirmed empty; "
-        f"{_cost(result.calls, result.credits)}: {iso(result.wanted.start)} to "
+        f"{count_text(result.calls, 'call')}: {iso(result.wanted.start)} to "
         f"{iso(result.wanted.end)}",
         *_silence_lines(result),
     ]

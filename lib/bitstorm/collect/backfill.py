@@ -87,15 +87,14 @@ class PlannedSlice:
 class Planned(Result):
     """The `slices` of a backfill, newest first, and their cost.
 
-    `clamped`: the source's plan reaches less far than the wanted history. A slice is one call and
-    one credit, without retries. `silent` hours without a price wait for their next request, the
+    `clamped`: the source's plan reaches less far than the wanted history. A slice is one call,
+    without retries. `silent` hours without a price wait for their next request, the
     first of them until `next_ms`.
     """
 
     wanted: Span
     clamped: bool
     calls: int
-    credits: int
     points: int
     slices: tuple[PlannedSlice, ...]
     silent: int
@@ -116,13 +115,12 @@ class Progress:
     points: int
     lacking: int
     calls: int
-    credits: int
     span: Span
 
 
 @dataclass(frozen=True, repr=False)
 class Backfilled(Result):
-    """`calls` counts HTTP requests, retries included; `credits` counts answers, as a plan does.
+    """`calls` counts HTTP requests, retries included; `calls.json` has the plan's credits.
 
     `points` counts new rows, `empty` the hours that are now confirmed to have no price, `silent`
     those that stay missing because an answer had no price for them. `next_ms` (Unix ms) is the time
@@ -134,7 +132,6 @@ class Backfilled(Result):
     clamped: bool
     slices: int
     calls: int
-    credits: int
     points: int
     empty: int
     silent: int
@@ -193,14 +190,13 @@ def backfill(
         empty += count(confirmed, HOUR_MS)
         lacking += count(answer.silent, HOUR_MS)
         calls = client.calls - calls_before
-        progress(Progress(done, len(plan.slices), points, lacking, calls, done, answer.piece))
+        progress(Progress(done, len(plan.slices), points, lacking, calls, answer.piece))
     return Backfilled(
         source=client.source,
         wanted=plan.reachable,
         clamped=plan.clamped,
         slices=len(plan.slices),
         calls=client.calls - calls_before,
-        credits=len(plan.slices),
         points=points,
         empty=empty,
         silent=count([one.span for one in silent], HOUR_MS),
@@ -223,7 +219,6 @@ def plan_backfill(
         wanted=plan.reachable,
         clamped=plan.clamped,
         calls=len(slices),
-        credits=len(slices),
         points=sum(one.points for one in slices),
         slices=slices,
         silent=count([one.span for one in plan.waiting], HOUR_MS),
@@ -246,8 +241,6 @@ class _Plan:
 def _plan(client: CoinGecko, landing: Path, wanted: BackfillRequest, now: int) -> _Plan:
     if wanted.days < 1:
         raise UsageError(f"found {wanted.days} days to backfill; expected at least 1")
-    if not 2 <= wanted.slice_days <= 90:
-        raise UsageError(f"backfill.slice_days is {wanted.slice_days}; expected 2 to 90")
     end = now if wanted.until_ms is None else min(wanted.until_ms, now)
     start = end - wanted.days * DAY_MS if wanted.from_ms is None else wanted.from_ms
     if start >= end:

@@ -65,7 +65,7 @@ def progress_text(at: Progress) -> str:
     """The text next to the bar, and the line in the log file."""
     return (
         f"slice {at.done}/{at.total}  {at.points:,} points  {at.lacking:,} hours without one  "
-        f"{at.calls} calls  {at.credits} credits  back to {iso(at.span.start)}"
+        f"{at.calls} calls  back to {iso(at.span.start)}"
     )
 
 
