@@ -48,7 +48,7 @@ def open_source(
         rejects=workspace.rejects,
         max_jump=settings.source.max_jump,
         future_seconds=settings.ingest.future_seconds,
-        previous=lambda: newest_landed(workspace.landing),
+        previous=lambda: newest_landed(workspace.landing, coin=settings.source.coin),
     )
     return live.open_source(
         settings,

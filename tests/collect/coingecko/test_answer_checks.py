@@ -283,12 +283,13 @@ def test_a_live_price_is_compared_with_a_fresh_last_one(
 
 
 def test_the_last_price_is_read_from_the_newest_batch(market: Market, tmp_path: Path) -> None:
-    assert newest_landed(tmp_path / "nowhere") is None
-    assert newest_landed(tmp_path) is None
+    assert newest_landed(tmp_path / "nowhere", coin="bitcoin") is None
+    assert newest_landed(tmp_path, coin="bitcoin") is None
     found = live(market, clock_ms=NOW_MS, checks=AnswerChecks(), landing=tmp_path)
     older = "timestamp,price\n1,2\n"
-    (tmp_path / "bitcoin_prices_20200101_000000_hourly.csv").write_text(older)
+    for name in ("bitcoin_prices_20200101_000000_hourly", "btc_prices_2099", "bitcoin_prices_mine"):
+        (tmp_path / f"{name}.csv").write_text(older)
     o = found.observation
-    assert newest_landed(tmp_path) == (o.timestamp, o.price)
+    assert newest_landed(tmp_path, coin="bitcoin") == (o.timestamp, o.price)
     (tmp_path / "bitcoin_prices_20991231_000000.csv").write_text("time,usd\nx,y\n")
-    assert newest_landed(tmp_path) is None
+    assert newest_landed(tmp_path, coin="bitcoin") is None

@@ -213,12 +213,14 @@ class AnswerChecks:
         return f"; the answer is kept in {raw}"
 
 
-def newest_landed(landing: Path) -> tuple[int, float] | None:
-    """Time (Unix ms) and price of the newest row of the batch that is last by name, or None.
+def newest_landed(landing: Path, *, coin: str) -> tuple[int, float] | None:
+    """Time (Unix ms) and price of the newest row of the coin's batch that is last by name, or None.
 
-    A name holds the time of the first row, so one file is enough.
+    A name holds the time of the first row, so one file is enough; files of other names do not count
+    (see `batches.batch_name`).
     """
-    names = [path.name for path in landing.glob("*_prices_*.csv")] if landing.is_dir() else []
+    pattern = f"{coin}_prices_{'[0-9]' * 8}_{'[0-9]' * 6}*.csv"
+    names = [path.name for path in landing.glob(pattern)] if landing.is_dir() else []
     newest: tuple[int, float] | None = None
     if names:
         with (landing / max(names)).open(encoding="utf-8", newline="") as stream:
