@@ -126,8 +126,6 @@ def test_every_problem_is_told_at_once_with_what_is_right():
 @pytest.mark.parametrize(
     ("overrides", "key", "said"),
     [
-        (["training.look_back=9000"], "training.look_back", "backfill.days"),
-        (["backfill.days=2"], "training.look_back", "2"),
         (["indicators.windows=[24, 7]"], "indicators.windows", "ascending"),
         (["indicators.windows=[7, 7]"], "indicators.windows", "repeated"),
         (["training.train_share=0.9"], "training.validation_share", "test"),
@@ -138,10 +136,6 @@ def test_every_problem_is_told_at_once_with_what_is_right():
 def test_a_contradiction_names_both_sides(overrides, key, said):
     found = problems(overrides=overrides)
     assert list(found) == [key] and said in found[key]
-
-
-def test_a_long_look_back_is_fine_for_the_users_own_data():
-    assert load(overrides=["training.look_back=9000", "source.mode=csv"]).settings
 
 
 @pytest.mark.parametrize(

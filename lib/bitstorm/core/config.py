@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from bitstorm.core.errors import Problem, SettingsError, first_line
 from bitstorm.core.schema import CSV_RULES, CSV_RULES_TO_WARN_OF
 from bitstorm.core.settings import Settings
-from bitstorm.core.time import DAY_MS, duration_ms
 
 ENV_PREFIX = "BITSTORM__"
 DEFAULT = "default"
@@ -197,7 +196,7 @@ def _contradictions(
         if wrong.isdisjoint({key, *others}):
             found.append(Problem(key, _origin(key, origins), message))
 
-    training, grid, windows = settings.training, settings.grid, settings.indicators.windows
+    training, windows = settings.training, settings.indicators.windows
     if sorted(set(windows)) != list(windows):
         report("indicators.windows", f"found {list(windows)}; expected ascending, none repeated")
     if training.train_share + training.validation_share >= 1:
@@ -218,21 +217,6 @@ def _contradictions(
             )
     if training.batch_size != "auto" and training.batch_size < 1:
         report("training.batch_size", f"found {training.batch_size}; expected auto or at least 1")
-    if settings.source.mode != "csv":
-        steps = settings.backfill.days * DAY_MS // duration_ms(grid.frequency)
-        shares = (training.train_share, training.validation_share)
-        smallest = min(*shares, 1 - sum(shares))
-        needed = training.look_back + training.horizon
-        if smallest > 0 and needed >= steps * smallest:
-            report(
-                "training.look_back",
-                f"look_back {training.look_back} + horizon {training.horizon} steps of "
-                f"{grid.frequency} do not fit into the smallest part ({int(steps * smallest)} "
-                f"steps) of backfill.days {settings.backfill.days}; "
-                "set backfill.days higher or training.look_back lower",
-                *("training.horizon", "backfill.days", "grid.frequency"),
-                *("training.train_share", "training.validation_share"),
-            )
     if settings.source.mode == "simulated" and settings.source.plan != "keyless":
         report(
             "source.plan",

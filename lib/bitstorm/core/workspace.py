@@ -185,8 +185,8 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Private: the converter's files, the copies of a store's, and the JVM's log. Safe to delete
-        while no command runs."""
+        """Private: the converter's files, a store's files, and the JVM's log. Safe to delete while
+        no command runs."""
         return self.root / ".cache"
 
     @property
