@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.harness import Outcome, interleaved, medians
 from benchmarks.volatility import hours
 from bitstorm.evaluation import garch_paths, intervals, scores
-from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS, Calibrated
+from bitstorm.evaluation.intervals import DENSE_LEVELS, LEVELS
 from bitstorm.evaluation.scores import Coverage
 from bitstorm.evaluation.volatility import mean_difference
 from bitstorm.evaluation.volatility_features import step_variances
@@ -46,9 +46,11 @@ def run(rows: int = ROWS) -> Outcome:
     tested = slice(len(returns) // 2, len(returns) - STEPS[-1])
     actual = intervals.outcomes(returns, STEPS)[tested]
     variance = step_variances(returns, first_ms=first_ms)
-    ours, dense = (_calibrated(returns, variance, levels) for levels in (LEVELS, DENSE_LEVELS))
-    half, tercile = ours.half_width[tested], ours.tercile[tested]
-    quantiles = intervals.bounds(np.zeros(actual.shape), dense.half_width[tested])
+    half, dense = (
+        _calibrated(returns, variance, levels)[tested] for levels in (LEVELS, DENSE_LEVELS)
+    )
+    tercile = intervals.terciles(returns)[tested]
+    quantiles = intervals.bounds(np.zeros(actual.shape), dense)
     crps = scores.crps_of_quantiles(actual, quantiles, intervals.probabilities(DENSE_LEVELS))
     began = time.perf_counter()
     places = np.arange(tested.start, tested.stop)
@@ -82,7 +84,7 @@ def run(rows: int = ROWS) -> Outcome:
     return Outcome("intervals", len(returns), seconds, ratios, notes)
 
 
-def _calibrated(returns: np.ndarray, variance: np.ndarray, levels: tuple[float, ...]) -> Calibrated:
+def _calibrated(returns: np.ndarray, variance: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
     centre = np.zeros(variance.shape)
     return intervals.calibrate(returns, centre, variance, steps=STEPS, levels=levels)
 
@@ -121,10 +123,10 @@ def _worst_misses(shocks: str, rows: int) -> str:
         begins = np.where(chance.random(rows) < 1 / _MEAN_STAY, np.arange(rows), 0)
         regime = chance.integers(len(_VOLATILITIES), size=rows)[np.maximum.accumulate(begins)]
         returns = np.array(_VOLATILITIES)[regime] * _SHOCKS[shocks](chance, rows)
-        ours = _calibrated(returns, step_variances(returns, first_ms=0), LEVELS)
-        half = ours.half_width[rows // 2 :]
+        half = _calibrated(returns, step_variances(returns, first_ms=0), LEVELS)[rows // 2 :]
         outcome = intervals.outcomes(returns, STEPS)[rows // 2 :, :, None]
-        table = scores.coverage(scores.held(outcome, -half, half), ours.tercile[rows // 2 :])
+        regimes = intervals.terciles(returns)[rows // 2 :]
+        table = scores.coverage(scores.held(outcome, -half, half), regimes)
         for name, miss in table.misses(LEVELS).items():
             worst[name] = max(worst.get(name, 0.0), 100 * float(miss[_90]))
     return ", ".join(f"{name} {miss:.1f}" for name, miss in worst.items())

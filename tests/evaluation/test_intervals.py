@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bitstorm.evaluation import intervals, scores
-from bitstorm.evaluation.intervals import Calibrated, Rules, State, calibrate
+from bitstorm.evaluation.intervals import Rules, calibrate, terciles
 
 STEPS, LEVELS = (1, 3, 6), (0.5, 0.9)
 SHORT = Rules(scores=60, least=10, week=14, months=70, rate=0.05)
@@ -31,11 +29,9 @@ def inputs(n: int, *, seed: int = 1) -> dict[str, np.ndarray]:
     }
 
 
-def calibrated(
-    values: dict[str, np.ndarray], rows: slice = slice(None), *, state: State | None = None
-) -> Calibrated:
+def calibrated(values: dict[str, np.ndarray], rows: slice = slice(None)) -> np.ndarray:
     part = [array[rows] for array in values.values()]
-    return calibrate(*part, steps=STEPS, levels=LEVELS, rules=SHORT, state=state)
+    return calibrate(*part, steps=STEPS, levels=LEVELS, rules=SHORT)
 
 
 def terciles_by_loops(returns: list[float], rules: Rules) -> list[int]:
@@ -110,59 +106,41 @@ def test_half_widths_are_those_of_plain_loops():
     values = inputs(300)
     found = calibrated(values)
     lists = [array.tolist() for array in values.values()]
-    assert found.tercile.tolist() == terciles_by_loops(lists[0], SHORT)
-    assert set(found.tercile.tolist()) == {-1, 0, 1, 2}
+    tercile = terciles(values["returns"], rules=SHORT).tolist()
+    assert tercile == terciles_by_loops(lists[0], SHORT)
+    assert {*tercile} == {-1, 0, 1, 2}
     expected = half_widths_by_loops(*lists, rules=SHORT)
-    np.testing.assert_allclose(found.half_width, expected, rtol=1e-10)
-    assert np.isfinite(found.half_width[101:]).all()
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    assert np.isfinite(found[101:]).all()
 
 
 @pytest.mark.parametrize("change", ["cut off", "other"])
 def test_no_value_changes_with_the_future(change):
     values, now = inputs(300), 230
-    whole = calibrated(values)
+    other, whole = values, calibrated(values)
     if change == "cut off":
-        found = calibrated(values, slice(now + 1))
+        other = {name: a[: now + 1] for name, a in values.items()}
     else:
         other = {name: np.r_[a[: now + 1], 7 * a[:now:-1]] for name, a in values.items()}
-        found = calibrated(other)
-        assert not np.array_equal(found.half_width, whole.half_width, equal_nan=True)
+        assert not np.array_equal(calibrated(other), whole, equal_nan=True)
     seen = slice(now + 1)
-    np.testing.assert_array_equal(found.half_width[seen], whole.half_width[seen])
-    np.testing.assert_array_equal(found.tercile[seen], whole.tercile[seen])
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=4))
-def test_going_on_from_a_stored_state_equals_one_pass(tmp_path_factory, stops):
-    values, whole = inputs(300), calibrated(inputs(300))
-    file = tmp_path_factory.mktemp("state") / "state.npz"
-    parts, state, begin = [], None, 0
-    for end in (*sorted(stops), 300):
-        part = calibrated(values, slice(begin, end), state=state)
-        parts.append(part)
-        np.savez(file, **vars(part.state))
-        with np.load(file) as stored:
-            state, begin = State(**stored), end
-    for name in ("half_width", "tercile"):
-        together = np.concatenate([getattr(part, name) for part in parts])
-        np.testing.assert_array_equal(together, getattr(whole, name))
-    for name, array in vars(whole.state).items():
-        np.testing.assert_array_equal(getattr(state, name), array)
+    np.testing.assert_array_equal(calibrated(other)[seen], whole[seen])
+    regimes, known = (terciles(one["returns"], rules=SHORT) for one in (other, values))
+    np.testing.assert_array_equal(regimes[seen], known[seen])
 
 
 def test_widths_have_the_unit_of_the_returns_and_no_side():
     values = inputs(300)
-    whole = calibrated(values).half_width
+    whole = calibrated(values)
     scale = {"returns": -4.0, "centre": -4.0, "variance": 16.0}
     found = calibrated({name: scale[name] * array for name, array in values.items()})
-    np.testing.assert_array_equal(found.half_width, 4 * whole)
+    np.testing.assert_array_equal(found, 4 * whole)
 
 
 def test_an_interval_holds_those_of_lower_levels():
     values = inputs(400, seed=3)
     levels = intervals.DENSE_LEVELS
-    found = calibrate(*values.values(), steps=STEPS, levels=levels, rules=SHORT).half_width
+    found = calibrate(*values.values(), steps=STEPS, levels=levels, rules=SHORT)
     known = np.isfinite(found).all(axis=(1, 2))
     assert known.sum() > 250
     assert (np.diff(found[known], axis=2) >= 0).all()
@@ -170,14 +148,14 @@ def test_an_interval_holds_those_of_lower_levels():
 
 def test_too_few_outcomes_give_no_interval():
     values = inputs(300)
-    known = np.isfinite(calibrated(values).half_width).all(axis=2)
+    known = np.isfinite(calibrated(values)).all(axis=2)
     # The first return is missing: step h has 10 outcomes at index 9 + h, at the earliest.
     for column, step in enumerate(STEPS):
         assert not known[: 9 + step, column].any()
         assert known[9 + step : 100, column].all()
     assert not known[100].any()
-    empty = calibrated(values, slice(0))
-    assert empty.half_width.shape == (0, 3, 2)
+    # Shorter than the longest step.
+    assert np.isnan(calibrated(values, slice(5))).all()
 
 
 def test_an_interval_learns_that_its_variance_became_too_small():
@@ -185,7 +163,7 @@ def test_an_interval_learns_that_its_variance_became_too_small():
     n, turn = 6_000, 3_000
     returns = np.where(np.arange(n) < turn, 1.0, 3.0) * random.normal(0, 0.01, n)
     centre, variance = np.zeros((n, 1)), np.full((n, 1), 1e-4)
-    half = calibrate(returns, centre, variance, steps=[1], levels=[0.9]).half_width[:, 0, 0]
+    half = calibrate(returns, centre, variance, steps=[1], levels=[0.9])[:, 0, 0]
     inside = np.abs(np.append(returns[1:], np.nan)) <= half
     assert inside[turn : turn + 30].mean() < 0.75
     assert inside[turn + 200 : turn + 1_200].mean() == pytest.approx(0.9, abs=0.02)
@@ -204,10 +182,9 @@ def test_coverage_holds_in_every_regime_of_a_simulated_market(shocks):
     for t in range(1, n):
         variance[t] = 0.95 * variance[t - 1] + 0.05 * returns[t] ** 2
     centre, forecast = np.zeros((n, 3)), np.outer(variance, steps)
-    found = calibrate(returns, centre, forecast, steps=steps)
-    half = found.half_width[n // 2 :]
+    half = calibrate(returns, centre, forecast, steps=steps)[n // 2 :]
     outcome = intervals.outcomes(returns, steps)[n // 2 :, :, None]
-    table = scores.coverage(scores.held(outcome, -half, half), found.tercile[n // 2 :])
+    table = scores.coverage(scores.held(outcome, -half, half), terciles(returns)[n // 2 :])
     misses = table.misses(intervals.LEVELS)
     allowed = {"overall": 0.02, "steps": 0.04, "terciles": 0.04, "cells": 0.06}
     assert [name for name, most in allowed.items() if misses[name].max() > most] == [], misses

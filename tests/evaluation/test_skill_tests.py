@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bitstorm.evaluation import skill_tests
-from bitstorm.evaluation.skill_tests import NO_EVIDENCE, Evidence
 
 TESTS = {
     "accuracy": (skill_tests.e_accuracy, (0.05, 0.1, 0.2, 0.3, 0.45)),
@@ -52,22 +50,6 @@ def test_an_e_value_is_the_mean_of_the_bettors_wealth(test):
     np.testing.assert_allclose(np.exp(log_e), expected, rtol=1e-10)
     assert evidence.log_e == pytest.approx(math.log(expected[-1]), abs=1e-10)
     assert evidence.largest == pytest.approx(math.log(max(1.0, *expected)), abs=1e-10)
-    assert evidence.count == len(z)
-
-
-@pytest.mark.parametrize("test", TESTS)
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 400), max_size=4))
-def test_a_restart_changes_no_digit(test, seed, stops):
-    z, g = market(seed)
-    whole, at_once = TESTS[test][0](z, g)
-    evidence, pieces = NO_EVIDENCE, []
-    for start, end in zip([0, *sorted(stops)], [*sorted(stops), 400], strict=True):
-        piece, evidence = TESTS[test][0](z[start:end], g[start:end], evidence)
-        pieces.append(piece)
-        evidence = Evidence.from_json(json.loads(json.dumps(evidence.to_json())))
-    np.testing.assert_array_equal(np.concatenate(pieces), whole)
-    assert evidence == at_once
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -118,17 +118,11 @@ def day_volatility(frame: pd.DataFrame, series: Series) -> pd.DataFrame:
     first, horizon = frame.drop_duplicates("origin_timestamp"), day_of(series.step_ms)
     origins = first["origin_timestamp"].to_numpy()
     places = series.places(origins)
-    # Running sums: a table of all days is too large on a grid of minutes.
-    squares = series.returns**2
-    known = np.cumsum(np.isfinite(squares))
-    sums = np.cumsum(np.where(np.isfinite(squares), squares, 0.0))
-    ends = np.minimum(places + horizon, len(squares) - 1)
-    whole = known[ends] - known[places] == horizon
-    variance = np.maximum(sums[ends] - sums[places], 0.0)
+    variance = pd.Series(series.returns**2).rolling(horizon).mean().shift(-horizon)[places]
     return pd.DataFrame(
         {
             "timestamp": origins + horizon * series.step_ms,
-            "realised": np.where(whole, np.sqrt(variance / horizon), np.nan),
+            "realised": np.sqrt(variance.clip(lower=0).to_numpy()),
             "forecast": np.sqrt(first["variance"].to_numpy() / horizon),
         }
     )
@@ -169,7 +163,8 @@ def interval_scores(frame: pd.DataFrame, series: Series, *, full: bool) -> dict[
     steps = int(frame["step"].max())
     table = _by_origin(frame, series, steps)
     places, actual = table["places"], table["actual"]
-    tercile = intervals.terciles(series.returns)[places]
+    rules = outlook.rules_of(series.step_ms)
+    tercile = intervals.terciles(series.returns, rules=rules)[places]
 
     def half_widths(levels: Sequence[float]) -> np.ndarray:
         return outlook.half_widths(series, steps=steps, levels=levels)[places]

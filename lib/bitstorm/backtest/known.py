@@ -39,7 +39,7 @@ class Way:
     baseline_returns: Callable[..., dict[str, np.ndarray]] = folding.baseline_returns
     step_variances: Callable[..., np.ndarray] = volatility_features.step_variances
     terciles: Callable[..., np.ndarray] = intervals.terciles
-    calibrate: Callable[..., intervals.Calibrated] = intervals.calibrate
+    calibrate: Callable[..., np.ndarray] = intervals.calibrate
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,7 @@ def series_outputs(part: Part) -> Iterator[Output]:
         ("conformal state from the future", "the half-width", intervals.Rules()),
     ):
         found = setup.way.calibrate(*given, steps=some.tolist(), rules=rules)
-        values = found.half_width.reshape(len(returns), -1)
-        yield Output(leak, f"{what} of an interval", values, row)
+        yield Output(leak, f"{what} of an interval", found.reshape(len(returns), -1), row)
     for horizon in sorted({1, steps}):
         known = skill_tests.known_volatility(returns, horizon=horizon)
         what = f"the verdict's volatility at step {horizon}"

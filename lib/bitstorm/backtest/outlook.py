@@ -157,7 +157,7 @@ def _calibrated(series: Series, variance: np.ndarray, levels: Sequence[float]) -
         steps=range(1, variance.shape[1] + 1),
         levels=levels,
         rules=rules_of(series.step_ms),
-    ).half_width
+    )
 
 
 def rules_of(step_ms: int) -> Rules:

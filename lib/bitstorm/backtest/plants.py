@@ -53,7 +53,7 @@ def _spans_that_overlap(spec: WindowSpec, fold: Fold) -> dict[str, tuple[int, in
 
 def _without_delay(
     returns: np.ndarray, centre: np.ndarray, variance: np.ndarray, **options: Any
-) -> intervals.Calibrated:
+) -> np.ndarray:
     """Every outcome changes the state one step before it is known."""
     return intervals.calibrate(np.append(returns[1:], np.nan), centre, variance, **options)
 

@@ -41,36 +41,6 @@ class Rules:
     rate: float = 0.05
 
 
-@dataclass(frozen=True)
-class State:
-    """Everything that later intervals depend on, as arrays: `np.savez(file, **vars(state))`.
-
-    The last k rows of the input (`returns`, `centre`, `variance`; NaN before the first one), the
-    last intervals in units of σ (`multiple`, as many rows as the longest step), `log_factor` c
-    (4, H, L; the last row is for an unknown tercile), `quantile` (H, L), and the numbers of rows
-    so far and at the last renewal of the quantiles.
-    """
-
-    returns: np.ndarray
-    centre: np.ndarray
-    variance: np.ndarray
-    multiple: np.ndarray
-    log_factor: np.ndarray
-    quantile: np.ndarray
-    rows: np.ndarray
-    renewed: np.ndarray
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """`half_width` float64 (n, H, L), in log return, at each origin; NaN where there are too few
-    scores or no variance. `tercile` int8 (n,). `state` is behind the last origin."""
-
-    half_width: np.ndarray
-    tercile: np.ndarray
-    state: State
-
-
 def calibrate(
     returns: np.ndarray,
     centre: np.ndarray,
@@ -79,71 +49,46 @@ def calibrate(
     steps: Sequence[int],
     levels: Sequence[float] = LEVELS,
     rules: Rules = Rules(),
-    state: State | None = None,
-) -> Calibrated:
-    """The intervals centre ± half-width at each origin, each from what was known there.
+) -> np.ndarray:
+    """The half-widths of the intervals around `centre` at each origin, float64 (n, H, L), in log
+    return, each from what was known there; NaN where there are too few scores or no variance.
 
     `returns` float64 (n,): log returns of one step, NaN for none. `centre` and `variance` float64
     (n, H): at each origin the forecast of the log return over the next `steps` (H,), and of its
-    variance. `levels` (L,) ascend. With the `state` of an earlier call the arrays continue that
-    one's, and the result equals one call with all rows, bit by bit.
+    variance. `levels` (L,) ascend.
     """
     ahead, share = np.asarray(steps), np.asarray(levels)
-    past = state or _nothing(int(ahead.max()), len(ahead), len(share), rules)
-    begin = len(past.returns)
-    returns = np.concatenate([past.returns, returns])
-    centre = np.concatenate([past.centre, centre])
-    variance = np.concatenate([past.variance, variance])
-    tercile = terciles(returns, rules=rules)
     known = _known_scores(returns, centre, variance, ahead)
-    multiple, learnt = _multiples(known, tercile, past, steps=ahead, levels=share, rules=rules)
+    tercile = terciles(returns, rules=rules)
+    multiple = _multiples(known, tercile, steps=ahead, levels=share, rules=rules)
     # Sorted, so that an interval holds those of lower levels. The feedback needs the unsorted ones:
     # each c has to be moved by its own interval.
-    ordered = np.sort(multiple[len(past.multiple) :], axis=2)
-    last = slice(len(returns) - begin, None)
-    return Calibrated(
-        ordered * np.sqrt(variance[begin:])[:, :, None],
-        tercile[begin:],
-        State(returns[last], centre[last], variance[last], **learnt),
-    )
+    return np.sort(multiple, axis=2) * np.sqrt(variance)[:, :, None]
 
 
 def _multiples(
-    known: np.ndarray,
-    tercile: np.ndarray,
-    past: State,
-    *,
-    steps: np.ndarray,
-    levels: np.ndarray,
-    rules: Rules,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The half-widths in units of σ, behind those of `past`, and what the next state has learnt."""
-    begin, longest = len(past.returns), len(past.multiple)
-    new = np.full((len(tercile) - begin, len(steps), len(levels)), np.nan)
-    multiple = np.concatenate([past.multiple, new])
-    log_factor, quantile = past.log_factor.copy(), past.quantile
-    rows, renewed = int(past.rows), int(past.renewed)
+    known: np.ndarray, tercile: np.ndarray, *, steps: np.ndarray, levels: np.ndarray, rules: Rules
+) -> np.ndarray:
+    """The half-widths in units of σ, float64 (n, H, L)."""
+    # Before the first row there are as many as the longest step, without a number.
+    longest, shape = int(steps.max()), (len(steps), len(levels))
+    multiple = np.full((longest + len(tercile), *shape), np.nan)
+    # The last c is for an unknown tercile.
+    log_factor, quantile, renewed = np.zeros((4, *shape)), np.full(shape, np.nan), 0
     columns, rate = np.arange(len(steps)), rules.rate / np.sqrt(steps)[:, None]
     missed, held = rate * levels, rate * (levels - 1)
-    for t in range(begin, len(tercile)):
-        now = t - begin + longest
+    for t in range(len(tercile)):
+        now, rows = t + longest, t + 1
         score, then = known[:, t, None], multiple[now - steps, columns]
         # Neither is true of NaN.
         change = missed * (score > then) + held * (score <= then)
-        log_factor[tercile[t - steps], columns] += change
-        rows += 1
+        log_factor[tercile[np.maximum(t - steps, 0)], columns] += change
         window = min(rows, rules.scores)
         if rows - renewed >= window * _NEW:
-            quantile = _quantiles(known[:, t + 1 - window : t + 1], levels, rules.least)
+            quantile = _quantiles(known[:, rows - window : rows], levels, rules.least)
             renewed = rows
         multiple[now] = quantile * np.exp(log_factor[tercile[t]])
-    return multiple, {
-        "multiple": multiple[len(multiple) - longest :],
-        "log_factor": log_factor,
-        "quantile": quantile,
-        "rows": np.asarray(rows),
-        "renewed": np.asarray(renewed),
-    }
+    return multiple[longest:]
 
 
 def outcomes(returns: np.ndarray, steps: Sequence[int]) -> np.ndarray:
@@ -189,20 +134,6 @@ def bounds(centre: np.ndarray, half_width: np.ndarray) -> np.ndarray:
     at `probabilities`."""
     middle = centre[..., None]
     return np.concatenate([middle - half_width[..., ::-1], middle + half_width], axis=-1)
-
-
-def _nothing(longest: int, columns: int, levels: int, rules: Rules) -> State:
-    kept = max(rules.scores, rules.months + rules.week) + longest
-    return State(
-        np.full(kept, np.nan),
-        np.full((kept, columns), np.nan),
-        np.full((kept, columns), np.nan),
-        np.full((longest, columns, levels), np.nan),
-        np.zeros((4, columns, levels)),
-        np.full((columns, levels), np.nan),
-        np.asarray(0),
-        np.asarray(0),
-    )
 
 
 def _known_scores(

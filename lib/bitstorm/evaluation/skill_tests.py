@@ -14,9 +14,7 @@ sequential inference on probability forecast performance", 2022; Y. J. Choe and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,62 +54,36 @@ def standardised(values: np.ndarray, volatility: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Evidence:
-    """An e-value after `count` outcomes: log wealth by bet, and the largest log e-value so far.
+    """The log e-value after the last outcome, and the largest after any, at least 0."""
 
-    A log of forecasts keeps it and continues: the result is the same as in one pass.
-    """
-
-    log_wealth: tuple[float, ...] = (0.0,) * 5
-    largest: float = 0.0
-    count: int = 0
-
-    @property
-    def log_e(self) -> float:
-        return float(_log_mean(np.array(self.log_wealth)))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(tuple(values["log_wealth"]), values["largest"], values["count"])
+    log_e: float
+    largest: float
 
 
-NO_EVIDENCE = Evidence()
-
-
-def e_accuracy(
-    z: np.ndarray, g: np.ndarray, before: Evidence = NO_EVIDENCE
-) -> tuple[np.ndarray, Evidence]:
-    """The log e-value after each outcome, float64 (n,), and the evidence after the last one.
+def e_accuracy(z: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, Evidence]:
+    """The log e-value after each outcome, float64 (n,), and the evidence of all.
 
     Null: the clipped squared error (z - g)² is not smaller than z². The e-value is the mean over
     the bets λ of ∏ (1 + min(λ, 0.9/(10|g| + g²)) (z² - (z - g)²)). `z` and `g` are float64 (n,)
     without NaN; horizon 1 only, because outcomes that overlap are no fair bets.
     """
     size = np.abs(g)
-    return _bet(_ACCURACY_BETS, accuracy_gains(z, g), 2 * CLIP * size + g * g, before)
+    return _bet(_ACCURACY_BETS, accuracy_gains(z, g), 2 * CLIP * size + g * g)
 
 
-def e_information(
-    z: np.ndarray, g: np.ndarray, before: Evidence = NO_EVIDENCE
-) -> tuple[np.ndarray, Evidence]:
+def e_information(z: np.ndarray, g: np.ndarray) -> tuple[np.ndarray, Evidence]:
     """As `e_accuracy`, for the null "the clipped return's mean in the forecast's direction is not
     above 0": the mean over λ of ∏ (1 + min(λ, 0.9/(5|g|)) z g)."""
-    return _bet(_INFORMATION_BETS, z * g, CLIP * np.abs(g), before)
+    return _bet(_INFORMATION_BETS, z * g, CLIP * np.abs(g))
 
 
-def _bet(
-    bets: np.ndarray, gains: np.ndarray, worst: np.ndarray, before: Evidence
-) -> tuple[np.ndarray, Evidence]:
+def _bet(bets: np.ndarray, gains: np.ndarray, worst: np.ndarray) -> tuple[np.ndarray, Evidence]:
     with np.errstate(divide="ignore"):
         most = _MOST_LOST / worst
-    steps = np.log1p(np.minimum(bets[:, np.newaxis], most) * gains)
-    # The sum starts from the old wealth, so that no digit depends on where a restart was.
-    wealth = np.cumsum(np.column_stack([before.log_wealth, steps]), axis=1)
-    log_e = _log_mean(wealth[:, 1:])
-    largest = max(before.largest, float(log_e.max(initial=0.0)))
-    return log_e, Evidence(tuple(wealth[:, -1].tolist()), largest, before.count + len(log_e))
+    wealth = np.cumsum(np.log1p(np.minimum(bets[:, np.newaxis], most) * gains), axis=1)
+    log_e = _log_mean(wealth)
+    last = float(log_e[-1]) if len(log_e) else 0.0
+    return log_e, Evidence(last, float(log_e.max(initial=0.0)))
 
 
 def _log_mean(logs: np.ndarray) -> np.ndarray:
