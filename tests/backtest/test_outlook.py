@@ -110,10 +110,10 @@ def test_plain_half_widths_fill_the_step_of_the_network():
     assert widths.at(np.array([-1, 0, 2]), 1).tolist() == [0.9, 0.9, 0.4]
 
 
-def backtest(root, name, errors, *, frequency="1h", steps=24, state=files.FINISHED):
+def backtest(root, name, errors, *, frequency="1h", steps=24, state=files.FINISHED, written=None):
     folder = root / name
     folder.mkdir(parents=True)
-    record = {"state": state, "frequency": frequency, "steps": steps}
+    record = {"state": state, "frequency": frequency, "steps": steps, "written_at": written or name}
     record["baselines"] = ["persistence", "drift", "ar"]
     models = {
         model: {"all": {"pooled": {"rmse_log_return": error}}} for model, error in errors.items()
@@ -129,6 +129,10 @@ def test_the_best_baseline_is_that_of_the_newest_back_test(tmp_path):
     backtest(tmp_path, "20260102", {**errors, "ar": 0.01}, frequency="1d")
     backtest(tmp_path, "20260103", {**errors, "ar": 0.01}, state=files.RUNNING)
     backtest(tmp_path, "20260104", {**errors, "ar": 0.01}, steps=1)
+    # Of outcomes that all are missing.
+    backtest(tmp_path, "20260105", dict.fromkeys(errors))
+    # Written first, though its name is the last.
+    backtest(tmp_path, "20260106", {**errors, "ar": 0.01}, written="20251231")
     found = outlook.best_baseline(tmp_path, frequency="1h", steps=24)
     assert found == Choice("drift", "the best baseline of back-test 20260101")
 
@@ -159,14 +163,11 @@ def test_volatility_forecasts_are_of_the_day_that_ends(step_ms, day):
     assert not other[1_801:].equals(found["volatility"][1_801:])
 
 
-def test_the_newest_back_test_is_the_one_written_last(tmp_path):
-    assert files.newest_finished(tmp_path) is None
-    for name, written, state in (
-        ("20260103-a", "2026-01-05T00:00:00Z", files.FINISHED),
-        ("20260103-b", "2026-01-04T00:00:00Z", files.FINISHED),
-        ("20260104-c", "2026-01-06T00:00:00Z", files.RUNNING),
-    ):
-        backtest(tmp_path, name, {}, state=state)
-        record = json.loads((tmp_path / name / files.RECORD).read_text())
-        (tmp_path / name / files.RECORD).write_text(json.dumps(record | {"written_at": written}))
-    assert files.newest_finished(tmp_path) == tmp_path / "20260103-a"
+def test_finished_back_tests_come_in_the_order_of_writing(tmp_path):
+    assert files.finished(tmp_path) == []
+    backtest(tmp_path, "20260103-a", {}, written="2026-01-05T00:00:00Z")
+    backtest(tmp_path, "20260103-b", {}, written="2026-01-04T00:00:00Z")
+    backtest(tmp_path, "20260104-c", {}, written="2026-01-06T00:00:00Z", state=files.RUNNING)
+    (tmp_path / "20260105-d").mkdir()
+    found = [one.folder.name for one in files.finished(tmp_path)]
+    assert found == ["20260103-a", "20260103-b"]

@@ -169,7 +169,8 @@ def check_page(context, folder: Path) -> None:
     found = read_backtest(context)
     assert found is not None and found.evidence is not None and found.volatility is not None
     assert (found.name, found.horizon) == (folder.name, 24)
-    assert found.metrics == files.metrics_of(folder)
+    written = files.read_finished(folder)
+    assert written is not None and found.metrics == written.metrics
     snapshot = snapshots.required(context.workspace.indicators)
     series = read_series(snapshot, points=10_000)
     frame = pd.concat(frames(folder), ignore_index=True)

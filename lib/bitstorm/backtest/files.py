@@ -82,27 +82,27 @@ def required_fold(folder: Path, number: int) -> Stored:
     return found
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether `backtest.json` says so."""
-    return metrics_of(folder) is not None
+@dataclass(frozen=True)
+class Finished:
+    """A finished back-test: its folder, `backtest.json` and `metrics.json`."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
-def metrics_of(folder: Path) -> Mapping[str, Any] | None:
-    """The content of `metrics.json`; None where the back-test is not finished."""
+def finished(backtests: Path) -> list[Finished]:
+    """The finished back-tests, the one that was written last first."""
+    found = [one for path in backtests.glob("*/") if (one := read_finished(path)) is not None]
+    return sorted(found, key=lambda one: str(one.record["written_at"]), reverse=True)
+
+
+def read_finished(folder: Path) -> Finished | None:
+    """The back-test in the folder; None where it is not finished."""
     try:
         record, metrics = (
             json.loads((folder / name).read_text(encoding="utf-8")) for name in (RECORD, METRICS)
         )
-        return dict(metrics) if record.get("state") == FINISHED else None
+        return Finished(folder, record, metrics) if record.get("state") == FINISHED else None
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def newest_finished(backtests: Path) -> Path | None:
-    """The folder of the finished back-test that was written last; None without one."""
-    found = {
-        json.loads((folder / RECORD).read_text(encoding="utf-8"))["written_at"]: folder
-        for folder in backtests.glob("*/")
-        if is_finished(folder)
-    }
-    return found[max(found)] if found else None

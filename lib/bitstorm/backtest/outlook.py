@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,18 +184,19 @@ def outlook(
 def best_baseline(backtests: Path, *, frequency: str, steps: int) -> Choice:
     """The baseline with the smallest error over all steps in the newest finished back-test of this
     grid and number of steps; persistence where there is none."""
-    for folder in sorted(backtests.glob("*/"), reverse=True):
-        if not files.is_finished(folder):
+    for one in files.finished(backtests):
+        if (one.record["frequency"], one.record["steps"]) != (frequency, steps):
             continue
-        record, models = (_read(folder / name) for name in (files.RECORD, files.METRICS))
-        if (record["frequency"], record["steps"]) == (frequency, steps):
-            errors = {
-                name: model["all"]["pooled"]["rmse_log_return"]
-                for name, model in models["models"].items()
-                if name in record["baselines"]
-            }
-            best = min(errors, key=lambda name: errors[name])
-            return Choice(best, f"the best baseline of back-test {folder.name}")
+        models = one.metrics["models"]
+        errors = {
+            name: models[name]["all"]["pooled"]["rmse_log_return"]
+            for name in one.record["baselines"]
+            if name in models
+        }
+        # None where no row can be compared.
+        if known := {name: error for name, error in errors.items() if error is not None}:
+            best = min(known, key=lambda name: known[name])
+            return Choice(best, f"the best baseline of back-test {one.folder.name}")
     return Choice(PERSISTENCE, "the simplest baseline: there is no finished back-test")
 
 
@@ -219,8 +219,3 @@ def volatility_forecasts(series: Series) -> pd.DataFrame:
     )
     ends = series.first_ms + step_ms * (np.arange(len(variance)) + day)
     return pd.DataFrame({"timestamp": ends, "volatility": np.sqrt(variance / day)})
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found

@@ -26,9 +26,9 @@ def judge_folds(
     from bitstorm.report import canvas, pictures
 
     fee, bound = context.settings.forecast.fee, context.workspace.bound_to() or context.origin()
-    known = None if new else files.metrics_of(plan.folder)
-    if known is not None and known.get("fee") == fee:
-        return known
+    known = None if new else files.read_finished(plan.folder)
+    if known is not None and known.metrics.get("fee") == fee:
+        return known.metrics
     frames = [stored.frame for stored in found]
     frame = pd.concat(frames, ignore_index=True)
     series = read_series(plan.snapshot, points=plan.last - plan.first + 1)
@@ -54,7 +54,8 @@ def judge_folds(
     write_metrics(plan.folder / files.METRICS, metrics)
     write_metrics(plan.folder / files.RECORD, record)
     _track(context, plan, found, models)
-    return files.metrics_of(plan.folder) or metrics
+    written = files.read_finished(plan.folder)
+    return metrics if written is None else written.metrics
 
 
 def _track(
@@ -70,11 +71,7 @@ def _track(
         Part(
             f"{plan.folder.name} fold {fold.number}",
             fold.times_ms(plan.spec.step_ms),
-            {name: stored.record[name] for name in fits}
-            | {
-                f"{name}.skill": part["all"]["folds"][place]["skill"]
-                for name, part in models.items()
-            },
+            {name: stored.record[name] for name in fits} | skills(place),
         )
         for place, (fold, stored) in enumerate(zip(plan.folds, found, strict=True))
     ]

@@ -3,7 +3,6 @@ newest forecast."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +28,10 @@ _STEPS_BEFORE = 1_400
 
 def read_backtest(context: Context) -> Backtest | None:
     """The finished back-test that was written last."""
-    folder = files.newest_finished(context.workspace.backtests)
-    metrics = None if folder is None else files.metrics_of(folder)
-    if folder is None or metrics is None:
+    newest = next(iter(files.finished(context.workspace.backtests)), None)
+    if newest is None:
         return None
-    record = json.loads((folder / files.RECORD).read_text(encoding="utf-8"))
+    folder, record, metrics = newest.folder, newest.record, newest.metrics
     frame = _frame(folder, [fold["number"] for fold in record["folds"]])
     try:
         snapshot = snapshots.required(context.workspace.indicators, snapshot=record["indicators"])
