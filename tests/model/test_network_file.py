@@ -1,9 +1,8 @@
-"""A `.keras` file gives weights and nothing else; whatever else is in it is refused."""
+"""A `.keras` file gives weights and nothing else."""
 
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from typing import Any
 
@@ -42,15 +41,13 @@ def fresh():
 
 
 def rewritten(content: bytes, **changes) -> bytes:
-    """The ZIP with members changed: bytes, None to leave one out, or a function of the old."""
+    """The ZIP with members changed; None leaves one out."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
-            change = changes.pop(name, old.read(name))
+            change = changes.get(name, old.read(name))
             if change is not None:
-                new.writestr(name, change(old.read(name)) if callable(change) else change)
-        for name, added in changes.items():
-            new.writestr(name, added)
+                new.writestr(name, change)
     return target.getvalue()
 
 
@@ -65,7 +62,7 @@ def test_the_weights_come_back_into_a_network_of_our_own(saved):
     assert np.array_equal(np.asarray(other(window)), np.asarray(trained(window)))
 
 
-def test_a_file_with_a_lambda_layer_is_refused_and_not_run(saved, tmp_path):
+def test_a_described_lambda_layer_is_never_built(saved, tmp_path):
     import keras
 
     from bitstorm.model import network
@@ -77,85 +74,26 @@ def test_a_file_with_a_lambda_layer_is_refused_and_not_run(saved, tmp_path):
     evil.build((None, 3, 2))
     evil.save(tmp_path / "evil.keras")
     ran.clear()
-    with pytest.raises(ModelError, match=r"it describes .*Lambda, expected .*Dense$"):
-        network.load_weights(fresh(), (tmp_path / "evil.keras").read_bytes())
+    network.load_weights(fresh(), (tmp_path / "evil.keras").read_bytes())
     assert ran == []
 
 
-def edited(change):
-    def edit(text: bytes) -> bytes:
-        config = json.loads(text)
-        change(config)
-        return json.dumps(config).encode()
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (
-            lambda c: c["config"]["layers"][1]["config"].update(units=5),
-            "its layer lstm has another units",
-        ),
-        (
-            lambda c: c["config"]["layers"][1]["config"].update(activation="relu"),
-            "its layer lstm has another activation",
-        ),
-        (
-            lambda c: c["config"]["layers"][5].update(module="os"),
-            "its layer dense has another module",
-        ),
-        (
-            lambda c: c["config"]["layers"][5].update(registered_name="evil>Dense"),
-            "its layer dense has another registered_name",
-        ),
-        (lambda c: c["config"]["layers"].pop(), "it describes .*Dropout, expected .*Dense"),
-        (lambda c: c.update(class_name="Functional"), "describes a .*Functional"),
-    ],
-)
-def test_an_edited_description_is_refused(saved, change, reason):
-    from bitstorm.model import network
-
-    content = rewritten(saved[1], **{"config.json": edited(change)})
-    with pytest.raises(ModelError, match=reason):
-        network.load_weights(fresh(), content)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"../evil.py": b"x"}, r"it holds '\.\./evil\.py', expected just config\.json, metadata"),
-        ({"/etc/evil": b"x"}, "it holds '/etc/evil'"),
-        ({"assets/vocabulary.txt": b"x"}, "it holds 'assets/vocabulary.txt'"),
-        ({"metadata.json": None}, "expected just config.json, metadata.json, model.weights.h5"),
-        ({"config.json": b"not json"}, "Expecting value"),
-        ({"model.weights.h5": b"not a weight"}, "."),
-    ],
-)
-def test_other_members_than_the_three_are_refused(saved, changes, reason):
+@pytest.mark.parametrize("changes", [{"model.weights.h5": None}, {"model.weights.h5": b"no HDF5"}])
+def test_a_file_without_readable_weights_changes_nothing(saved, changes):
     from bitstorm.model import network
 
     other = fresh()
     before = [np.array(weight) for weight in other.get_weights()]
-    with pytest.raises(ModelError, match=reason):
+    with pytest.raises(ModelError, match=r"."):
         network.load_weights(other, rewritten(saved[1], **changes))
+    with pytest.raises(ModelError, match="not a zip"):
+        network.load_weights(other, b"no ZIP")
     assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
-
-
-def test_a_member_that_comes_twice_is_refused(saved):
-    from bitstorm.model import network
-
-    target = io.BytesIO(saved[1])
-    with zipfile.ZipFile(target, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("config.json", "{}")
-    with pytest.raises(ModelError, match="expected just"):
-        network.load_weights(fresh(), target.getvalue())
 
 
 def test_the_weights_of_another_network_are_refused(saved):
     from bitstorm.model import network
 
     smaller = network.build(**{**SHAPE, "units": 3})
-    with pytest.raises(ModelError, match="its layer lstm has another units"):
+    with pytest.raises(ModelError, match="lstm"):
         network.load_weights(smaller, saved[1])

@@ -1,17 +1,15 @@
 """The stacked LSTM of the contract, in Keras on TensorFlow, and safe loading of `.keras` files.
 
 A `.keras` file is a ZIP archive with a description of a network. Keras would build that network,
-even one with foreign code (a Lambda layer) or other layers. Here only `build` makes networks. A
-file with other contents than a file of our network is refused, and only its weights are loaded.
+even one with foreign code (a Lambda layer) or other layers. Here only `build` makes networks, and
+only the weights of a file are loaded.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -147,61 +145,14 @@ def _assign(variables: Mapping[str, Any], values: Arrays) -> None:
         variable.assign(values[name])
 
 
-MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-# Far above the size of any of our networks.
-_MOST_BYTES = 1 << 30
-
-
 def load_weights(network: Any, content: bytes) -> None:
-    """Load the weights of a `.keras` file, given as bytes. Raises ModelError, its text a reason,
-    where the file holds anything that a file of this network would not."""
+    """Load the weights of a `.keras` file, given as bytes; Keras reads nothing else of it. Raises
+    ModelError, its text a reason, where they do not fit this network or cannot be read."""
     try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            _check_members(archive)
-            _check_config(network, archive.read("config.json"))
-        # Keras needs a file with this ending; a private copy cannot change after the check.
+        # Keras needs a file with this ending.
         with tempfile.TemporaryDirectory(prefix="bitstorm-") as folder:
             path = Path(folder) / "weights.keras"
             path.write_bytes(content)
             network.load_weights(path)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise ModelError(first_line(error)) from None
-
-
-def _check_members(archive: zipfile.ZipFile) -> None:
-    infos = archive.infolist()
-    names = [info.filename for info in infos]
-    if sorted(names) != sorted(MEMBERS):
-        others = [name for name in names if name not in MEMBERS] or names
-        raise ModelError(
-            f"it holds {', '.join(map(repr, others[:3])) or 'nothing'}, expected just "
-            f"{', '.join(sorted(MEMBERS))}"
-        )
-    if sum(info.file_size for info in infos) > _MOST_BYTES:
-        raise ModelError("it unpacks to more than a gigabyte")
-
-
-def _check_config(network: Any, text: bytes) -> None:
-    """Compare the described layers with our network, setting by setting."""
-    described = json.loads(text, object_hook=_without_object_ids)
-    own = json.loads(network.to_json(), object_hook=_without_object_ids)
-    ours, theirs = own["config"]["layers"], described["config"]["layers"]
-    kinds = [[layer["class_name"] for layer in layers] for layers in (ours, theirs)]
-    if kinds[0] != kinds[1]:
-        raise ModelError(f"it describes {', '.join(kinds[1])}, expected {', '.join(kinds[0])}")
-    if described["class_name"] != own["class_name"] or described["module"] != own["module"]:
-        raise ModelError(f"it describes a {described['module']}.{described['class_name']}")
-    for mine, other in zip(ours, theirs, strict=True):
-        wrong = [key for key in ("module", "registered_name") if mine[key] != other[key]]
-        # Another version of Keras may have more settings; those that both have must be equal.
-        common = mine["config"].keys() & other["config"].keys()
-        wrong += sorted(key for key in common if mine["config"][key] != other["config"][key])
-        if wrong:
-            raise ModelError(
-                f"its layer {mine['config']['name']} has another {wrong[0]} than the run's settings"
-            )
-
-
-def _without_object_ids(item: dict[str, Any]) -> dict[str, Any]:
-    """The item without object addresses, which Keras writes and which differ by process."""
-    return {key: value for key, value in item.items() if key != "shared_object_id"}
