@@ -10,7 +10,6 @@ import pytest
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
 from bitstorm.indicators.lookahead import (
-    Tolerance,
     change_counts,
     compared_cells,
     first_changed,
@@ -33,9 +32,9 @@ def frames(spark, pairs, names="a", kind="double"):
     return tuple(spark.createDataFrame(rows, schema) for rows in sides)
 
 
-def cells(sides, *, last=99, tolerance=None):
+def cells(sides, *, last=99):
     """(timestamp, column, whole, again, changed) without the cells of rows that both sides have."""
-    found = compared_cells(*sides, last_ms=last, tolerance=tolerance or Tolerance())
+    found = compared_cells(*sides, last_ms=last)
     rows = [tuple(row) for row in found.orderBy("timestamp", "column").collect()]
     return [row for row in rows if row[1] != "timestamp" or row[4]]
 
@@ -43,7 +42,7 @@ def cells(sides, *, last=99, tolerance=None):
 def test_equal_outputs_have_nothing_but_a_cell_for_each_row(spark_session):
     values = [1.0, None, math.nan, math.inf, -0.0]
     sides = frames(spark_session, [((value,), (value,)) for value in values])
-    found = compared_cells(*sides, last_ms=4, tolerance=Tolerance())
+    found = compared_cells(*sides, last_ms=4)
     assert [tuple(row) for row in change_counts(found).collect()] == [("timestamp", 4, 0)]
 
 
@@ -56,51 +55,34 @@ def test_what_differs_is_a_changed_cell_up_to_the_last_moment(spark_session):
         # A row that disappears or appears is one change of the row.
         ((1.0,), ()),
         ((), (3.0,)),
-        # Within the tolerance, relative and absolute, and beyond it.
-        ((1e6,), (1e6 + 5e-7,)),
-        ((1e-13,), (2e-13,)),
-        ((1.0,), (1.0 + 1e-6,)),
-        # A number that is not finite is near to no other.
+        # The last bit.
+        ((1.0,), (math.nextafter(1.0, 2.0),)),
         *(((a,), (b,)) for a, b in [(nan, 1.0), (1.0, nan), (inf, 1.0), (inf, -inf), (nan, inf)]),
         # After the last moment.
         ((2.0,), (3.0,)),
         ((2.0,), ()),
     ]
-    found = cells(frames(spark_session, pairs), last=12)
+    found = cells(frames(spark_session, pairs), last=10)
     assert found[:4] == [
         (1, "a", None, "5.0", True),
         (2, "a", "5.0", None, True),
         (3, "timestamp", "3", None, True),
         (4, "timestamp", None, "4", True),
     ]
-    changed = [(row[0], row[4]) for row in found[4:]]
-    assert changed == [(5, False), (6, False), *((n, True) for n in range(7, 13))]
+    assert [(row[0], row[4]) for row in found[4:]] == [(n, True) for n in range(5, 11)]
 
 
-def test_without_tolerance_the_last_bit_is_a_change(spark_session):
-    sides = frames(spark_session, [((1e6,), (1e6 + 5e-7,)), ((1e-13,), (2e-13,))])
-    assert [row[4] for row in cells(sides, tolerance=Tolerance(0, 0))] == [True, True]
-
-
-def test_macd_may_differ_by_the_last_digit_of_the_price(spark_session):
-    cases = [(5e4, 1e-9, False), (5e4, 1e-6, True), (1e-6, 1e-12, True)]
-    pairs = [((p, p * 1e-3), (p, p * 1e-3 + apart)) for p, apart, _ in cases]
-    found = cells(frames(spark_session, pairs, names="price macd"))
-    assert [row[4] for row in found] == [changed for _, _, changed in cases]
-
-
-def test_whole_numbers_and_flags_have_no_tolerance(spark_session):
+def test_whole_numbers_flags_and_texts_are_compared(spark_session):
     schema = "timestamp bigint, i int, b boolean, s string"
     rows = [(1, 1, True, "x"), (1, 0, False, "y")]
     sides = [spark_session.createDataFrame([row], schema) for row in rows]
-    found = cells(sides, tolerance=Tolerance(relative=1, absolute=1))
-    assert [(row[1], row[4]) for row in found] == [("b", True), ("i", True), ("s", True)]
+    assert [(row[1], row[4]) for row in cells(sides)] == [("b", True), ("i", True), ("s", True)]
 
 
 def test_other_columns_are_refused_by_name(spark_session):
     one = spark_session.createDataFrame([(1, 1.0)], "timestamp bigint, a double")
     with pytest.raises(ValueError, match="b:double"):
-        compared_cells(one, one.withColumnRenamed("a", "b"), last_ms=1, tolerance=Tolerance())
+        compared_cells(one, one.withColumnRenamed("a", "b"), last_ms=1)
 
 
 def test_only_prices_after_the_cut_are_altered(spark_session):
@@ -157,7 +139,7 @@ def changed_at(compute, prices, cut):
     part = compute(only_until(prices, cut_ms=cut)).persist()
     last = max((row["timestamp"] for row in part.collect()), default=0)
     for again, until in ((part, last), (compute(with_altered_prices(prices, cut_ms=cut)), cut)):
-        all_cells = compared_cells(whole, again, last_ms=until, tolerance=Tolerance())
+        all_cells = compared_cells(whole, again, last_ms=until)
         found.append({row["column"] for row in first_changed(all_cells, count=99).collect()})
     return found
 

@@ -18,7 +18,7 @@ from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import Span
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import Tolerance, compare_cuts, draw_cuts
+from bitstorm.indicators.lookahead import compare_cuts, draw_cuts
 from bitstorm.pipelines import lookahead as pipeline
 from bitstorm.pipelines.lookahead import Looked, check_lookahead
 from bitstorm.store.batch_writer import make_batch_writer
@@ -66,7 +66,6 @@ def test_only_planted_look_ahead_is_found_at_cuts_of_every_kind(spark_session, h
         hours = (cut.time_ms - START) // HOUR
         assert hours - 12 <= cut.altered.rows <= hours + 1
         assert cut.truncated.rows <= cut.altered.rows
-        assert cut.truncated.inexact == cut.altered.inexact == 0
         # At the last label the next price is not there yet; all before it stays.
         assert cut.truncated.changed == {"planted_next_price": 1}
     lines = lookahead_lines(result)
@@ -139,7 +138,6 @@ def test_output_that_waits_for_later_input_is_found(spark_session, holed):
         [(times[20], "random")],
         [(times[20], times[20])],
         last_ms=times[-1],
-        tolerance=Tolerance(),
         console=holed.console,
         cache=holed.workspace.cache,
     )
@@ -185,7 +183,7 @@ def test_the_command_fails_with_the_changed_columns_and_times(spark_session, hol
 
 
 def test_a_planted_look_ahead_that_no_cut_shows_is_told():
-    result = Looked(False, "1-a", 1, 9, ("price",), 0.0, 0.0, (), changed=(), caught=0)
+    result = Looked(False, "1-a", 1, 9, ("price",), (), changed=(), caught=0)
     assert "the planted look-ahead was not caught" in lookahead_failure(result)
 
 

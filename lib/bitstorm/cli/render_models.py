@@ -258,13 +258,8 @@ def lookahead_lines(result: Looked) -> list[str]:
             f"the planted look-ahead was caught at {result.caught} of {len(result.cuts)} cuts"
         )
     if not result.changed:
-        inexact = sum(cut.truncated.inexact + cut.altered.inexact for cut in result.cuts)
         others = "every value" if result.caught is None else "every other value"
-        near = (
-            f", {inexact:,} within a relative {result.relative:g} or an absolute "
-            f"{result.absolute:g} (relative to the price for a difference of prices)"
-        )
-        lines.append(f"{others} is the same" + (near if inexact else " to the last bit"))
+        lines.append(f"{others} is the same to the last bit")
     lines += [
         f"{iso(change.timestamp)} {_changed(change)} {how} the prices after {iso(cut.time_ms)}"
         for cut in result.cuts

@@ -7,8 +7,8 @@ prices in rows that exist only with later input, such as a hole that is filled b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -25,22 +25,6 @@ from bitstorm.spark.stage import kept
 # As the `column` of a cell, the key means the whole row.
 KEY = "timestamp"
 PLANTED = "planted_next_price"
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Numbers a, b are equal where |a - b| <= max(relative * min(|a|, |b|), absolute * unit).
-
-    `units` maps a column to the column whose value in the same row is its unit, else the unit is 1:
-    the error of a difference of prices is relative to the prices. With zero for both, equal means
-    the same bits.
-    """
-
-    relative: float = 1e-12
-    absolute: float = 1e-12
-    units: Mapping[str, str] = field(
-        default_factory=lambda: {"macd": "price", "macd_signal": "price"}
-    )
 
 
 def only_until(prices: DataFrame, *, cut_ms: int) -> DataFrame:
@@ -78,15 +62,13 @@ def newest_known(prices: DataFrame, *, cuts_ms: Sequence[int], step_ms: int) -> 
     return prices.crossJoin(F.broadcast(newest)).groupBy(*newest.columns).agg(*complete)
 
 
-def compared_cells(
-    whole: DataFrame, again: DataFrame, *, last_ms: int, tolerance: Tolerance
-) -> DataFrame:
+def compared_cells(whole: DataFrame, again: DataFrame, *, last_ms: int) -> DataFrame:
     """Cells of two outputs up to `last_ms`, both keyed by a unique `timestamp` (ms UTC).
 
     Columns `timestamp`, `column`, `whole`, `again` (values as text) and `changed`. Each row of
     either side has one cell named `timestamp`, changed where the other side lacks the row. A row of
-    both sides has a cell for each column whose values are not exactly equal, changed where they
-    differ by more than the tolerance or one is null. Raises ValueError for different columns.
+    both sides has a changed cell for each column whose values differ, to the last bit. Raises
+    ValueError for different columns.
     """
     if whole.schema.simpleString() != again.schema.simpleString():
         raise ValueError(
@@ -101,27 +83,22 @@ def compared_cells(
     rows = side(whole, "whole").join(side(again, "again"), KEY, "full_outer")
     both = F.col("whole").isNotNull() & F.col("again").isNotNull()
 
-    def cell(name: str, differs: Column, changed: Column) -> Column:
+    def cell(name: str, changed: Column) -> Column:
         return F.struct(
             F.lit(name).alias("column"),
             F.col(f"whole.{name}").cast("string").alias("whole"),
             F.col(f"again.{name}").cast("string").alias("again"),
             changed.alias("changed"),
-            differs.alias("differs"),
         )
 
     def value(name: str) -> Column:
-        a, b = F.col(f"whole.{name}"), F.col(f"again.{name}")
-        differs = both & ~a.eqNullSafe(b)
-        if whole.schema[name].dataType.simpleString() not in ("float", "double"):
-            return cell(name, differs, differs)
-        of = tolerance.units.get(name)
-        unit = F.abs(F.col(f"whole.{of}").cast("double")) if of in names else F.lit(1.0)
-        return cell(name, differs, differs & ~_near(a, b, tolerance, unit))
+        return cell(name, both & ~F.col(f"whole.{name}").eqNullSafe(F.col(f"again.{name}")))
 
-    row = cell(KEY, F.lit(True), ~both)
-    cells = F.filter(F.array(row, *map(value, names)), lambda one: one["differs"])
-    return rows.select(KEY, F.inline(cells)).drop("differs")
+    cells = F.filter(
+        F.array(cell(KEY, ~both), *map(value, names)),
+        lambda one: (one["column"] == KEY) | one["changed"],
+    )
+    return rows.select(KEY, F.inline(cells))
 
 
 def change_counts(cells: DataFrame) -> DataFrame:
@@ -140,16 +117,6 @@ def with_next_price(points: DataFrame) -> DataFrame:
     # The whole series is one partition; a constant key avoids Spark's warning about an empty one.
     series = Window.partitionBy(F.lit(0)).orderBy(KEY)
     return points.withColumn(PLANTED, F.lead("price").over(series))
-
-
-def _near(a: Column, b: Column, tolerance: Tolerance, unit: Column) -> Column:
-    a, b = a.cast("double"), b.cast("double")
-    gap = F.abs(a - b)
-    # In Spark NaN is above every number and equals itself: with the smaller side and a finite gap
-    # neither NaN nor infinity on one side is near.
-    scale = F.lit(tolerance.relative) * F.least(F.abs(a), F.abs(b))
-    allowed = F.greatest(scale, F.lit(tolerance.absolute) * unit)
-    return F.coalesce((gap <= allowed) & (gap < float("inf")), F.lit(False))
 
 
 SHOWN = 5
@@ -173,12 +140,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Compared:
-    """Compared `rows`, `changed` values by column, `inexact` values (different, but within the
-    tolerance), and the `first` (oldest) few changes."""
+    """Compared `rows`, `changed` values by column, and the `first` (oldest) few changes."""
 
     rows: int
     changed: dict[str, int]
-    inexact: int
     first: tuple[Change, ...]
 
 
@@ -261,7 +226,6 @@ def compare_cuts(
     ends: Sequence[End],
     *,
     last_ms: int,
-    tolerance: Tolerance,
     console: Console,
     cache: Path,
 ) -> tuple[int, tuple[str, ...], list[Cut]]:
@@ -276,12 +240,10 @@ def compare_cuts(
         found = []
         for number, ((cut_ms, place), end) in enumerate(zip(places, ends, strict=True), start=1):
             with console.stage(f"cut {number}/{len(places)}") as say:
-                shorter = _compare_truncated(
-                    whole, observations, compute, cut_ms, end, tolerance, cache
-                )
+                shorter = _compare_truncated(whole, observations, compute, cut_ms, end, cache)
                 # A point up to the cut holds no observation after it.
                 altered = compute(with_altered_prices(observations, cut_ms=cut_ms), last_ms)
-                other = _compare(whole, altered, cut_ms, tolerance)
+                other = _compare(whole, altered, cut_ms)
                 cut = Cut(cut_ms, place, shorter, other)
                 changed = ", ".join(sorted(cut.changed)) or "nothing"
                 say(f"{iso(cut_ms)}, {place}: {changed} changed")
@@ -290,37 +252,28 @@ def compare_cuts(
 
 
 def _compare_truncated(
-    whole: DataFrame,
-    observations: DataFrame,
-    compute: Compute,
-    cut_ms: int,
-    end: End,
-    tolerance: Tolerance,
-    cache: Path,
+    whole: DataFrame, observations: DataFrame, compute: Compute, cut_ms: int, end: End, cache: Path
 ) -> Compared:
     """Compare up to the last label that the shorter input has, or should have: a missing row that
     waits for later input is a change, too."""
     last_ms, complete_ms = end
     if last_ms is None:
-        return Compared(0, {}, 0, ())
+        return Compared(0, {}, ())
     with kept(compute(only_until(observations, cut_ms=cut_ms), last_ms), cache) as part:
         (row,) = part.agg(F.max(KEY)).collect()
         labels = [last for last in (row[0], complete_ms) if last is not None]
         if not labels:
-            return Compared(0, {}, 0, ())
-        return _compare(whole, part, max(labels), tolerance)
+            return Compared(0, {}, ())
+        return _compare(whole, part, max(labels))
 
 
-def _compare(whole: DataFrame, again: DataFrame, last_ms: int, tolerance: Tolerance) -> Compared:
-    cells = compared_cells(whole, again, last_ms=last_ms, tolerance=tolerance)
+def _compare(whole: DataFrame, again: DataFrame, last_ms: int) -> Compared:
+    cells = compared_cells(whole, again, last_ms=last_ms)
     counts = {row["column"]: row for row in change_counts(cells).collect()}
     changed = {name: int(row["changed"]) for name, row in sorted(counts.items()) if row["changed"]}
     first = first_changed(cells, count=SHOWN).collect() if changed else []
     return Compared(
         rows=int(counts[KEY]["cells"]) if KEY in counts else 0,
         changed=changed,
-        inexact=sum(
-            int(row["cells"] - row["changed"]) for name, row in counts.items() if name != KEY
-        ),
         first=tuple(Change(row[KEY], row["column"], row["whole"], row["again"]) for row in first),
     )

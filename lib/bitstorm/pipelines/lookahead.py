@@ -14,7 +14,7 @@ from bitstorm.core.time import duration_ms
 from bitstorm.indicators import lookahead
 from bitstorm.indicators.compute import from_prices, span_of
 from bitstorm.indicators.kernel import Grid
-from bitstorm.indicators.lookahead import Cut, End, Place, Tolerance
+from bitstorm.indicators.lookahead import Cut, End, Place
 from bitstorm.store import petastorm_io, snapshots
 from bitstorm.store.snapshots import Snapshot, stored_slots
 
@@ -33,20 +33,13 @@ class Looked(Result):
     seed: int
     rows: int
     columns: tuple[str, ...]
-    relative: float
-    absolute: float
     cuts: tuple[Cut, ...]
     changed: tuple[str, ...]
     caught: int | None
 
 
 def check_lookahead(
-    context: Context,
-    *,
-    cuts: int = 5,
-    seed: int | None = None,
-    plant: bool = False,
-    tolerance: Tolerance | None = None,
+    context: Context, *, cuts: int = 5, seed: int | None = None, plant: bool = False
 ) -> Looked:
     """Compute the indicators of the snapshot once, then for each cut twice: without the prices
     after it, and with other prices after it. `seed` draws the cuts; None draws a seed, too.
@@ -57,7 +50,6 @@ def check_lookahead(
     prices = snapshots.required(context.workspace.prices, snapshot=context.snapshot)
     snapshots.check_content(prices)
     step = duration_ms(settings.grid.frequency)
-    tolerance = tolerance or Tolerance()
     seed = secrets.randbelow(2**31) if seed is None else seed
     grid, first_ms = Grid(step, settings.grid.max_gap), prices.manifest.first_ms or 0
 
@@ -77,7 +69,6 @@ def check_lookahead(
             places,
             ends,
             last_ms=prices.manifest.last_ms or 0,
-            tolerance=tolerance,
             console=context.console,
             cache=context.workspace.cache,
         )
@@ -89,8 +80,6 @@ def check_lookahead(
         seed=seed,
         rows=rows,
         columns=columns,
-        relative=tolerance.relative,
-        absolute=tolerance.absolute,
         cuts=tuple(found),
         changed=tuple(changed),
         caught=caught,
