@@ -281,15 +281,11 @@ def _backtest(last: int, step_ms: int, outside: Any, text: str | None) -> dict[s
             "upper": 0.01,
             "models": [[outside("network"), 0.001], ["drift", -0.002], ["ema", -4.8]],
             "epochs": 7,
-            "best_epoch": 3,
             "seconds": 12.3,
         }
         for number in (1, 2, 3)
     ]
-    models = [
-        (name, {"skill": skill.tolist(), "rmse": (skill + 1).tolist()})
-        for name, skill in _skills().items()
-    ]
+    models = [(name, {"skill": skill.tolist()}) for name, skill in _skills().items()]
     shares = [0.5, 0.8, 0.9, 0.95]
     return {
         "name": outside("20240303T120000Z-e0cdab6a"),

@@ -26,12 +26,11 @@ def main() -> None:
         sys.exit("found no chromium for the pictures of the dashboard: install it")
     with tempfile.TemporaryDirectory() as folder, bitstorm.open_workspace(folder) as ws:
         ws.run()
-        ws.backtest()
+        backtested = ws.backtest()
         ws.forecast()
         page = Path(ws.report().folder) / "dashboard.html"
-        newest = max((ws.path / "backtests").iterdir())
         FOLDER.mkdir(exist_ok=True)
-        for source, names in ((page.parent, REPORT), (newest, BACKTEST)):
+        for source, names in ((page.parent, REPORT), (Path(backtested.folder), BACKTEST)):
             for name in names:
                 shutil.copyfile(source / f"{name}.png", FOLDER / f"{name}.png")
         photograph(page, chromium)

@@ -111,6 +111,7 @@ def metrics() -> dict[str, Any]:
         "outlook": {
             "model": "RUN-1",
             "why": "promoted: not less accurate than persistence",
+            "volatility": [0.004, 0.005, None],
             "steps": [
                 {
                     "step": 1,

@@ -182,34 +182,25 @@ def test_real_data_is_attributed_and_not_called_simulated() -> None:
 
 def test_a_part_that_is_missing_says_how_to_get_it() -> None:
     data, levels, _ = page_of(300)
-    none = dict.fromkeys(("verdict", "test", "training", "backtest", "log"))
-    fan = {**data["fan"], "steps": [], "origin_ms": None, "from_price": None, "levels": []}
     gone: dict[str, Any] = {"past": None, "ahead": [], "horizon": None, "step_ms": None}
     now = {**data["now"], "gaps": [], "gap_count": 0, "change_24h_percent": None}
-    page = Page(
-        dashboard_html(
-            data
-            | none
-            | {"fan": fan, "volatility": gone, "now": now, "settings": []}
-            | {"lineage": {**data["lineage"], "run": None, "batches": [], "batch_count": 0}},
-            levels,
-        )
-    )
+    missing: dict[str, Any] = {"backtest": None, "log": None, "volatility": gone, "now": now}
+    page = Page(dashboard_html(data | missing, levels))
     for part in (
         "No back-test in this workspace: bitstorm backtest makes one.",
-        "No forecast of the next steps in this workspace: bitstorm forecast makes one.",
-        "No forecasts log in this workspace: bitstorm forecast --log",
-        "No training run in this workspace: bitstorm train makes one.",
+        "No forecasts log in this workspace: bitstorm forecast logs each forecast",
     ):
         assert part in page.text, part
     charts = [a["id"] for _, a in page.elements if (a.get("class") or "").startswith("chart")]
-    assert charts == ["price", "volatility", "momentum", "drawdown"]
+    assert charts == [
+        "price", "volatility", "momentum", "drawdown", "fan", "test", "saved", "training",
+    ]  # fmt: skip
 
 
 def test_a_back_test_whose_prices_are_gone_has_no_evidence() -> None:
     data, levels, _ = page_of(300)
     page = Page(dashboard_html(data | {"backtest": {**data["backtest"], "evidence": None}}, levels))
-    assert "there is no evidence over time" in page.text
+    assert "There is no evidence over time" in page.text
     assert not [1 for _, attributes in page.elements if attributes.get("id") == "evidence"]
 
 

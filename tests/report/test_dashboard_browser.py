@@ -141,6 +141,48 @@ def test_checkboxes_and_choices_switch_what_is_drawn(shown: Show) -> None:
     assert "80 % held 78.0 %" in page.locator("#coverage-seen").inner_text()
 
 
+def test_what_is_not_known_is_shown_as_no_number(tmp_path: Path, opened: Opened) -> None:
+    data, levels, _ = page_of()
+    fan, back, none = data["fan"], data["backtest"], [None] * 4
+    for step in fan["steps"]:
+        step |= {"forecast": None, "intervals": dict.fromkeys(("50", "80", "95"), (None, None))}
+    fan["earlier"][0]["steps"][0] |= {"lower": None, "upper": None}
+    back["models"]["network"]["skill"] = [None] * 24
+    back["coverage"]["around"]["persistence"]["overall"] = none
+    back["coverage"]["around"]["network"]["overall"][0] = None
+    back["coverage"]["oracle"]["terciles"]["95"] = none
+    back["evidence"]["accuracy"] = [None] * len(back["evidence"]["timestamp"])
+    data["training"]["val_loss"] = none
+    data["test"]["skill"] = None
+    path = tmp_path / "page.html"
+    path.write_text(dashboard_html(data, levels))
+    page = opened(path)
+    draw_all(page)
+
+    def words(chart: str) -> str:
+        return str(page.locator(f"#{chart}-seen").inner_text())
+
+    def bounds() -> list[str]:
+        line = "document.getElementById('fan').data.find(one => one.name === 'forecast')"
+        return list(page.evaluate(f"{line}.customdata"))
+
+    assert "After 24 steps, at 2024-03-04 11:00 UTC: n/a. No price" in words("fan")
+    assert bounds()[1:] == ["n/a"] * 24
+    assert words("coverage") == "No shares: the series is too short for intervals."
+    chance = page.evaluate("document.getElementById('coverage').data[0].x")
+    assert chance == []
+    assert "e-accuracy is n/a at the end" in words("evidence")
+    assert "the best validation loss is n/a, epoch 2" in words("training")
+    assert "Skill n/a against" in page.locator("#test-part").inner_text()
+    page.get_by_label("Intervals around").select_option("network")
+    page.get_by_label("Forecast made at").select_option("1")
+    reveal(page, "coverage")
+    assert words("coverage").startswith("Intervals of 50 % held n/a, 80 % held 78.0 %")
+    reveal(page, "fan")
+    assert bounds()[1] == "n/a"
+    assert " to " in bounds()[2]
+
+
 def test_a_reload_keeps_range_switches_and_theme(shown: Show) -> None:
     page = shown()
     page.get_by_role("button", name="7 days").click()

@@ -24,7 +24,7 @@ from bitstorm.report.page import (
     series_columns,
     settings_row,
 )
-from bitstorm.report.page_values import MOST_TESTED
+from bitstorm.report.page_values import DIGITS, MOST_TESTED, plain
 from bitstorm.report.thinning import Level
 
 HOUR = 3_600_000
@@ -133,37 +133,20 @@ def test_the_head_says_source_verdict_and_state(found: Found, metrics: dict[str,
     assert (page["windows"], page["step_ms"], page["frequency"]) == ([7, 24], HOUR, "1h")
 
 
-def test_a_workspace_without_anything_else_gives_a_whole_page(
-    found: Found, metrics: dict[str, Any]
-) -> None:
-    for name in ("outlook", "next", "grades", "interval", "training", "model"):
-        metrics[name] = None
-    none = found.forecast.head(0), found.history.head(0), found.prices.head(0)
-    bare = replace(
-        found,
-        forecast=none[0],
-        history=none[1],
-        prices=none[2],
-        state={**STATE, "age_ms": None},
-        grid=replace(found.grid, day_before=None),
-    )
-    page = page_data(bare)
+def test_what_a_workspace_lacks_is_none(found: Found, metrics: dict[str, Any]) -> None:
+    for step in metrics["outlook"]["steps"]:
+        step["forecast"] = None
+    metrics["model"]["skill"] = -math.inf
+    grid = replace(found.grid, day_before=None)
+    page = page_data(replace(found, state={**STATE, "age_ms": None}, grid=grid))
     assert json.loads(json.dumps(page, allow_nan=False)) == page
     assert [name for name, part in page.items() if part is None] == [
-        "attribution", "test", "training", "backtest", "log",
+        "attribution", "backtest", "log",
     ]  # fmt: skip
     assert page["now"]["age_text"] == page["now"]["change_text"] == "n/a"
-    assert page["volatility"] == {"horizon": None, "past": None, "ahead": []}
-    assert page["fan"] == {
-        "model": "n/a",
-        "why": "n/a",
-        "origin_ms": None,
-        "from_price": None,
-        "levels": [],
-        "steps": [],
-        "past": {"timestamp": [], "price": []},
-        "earlier": [],
-    }
+    assert [step["forecast"] for step in page["fan"]["steps"]] == [None] * 3
+    assert page["fan"]["earlier"] == []
+    assert page["test"]["skill"] is None
 
 
 def test_levels_are_described_in_time(found: Found) -> None:
@@ -187,16 +170,14 @@ def test_every_drawn_column_is_an_indicator() -> None:
     assert len(names) == len(set(names))
 
 
-def test_the_fan_has_times_prices_and_what_came(found: Found, metrics: dict[str, Any]) -> None:
+def test_the_fan_has_times_prices_and_what_came(found: Found) -> None:
     fan = page_data(found)["fan"]
     assert (fan["model"], fan["origin_ms"], fan["levels"]) == ("RUN-1", LAST, [80])
     assert [step["time_ms"] for step in fan["steps"]] == [LAST + n * HOUR for n in (1, 2, 3)]
     assert fan["steps"][0]["time"] == "2024-01-19 16:00 UTC"
     assert fan["steps"][2]["intervals"] == {"80": [None, None]}
     assert fan["past"] == {"timestamp": [LAST - HOUR, LAST], "price": [None, 42_123.46]}
-    metrics["outlook"]["volatility"] = [0.004, 0.005, None]
-    ahead = page_data(found)["volatility"]["ahead"]
-    assert ahead == [
+    assert page_data(found)["volatility"]["ahead"] == [
         {"time_ms": LAST + HOUR, "sigma": 0.004},
         {"time_ms": LAST + 2 * HOUR, "sigma": 0.005},
     ]
@@ -286,9 +267,12 @@ def test_the_table_has_the_newest_rows_first_and_whole_float32(found: Found) -> 
 @settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_nine_digits_tell_any_two_float32_apart(value: float) -> None:
-    from bitstorm.report.page_values import plain
+    assert np.float32(plain(value, digits=DIGITS)) == np.float32(value)
 
-    assert np.float32(plain(value)) == np.float32(value)
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_by_default_a_float_keeps_every_bit(value: float) -> None:
+    assert plain(value) == value
     assert plain(np.float64(math.nan)) is plain(math.inf) is None
 
 

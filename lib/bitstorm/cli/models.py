@@ -53,7 +53,10 @@ def train(
 
 @click.command(epilog="Example: bitstorm forecast --run RUN")
 @click.option(
-    "--run", "run_name", metavar="RUN", help="Training run to use.  [default: the newest]"
+    "--run",
+    "run_name",
+    metavar="RUN",
+    help="Training run to use.  [default: the newest promoted one, or the newest where none is]",
 )
 @click.option(
     "--score", is_flag=True, help="Compare all forecasts of the log with the prices that came."

@@ -1,7 +1,8 @@
 """What the dashboard shows, as one dict for JSON: plain values in, plain values out.
 
-Every key is always there; None or an empty list stands for what a workspace lacks. Times are Unix
-milliseconds in UTC, or texts where a name does not end in `_ms` or is no `timestamp`.
+Every key is always there; None stands for a back-test or a log that a workspace lacks, and for a
+number that is not known. Times are Unix milliseconds in UTC, or texts where a name does not end in
+`_ms` or is no `timestamp`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pandas as pd
 from bitstorm.core.time import age_text, duration_ms, iso, parse_instant
 from bitstorm.report import style, summary
 from bitstorm.report.page_backtest import Backtest, backtest_part, volatility_part
-from bitstorm.report.page_values import MOST_TESTED, columns_of, listed, plain
+from bitstorm.report.page_values import DIGITS, MOST_TESTED, columns_of, listed, plain
 from bitstorm.report.summary import Metrics
 from bitstorm.report.thinning import Level
 
@@ -104,7 +105,7 @@ def page_data(found: Found) -> dict[str, Any]:
         "settings": [settings_row(*row) for row in found.settings],
         "table": _table(grid.newest),
     }
-    values: dict[str, Any] = plain(data)
+    values: dict[str, Any] = plain(data, digits=DIGITS)
     return values
 
 
@@ -157,22 +158,20 @@ def _now(grid: Grid, state: Mapping[str, Any], unit: str) -> dict[str, Any]:
 
 def _fan(found: Found) -> dict[str, Any]:
     """The forecast of the next steps, the price before and since, and earlier forecasts."""
-    outlook, following = (found.metrics.get(name) or {} for name in ("outlook", "next"))
+    outlook = found.metrics["outlook"]
     steps = [
         {**step, "time": style.moment(step["time"]), "time_ms": parse_instant(step["time"])}
-        for step in outlook.get("steps") or []
+        for step in outlook["steps"]
     ]
     levels = sorted({float(level) for step in steps for level in step["intervals"]})
-    origin_ms = None
-    if steps:
-        step_ms = duration_ms(found.metrics["frequency"])
-        origin_ms = steps[0]["time_ms"] - steps[0]["step"] * step_ms
+    step_ms = duration_ms(found.metrics["frequency"])
+    origin_ms = steps[0]["time_ms"] - steps[0]["step"] * step_ms
     earlier = [] if found.log is None else _earlier(found.log, _logged_level(found.metrics))
     return {
-        "model": outlook.get("model", style.NONE),
-        "why": outlook.get("why", style.NONE),
+        "model": outlook["model"],
+        "why": outlook["why"],
         "origin_ms": origin_ms,
-        "from_price": following.get("from_price"),
+        "from_price": found.metrics["next"]["from_price"],
         "levels": [int(level) if level.is_integer() else level for level in levels],
         "steps": steps,
         "past": columns_of(found.prices, ["price"]),
@@ -182,7 +181,7 @@ def _fan(found: Found) -> dict[str, Any]:
 
 def _logged_level(metrics: Metrics) -> int:
     """The level of the log's intervals that the page shows, in percent: the user's, or 80."""
-    level = round(100 * ((metrics.get("interval") or {}).get("level") or 0.8))
+    level = round(100 * metrics["interval"]["level"])
     return level if level in (50, 80, 90, 95) else 80
 
 
@@ -201,27 +200,23 @@ def _earlier(log: Log, level: int) -> list[dict[str, Any]]:
     return found
 
 
-def _test(forecast: pd.DataFrame, metrics: Metrics) -> dict[str, Any] | None:
+def _test(forecast: pd.DataFrame, metrics: Metrics) -> dict[str, Any]:
     """The test part: forecasts, outcomes, and the squared error saved so far."""
-    if forecast.empty:
-        return None
     style.require(forecast, style.FORECAST_COLUMNS, of="forecast")
     rows = forecast.assign(saved=style.squared_error_saved(forecast))
     return {
         **columns_of(rows, [*style.LEVELS, "saved"], most=MOST_TESTED),
-        "level": (metrics.get("interval") or {}).get("level"),
-        "skill": (metrics.get("model") or {}).get("skill"),
+        "level": metrics["interval"]["level"],
+        "skill": metrics["model"]["skill"],
     }
 
 
-def _training(history: pd.DataFrame, metrics: Metrics) -> dict[str, Any] | None:
-    if history.empty:
-        return None
+def _training(history: pd.DataFrame, metrics: Metrics) -> dict[str, Any]:
     style.require(history, style.HISTORY_COLUMNS, of="training history")
     return {
         **{name: listed(history[name].to_numpy(np.float64)) for name in style.HISTORY_COLUMNS},
         "epoch": history["epoch"].tolist(),
-        "best": (metrics.get("training") or {}).get("best_epoch"),
+        "best": metrics["training"]["best_epoch"],
     }
 
 

@@ -16,9 +16,8 @@ from bitstorm.report import style
 from bitstorm.report.page_values import columns_of
 from bitstorm.report.summary import Metrics
 
-NETWORK, PERSISTENCE = "network", "persistence"
+_NETWORK = "network"
 _TIMES = ("train_from", "train_until", "validate_until", "test_from", "test_until")
-_FITS = ("epochs", "best_epoch", "seconds")
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def backtest_part(found: Backtest) -> dict[str, Any]:
                 "models": [
                     [name, parts["all"]["folds"][place]["skill"]] for name, parts in models.items()
                 ],
-                "windows": fold["windows"],
-                **{name: fold[name] for name in _FITS},
+                "epochs": fold["epochs"],
+                "seconds": fold["seconds"],
             }
             for place, fold in enumerate(record["folds"])
         ],
@@ -63,24 +62,22 @@ def backtest_part(found: Backtest) -> dict[str, Any]:
             },
             "oracle": intervals["oracle"],
         },
-        "evidence": None if found.evidence is None else _evidence(found.evidence),
+        "evidence": _evidence(found.evidence),
         "needed": E_NEEDED,
         "facts": _facts(found),
     }
 
 
 def _by_step(parts: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Skill and RMSE of log returns of each step, all folds together."""
+    """The skill of each step, all folds together."""
     steps = sorted((part for part in parts if part != "all"), key=int)
-    pooled = [parts[step]["pooled"] for step in steps]
-    return {
-        "skill": [cell["skill"] for cell in pooled],
-        "rmse": [cell["rmse_log_return"] for cell in pooled],
-    }
+    return {"skill": [parts[step]["pooled"]["skill"] for step in steps]}
 
 
-def _evidence(evidence: pd.DataFrame) -> dict[str, list[float | None]]:
-    """As decimal logarithms: an e-value can be too small for a float."""
+def _evidence(evidence: pd.DataFrame | None) -> dict[str, list[float | None]] | None:
+    """As decimal logarithms: an e-value can be too small for a float. None without an outcome."""
+    if evidence is None or evidence.empty:
+        return None
     names = ["information", "accuracy"]
     return columns_of(
         evidence.assign(**{name: evidence[name] / np.log(10) for name in names}), names
@@ -89,8 +86,8 @@ def _evidence(evidence: pd.DataFrame) -> dict[str, list[float | None]]:
 
 def _facts(found: Backtest) -> list[tuple[str, str]]:
     record, plan = found.record, found.record["backtest"]
-    judged = found.metrics["grades"].get(NETWORK) or {}
-    pooled = found.metrics["models"][NETWORK]["all"]["pooled"]
+    judged = found.metrics["grades"].get(_NETWORK) or {}
+    pooled = found.metrics["models"][_NETWORK]["all"]["pooled"]
     return [
         ("verdict", str(judged.get("headline", style.NONE))),
         # `run` makes a small back-test of one epoch: its verdict is not the one of the forecast.
@@ -108,8 +105,8 @@ def _facts(found: Backtest) -> list[tuple[str, str]]:
 def volatility_part(metrics: Metrics, backtest: Backtest | None) -> dict[str, Any]:
     """The volatility that the back-test forecast and what came, and the forecast of the next
     steps."""
-    outlook = metrics.get("outlook") or {}
-    ahead = zip(outlook.get("steps") or [], outlook.get("volatility") or [], strict=False)
+    outlook = metrics["outlook"]
+    ahead = zip(outlook["steps"], outlook["volatility"], strict=True)
     past = None if backtest is None else backtest.volatility
     return {
         "horizon": None if backtest is None or past is None else backtest.horizon,

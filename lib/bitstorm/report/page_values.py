@@ -1,4 +1,4 @@
-"""Arrays and frames as lists for the page's JSON."""
+"""Arrays, frames and numbers as plain values for JSON: of the page, and of metrics.json."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from bitstorm.report import style
 # Some points fewer than a chart has pixels, and for the test part some more.
 MOST_POINTS, MOST_TESTED = 700, 1_000
 # Of a chart's values; and of all others, which tell any two float32 apart.
-_DIGITS, _MOST_DIGITS = 7, 9
+_FEW_DIGITS, DIGITS = 7, 9
+# These tell any two floats apart.
+_ALL_DIGITS = 17
 
 
 def listed(values: np.ndarray) -> list[float | None]:
     """Floats with seven significant digits; None where a value is not finite."""
-    return [_short(value, _DIGITS) for value in np.asarray(values, np.float64).tolist()]
+    return [_short(value, _FEW_DIGITS) for value in np.asarray(values, np.float64).tolist()]
 
 
 def columns_of(
@@ -31,16 +33,17 @@ def columns_of(
     return {"timestamp": rows["timestamp"].tolist(), **columns}
 
 
-def plain(value: Any) -> Any:
-    """The value for JSON: NumPy's types as Python's, floats with nine significant digits, None for
-    those that are not finite."""
+def plain(value: Any, *, digits: int = _ALL_DIGITS) -> Any:
+    """The value for JSON: NumPy's types as Python's, floats with so many significant digits, None
+    for those that are not finite."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, digits=digits) for key, item in value.items()}
     if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist())
+        return plain(value.tolist(), digits=digits)
     if isinstance(value, float):
-        return _short(value, _MOST_DIGITS)
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return _short(value, digits)
+    several = isinstance(value, list | tuple)
+    return [plain(item, digits=digits) for item in value] if several else value
 
 
 def _short(value: float, digits: int) -> float | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from bitstorm.core import durable_io
@@ -17,6 +15,7 @@ from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.core.time import duration_ms, parse_instant
 from bitstorm.report import style
+from bitstorm.report.page_values import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,7 +150,7 @@ def choice_sentence(metrics: Metrics) -> str:
 
 def outlook_rows(metrics: Metrics) -> list[tuple[str, str, str]]:
     """(time, forecast, interval) of some of the next steps, the heading first."""
-    level = 100 * (_part(metrics, "interval").get("level") or 0)
+    level = 100 * metrics["interval"]["level"]
     unit = mark_of(metrics).unit
     steps = _part(metrics, "outlook").get("steps") or []
     shown = [step for step in steps if step["step"] in (1, 3, 6, 12, 24, len(steps))]
@@ -176,7 +175,7 @@ def provenance_facts(metrics: Metrics) -> list[tuple[str, str]]:
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
     """Write metrics.json like `write_text`, with sorted keys, and null for NaN and infinities."""
-    text = json.dumps(_plain(metrics), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    text = json.dumps(plain(metrics), indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_text(path, text)
 
 
@@ -196,17 +195,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8; a reader of `path` sees the old file or the complete new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     durable_io.replace(path, text.encode())
-
-
-def _plain(value: Any) -> Any:
-    """The value for JSON: NumPy's types as Python's, None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _part(metrics: Metrics, name: str) -> Mapping[str, Any]:

@@ -90,13 +90,11 @@ def test_a_fan_without_intervals_has_no_band(fan):
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_the_test_part_shows_prices_returns_and_saved_error(forecast, theme):
-    figure = report.test_figure(
-        forecast, mark=SIMULATED, level=0.8, skill=-0.0123, last=30, theme=theme
-    )
+    figure = report.test_figure(forecast, mark=SIMULATED, level=0.8, skill=-0.0123, theme=theme)
     levels, returns, saved = figure.axes
     for label, column in (("actual", "actual"), ("forecast", "forecast"), (STAYS, "persistence")):
-        np.testing.assert_array_equal(line(levels, label), forecast[column].tail(30))
-    tail = forecast.tail(30)
+        np.testing.assert_array_equal(line(levels, label), forecast[column].tail(96))
+    tail = forecast.tail(96)
     heights = corners(band(levels, "80 % interval"))[:, 1]
     assert set(np.round(heights, 6)) == set(np.round([*tail["lower"], *tail["upper"]], 6))
     (cloud,) = returns.collections
@@ -114,14 +112,13 @@ def test_the_test_part_shows_prices_returns_and_saved_error(forecast, theme):
         line(saved, "model: rising is better"), broken(pd.Series(sums), HOLE_AFTER - 200), rtol=1e-9
     )
     assert "(skill -0.0123)" in saved.get_title(loc="left")
-    assert levels.get_title(loc="left") == "Prices, the last 30 points"
+    assert levels.get_title(loc="left") == "Prices, the last 96 points"
 
 
 def test_lines_and_band_break_at_a_hole(forecast):
-    levels = report.test_figure(forecast, mark=SIMULATED, last=200).axes[0]
-    np.testing.assert_array_equal(
-        line(levels, "actual"), broken(forecast["actual"], HOLE_AFTER - 200)
-    )
+    few = forecast.head(96)
+    levels = report.test_figure(few, mark=SIMULATED).axes[0]
+    np.testing.assert_array_equal(line(levels, "actual"), broken(few["actual"], HOLE_AFTER - 200))
     assert len(band(levels, "interval").get_paths()) == 2
 
 

@@ -27,6 +27,7 @@ _PARTS = {
     "embargo": ("validate_until_ms", "test_from_ms"),
     "test": ("test_from_ms", "test_until_ms"),
 }
+_NETWORK = "network"
 _REGIMES = {"calm": "o", "middle": "s", "wild": "^", "all": "D"}
 _CENTRES = {
     "persistence": "around persistence",
@@ -97,23 +98,19 @@ def _by_step(models: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
 
 @canvas.themed
 def skill_figure(
-    models: Mapping[str, Mapping[str, Any]],
-    *,
-    mark: Mark,
-    theme: ThemeName = "light",
-    first: str = "network",
+    models: Mapping[str, Mapping[str, Any]], *, mark: Mark, theme: ThemeName = "light"
 ) -> Figure:
-    """The skill of each model by step, all folds together; `models` are of metrics.json. The model
-    `first` is the thick line. Models far below persistence are named, not drawn."""
+    """The skill of each model by step, all folds together; `models` are of metrics.json. The
+    network is the thick line. Models far below persistence are named, not drawn."""
     skills = _by_step(models, "skill")
     skills.pop(PERSISTENCE, None)
     worst = {name: float(np.fmin.reduce(values)) for name, values in skills.items()}
-    floor = -max(_LEAST_SKILL, _FAR * float(np.fmax.reduce(np.abs(skills[first]))))
+    floor = -max(_LEAST_SKILL, _FAR * float(np.fmax.reduce(np.abs(skills[_NETWORK]))))
     drawn = {name: values for name, values in skills.items() if not worst[name] < floor}
     off = [f"{style.words(name)} ({worst[name]:+.2f})" for name in skills if name not in drawn]
     figure, axes = _steps_axes(f"Skill by step, {mark.subject}", models, mark, theme)
     axes.axhline(0, color=canvas.colours(axes).persistence, linewidth=1.4, label=STAYS)
-    _draw_models(axes, drawn, first)
+    _draw_models(axes, drawn)
     if off:
         axes.set_title(f"Off the scale, with the worst skill: {', '.join(off)}")
     axes.set_ylabel(_SKILL)
@@ -123,16 +120,12 @@ def skill_figure(
 
 @canvas.themed
 def error_figure(
-    models: Mapping[str, Mapping[str, Any]],
-    *,
-    mark: Mark,
-    theme: ThemeName = "light",
-    first: str = "network",
+    models: Mapping[str, Mapping[str, Any]], *, mark: Mark, theme: ThemeName = "light"
 ) -> Figure:
     """The root mean squared error of the log returns by step, of each model, all folds together.
 
-    `models` and `first` are as in `skill_figure`. Models with more than twice the error of
-    persistence are named, not drawn.
+    `models` are as in `skill_figure`. Models with more than twice the error of persistence are
+    named, not drawn.
     """
     errors = _by_step(models, "rmse_log_return")
     with np.errstate(invalid="ignore"):
@@ -146,7 +139,7 @@ def error_figure(
     stays = drawn.pop(PERSISTENCE)
     steps, look = np.arange(1, len(stays) + 1), canvas.colours(axes)
     marker = "o" if len(steps) == 1 else None
-    _draw_models(axes, drawn, first)
+    _draw_models(axes, drawn)
     line: dict[str, Any] = {"linewidth": 1.4, "linestyle": _DASHES[1], "zorder": 6}
     axes.plot(steps, stays, color=look.persistence, marker=marker, label=STAYS, **line)
     if off:
@@ -170,14 +163,14 @@ def _steps_axes(
     return figure, axes
 
 
-def _draw_models(axes: Axes, values: Mapping[str, np.ndarray], first: str) -> None:
-    """A line a model; `first` is thick, and the others differ in colour or dashes."""
+def _draw_models(axes: Axes, values: Mapping[str, np.ndarray]) -> None:
+    """A line a model; the network's is thick, and the others differ in colour or dashes."""
     look = canvas.colours(axes)
     shades = [colour for colour in look.series if colour != look.persistence]
-    for place, name in enumerate(sorted(values, key=lambda name: name != first), start=-1):
+    for place, name in enumerate(sorted(values, key=lambda name: name != _NETWORK), start=-1):
         steps = np.arange(1, len(values[name]) + 1)
         line: dict[str, Any] = {"color": look.ink, "linewidth": 2.6, "zorder": 5}
-        if name != first:
+        if name != _NETWORK:
             # Neighbours differ in the dashes, too: of two equal lines both are seen.
             turn, at = divmod(place, len(shades))
             colour, dashes = shades[at], _DASHES[(at + turn) % len(_DASHES)]
@@ -232,11 +225,9 @@ def coverage_figure(found: Mapping[str, Any], *, mark: Mark, theme: ThemeName = 
 
 
 @canvas.themed
-def evidence_figure(
-    evidence: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light", needed: float = E_NEEDED
-) -> Figure:
+def evidence_figure(evidence: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light") -> Figure:
     """The e-values of the network's forecasts of step 1 over time; `evidence` is of
-    `judgement.evidence`, with natural logs. At `needed` a grade is reached."""
+    `judgement.evidence`, with natural logs. At the line a grade is reached."""
     timestamp = evidence["timestamp"].to_numpy(np.int64)
     note = f"{len(evidence):,} outcomes"
     note += f", {span_note(timestamp)}" if len(timestamp) else ""
@@ -248,7 +239,9 @@ def evidence_figure(
         decades = seen[name].to_numpy() / np.log(10)
         axes.plot(style.utc(seen["timestamp"]), decades, color=colour, label=f"e-{name}")
     line: dict[str, Any] = {"color": look.ink, "linestyle": (0, (4, 2)), "linewidth": 1.3}
-    axes.axhline(np.log10(needed), label=f"{needed:g}: proven, with an error rate of 5 %", **line)
+    axes.axhline(
+        np.log10(E_NEEDED), label=f"{E_NEEDED:g}: proven, with an error rate of 5 %", **line
+    )
     axes.axhline(0, color=look.quiet, linewidth=1)
     # Decades and not a log axis: an e-value can be too small for a float.
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -21,6 +21,8 @@ from bitstorm.report.plots.lines import draw_line, draw_persistence, span_note
 from bitstorm.report.style import Mark, ThemeName
 
 _FAN = ("timestamp", "origin", "origin_price", "forecast")
+# So many points of the test part show prices.
+_LAST = 96
 _DASHED: dict[str, Any] = {"linestyle": (0, (4, 1.5))}
 
 
@@ -84,12 +86,11 @@ def test_figure(
     theme: ThemeName = "light",
     level: float | None = None,
     skill: float | None = None,
-    last: int = 96,
 ) -> Figure:
     """The test part, on data that the model never saw, in three panels.
 
     A curve of price levels always looks convincing, since yesterday's price is close to today's. So
-    only the `last` points show levels, with the interval of `level` and persistence. The others
+    only the last 96 points show levels, with the interval of `level` and persistence. The others
     show what the model adds: predicted against actual log returns on one scale, and the squared
     error saved against persistence, of the whole test part.
 
@@ -102,7 +103,7 @@ def test_figure(
     figure = canvas.picture(title, mark=mark, theme=theme, size=(11, 8.5), note=note)
     panels: dict[str, Axes] = figure.subplot_mosaic([["levels", "levels"], ["returns", "saved"]])
     seen = style.thinned(forecast.assign(saved=style.squared_error_saved(forecast)))
-    tail = forecast.tail(last)
+    tail = forecast.tail(_LAST)
     band = "interval" if level is None else f"{style.share(level, digits=0)} interval"
     _draw_levels(panels["levels"], tail, mark, band)
     panels["levels"].set_title(f"Prices, the last {len(tail):,} points")

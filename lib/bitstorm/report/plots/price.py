@@ -126,12 +126,10 @@ def volatility_figure(
 
 
 @canvas.themed
-def drawdown_figure(
-    frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light", step_ms: int | None = None
-) -> Figure:
+def drawdown_figure(frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light") -> Figure:
     """How far the price is below its highest so far, with the deepest point."""
     title = f"Drawdown of {mark.subject}"
-    figure, axes, lines = _over_time(frame, ["drawdown"], title, mark, theme, step_ms)
+    figure, axes, lines = _over_time(frame, ["drawdown"], title, mark, theme, None)
     look, time = canvas.colours(axes), style.utc(lines["timestamp"])
     axes.fill_between(time, lines["drawdown"], 0, color=look.warning, alpha=0.25, linewidth=0)
     draw_line(axes, lines, "drawdown", "below the highest price so far", color=look.warning)

@@ -8,7 +8,7 @@ unknown theme.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -123,21 +123,17 @@ def _set_percent_ticks(axis: Axis, label: str) -> None:
 
 @canvas.themed
 def autocorrelation_figure(
-    frame: pd.DataFrame,
-    *,
-    mark: Mark,
-    theme: ThemeName = "light",
-    lags: Sequence[int] | None = None,
+    frame: pd.DataFrame, *, mark: Mark, theme: ThemeName = "light"
 ) -> Figure:
-    """The autocorrelation of the returns and of their sizes, by lag in steps, by default up to 168
-    or a quarter of the rows; and the band that holds it with 95 % where there is none."""
+    """The autocorrelation of the returns and of their sizes, by lag in steps up to 168 or a quarter
+    of the rows; and the band that holds it with 95 % where there is none."""
     observed, timestamp = observed_returns(frame), frame["timestamp"].to_numpy(np.int64)
     step = style.typical_step(timestamp)
     # On the grid, so that a lag over a hole counts its steps.
     place = (timestamp - timestamp[0]) // step
     returns = np.full(place[-1] + 1, np.nan)
     returns[place] = observed
-    wanted = list(lags or range(1, max(1, min(_LAGS, len(returns) // 4)) + 1))
+    lags = list(range(1, max(1, min(_LAGS, len(returns) // 4)) + 1))
     figure = _picture("Autocorrelation", frame, mark, theme)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, values, title in zip(
@@ -146,15 +142,15 @@ def autocorrelation_figure(
         ("Returns; by chance 1 lag of 20 is outside the band", "Sizes of the returns"),
         strict=True,
     ):
-        found, band = distributions.autocorrelation(values, wanted)
+        found, band = distributions.autocorrelation(values, lags)
         look = canvas.colours(axes)
         axes.fill_between(
-            wanted, -band, band, color=look.quiet, alpha=0.25, linewidth=0,
+            lags, -band, band, color=look.quiet, alpha=0.25, linewidth=0,
             label="95 % band without dependence",
         )  # fmt: skip
         axes.axhline(0, color=look.quiet, linewidth=1)
-        axes.vlines(wanted, 0, found, color=look.forecast, linewidth=1.2)
-        axes.plot(wanted, found, "o", color=look.forecast, markersize=2.6, label="autocorrelation")
+        axes.vlines(lags, 0, found, color=look.forecast, linewidth=1.2)
+        axes.plot(lags, found, "o", color=look.forecast, markersize=2.6, label="autocorrelation")
         axes.set_title(title)
         axes.set_ylabel("autocorrelation")
         canvas.add_legend(axes)

@@ -17,14 +17,15 @@ const worded = name => String(name).replace(/_/g, ' ');
 const moment = ms => `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')} UTC`;
 const TWO = new Intl.NumberFormat('en-US', {minimumFractionDigits: 2, maximumFractionDigits: 2});
 const ANY = new Intl.NumberFormat('en-US', {maximumSignificantDigits: 6});
-const amount = value => value && Math.abs(value) < 1 ? ANY.format(value) : TWO.format(value);
-const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
-// The same with a sign, for what can be above or below 0.
-const signed = (value, text) => (value < 0 ? '−' : '+') + text(Math.abs(value));
+// A text of a number that can be missing: JavaScript would show null as 0.
+const NONE = 'n/a';
+const known = form => (value, ...more) => value == null ? NONE : form(value, ...more);
+const amount = known(value => (value && Math.abs(value) < 1 ? ANY : TWO).format(value));
+const percent = known((share, digits = 2) => `${(100 * share).toFixed(digits)} %`);
 const isShare = unit => unit.startsWith('fraction');
 // `0 to 100` is the scale of a number without a unit.
-const inUnit = unit => value => isShare(unit) ? percent(value)
-  : /\d/.test(unit) ? amount(value) : `${amount(value)} ${unit}`;
+const inUnit = unit => known(value => isShare(unit) ? percent(value)
+  : /\d/.test(unit) ? amount(value) : `${amount(value)} ${unit}`);
 
 function line(name, x, y, look = {}, more = {}) {
   return {type: 'scatter', mode: 'lines', name: escaped(name), x, y,
@@ -265,12 +266,12 @@ function fanFigure(scene) {
                    {color: look.persistence, dash: 'dot', width: 2}));
   }
   const level = levels.includes(80) ? 80 : levels[0];
-  const form = exact(Math.abs(steps[0].forecast));
+  const form = exact(start ?? steps[0].forecast);
+  const ofLevel = ([lower, upper]) => lower === null ? NONE : `${amount(lower)} to ${amount(upper)}`;
   data.push(line('forecast', x, [start, ...steps.map(step => step.forecast)],
                  {color: look.forecast, dash: 'dash', width: 2.2}, {
-    customdata: [[start, start], ...steps.map(step => ends(step, level))],
-    hovertemplate: `%{y:${form}}; ${level} %: `
-      + `%{customdata[0]:${form}} to %{customdata[1]:${form}}`,
+    customdata: [[start, start], ...steps.map(step => ends(step, level))].map(ofLevel),
+    hovertemplate: `%{y:${form}}; ${level} %: %{customdata}`,
   }));
   if (came[0].length) {
     data.push(line('what came', ...came, {color: look.better, width: 2.4},
@@ -281,7 +282,7 @@ function fanFigure(scene) {
   return {
     data,
     seen: `Forecast made at ${moment(origin)}. After ${steps.length} steps, `
-      + `at ${moment(end)}: ${amount(last.forecast)} ${unit}. `
+      + `at ${moment(end)}: ${inUnit(unit)(last.forecast)}. `
       + (came[0].length ? `Prices that came since: ${came[0].length}.` : 'No price has come since.'),
     layout: layout(scene, {
       xaxis: {type: 'date', hoverformat: '%Y-%m-%d %H:%M UTC'},

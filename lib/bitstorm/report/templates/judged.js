@@ -41,8 +41,9 @@ function coverageFigure(scene) {
   const x = coverage.levels.map(level => `${+(100 * level).toPrecision(6)} %`);
   const points = shares => shares.map((share, at) =>
     share === null ? null : 100 * (share - coverage.levels[at]));
-  const chance = coverage.oracle.terciles['95'].map(value => 100 * value);
-  const less = chance.map(value => -value);
+  const misses = coverage.oracle.terciles['95'];
+  const [less, chance] = [-100, 100].map(factor =>
+    misses.map(miss => miss === null ? null : factor * miss));
   const data = [band('chance, 95 % of the time', x, less, chance, look.quiet, '33')];
   centre.terciles.slice(0, REGIMES.length).forEach((shares, place) => {
     const [name, symbol] = REGIMES[place];
@@ -54,7 +55,9 @@ function coverageFigure(scene) {
   const held = centre.overall.map((share, at) => `${x[at]} held ${percent(share, 1)}`);
   return {
     data,
-    seen: `Intervals of ${held.join(', ')} of the outcomes.`,
+    seen: centre.overall.every(share => share === null)
+      ? 'No shares: the series is too short for intervals.'
+      : `Intervals of ${held.join(', ')} of the outcomes.`,
     layout: layout(scene, {
       xaxis: {type: 'category', title: {text: 'nominal level', standoff: 8}},
       yaxis: {title: {text: 'observed less nominal, points', standoff: 8}, tickformat: '.2~f',
@@ -63,8 +66,8 @@ function coverageFigure(scene) {
   };
 }
 
-const decade = value => Math.abs(value) <= 4 ? String(+(10 ** value).toPrecision(3))
-  : `1e${Math.round(value)}`;
+const decade = known(value => Math.abs(value) <= 4 ? String(+(10 ** value).toPrecision(3))
+  : `1e${Math.round(value)}`);
 
 // The e-values of the network's forecasts of step 1 over time, in decades: an e-value can be too
 // small for a number.
