@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,13 +20,7 @@ MODULES = {"cluster": "cluster_run"}
 @click.command()
 @click.argument("name", type=click.Choice(NAMES))
 @click.option("--rows", type=click.IntRange(min=10_000), help="Rows of the series.")
-@click.option("--plot", type=click.Path(path_type=Path), help="A picture of the rates (PNG).")
 @click.option("--scale", is_flag=True, help="Also ten times the rows, on a cluster.")
-@click.option(
-    "--before",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A checkout of an earlier commit, set up, to compare with.",
-)
 @click.option("--part", multiple=True, help="One part alone; several are possible.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(name: str, rows: int | None, as_json: bool, **options: Any) -> None:

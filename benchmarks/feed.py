@@ -1,4 +1,4 @@
-"""Windows of one long series of minutes in batches, beside everybody else's way of feeding them.
+"""Windows of one long series of minutes in batches, beside two other ways of feeding them.
 
 One feature, look-back 60, batches of 256, one pass over all windows; cuts, imputed points and
 counts included. All ways serve the same windows, which is checked while they warm up. Ratios,
@@ -13,7 +13,6 @@ windows a second.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import shutil
 import statistics
@@ -23,7 +22,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +48,6 @@ RUNS = 7
 # Its conversion takes ten seconds, and is far from its bound.
 STOCK_CONVERSIONS = 3
 LOOK_BACK, WIDE, BATCH = 60, 240, 256
-# What takes minutes is measured on the first rows, and stated as if it were on all.
-FEW = {"keras_timeseries": 50_000, "petastorm_ngram": 2_000, "torch_dataloader": 100_000}
 FILES = 8
 CUTS = 9
 
@@ -135,7 +131,6 @@ def _run(scratch: Path, rows: int) -> Outcome:
     series = write_series(scratch / "series", rows)
     context = landing.context(scratch / "workspace")
     context.load_tensorflow()
-    notes: dict[str, Any] = {}
     with context.spark("benchmark") as spark, ExitStack() as held:
         conversions = medians(
             interleaved(
@@ -168,30 +163,13 @@ def _run(scratch: Path, rows: int) -> Outcome:
         )
         first = [_first_batch(feed, number) for number in range(RUNS)]
         results = {**medians(seconds), **conversions, "first_batch": statistics.median(first)}
-        for name, some in FEW.items():
-            if name == "torch_dataloader" and importlib.util.find_spec("torch") is None:
-                notes[name] = "not measured: PyTorch is not installed"
-                continue
-            few = write_series(scratch / name, min(rows, some))
-            if name == "petastorm_ngram":
-                write_points(spark, few, scratch / "points")
-                way: Callable[[int], Pass] = partial(by_ngram, scratch / "points")
-            else:
-                way = partial(_FEW_WAYS[name], few)
-            found = keys(_plain(few))
-            timed = medians(interleaved({name: partial(_timed, way, found)}, runs=3))[name]
-            results[name] = timed * len(expected) / len(found)
-            notes[name] = f"from {len(found):,} windows, stated for {len(expected):,}"
         disk = {look_back: _bytes(one.folder) for look_back, one in stored.items()}
-        notes["disk_bytes"] = {
+        disk_bytes = {
             "ours": disk[LOOK_BACK],
             "ours_wide": disk[WIDE],
             "stock": _bytes(Path(stock.cache_dir_url.removeprefix("file://"))),
         }
         stock.delete()
-    rates = (*passes, *[name for name in FEW if name in results])
-    notes["windows"] = len(expected)
-    notes["windows_per_second"] = {name: round(len(expected) / results[name]) for name in rates}
     return Outcome(
         name="feed",
         rows=rows,
@@ -206,7 +184,11 @@ def _run(scratch: Path, rows: int) -> Outcome:
                 results["convert_ours_wide"] / results["convert_ours"], disk[WIDE] / disk[LOOK_BACK]
             ),
         },
-        notes=notes,
+        notes={
+            "disk_bytes": disk_bytes,
+            "windows": len(expected),
+            "windows_per_second": {name: round(len(expected) / results[name]) for name in passes},
+        },
     )
 
 
@@ -341,112 +323,6 @@ def in_memory(series: Series) -> Pass:
     dataset = tf.data.Dataset.from_tensor_slices(sources)
     dataset = dataset.map(windows_of, num_parallel_calls=tf.data.AUTOTUNE)
     yield from dataset.rebatch(BATCH).prefetch(tf.data.AUTOTUNE)
-
-
-def by_keras(series: Series, number: int) -> Pass:
-    """`timeseries_dataset_from_array` over each segment, without the unknown targets."""
-    import keras
-    import tensorflow as tf
-
-    def known(window: Any, target: Any) -> tuple[Any, Any]:
-        keep = ~tf.math.is_nan(target)
-        return tf.boolean_mask(window, keep), tf.boolean_mask(target, keep)
-
-    values, targets = series.scaled[:, None], series.targets
-    segment = series.table["segment"].to_numpy()
-    edges = [0, *(np.flatnonzero(np.diff(segment)) + 1).tolist(), len(segment)]
-    whole = None
-    for begin, end in pairwise(edges):
-        # A segment's first return is not known.
-        dataset = keras.utils.timeseries_dataset_from_array(
-            values[begin + 1 : end],
-            targets[begin + LOOK_BACK : end],
-            sequence_length=LOOK_BACK,
-            batch_size=BATCH,
-        )
-        whole = dataset if whole is None else whole.concatenate(dataset)
-    assert whole is not None
-    yield from whole.map(known).rebatch(BATCH)
-
-
-def write_points(spark: SparkSession, series: Series, folder: Path) -> None:
-    """A Petastorm data set of `timestamp` and `value` (scaled), in one file."""
-    from petastorm.codecs import ScalarCodec
-    from petastorm.etl.dataset_metadata import materialize_dataset
-    from petastorm.unischema import Unischema, UnischemaField
-    from pyspark.sql import types as T
-
-    schema = Unischema(
-        "Points",
-        [
-            UnischemaField("timestamp", np.int64, (), ScalarCodec(T.LongType()), False),
-            UnischemaField("value", np.float32, (), ScalarCodec(T.FloatType()), False),
-            UnischemaField("target", np.float32, (), ScalarCodec(T.FloatType()), False),
-        ],
-    )
-    table = series.table.select(["timestamp"]).append_column("value", pa.array(series.scaled))
-    frame = table.append_column("target", pa.array(series.targets)).to_pandas()
-    with materialize_dataset(spark, file_url(folder), schema):
-        rows = spark.createDataFrame(frame, schema.as_spark_schema()).coalesce(1)
-        rows.sortWithinPartitions("timestamp").write.parquet(file_url(folder))
-
-
-def by_ngram(folder: Path, number: int) -> Pass:
-    """petastorm's own windows: `make_reader` with an NGram, one row after the other."""
-    from petastorm import make_reader
-    from petastorm.ngram import NGram
-
-    fields = {step: ["timestamp", "value"] for step in range(LOOK_BACK)}
-    fields[LOOK_BACK - 1] = ["timestamp", "value", "target"]
-    ngram = NGram(fields, delta_threshold=MINUTE_MS, timestamp_field="timestamp")
-    # Not as a context manager: that one prints.
-    reader = make_reader(
-        file_url(folder),
-        schema_fields=ngram,
-        num_epochs=1,
-        shuffle_row_groups=False,
-        reader_pool_type="dummy",
-    )
-    found: list[tuple[list[float], float]] = []
-    try:
-        for window in reader:
-            row = [window[step].value for step in range(LOOK_BACK)]
-            target = window[LOOK_BACK - 1].target
-            if not (np.isnan(target) or np.isnan(row).any()):
-                found.append((row, target))
-            if len(found) == BATCH:
-                yield _batch(found)
-                found = []
-        if found:
-            yield _batch(found)
-    finally:
-        reader.stop()
-        reader.join()
-
-
-def _batch(rows: list[tuple[list[float], float]]) -> tuple[np.ndarray, np.ndarray]:
-    window = np.array([row for row, _ in rows], np.float32)
-    return window[:, :, None], np.array([target for _, target in rows], np.float32)
-
-
-def by_torch(series: Series, number: int) -> Pass:
-    """PyTorch's `DataLoader` over the numpy array, one item a window."""
-    import torch
-
-    values, targets, ends = series.scaled[:, None], series.targets, series.ends
-
-    class Windows(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return len(ends)
-
-        def __getitem__(self, place: int) -> tuple[np.ndarray, np.float32]:
-            end = ends[place]
-            return values[end - LOOK_BACK + 1 : end + 1], targets[end]
-
-    yield from torch.utils.data.DataLoader(Windows(), batch_size=BATCH)
-
-
-_FEW_WAYS = {"keras_timeseries": by_keras, "torch_dataloader": by_torch}
 
 
 def _bytes(folder: Path) -> int:

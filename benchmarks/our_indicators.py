@@ -1,23 +1,27 @@
-"""All of Bitstorm's indicators in a process of its own, with the settings of its session.
+"""Bitstorm's indicators in a process of its own, with the settings of its session.
 
-`python -m benchmarks.our_indicators MEMORY MASTER` keeps one session; each request names Parquet
-`files` of minutes or hours and their distance `step_ms`.
+`python -m benchmarks.our_indicators MEMORY MASTER` keeps one session; each request names a `job`
+and Parquet `files`: `indicators` (all columns of minutes or hours, their distance is `step_ms`) or
+`windows` (averages and volatilities of minutes, of the `widths`), both to a sink.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from benchmarks.landing import MINUTE_MS
 from benchmarks.process import serve
 from bitstorm.core.settings import Spark
 from bitstorm.core.workspace import file_url
 from bitstorm.indicators import compute
 from bitstorm.indicators.kernel import Grid
+from bitstorm.indicators.windows import Blocks, in_blocks, with_windows
 from bitstorm.spark.session import spark_session
 
 if TYPE_CHECKING:
@@ -44,6 +48,29 @@ def _first_and_last_ms(files: list[Path]) -> tuple[int, int]:
     return min(group.min for group in groups), max(group.max for group in groups)
 
 
+def windows(points: DataFrame, *, widths: Sequence[int]) -> DataFrame:
+    """Moving average and volatility of each width, as the library computes them over a grid."""
+    from pyspark.sql import functions as F
+
+    blocks = Blocks(before=max(widths))
+    rows = points.select(F.expr(f"timestamp div {MINUTE_MS}").alias("index"), "price")
+    found = in_blocks(rows, blocks).transform(with_windows, windows=tuple(widths))
+    names = [f"{kind}_{width}" for width in widths for kind in ("ma", "volatility")]
+    time = (F.col("index") * MINUTE_MS).alias("timestamp")
+    return found.where(blocks.owned()).select(time, "price", *names)
+
+
+def _indicators(spark: SparkSession, files: list[Path], request: dict[str, Any]) -> DataFrame:
+    return table(spark, files, request["step_ms"])
+
+
+def _windows(spark: SparkSession, files: list[Path], request: dict[str, Any]) -> DataFrame:
+    return windows(spark.read.parquet(*map(file_url, files)), widths=request["widths"])
+
+
+JOBS = {"indicators": _indicators, "windows": _windows}
+
+
 def main(memory: str, master: str) -> None:
     conf: dict[str, str | int | float | bool] = {}
     if not master.startswith("local"):
@@ -57,7 +84,8 @@ def main(memory: str, master: str) -> None:
     with spark_session(app_name="benchmark", spark=settings) as spark:
 
         def run(request: dict[str, Any]) -> None:
-            found = table(spark, [Path(file) for file in request["files"]], request["step_ms"])
+            files = [Path(file) for file in request["files"]]
+            found = JOBS[request["job"]](spark, files, request)
             found.write.format("noop").mode("overwrite").save()
 
         serve(run)

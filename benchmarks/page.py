@@ -41,7 +41,7 @@ CLICK = """() => new Promise(done => {
 
 
 def run(rows: int = ROWS) -> Outcome:
-    """Seconds by page; `hour` is a year of hours, `long` has so many minutes."""
+    """Seconds by page; `hours` is a year of hours, `long` has so many minutes."""
     program = shutil.which("chromium")
     if program is None:
         raise UsageError("there is no chromium on the PATH: install it, then run this again")

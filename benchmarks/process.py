@@ -60,18 +60,11 @@ class Served:
 
 
 @contextmanager
-def served(
-    module: str, *arguments: str | Path, log: Path | None = None, checkout: Path | None = None
-) -> Iterator[Served]:
-    """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`.
-    Of another `checkout` it is that one's module, library and environment."""
-    python, environ = Path(sys.executable), dict(os.environ)
-    if checkout is not None:
-        python = checkout / ".venv" / "bin" / "python"
-        environ["PYTHONPATH"] = str(checkout / "lib")
+def served(module: str, *arguments: str | Path, log: Path | None = None) -> Iterator[Served]:
+    """`python -m MODULE ARGUMENTS`, which ends with the block; its standard error goes to `log`."""
     # A cluster's executors would take the system's Python, and its driver another interface.
-    environ |= {"PYSPARK_PYTHON": str(python), "SPARK_LOCAL_IP": "127.0.0.1"}
-    command = [str(python), "-m", module, *map(str, arguments)]
+    environ = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     with contextlib.ExitStack() as stack:
         stderr = None if log is None else stack.enter_context(log.open("wb"))
         process = subprocess.Popen(
@@ -80,7 +73,6 @@ def served(
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=environ,
-            cwd=checkout,
             text=True,
             start_new_session=True,
         )

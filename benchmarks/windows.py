@@ -1,11 +1,11 @@
 """Moving average and volatility over one long series of minutes, beside everybody else's.
 
-From Parquet to a sink, all ways on the same files: ours in two processes (`local[2]`, `local[1]`),
-plain Spark in its own (one run: it takes minutes), DuckDB, pandas and Polars in memory. Rates of
-ours over theirs, greater is better: `vs_plain_spark`, `vs_duckdb`, `vs_pandas`, `two_cores_vs_one`.
-Times, smaller is better: `wide_vs_narrow` (windows ten times as wide), `linear_exponent` (slope of
-log time over log rows), `update_vs_full` (a new day into the indicators of all rows, over all of
-them).
+From Parquet to a sink, all ways on the same files: ours in two processes (`local[2]`, and
+`local[1]` bound to one core), plain Spark in its own (one run: it takes minutes), DuckDB, pandas
+and Polars in memory. Rates of ours over theirs, greater is better: `vs_plain_spark`, `vs_duckdb`,
+`vs_pandas`, `two_cores_vs_one`. Times, smaller is better: `wide_vs_narrow` (windows ten times as
+wide), `linear_exponent` (slope of log time over log rows), `update_vs_full` (a new day into the
+indicators of all rows, over all of them).
 """
 
 from __future__ import annotations
@@ -49,14 +49,11 @@ CAP_SECONDS = 300.0
 PIECE = 1_000_000
 
 
-def run(rows: int = ROWS, *, plot: Path | None = None, scale: bool = False) -> Outcome:
-    """All comparisons; `plot` is where a picture of the rates goes (PNG)."""
+def run(rows: int = ROWS, *, scale: bool = False) -> Outcome:
+    """All comparisons; `scale` adds ten times the rows, also on a cluster."""
     hush_loggers()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, without_third_party_warnings():
-        outcome = _run(Path(scratch), rows, scale=scale)
-    if plot is not None:
-        draw(outcome, plot)
-    return outcome
+        return _run(Path(scratch), rows, scale=scale)
 
 
 def _run(scratch: Path, rows: int, *, scale: bool) -> Outcome:
@@ -71,8 +68,8 @@ def _run(scratch: Path, rows: int, *, scale: bool) -> Outcome:
     logs = [scratch / f"{name}.log" for name in ("plain", "two", "one")]
     with (
         served("benchmarks.plain_spark", MEMORY, "local[2]", log=logs[0]) as plain,
-        served("benchmarks.our_windows", MEMORY, "local[2]", log=logs[1]) as two,
-        served("benchmarks.our_windows", MEMORY, "local[1]", log=logs[2]) as one,
+        served("benchmarks.our_indicators", MEMORY, "local[2]", log=logs[1]) as two,
+        served("benchmarks.our_indicators", MEMORY, "local[1]", log=logs[2]) as one,
     ):
 
         def plainly(number: int) -> float:
@@ -81,12 +78,12 @@ def _run(scratch: Path, rows: int, *, scale: bool) -> Outcome:
             return plain.seconds(job="windows", files=source, widths=WIDTHS)
 
         ways: dict[str, Callable[[int], float | None]] = {
-            "ours": lambda _: two.seconds(files=files, widths=WIDTHS),
+            "ours": lambda _: two.seconds(job="windows", files=files, widths=WIDTHS),
             "plain_spark": plainly,
             **{name: _peer(name, files) for name in WAYS if not missing(name)},
-            "ours_one_core": lambda _: one.seconds(files=files, widths=WIDTHS),
-            "ours_wide": lambda _: two.seconds(files=files, widths=WIDE),
-            "ours_a_fifth": lambda _: two.seconds(files=fifth, widths=WIDTHS),
+            "ours_one_core": lambda _: one.seconds(job="windows", files=files, widths=WIDTHS),
+            "ours_wide": lambda _: two.seconds(job="windows", files=files, widths=WIDE),
+            "ours_a_fifth": lambda _: two.seconds(job="windows", files=fifth, widths=WIDTHS),
         }
         seconds = interleaved(ways, runs=RUNS, at_most={"plain_spark": 1}, cold=cold)
         notes["cold_first_run_seconds"] = {
@@ -103,7 +100,7 @@ def _run(scratch: Path, rows: int, *, scale: bool) -> Outcome:
                     larger = sizes[count]
 
                     def whole(_: int, files: Sequence[Path] = larger) -> float:
-                        return two.seconds(files=files, widths=WIDTHS)
+                        return two.seconds(job="windows", files=files, widths=WIDTHS)
 
                     timed = interleaved({"ours": whole}, warm_up=False)
                     times[count] = medians(timed)["ours"]
@@ -233,11 +230,7 @@ def _on_a_cluster(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     found: dict[str, Any] = {"cores": cores, "executor_memory": EXECUTOR}
     found["rows"] = sum(pq.read_metadata(file).num_rows for file in files)
-    programs: dict[str, tuple[str, dict[str, Any]]] = {
-        "ours": ("our_windows", {}),
-        "plain_spark": ("plain_spark", {"job": "windows"}),
-    }
-    for name, (module, request) in programs.items():
+    for name, module in {"ours": "our_indicators", "plain_spark": "plain_spark"}.items():
         # A cluster of its own for each: one that ran out of memory leaves nothing behind.
         try:
             with (
@@ -246,59 +239,17 @@ def _on_a_cluster(folder: Path, files: Sequence[Path]) -> dict[str, Any]:
                     f"benchmarks.{module}", EXECUTOR, cluster.url, log=folder / f"{name}.log"
                 ) as program,
             ):
-                found[name] = _attempt(program, {**request, "files": files, "widths": WIDTHS})
+                found[name] = _attempt(program, files)
         except BitstormError as error:
             found[name] = str(error)
     return found
 
 
-def _attempt(program: Served, request: dict[str, Any]) -> str:
+def _attempt(program: Served, files: Sequence[Path]) -> str:
     try:
-        seconds = program.seconds(limit=CAP_SECONDS, **request)
+        seconds = program.seconds(limit=CAP_SECONDS, job="windows", files=files, widths=WIDTHS)
     except Capped:
         return f"not finished after {CAP_SECONDS:g} s, ended"
     except Failed as error:
         return f"failed: {error}"
     return f"finished in {seconds:.1f} s, the session's first run"
-
-
-def draw(outcome: Outcome, path: Path) -> None:
-    """A PNG of each way's rate in rows a second, on a logarithmic scale, the fastest on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = {name: label for name, label in _LABELS.items() if name in outcome.results}
-    rates = {name: outcome.rows / outcome.results[name] for name in shown}
-    order = sorted(rates, key=rates.__getitem__)
-    figure = Figure(figsize=(9, 1.2 + 0.55 * len(order)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    bars = axes.barh(
-        [shown[name] for name in order],
-        [rates[name] for name in order],
-        color=["#1f6f8b" if name.startswith("ours") else "#b8b8b8" for name in order],
-    )
-    axes.bar_label(bars, [f"{rates[name]:,.0f}" for name in order], padding=5)
-    axes.set_xscale("log")
-    # The longest bar's label stands beside it.
-    axes.set_xlim(min(rates.values()) / 3, max(rates.values()) * 6)
-    axes.set_xlabel("rows a second, from Parquet to a sink (logarithmic)")
-    widths = ", ".join(map(str, WIDTHS))
-    axes.set_title(
-        f"Moving average and volatility, windows {widths}: {outcome.rows:,} minutes", loc="left"
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
-_LABELS = {
-    "ours": "Bitstorm, 2 cores",
-    "ours_one_core": "Bitstorm, 1 core",
-    "ours_wide": "Bitstorm, windows 10 × as wide",
-    "plain_spark": "plain Spark, one window",
-    "duckdb": "DuckDB, 2 threads",
-    "pandas": "pandas, 1 thread",
-    "polars": "Polars",
-}

@@ -8,7 +8,8 @@
 # MAGIC for `dbutils` and `display`.
 # MAGIC
 # MAGIC - **Compute**: one node, dedicated to one user, Python 3.11 or 3.12. Serverless and
-# MAGIC   shared compute have no classic Spark session, which Bitstorm needs.
+# MAGIC   shared compute have Spark Connect, where client and server must see the workspace under
+# MAGIC   one path.
 # MAGIC - **Packages**: the next cell installs `requirements.txt`, which lies beside this file, and
 # MAGIC   the wheel of `scripts/package`. The bundle (`databricks.yml`) brings both here.
 # MAGIC - **Workspace**: a folder on the driver's disk. A volume has no hard links and no locks,

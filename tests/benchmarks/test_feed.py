@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-
 import numpy as np
 import pytest
 
@@ -58,20 +55,6 @@ def test_ours_and_stock_serve_them(spark_session, series, expected, tmp_path):
 
 def test_what_is_in_memory_serves_them(series, expected):
     feed.check(feed.in_memory(series), expected)
-    feed.check(feed.by_keras(series, 0), expected)
-
-
-def test_pytorchs_loader_serves_them(series, expected):
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed")
-    feed.check(feed.by_torch(series, 0), expected)
-
-
-def test_petastorms_own_windows_are_the_same(spark_session, tmp_path):
-    few = feed.write_series(tmp_path / "series", 1_000)
-    feed.write_points(spark_session, few, tmp_path / "points")
-    feed.check(feed.by_ngram(tmp_path / "points", 0), feed.keys(feed._plain(few)))
-    shutil.rmtree(tmp_path / "points")
 
 
 def test_a_way_that_serves_others_is_found_out(series, expected):

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from benchmarks.__main__ import main
-from benchmarks.harness import Outcome, interleaved
+from benchmarks.harness import interleaved
 from benchmarks.process import Capped, Failed, served
-from benchmarks.windows import WIDTHS, draw, slope, write_walk
+from benchmarks.windows import WIDTHS, slope, write_walk
 from click.testing import CliRunner
 
-from benchmarks import our_windows, peers, plain_spark
+from benchmarks import our_indicators, peers, plain_spark
 from bitstorm.core.workspace import file_url
 
 ROWS = 10_000
@@ -59,7 +59,7 @@ def test_the_peers_compute_what_each_window_gives_on_its_own(files, expected, na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [our_windows, plain_spark])
+@pytest.mark.parametrize("module", [our_indicators, plain_spark])
 def test_the_ways_in_spark_compute_each_window(spark_session, files, expected, module):
     points = spark_session.read.parquet(*map(file_url, files))
     check(module.windows(points, widths=WIDTHS).toPandas(), expected)
@@ -126,12 +126,6 @@ def test_a_process_answers_with_seconds_and_says_how_it_failed(tmp_path, monkeyp
     with served("serving") as program, pytest.raises(Capped, match=r"not done after 0\.2 s"):
         program.seconds(job="sleep", seconds=60, limit=0.2)
     assert program.process.returncode is not None
-
-
-def test_the_picture_of_the_rates_is_a_png(tmp_path):
-    results = {"ours": 2.0, "plain_spark": 80.0, "pandas": 0.5}
-    draw(Outcome("windows", 1_000_000, results, {}), tmp_path / "new" / "rates.png")
-    assert (tmp_path / "new" / "rates.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_benchmark_refuses_an_option_that_it_does_not_have():
