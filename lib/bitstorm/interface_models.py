@@ -153,7 +153,8 @@ class Models(ABC):
         return run_tune(self._context(snapshot, {**self._values, **values}), apply=apply)
 
     def forecast(self, *, run: str | None = None, snapshot: str | None = None) -> Forecast:
-        """Forecast the test part and the next steps with a run; by default the newest."""
+        """Forecast the test part and the next steps with a run; by default the newest promoted one,
+        or the newest where none is."""
         return forecast(self._context(snapshot), run=run)
 
     def verdict(self) -> Verdict:

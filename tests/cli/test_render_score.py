@@ -24,7 +24,8 @@ def test_all_runs_come_first_with_their_errors_by_step():
     steps = (StepErrors(1, 1200, 0.004, 0.0041, 0.0482), StepErrors(24, 80, 0.02, 0.019, -0.108))
     coverage = (Coverage(80, 1200, 0.7925), Coverage(90, 1200, 0.901))
     whole = scored(None, steps=steps, coverage=coverage, drift=("it is other",))
-    lines = score_lines(Scored("workspace", "00000009-a", "00000033-b", whole, (scored("run-7"),)))
+    place = ("workspace", None, "00000009-a", "00000033-b")
+    lines = score_lines(Scored(*place, whole, (scored("run-7"),)))
     text = [" ".join(line.split()) for line in lines]
     assert text[:4] == [
         "log 00000009-a",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,15 @@ import pytest
 
 import prepared
 from bitstorm.backtest import files, judgement
+from bitstorm.backtest.plan import make_plan
+from bitstorm.backtest.tasks import run_folds
+from bitstorm.core import durable_io
 from bitstorm.core.errors import DataError, StoreError, UsageError
 from bitstorm.model.series import read_series
+from bitstorm.model.training_data import write_blocks
 from bitstorm.pipelines.backtest import backtest
 from bitstorm.pipelines.report_judged import read_backtest
+from bitstorm.report.summary import write_metrics
 from bitstorm.store import snapshots
 from bitstorm.store.stage_log import StageLog
 from landed import HOUR
@@ -53,8 +59,44 @@ def one_killed(root: Path) -> None:
     process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_killed_backtest_goes_on_to_the_same_bits(
+    spark_session, indicators_workspace, workspace_copy
+):
+    whole = backtest(prepared.context(workspace_copy(indicators_workspace), *FEW))
+    root = workspace_copy(indicators_workspace)
+    one_killed(root)
+    there = len(list(root.glob("backtests/*/fold-*.parquet")))
+    assert 1 <= there < FOLDS
+    check_resumed(root, whole, FOLDS - there)
+
+
+def check_resumed(root: Path, whole, missing: int) -> None:
+    """The back-test that was begun there computes what is missing, and has all bits of `whole`."""
+    resumed = backtest(prepared.context(root, *FEW))
+    assert (resumed.backtest, resumed.computed) == (whole.backtest, missing)
+    ours, theirs = frames(Path(resumed.folder)), frames(Path(whole.folder))
+    for one, other in zip(ours, theirs, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert resumed.models == whole.models
+
+
+def one_left(root: Path, whole) -> Path:
+    """What a killed back-test leaves: the fold that ended first, whole, and the start of a file."""
+    plan = make_plan(prepared.context(root, *FEW))
+    left = plan.folder
+    assert left.name == whole.backtest
+    left.mkdir(parents=True)
+    write_metrics(left / files.RECORD, plan.record(state=files.RUNNING))
+    for name in (".lock", f"fold-{FOLDS}.parquet"):
+        shutil.copy(Path(whole.folder) / name, left)
+    half = left / f"{durable_io.TEMPORARY}fold-1.parquet-1"
+    half.write_bytes((Path(whole.folder) / "fold-1.parquet").read_bytes()[:1000])
+    return half
+
+
+@pytest.mark.slow
+def test_a_backtest_is_whole_and_goes_on_where_it_ended(
     spark_session, indicators_workspace, workspace_copy
 ):
     context = prepared.context(workspace_copy(indicators_workspace), *FEW)
@@ -67,7 +109,7 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     assert {path.name for path in folder.iterdir()} - {".lock"} == {
         *(f"{name}.{kind}" for name in pictures for kind in ("png", "svg")),
         *(f"fold-{number}.parquet" for number in range(1, FOLDS + 1)),
-        "backtest.json", "metrics.json",
+        "evidence.parquet", "volatility.parquet", "backtest.json", "metrics.json",
     }  # fmt: skip
     check_frames(whole, folder)
     check_page(context, folder)
@@ -79,14 +121,9 @@ def test_a_killed_backtest_goes_on_to_the_same_bits(
     assert {grades["fee"] for grades in cheaper.grades.values()} == {1.0}
 
     root = workspace_copy(indicators_workspace)
-    one_killed(root)
-    there = len(list(root.glob("backtests/*/fold-*.parquet")))
-    resumed = backtest(prepared.context(root, *FEW))
-    assert (resumed.backtest, resumed.computed) == (whole.backtest, FOLDS - there)
-    assert 1 <= there < FOLDS
-    for ours, theirs in zip(frames(Path(resumed.folder)), frames(folder), strict=True):
-        pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-    assert resumed.models == whole.models
+    half = one_left(root, whole)
+    check_resumed(root, whole, FOLDS - 1)
+    assert not half.exists()
 
 
 def check_stages(log: Path, whole) -> None:
@@ -196,8 +233,13 @@ def test_a_fold_depends_on_its_own_past_alone(spark_session, tmp_path):
     found = []
     for name, values in (("first", prices), ("other", others)):
         context = small(tmp_path / name, *settings, "training.epochs=1")
-        made = backtest(published(context, points_of(values)))
-        found.append(files.required_fold(Path(made.folder), 2))
+        plan = make_plan(published(context, points_of(values)))
+        plan.folder.mkdir(parents=True)
+        with write_blocks(context, spark_session, plan.snapshot, plan.spec) as stored:
+            work = plan.work(stored, context.settings)
+            (done,) = run_folds(spark_session, work, plan.folds[1:])
+        files.write_fold(plan.folder, done)
+        found.append(files.required_fold(plan.folder, 2))
     assert found[0].record["scaler"] == found[1].record["scaler"]
     ours, theirs = (
         one.frame[one.frame["origin_timestamp"] < START + changed * HOUR] for one in found
@@ -226,8 +268,6 @@ def test_what_cannot_work_is_refused_before_spark(tmp_path, settings, error, sai
 
 def test_two_writers_of_one_backtest_are_kept_apart(tmp_path):
     context = published(small(tmp_path), points_of(random_walk(2)[:400]))
-    from bitstorm.backtest.plan import make_plan
-
     with (
         files.writing(make_plan(context).folder),
         pytest.raises(StoreError, match=f"another run .process {os.getpid()} on .* is writing"),

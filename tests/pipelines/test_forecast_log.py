@@ -24,6 +24,7 @@ from bitstorm.store import petastorm_io, snapshots
 from landed import HOUR
 from pipelines.priced import START, impatient, points_of, published, random_walk, small
 from report.drawn import line, times
+from s3_server import BUCKET, running
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +108,21 @@ def test_forecasts_are_kept_and_scored_when_outcomes_come(tmp_path):
     assert history.verify(context)["forecasts"].snapshots == 36
     history.collect_garbage(context, keep=1, hours=0)
     assert len(logged(context)) == 108
+
+
+def test_a_log_in_a_bucket_is_scored_and_drawn(tmp_path):
+    with running():
+        local = small(tmp_path)
+        folders = local.workspace.with_store(f"s3://{BUCKET}/bitstorm")
+        context = impatient(Context(folders, local.settings, local.console))
+        at(context, 40)
+        forecast(context, 40)
+        at(context, 42)
+        found = score(context)
+        assert (found.all_runs.scored, found.all_runs.waiting) == (2, 1)
+        (fan,) = found.plot().axes
+        came = PRICES[40:43].astype(np.float32).astype(np.float64)
+        np.testing.assert_array_equal(line(fan, "what came"), [*came, np.nan])
 
 
 def test_a_forecast_whose_outcome_is_known_is_not_logged(tmp_path, capsys):

@@ -131,6 +131,7 @@ def test_a_workspace_without_log_and_older_snapshots_has_a_page(
     (workspace.reports / "metrics.json").write_text(json.dumps(metrics))
     data = page_data(found_of(context)[0])
     assert (data["log"], data["lineage"]["batches"]) == (None, [])
+    assert data["lineage"]["batch_count"] is None
     none = {"digest": None, "rows": None, "committed": None}
     assert data["lineage"]["prices"] == {"id": "00000009-000000000000", **none}
     assert data["lineage"]["forecast"] == {"id": None, **none}

@@ -197,7 +197,7 @@ def test_a_part_that_is_missing_says_how_to_get_it() -> None:
     ]  # fmt: skip
 
 
-def test_a_back_test_whose_prices_are_gone_has_no_evidence() -> None:
+def test_a_back_test_without_outcomes_has_no_evidence() -> None:
     data, levels, _ = page_of(300)
     page = Page(dashboard_html(data | {"backtest": {**data["backtest"], "evidence": None}}, levels))
     assert "There is no evidence over time" in page.text

@@ -1,4 +1,4 @@
-"""Back-tests on disk: `backtests/NAME/` with a file a fold, record, metrics and picture.
+"""Back-tests on disk: `backtests/NAME/` with a file a fold, evidence, record, metrics and pictures.
 
 The name holds a hash of the recipe: all that the numbers follow from. So the same settings on the
 same data find the folds that are already there, and others make another folder.
@@ -22,6 +22,8 @@ from bitstorm.core import durable_io
 from bitstorm.core.errors import StoreError
 
 RECORD, METRICS = "backtest.json", "metrics.json"
+# Frames of `judgement.evidence` and `judgement.day_volatility`.
+EVIDENCE, VOLATILITY = "evidence.parquet", "volatility.parquet"
 RUNNING, FINISHED = "running", "finished"
 
 
@@ -105,4 +107,19 @@ def read_finished(folder: Path) -> Finished | None:
         )
         return Finished(folder, record, metrics) if record.get("state") == FINISHED else None
     except (OSError, ValueError, AttributeError):
+        return None
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write the frame as Parquet, whole or not at all."""
+    durable_io.replace(path, frame.to_parquet(index=False))
+
+
+def read_frame(path: Path) -> pd.DataFrame | None:
+    """The frame in the file; None where it is missing or damaged."""
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException):
         return None

@@ -20,7 +20,7 @@ from bitstorm.core.errors import ModelError
 if TYPE_CHECKING:
     import optuna
 
-DATABASE = "study.db"
+DATABASE, STUDY = "study.db", "study.json"
 # With fewer complete trials an importance is noise.
 LEAST_FOR_IMPORTANCE = 8
 _PLACE, _EPOCHS, _SKILL, _JUDGED = "place", "epochs", "validation_skill", "judged"

@@ -13,21 +13,20 @@ from bitstorm.backtest.plan import Plan
 from bitstorm.backtest.tracking import Part, track_parts
 from bitstorm.context import Context
 from bitstorm.model.series import Series, read_series
-from bitstorm.report.style import Mark
-from bitstorm.report.summary import write_metrics
+from bitstorm.report.summary import mark_of, write_metrics
 
 
 def judge_folds(
     context: Context, plan: Plan, found: Sequence[Stored], models: Mapping[str, Any], *, new: bool
 ) -> Mapping[str, Any]:
-    """The content of `metrics.json`: these scores of the `models`, and their judgement. Writes it,
-    the record and the pictures where a fold is `new`, where they are missing, and for another
-    fee."""
+    """The content of `metrics.json`: these scores of the `models`, and their judgement. Writes all
+    files but the folds where a fold is `new`, where a file is missing, and for another fee."""
     from bitstorm.report import canvas, pictures
 
     fee, bound = context.settings.forecast.fee, context.workspace.bound_to() or context.origin()
     known = None if new else files.read_finished(plan.folder)
-    if known is not None and known.metrics.get("fee") == fee:
+    there = (plan.folder / files.EVIDENCE).exists()
+    if known is not None and known.metrics.get("fee") == fee and there:
         return known.metrics
     frames = [stored.frame for stored in found]
     frame = pd.concat(frames, ignore_index=True)
@@ -36,7 +35,7 @@ def judge_folds(
     full = context.settings.backtest.volatility
     recent = _newest(series, outlook.POINTS)
     metrics = {
-        "source": bound.source,
+        **vars(bound),
         **{name: record[name] for name in ("indicators", "prices")},
         "fee": fee,
         "models": models,
@@ -47,9 +46,12 @@ def judge_folds(
         "intervals": judgement.interval_scores(frame, recent, full=full),
         "volatility": judgement.volatility_scores(frame, recent) if full else None,
     }
-    mark = Mark(bound.source, bound.coin, bound.vs_currency)
     evidence = judgement.evidence(frame, series)
-    drawn = pictures.backtest_pictures(metrics, record["folds"], evidence, mark=mark)
+    files.write_frame(plan.folder / files.EVIDENCE, evidence)
+    if "variance" in frame:
+        volatility = judgement.day_volatility(frame, series)
+        files.write_frame(plan.folder / files.VOLATILITY, volatility)
+    drawn = pictures.backtest_pictures(metrics, record["folds"], evidence, mark=mark_of(metrics))
     canvas.save(drawn, plan.folder)
     write_metrics(plan.folder / files.METRICS, metrics)
     write_metrics(plan.folder / files.RECORD, record)

@@ -26,10 +26,11 @@ _STEPS_BEFORE = 1_000
 
 @dataclass(frozen=True, repr=False)
 class Scored(ScorePicture):
-    """The snapshots of log and outcomes in the folder `workspace`; the score of all runs together,
-    and of each run."""
+    """The snapshots of log and outcomes in the folder `workspace`, or in its `store`; the score of
+    all runs together, and of each run."""
 
     workspace: str
+    store: str | None
     forecasts: str
     indicators: str
     all_runs: Score
@@ -67,8 +68,8 @@ def score(context: Context) -> Scored:
     SnapshotMissing, SnapshotDamaged."""
     read = logged(context)
     found = forecast_log.score(read.rows, read.outcomes, fee=context.settings.forecast.fee)
-    root = str(context.workspace.root)
-    return Scored(root, read.log.id, read.indicators.id, found[0], found[1:])
+    place = str(context.workspace.root), context.workspace.store
+    return Scored(*place, read.log.id, read.indicators.id, found[0], found[1:])
 
 
 def score_overview(context: Context) -> dict[str, Any] | None:

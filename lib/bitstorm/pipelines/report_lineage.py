@@ -27,7 +27,7 @@ def read_lineage(context: Context, metrics: Metrics) -> dict[str, Any]:
     weights = [sha for name, sha in record.get("files", {}).items() if name.startswith("best")]
     return {
         "batches": [] if prices is None else _newest_batches(prices),
-        "batch_count": ((prices and prices.manifest.ledger) or {}).get("batches", 0),
+        "batch_count": None if prices is None else (prices.manifest.ledger or {}).get("batches"),
         "prices": _snapshot(metrics["snapshot"]["prices"], prices),
         "indicators": _snapshot(metrics["snapshot"]["indicators"], indicators),
         "run": {

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from bitstorm.backtest import files, space, tuner
 from bitstorm.backtest.search import Search, make_search
-from bitstorm.backtest.study import Study, Trial, open_study
+from bitstorm.backtest.study import STUDY, Study, Trial, open_study
 from bitstorm.backtest.tuner import Judged
 from bitstorm.context import Context
 from bitstorm.model import runs, training_data
 from bitstorm.report.results import TunePicture
 from bitstorm.report.summary import write_metrics, write_text
 
-RECORD, PICTURE, OVERLAY = "study.json", "importance", "best.yaml"
+PICTURE, OVERLAY = "importance", "best.yaml"
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,9 +107,10 @@ def _write(context: Context, search: Search, trials: list[Trial], result: Tuned)
     """`study.json`, and the picture where the importance is known."""
     from bitstorm.report import canvas
 
-    record: dict[str, Any] = {**search.recipe, **asdict(result), "code": runs.code()}
+    bound = context.workspace.bound_to() or context.origin()
+    record = {**vars(bound), **search.recipe, **asdict(result), "code": runs.code()}
     record["trials"] = [asdict(trial) for trial in trials]
-    write_metrics(search.folder / RECORD, record)
+    write_metrics(search.folder / STUDY, record)
     tuner.track(search, trials, result.best, warn=context.console.warn)
     if result.importance:
         canvas.save({PICTURE: result.plot()}, search.folder)

@@ -23,8 +23,8 @@ _TIMES = ("train_from", "train_until", "validate_until", "test_from", "test_unti
 @dataclass(frozen=True)
 class Backtest:
     """A finished back-test: its name, backtest.json, metrics.json, `judgement.evidence` and
-    `judgement.day_volatility` over the next `horizon` steps; these two are None where the prices
-    are gone."""
+    `judgement.day_volatility` over the next `horizon` steps; these two are None where there is no
+    file of them."""
 
     name: str
     record: Mapping[str, Any]

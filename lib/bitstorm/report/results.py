@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bitstorm.backtest import files, judgement
+from bitstorm.backtest import files
+from bitstorm.backtest.study import STUDY
 from bitstorm.core.errors import DataError
 from bitstorm.core.results import Result
 from bitstorm.core.schema import FORECASTS
 from bitstorm.core.workspace import Workspace
 from bitstorm.model import blocks
-from bitstorm.model.series import read_series
+from bitstorm.report import summary
 from bitstorm.report.style import UNKNOWN, Mark, ThemeName
 from bitstorm.report.summary import PAST_STEPS
 from bitstorm.store import snapshots
@@ -67,34 +68,22 @@ class BacktestPictures(Result):
         """The e-values of the network's forecasts of step 1 over time."""
         from bitstorm.report import evidence_figure
 
-        record, root = self._read(files.RECORD), self._workspace.indicators
-        snapshot = snapshots.required(root, snapshot=record["indicators"])
-        (first, last), step = blocks.span_of(snapshot), blocks.step_of(snapshot)
-        series = read_series(snapshot, points=(last - first) // step + 1)
-        folds = [
-            files.required_fold(Path(self.folder), fold["number"]).frame for fold in record["folds"]
-        ]
-        evidence = judgement.evidence(pd.concat(folds, ignore_index=True), series)
+        path = Path(self.folder) / files.EVIDENCE
+        evidence = files.read_frame(path)
+        if evidence is None:
+            raise DataError(f"there is no {path}: run `bitstorm backtest` again")
         return evidence_figure(evidence, mark=self._mark, theme=theme)
 
     @property
-    def _workspace(self) -> Workspace:
-        return Workspace(Path(self.folder).parents[1])
-
-    @property
     def _mark(self) -> Mark:
-        return mark_of(self._workspace)
+        return summary.mark_of(self._metrics)
 
     @property
     def _metrics(self) -> Mapping[str, Any]:
         return self._read(files.METRICS)
 
     def _read(self, name: str) -> Mapping[str, Any]:
-        path = Path(self.folder) / name
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise DataError(f"there is no {path}: run `bitstorm backtest` again") from None
+        return _read_json(Path(self.folder) / name, command="backtest")
 
 
 class TunePicture(Result):
@@ -108,14 +97,16 @@ class TunePicture(Result):
         eight trials are complete, and UsageError for an unknown theme."""
         from bitstorm.report import importance_figure
 
-        mark = mark_of(Workspace(Path(self.folder).parents[1]))
-        return importance_figure(self.importance, mark=mark, theme=theme)
+        record = _read_json(Path(self.folder) / STUDY, command="tune")
+        return importance_figure(self.importance, mark=summary.mark_of(record), theme=theme)
 
 
 class ScorePicture(Result):
-    """The picture of the log `forecasts` against `indicators` (snapshots) of the workspace."""
+    """The picture of the log `forecasts` against `indicators` (snapshots) of the workspace, whose
+    data sets are in the `store`, if any."""
 
     workspace: str
+    store: str | None
     forecasts: str
     indicators: str
 
@@ -125,7 +116,7 @@ class ScorePicture(Result):
         for an unknown theme."""
         from bitstorm.report import fan_figure
 
-        workspace = Workspace(Path(self.workspace))
+        workspace = Workspace(Path(self.workspace)).with_store(self.store)
         log = snapshots.required(workspace.forecasts, snapshot=self.forecasts)
         indicators = snapshots.required(workspace.indicators, snapshot=self.indicators)
         rows = stored_rows(log, FORECASTS).to_pandas()
@@ -145,3 +136,10 @@ class ScorePicture(Result):
             past=seen[seen["timestamp"] <= origin],
             model=str(newest["run"]),
         )
+
+
+def _read_json(path: Path, *, command: str) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"there is no {path}: run `bitstorm {command}` again") from None
