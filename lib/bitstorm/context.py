@@ -75,7 +75,9 @@ class Context:
     def _is_small(self) -> bool:
         """Whether the data takes seconds: a year of hours does, a year of minutes does not."""
         with suppress(OSError, StoreError):
-            waiting = sum(entry.stat().st_size for entry in os.scandir(self.workspace.landing))
+            landing = self.workspace.landing
+            batches = os.scandir(landing) if landing.exists() else ()
+            waiting = sum(entry.stat().st_size for entry in batches)
             numbers = manifest.sequences(self.workspace.prices)[-1:]
             rows = sum(manifest.read(self.workspace.prices, n).rows for n in numbers)
             return waiting <= SMALL_BYTES and rows <= SMALL_ROWS

@@ -15,16 +15,13 @@ def table(n: int = 400, p: int = 4, seed: int = 1) -> tuple[np.ndarray, np.ndarr
     return X, (X - 3.0) @ slopes + random.standard_t(4, n)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_ridge_equals_that_of_scikit_learn(weighted):
+def test_ridge_equals_that_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     X, y = table()
-    w = np.random.default_rng(2).exponential(size=len(y)) if weighted else np.ones(len(y))
-    centre = np.average(X, axis=0, weights=w)
-    scale = np.sqrt(np.average((X - centre) ** 2, axis=0, weights=w))
+    centre, scale = X.mean(axis=0), X.std(axis=0)
     theirs = linear_model.Ridge(alpha=30.0, solver="cholesky")
-    theirs.fit((X - centre) / scale, y, sample_weight=w)
-    ours = ridge(X, y, penalty=30.0, weights=w if weighted else None)
+    theirs.fit((X - centre) / scale, y)
+    ours = ridge(X, y, penalty=30.0)
     np.testing.assert_allclose(ours.slopes * scale, theirs.coef_, rtol=1e-9)
     expected = theirs.predict((X - centre) / scale)
     np.testing.assert_allclose(ours.predict(X), expected, rtol=1e-9)

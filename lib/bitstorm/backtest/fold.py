@@ -126,14 +126,10 @@ def train_network(
     if 0 in windows.values():
         raise DataError(_too_few(fold, windows, settings))
     batch_size, learning_rate = batch_size_and_rate(settings)
-    shape = {
-        "look_back": settings.look_back,
-        "features": len(spec.features),
-        "units": settings.units,
-        "dropout": settings.dropout,
-        "learning_rate": learning_rate,
-        "seed": settings.seed,
-    }
+    shape = backend.network_shape(
+        settings, features=len(spec.features), learning_rate=learning_rate
+    )
+    shape["seed"] = settings.seed
     with tempfile.TemporaryDirectory(prefix="bitstorm-") as folder:
         task = Task(
             train=feeds["training"],

@@ -181,9 +181,8 @@ class Study:
 def open_study(
     folder: Path, space: Mapping[str, Range], first: Values, *, seed: int
 ) -> Iterator[Study]:
-    """The study in this folder, new or continued; the first trial has the values `first`. Raises
-    ModelError as `require_optuna`. The caller holds the folder's lock."""
-    require_optuna()
+    """The study in this folder, new or continued; the first trial has the values `first`. The
+    caller holds the folder's lock, and has called `require_optuna`."""
     import optuna
     from sqlalchemy import URL
 

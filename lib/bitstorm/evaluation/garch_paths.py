@@ -35,7 +35,7 @@ def simulated(
     bounds = np.full((*actual.shape, 2 * len(levels)), np.nan)
     drawn = _paths(returns, places, steps=steps, paths=paths, step_ms=step_ms)
     for rows, moves in drawn:
-        crps[rows] = scores.crps_of_samples(actual[rows], moves, fair=True)
+        crps[rows] = scores.crps_of_samples(actual[rows], moves)
         found = np.quantile(moves, intervals.probabilities(levels), axis=-1)
         bounds[rows] = np.moveaxis(found, 0, -1)
     return crps, bounds[..., : len(levels)][..., ::-1], bounds[..., len(levels) :]

@@ -28,21 +28,17 @@ class Fit:
         return np.exp(linear) if self.log_link else linear
 
 
-def ridge(
-    X: np.ndarray, y: np.ndarray, *, penalty: float, weights: np.ndarray | None = None
-) -> Fit:
-    """Least squares: Σ weight · (y - b₀ - Z b)² + penalty · |b|² (Hoerl and Kennard, 1970).
+def ridge(X: np.ndarray, y: np.ndarray, *, penalty: float) -> Fit:
+    """Least squares: Σ (y - b₀ - Z b)² + penalty · |b|² (Hoerl and Kennard, 1970).
 
-    X is float64 (n, p), y (n,) or (n, k), weights (n,); none of them has a NaN. Z is X with each
-    column standardised, so one penalty suits all columns; b₀ has no penalty.
+    X is float64 (n, p), y (n,) or (n, k); neither has a NaN. Z is X with each column standardised,
+    so one penalty suits all columns; b₀ has no penalty.
     """
-    w = np.ones(len(X)) if weights is None else weights
-    centre, scale, Z = _standardised(X, w)
-    mean = np.average(y, axis=0, weights=w)
-    weighted = Z * w[:, None]
-    gram = weighted.T @ Z + penalty * np.eye(X.shape[1])
+    centre, scale, Z = _standardised(X)
+    mean = y.mean(axis=0)
+    gram = Z.T @ Z + penalty * np.eye(X.shape[1])
     # Without a penalty a constant column makes it singular: the shortest slopes solve it.
-    slopes = np.linalg.lstsq(gram, weighted.T @ (y - mean), rcond=None)[0]
+    slopes = np.linalg.lstsq(gram, Z.T @ (y - mean), rcond=None)[0]
     return _in_units(mean, slopes, centre, scale)
 
 
@@ -66,7 +62,7 @@ def qlike_ridge(
     of a column is halved for this column, so the method converges.
     """
     n, k = Y.shape
-    centre, scale, Z = _standardised(X, np.ones(n))
+    centre, scale, Z = _standardised(X)
     Z = np.column_stack([np.ones(n), Z])
     shrink = np.r_[0.0, np.full(X.shape[1], penalty)][:, None]
     inverse = np.linalg.inv(Z.T @ Z + np.diagflat(shrink))
@@ -103,11 +99,11 @@ def qlike_ridge(
     return _in_units(found[0], found[1:], centre, scale, log_link=True)
 
 
-def _standardised(X: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _standardised(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and deviation of the columns, and the columns in these units; a constant one is 0."""
-    centre = np.average(X, axis=0, weights=w)
+    centre = X.mean(axis=0)
     centred = X - centre
-    scale = np.sqrt(np.average(centred**2, axis=0, weights=w))
+    scale = np.sqrt((centred**2).mean(axis=0))
     # The mean of a constant is rounded.
     constant = scale <= 1e-12 * np.abs(centre)
     scale = np.where(constant, 1.0, scale)

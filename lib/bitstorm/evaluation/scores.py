@@ -39,12 +39,12 @@ def crps_of_quantiles(
     return 2 * pinball(actual, quantiles, probabilities).mean(axis=-1)
 
 
-def crps_of_samples(actual: np.ndarray, samples: np.ndarray, *, fair: bool = False) -> np.ndarray:
-    """The CRPS of the distribution that has just these samples (…, m), float64 (…): the mean of
-    |sample - actual| less half the mean of |sample - sample|. With `fair` it estimates the CRPS of
-    the distribution behind the samples, whatever their number (Ferro, 2014)."""
+def crps_of_samples(actual: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """The CRPS of the distribution behind these samples (…, m), float64 (…), estimated without
+    bias: the mean of |sample - actual| less half that of |sample - sample| over all pairs of two
+    samples (Ferro, 2014)."""
     m = samples.shape[-1]
-    weights = (2 * np.arange(1, m + 1) - m - 1) / (m * (m - 1) if fair else m**2)
+    weights = (2 * np.arange(1, m + 1) - m - 1) / (m * (m - 1))
     spread = np.sort(samples, axis=-1) @ weights
     return np.abs(samples - actual[..., None]).mean(axis=-1) - spread
 

@@ -80,16 +80,14 @@ def features(
     first_ms: int,
     step_ms: int = HOUR_MS,
     hours: Sequence[float] = VARIANCE_HOURS,
-    signed: bool = True,
-    season: bool = True,
 ) -> np.ndarray:
     """Float64 (n, k); NaN in a row until all its windows hold half of their returns.
 
     `first_ms` is the time of returns[0], Unix ms UTC. In order: the log of the realised variance a
-    step over windows of `hours`; with `signed` the return over RETURN_HOURS in past deviations
-    and its negative part, and the share of falling returns in the variance over SEMIVARIANCE_HOURS
-    (the leverage effect; Corsi and Reno, 2012; Patton and Sheppard, 2015); with `season` sines and
-    cosines of the hours of day and week. Only windows up to the longest of `hours` are used.
+    step over windows of `hours`; the return over RETURN_HOURS in past deviations and its negative
+    part, and the share of falling returns in the variance over SEMIVARIANCE_HOURS (the leverage
+    effect; Corsi and Reno, 2012; Patton and Sheppard, 2015); sines and cosines of the hours of day
+    and week. Only windows up to the longest of `hours` are used.
     """
     windows = steps_of(hours, step_ms=step_ms)
 
@@ -99,18 +97,15 @@ def features(
     longest = realised_variance(returns, windows[-1])
     least = np.maximum(_FLOOR * longest, LEAST)
     columns = [np.log(np.maximum(realised_variance(returns, w), least)) for w in windows]
-    if signed:
-        deviation = np.sqrt(np.maximum(longest, LEAST))
-        for steps in within(RETURN_HOURS):
-            past = rolling_mean(returns, steps) * np.sqrt(steps) / deviation
-            columns += [past, np.minimum(past, 0.0)]
-        falls = np.where(np.isfinite(returns), np.minimum(returns, 0.0), np.nan)
-        for steps in within(SEMIVARIANCE_HOURS):
-            whole = realised_variance(returns, steps)
-            part = realised_variance(falls, steps)
-            columns.append(np.where(whole <= LEAST, 0.5, part / np.maximum(whole, LEAST)))
-    if season:
-        columns += _season(len(returns), first_ms=first_ms, step_ms=step_ms)
+    deviation = np.sqrt(np.maximum(longest, LEAST))
+    for steps in within(RETURN_HOURS):
+        past = rolling_mean(returns, steps) * np.sqrt(steps) / deviation
+        columns += [past, np.minimum(past, 0.0)]
+    falls = np.where(np.isfinite(returns), np.minimum(returns, 0.0), np.nan)
+    for steps in within(SEMIVARIANCE_HOURS):
+        whole, part = realised_variance(returns, steps), realised_variance(falls, steps)
+        columns.append(np.where(whole <= LEAST, 0.5, part / np.maximum(whole, LEAST)))
+    columns += _season(len(returns), first_ms=first_ms, step_ms=step_ms)
     return np.column_stack(columns)
 
 

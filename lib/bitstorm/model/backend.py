@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bitstorm.core.errors import ModelError
 
 if TYPE_CHECKING:
+    from bitstorm.core.settings import Training
     from bitstorm.model.training import Fitted, Task
 
 # The file of a run's best weights.
@@ -26,6 +27,17 @@ def require(backend: str, *, reason: str) -> None:
             f"{reason}, but PyTorch is not installed: run scripts/setup --torch or "
             "pip install 'bitstorm[torch]'"
         )
+
+
+def network_shape(settings: Training, *, features: int, learning_rate: float) -> dict[str, Any]:
+    """The options of `network.build`."""
+    return {
+        "look_back": settings.look_back,
+        "features": features,
+        "units": settings.units,
+        "dropout": settings.dropout,
+        "learning_rate": learning_rate,
+    }
 
 
 def fit(backend: str, shape: dict[str, Any], task: Task) -> Fitted:

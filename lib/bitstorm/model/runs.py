@@ -246,14 +246,8 @@ def _torch_network(run: Run) -> Any:
 
 
 def _network_shape(run: Run) -> dict[str, Any]:
-    settings = run.record["settings"]
-    return {
-        "look_back": settings["look_back"],
-        "features": len(run.record["features"]),
-        "units": settings["units"],
-        "dropout": settings["dropout"],
-        "learning_rate": run.record["learning_rate"],
-    }
+    features, rate = len(run.record["features"]), run.record["learning_rate"]
+    return backend.network_shape(settings_of(run), features=features, learning_rate=rate)
 
 
 def read_file(run: Run, name: str) -> bytes:

@@ -114,14 +114,10 @@ def fit(context: Context, attempt: Attempt, data: Prepared) -> Run:
     session = {"started_at": _now(), "after_epoch": done, "indicators": attempt.snapshot.id}
     session |= made_with
     record["sessions"] = [*record["sessions"], session]
-    shape = {
-        "look_back": settings.look_back,
-        "features": len(data.features),
-        "units": settings.units,
-        "dropout": settings.dropout,
-        "learning_rate": record["learning_rate"],
-        "seed": settings.seed,
-    }
+    shape = backend.network_shape(
+        settings, features=len(data.features), learning_rate=record["learning_rate"]
+    )
+    shape["seed"] = settings.seed
     with (
         runs.train_lock(folder) if attempt.folder is None else contextlib.nullcontext(),
         context.console.bar() as bar,
