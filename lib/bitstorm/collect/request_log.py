@@ -199,12 +199,8 @@ def history_of(landed: Iterable[tuple[Path, Sidecar]]) -> list[tuple[Path, Sidec
 
 def _served_spans(sidecar: Sidecar) -> list[Span]:
     """The spans that a backfill's answer made final; none for other batches."""
-    request = sidecar.request
-    if request.get("endpoint") != ENDPOINT:
+    if sidecar.request.get("endpoint") != ENDPOINT:
         return []
-    bounds = (request.get("served_from_ms"), request.get("served_to_ms"))
-    if isinstance(bounds[0], int) and isinstance(bounds[1], int):
-        return [Span(bounds[0], bounds[1])]  # the form of the first version
     return _spans(sidecar, "served_ms")
 
 

@@ -20,7 +20,7 @@ from collect.faulty_server import NOW_MS, Waits, answering, http
 HTTPS, HTTP = "https://prices.invalid/api/v3", "http://prices.invalid/api/v3"
 GOOD = http("200 OK", b'{"gecko_says":"hi"}', "Content-Type: application/json")
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -188,13 +188,6 @@ def test_certificates_that_cannot_be_read_are_named(
     assert f"{name}={bundle}" in str(error) and said in str(error)
     assert "make room" not in str(error) and counted(file) == (0, 0)
     check_route(HTTP)  # without TLS no certificate counts
-
-
-@pytest.mark.parametrize("value", ["/gone/keys", "/tmp", "/dev/null/keys"])
-def test_a_key_log_that_cannot_be_written_is_named(value, file, monkeypatch):
-    monkeypatch.setenv("SSLKEYLOGFILE", value)
-    error = failure(HTTPS, file)
-    assert f"SSLKEYLOGFILE={value} is no file" in str(error) and counted(file) == (0, 0)
 
 
 def test_a_variable_that_is_not_read_is_said(monkeypatch):

@@ -24,7 +24,6 @@ from bitstorm.core.errors import EnvironmentProblem
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_KEY_LOG = "SSLKEYLOGFILE"
 _CA_UNREAD = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -78,12 +77,7 @@ def trust() -> str:
 
 def check_route(url: str) -> None:
     """Raise EnvironmentProblem where a variable keeps every request for the URL from leaving."""
-    key_log = Variable(_KEY_LOG, os.environ.get(_KEY_LOG, ""))
-    for check, variable in (
-        (_proxy_problem, proxy_of(url)),
-        (_ca_problem, certificates()),
-        (_key_log_problem, key_log),
-    ):
+    for check, variable in ((_proxy_problem, proxy_of(url)), (_ca_problem, certificates())):
         problem = variable and check(variable.value, url)
         if problem:
             raise EnvironmentProblem(f"{variable} {problem}, or unset it; no call was made")
@@ -120,13 +114,6 @@ def _ca_problem(value: str, url: str) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror}): set it to a file of CA certificates"
     return None
-
-
-def _key_log_problem(value: str, url: str) -> str | None:
-    """TLS writes its keys there, for a person who debugs it."""
-    if not value or (Path(value).parent.is_dir() and not Path(value).is_dir()):
-        return None
-    return "is no file that can be written: set it to one"
 
 
 def reach(url: str, *, needed: bool, seconds: float) -> Check:
