@@ -61,3 +61,15 @@ def test_a_whole_archive_of_this_java_is_used(home: Path) -> None:
 def test_an_archive_that_was_cut_short_is_left_alone(home: Path) -> None:
     archive(4, said=5)
     assert "SharedArchiveFile" not in options(home)
+
+
+def test_the_reason_of_an_end_is_of_this_start_alone(tmp_path: Path) -> None:
+    assert jvm.reason_of_end(None, 0) is None
+    log = tmp_path / "spark.log"
+    line = "26/11/29 ERROR StandaloneSchedulerBackend: Application has been killed. Reason: {}\n"
+    log.write_text(line.format("an older one"))
+    known = log.stat().st_size
+    assert jvm.reason_of_end(log, known) is None
+    with log.open("a") as stream:
+        stream.write(f"a note\n{line.format('All masters are unresponsive! Giving up.')}another\n")
+    assert jvm.reason_of_end(log, known) == "All masters are unresponsive! Giving up."

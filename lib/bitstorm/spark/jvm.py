@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -50,9 +51,20 @@ def archive_name(home: Path) -> str:
 
 def complaint(log: Path | None, known: int) -> str | None:
     """The first line that the JVM has added to the log, without Java's notes."""
-    text = log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
     notes = (*java.NOTES, "WARNING:", "[", "Using Spark's")
-    return next((line for line in text.splitlines() if line and not line.startswith(notes)), None)
+    added = _added(log, known).splitlines()
+    return next((line for line in added if line and not line.startswith(notes)), None)
+
+
+def reason_of_end(log: Path | None, known: int) -> str | None:
+    """The reason that a standalone cluster's driver has added to the log, as where no master
+    answers."""
+    found = re.search(r"Application has been killed\. Reason: (.+)", _added(log, known))
+    return found and found[1]
+
+
+def _added(log: Path | None, known: int) -> str:
+    return log.read_bytes()[known:].decode("utf-8", "replace") if log and log.exists() else ""
 
 
 def stop() -> None:

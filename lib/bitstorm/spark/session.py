@@ -187,7 +187,9 @@ def _start(
             return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkRuntimeError, Py4JError, OSError, TypeError) as error:
         where = f"; its log is {log}" if log else ""
-        cause = jvm.complaint(log, known) if isinstance(error, PySparkRuntimeError) else None
+        # A JVM that runs has Spark's log there, of which one line tells more than the error.
+        stopped = isinstance(error, PySparkRuntimeError)
+        cause = (jvm.complaint if stopped else jvm.reason_of_end)(log, known)
         raise EnvironmentProblem(
             f"Spark did not start on {conf.get('spark.master')} ({cause or _cause(error)}){where}; "
             "`bitstorm doctor` looks for the reason"
