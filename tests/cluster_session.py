@@ -44,7 +44,7 @@ def without_python(base: Path, small: bitstorm.Workspace) -> dict[str, Any]:
     retracted = small.retract("later.csv", reason="a test")
     found["retracted"] = {"removed": retracted.removed, "restored": retracted.restored}
     found["digest"] = digest(small.path / "prices")
-    with_indicators = bitstorm.open_workspace(base / "local-1", MINUTES, quiet=True)
+    with_indicators = bitstorm.open_workspace(base / "local-2", MINUTES, quiet=True)
     found["stats"] = with_indicators.stats(bars=3).facts()
     return found
 

@@ -1,7 +1,7 @@
 """As a job: ingest, indicators, a replay and a fold in one Spark session, while a test strikes.
 
-`failing_session.py OUTPUT BASE` takes the workspace BASE/struck. Before each command it waits until
-both executors are there and the file BASE/NAME.go is. Then it computes the indicators of the
+`failing_session.py OUTPUT BASE STEP …` takes the workspace BASE/struck. Before each step it waits
+until both executors are there and the file BASE/STEP.go is. Then it computes the indicators of the
 minutes and the fold again, without a wait. OUTPUT gets the digest of each result.
 """
 
@@ -57,7 +57,7 @@ def fold(base: Path) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def main(output: Path, base: Path) -> None:
+def main(output: Path, base: Path, *steps: str) -> None:
     with spark_session(app_name="failures", spark=Spark()) as session:
         tracker = session.sparkContext._jsc.sc().statusTracker()
 
@@ -70,16 +70,17 @@ def main(output: Path, base: Path) -> None:
                 time.sleep(0.01)
 
         struck, calm = base / "struck", base / "calm"
+        known = {
+            "ingest": lambda: ingest(struck, {}),
+            "hours": lambda: indicators(struck, HOURS),
+            "minutes": lambda: indicators(struck, MINUTES),
+            "replay": lambda: ingest(struck, MILD, replay=True),
+            "fold": lambda: fold(base),
+        }
         found = {}
-        for step, run in (
-            ("ingest", lambda: ingest(struck, {})),
-            ("hours", lambda: indicators(struck, HOURS)),
-            ("minutes", lambda: indicators(struck, MINUTES)),
-            ("replay", lambda: ingest(struck, MILD, replay=True)),
-            ("fold", lambda: fold(base)),
-        ):
+        for step in steps:
             wait(step)
-            found[step] = run()
+            found[step] = known[step]()
             if step == "ingest":
                 shutil.copytree(struck, calm)
         again = {"minutes": indicators(calm, MINUTES), "fold": fold(base)}
@@ -87,4 +88,4 @@ def main(output: Path, base: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -7,13 +7,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.cluster import standalone
+from benchmarks.cluster import Cluster, standalone
 
 from bitstorm import open_workspace
 from bitstorm.testing import shared_session
@@ -115,44 +116,60 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="module")
-def sessions(place: Place) -> dict[str, dict[str, Any]]:
-    """What came of each kind of Spark. The last runs without a Python on the executors, until the
-    indicators; then with one that has numpy, pandas and pyarrow alone."""
-    found = {"local-1": place.session("local-1", "--master", "local[1]")}
-    with standalone(place.base / "standalone", memory="1g", cores=1, workers=2) as cluster:
-        master = ("--master", cluster.url)
-        found["one"] = place.session("one", *master, "--conf", "spark.cores.max=1")
-        found["two"] = place.session("two", *master, trap=True)
-    return found
-
-
-def test_every_spark_gives_the_same_rows(
-    place: Place, sessions: dict[str, dict[str, Any]], pytestconfig: pytest.Config
-) -> None:
-    # The session of the tests has two threads.
+def local_2(place: Place, pytestconfig: pytest.Config) -> dict[str, Any]:
+    """What came of it in this process: the session of the tests has two threads."""
     shared_session(pytestconfig)
     shutil.copytree(place.base / "minutes", place.base / "local-2")
     workspace = open_workspace(place.base / "local-2", MINUTES_GRID, quiet=True)
     found: dict[str, Any] = {"ingested": counts(workspace.ingest())}
     workspace.indicators()
-    for name in ("prices", "indicators"):
-        found[name] = digest(workspace.path / name)
-    for session in sessions.values():
-        assert {name: session[name] for name in found} == found
-    assert all(s["package"].endswith(".zip/bitstorm/__init__.py") for s in sessions.values())
+    return {**found, **{name: digest(workspace.path / name) for name in ("prices", "indicators")}}
+
+
+@pytest.fixture(scope="module")
+def cluster(place: Place) -> Iterator[Cluster]:
+    with standalone(place.base / "standalone", memory="1g", cores=1, workers=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def two(place: Place, cluster: Cluster, local_2: dict[str, Any]) -> dict[str, Any]:
+    """Two executors; without a Python on them until the indicators, then with one that has numpy,
+    pandas and pyarrow alone."""
+    return place.session("two", "--master", cluster.url, trap=True)
+
+
+@pytest.fixture(scope="module", params=["two", "one", "local-1"])
+def session(request: pytest.FixtureRequest, place: Place) -> tuple[str, dict[str, Any]]:
+    """The kind of Spark, and what came of it."""
+    name = request.param
+    if name == "local-1":
+        return name, place.session(name, "--master", "local[1]")
+    if name == "two":
+        return name, request.getfixturevalue(name)
+    master = request.getfixturevalue("cluster").url
+    return name, place.session(name, "--master", master, "--conf", "spark.cores.max=1")
+
+
+def test_every_spark_gives_the_same_rows(
+    session: tuple[str, dict[str, Any]], local_2: dict[str, Any]
+) -> None:
+    _, found = session
+    assert {name: found[name] for name in local_2} == local_2
+    assert found["package"].endswith(".zip/bitstorm/__init__.py")
 
 
 def test_a_local_spark_has_no_page_and_a_cluster_few_tasks(
-    sessions: dict[str, dict[str, Any]],
+    session: tuple[str, dict[str, Any]],
 ) -> None:
-    key = "spark.sql.shuffle.partitions"
+    name, found = session
     local = str(max(4, 2 * (os.cpu_count() or 1)))
-    settings = {name: (s["settings"][key], s["ui"] is None) for name, s in sessions.items()}
-    assert settings == {"local-1": (local, True), "one": ("8", False), "two": ("8", False)}
+    expected = (local, True) if name == "local-1" else ("8", False)
+    assert (found["settings"]["spark.sql.shuffle.partitions"], found["ui"] is None) == expected
 
 
-def test_prices_need_no_python_on_the_executors(sessions: dict[str, dict[str, Any]]) -> None:
-    found = sessions["two"]["without_python"]
+def test_prices_need_no_python_on_the_executors(two: dict[str, Any]) -> None:
+    found = two["without_python"]
     nothing = {"duplicate": 0, "superseded": 0}
     assert found["first"] == {
         "read": 2 * TINY, "accepted": TINY, "refused": TINY, "replaced": 0, "rows": TINY, **nothing,
@@ -166,22 +183,19 @@ def test_prices_need_no_python_on_the_executors(sessions: dict[str, dict[str, An
     assert found["retracted"] == {"removed": 3, "restored": 3}
 
 
-def test_a_python_that_was_called_would_be_noticed(
-    place: Place, sessions: dict[str, dict[str, Any]]
-) -> None:
-    found = sessions["two"]
-    assert not found["called"]
+def test_a_python_that_was_called_would_be_noticed(place: Place, two: dict[str, Any]) -> None:
+    assert not two["called"]
     assert place.calls.read_text().startswith("-m pyspark.daemon")
-    assert found["refused"].startswith("Spark failed: ")
-    assert found["no_python"].startswith("a Python task failed on an executor (")
+    assert two["refused"].startswith("Spark failed: ")
+    assert two["no_python"].startswith("a Python task failed on an executor (")
 
 
-def test_tasks_seal_with_numpy_and_pyarrow(sessions: dict[str, dict[str, Any]]) -> None:
-    assert sessions["two"]["sealed"] is True
+def test_tasks_seal_with_numpy_and_pyarrow(two: dict[str, Any]) -> None:
+    assert two["sealed"] is True
 
 
-def test_doctor_says_what_the_executors_have(sessions: dict[str, dict[str, Any]]) -> None:
-    checks = {name: (state, text) for name, state, text in sessions["two"]["doctor"]}
+def test_doctor_says_what_the_executors_have(two: dict[str, Any]) -> None:
+    checks = {name: (state, text) for name, state, text in two["doctor"]}
     assert checks["spark"][0] == checks["executor"][0] == "ok"
     # The two are alike, on one host. Bitstorm's zip has no version.
     assert re.fullmatch(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import time
@@ -41,6 +42,9 @@ STRIKES = {
     "replay": ("bitstorm replay", "InMemoryTableScan", "WriteFiles"),
     "fold": ("fold 1", "MapInArrow"),
 }
+# By default a strike of each kind: tables, Python's groups, and a task in Python alone.
+SHORT = ("ingest", "minutes", "fold")
+EVERY = pytest.param(tuple(STRIKES), marks=pytest.mark.faults, id="every")
 
 
 def prices() -> np.ndarray:
@@ -113,7 +117,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         "spark.ui.enabled": "false",
     }
     checkout.prepare(defaults, SESSION, DYING)
-    drop_minutes(checkout.base / "struck" / "landing")
     price = 20_000 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, 400)))
     with without_third_party_warnings():
         work, folds = work_of(checkout.base / "blocks", price)
@@ -128,23 +131,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @dataclass(frozen=True)
 class Session:
-    """The digests of `failing_session.py`, and the tasks that were lost."""
+    """The steps of a `failing_session.py` and its folder; the digests, and the tasks that were
+    lost."""
 
+    steps: tuple[str, ...]
+    base: Path
     struck: dict[str, str]
     calm: dict[str, str]
     lost: list[Task]
 
 
-@pytest.fixture(scope="module")
-def session(place: Place) -> Session:
-    output = place.base / "session.json"
-    process, application = place.submitted(SESSION.stem, str(output), str(place.base))
+@pytest.fixture(scope="module", params=[pytest.param(SHORT, id="short"), EVERY])
+def session(request: pytest.FixtureRequest, place: Place) -> Session:
+    steps = request.param
+    base = place.base / f"{len(steps)}-steps"
+    output = base / "session.json"
+    drop_minutes(base / "struck" / "landing")
+    shutil.copy(place.base / "folds", base)
+    process, application = place.submitted(SESSION.stem, str(output), str(base), *steps)
     try:
-        for step, where in STRIKES.items():
-            ready, go = (place.base / f"{step}.{suffix}" for suffix in ("ready", "go"))
+        for step in steps:
+            ready, go = (base / f"{step}.{suffix}" for suffix in ("ready", "go"))
             until(ready.exists)
             go.touch()
-            executor = application.stop(*where)
+            executor = application.stop(*STRIKES[step])
             if step == "minutes":
                 worker = place.worker_of(executor)
                 place.cluster.kill(worker)
@@ -157,18 +167,25 @@ def session(place: Place) -> Session:
         raise
     done = finish(process)
     assert done.code == 0, done
-    return Session(**json.loads(output.read_text()), lost=application.lost_tasks())
+    digests = json.loads(output.read_text())
+    return Session(steps, base, **digests, lost=application.lost_tasks())
 
 
 def test_each_strike_has_hit_a_running_task(session: Session) -> None:
-    assert [task.job for task in session.lost] == [job for job, *_ in STRIKES.values()]
-    for task, (_, *steps) in zip(session.lost, STRIKES.values(), strict=True):
+    strikes = [STRIKES[step] for step in session.steps]
+    assert [task.job for task in session.lost] == [job for job, *_ in strikes]
+    for task, (_, *steps) in zip(session.lost, strikes, strict=True):
         assert task.steps >= set(steps)
 
 
 def test_a_killed_executor_changes_no_digest(session: Session) -> None:
     # Indicators and fold are computed again in the same session, undisturbed.
-    expected = {n: expected_digest(replayed=n == "replay") for n in ("ingest", "replay")}
+    expected = {
+        n: expected_digest(replayed=n == "replay")
+        for n in session.steps
+        if n in ("ingest", "replay")
+    }
+    assert tuple(session.struck) == session.steps and session.calm.keys() == {"minutes", "fold"}
     assert session.struck == {**session.struck, **session.calm, **expected}
 
 
@@ -179,9 +196,9 @@ def store(workspace: Path) -> tuple[str, str]:
     return found.id, found.manifest.digest
 
 
-@pytest.mark.faults
+@pytest.mark.parametrize("session", [EVERY], indirect=True)
 def test_without_workers_a_command_fails_and_can_be_redone(place: Place, session: Session) -> None:
-    workspace = place.base / "calm"
+    workspace = session.base / "calm"
     before = store(workspace)
     assert before[1] == session.calm["minutes"]
     settings = ("--set", "grid.frequency=1h", "--set", "indicators.windows=[7,30]")

@@ -11,7 +11,6 @@ import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -181,20 +180,24 @@ def test_all_files_take_their_parameters_in_the_same_way() -> None:
 
 
 @pytest.mark.slow
-def test_the_first_runs_as_plain_python(tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
-    given = arguments_of(INGEST, workspace=str(workspace))
+def test_the_first_runs_as_plain_python(
+    pytestconfig: pytest.Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shared_session(pytestconfig)
+    given = arguments_of(INGEST, workspace=str(tmp_path / "workspace"))
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
-    done = subprocess.run(
-        [sys.executable, str(INGEST), *options],
-        cwd=tmp_path,
-        env=os.environ | {f"BITSTORM__{name}": str(value) for name, value in SMALL.items()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert "SIMULATED market" in done.stdout and "trend" in done.stdout
+    monkeypatch.setattr(sys, "argv", [str(INGEST), *options])
+    monkeypatch.chdir(tmp_path)
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"BITSTORM__{name}", str(value))
+    capfd.readouterr()
+    runpy.run_path(str(INGEST), run_name="__main__")
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "SIMULATED market" in out and "trend" in out
     assert [path.name for path in tmp_path.iterdir()] == ["workspace"]
 
 

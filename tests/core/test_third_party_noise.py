@@ -1,15 +1,10 @@
 """What the filters leave out, and what they let through."""
 
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
 from bitstorm.core.third_party_noise import without_third_party_warnings
-
-LIB = str(Path(__file__).parents[2] / "lib")
 
 
 @pytest.mark.parametrize(
@@ -44,18 +39,3 @@ def test_warnings_of_ours_and_of_the_user_are_shown(
 ) -> None:
     with pytest.warns(category), without_third_party_warnings():
         warnings.warn_explicit(text, category, f"{module}.py", 1, module)
-
-
-@pytest.mark.slow
-def test_commands_show_no_third_partys_warning(tmp_path: Path) -> None:
-    workspace = ("--workspace", str(tmp_path / "workspace"))
-    for command in (["backfill", "--days", "5"], ["ingest"], ["indicators"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "default", "-m", "bitstorm.cli", *command, *workspace],
-            capture_output=True,
-            text=True,
-            cwd=LIB,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr

@@ -1,9 +1,10 @@
 """Runs `bitstorm collect` with a strike at its first, second, … file-system call.
 
-`python collecting.py KIND URL FOLDER` gives each run a workspace of its own in FOLDER, strikes it,
-runs it once more without a strike, and prints one JSON list: for each run how it and its restart
-ended and which call was struck. Each run is a fork of this process: everything is loaded once. The
-key comes from the environment, as a user's does.
+`python collecting.py KIND[,KIND …] URL FOLDER` gives each run a workspace of its own in
+FOLDER/KIND, strikes it, runs it once more without a strike, and prints one JSON object: by kind a
+list, which has for each run how it and its restart ended and which call was struck. Each run is a
+fork of this process: everything is loaded once. The key comes from the environment, as a user's
+does.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def swept(kind: str, url: str, folder: Path) -> list[dict[str, object]]:
         pass  # its hooks are in place before the first fork
     for number in range(1, MOST):
         own = folder / f"{number:03d}"
-        own.mkdir()
+        own.mkdir(parents=True)
         code, call = forked(kind, number, url, own)
         between = sorted(str(p.relative_to(own)) for p in own.rglob("*") if p.is_file())
         again, _ = forked(kind, 0, url, own)
@@ -88,4 +89,5 @@ def swept(kind: str, url: str, folder: Path) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(swept(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))
+    kinds, url, folder = sys.argv[1:]
+    print(json.dumps({kind: swept(kind, url, Path(folder, kind)) for kind in kinds.split(",")}))

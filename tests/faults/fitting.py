@@ -1,20 +1,24 @@
 """Strikes a training at its first, second, … file-system call, then goes on with it.
 
-`python fitting.py KIND FOLDER STEP` prints one JSON object: how many runs, how they ended, and
-which did not come out, bit for bit, as a training that nothing happened to. KIND is one of
-`striking.KINDS`, or `fsize`: no file may grow beyond a number of bytes, which grows by half with
-each run. With STEP n only each n-th call is struck.
+`python fitting.py LIBRARY KIND FOLDER` prints one JSON object: how many runs, how they ended, and
+which did not come out, bit for bit, as a training that nothing happened to. LIBRARY is keras, or
+numpy for the loop that trains PyTorch's networks. KIND is one of `striking.KINDS`, or `fsize`: no
+file may grow beyond a number of bytes, which grows by half with each run.
 
-Each run is a fork of this process, which has loaded TensorFlow but computed nothing with it.
+Each run is a fork of this process, which may have loaded TensorFlow but computed nothing with it.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import json
 import resource
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,9 +30,9 @@ import numpy as np
 from bitstorm.context import Context
 from bitstorm.core import third_party_noise
 from bitstorm.core.errors import BrokenOff, NothingToDo
-from bitstorm.model import checkpoint, network, runs, training_run
+from bitstorm.model import backend, checkpoint, network, runs, training_run
 from bitstorm.model.scaling import Scale, Scaler
-from bitstorm.model.windowing import Split
+from bitstorm.model.windowing import Batch, Split
 from faults import linear, sweeping
 from faults.striking import Strike
 from faults.sweeping import forked
@@ -38,9 +42,29 @@ from pipelines.priced import TRAIN_UNTIL, VALIDATE_UNTIL, points_of, published, 
 SETTINGS = ("training.epochs=3", "training.patience=9", "training.seed=5", "training.look_back=6")
 
 
-def made(root: Path) -> Context:
+BACKENDS = {"keras": "tensorflow", "numpy": "torch"}
+
+
+@dataclass(frozen=True)
+class Looped:
+    """Windows of an array as `loop.fit` takes them."""
+
+    served: InMemory
+
+    def __len__(self) -> int:
+        return len(self.served)
+
+    def batches(
+        self, _: str, *, batch_size: int, seed: int | None = None, epoch: int = 0
+    ) -> Iterator[Batch]:
+        for window, target in self.served.batches(batch_size, seed, epoch):
+            yield Batch(window, target, target, target, target)
+
+
+def made(root: Path, library: str) -> Context:
     """A workspace with indicators to be trained on, and no run."""
-    return published(small(root, *SETTINGS), points_of(random_walk(5)))
+    settings = (*SETTINGS, f"training.backend={BACKENDS[library]}")
+    return published(small(root, *settings), points_of(random_walk(5)))
 
 
 def fresh(context: Context) -> Context:
@@ -57,14 +81,34 @@ def recorded(context: Context) -> list[runs.Run]:
     return found
 
 
+def patched(library: str) -> AbstractContextManager[object]:
+    """In the place of the library's network the small one."""
+    if library == "keras":
+        return mock.patch.multiple(network, seeded=linear.seeded)
+    stack = ExitStack()
+    stack.enter_context(
+        mock.patch.object(backend, "seeded", lambda _, shape: linear.Linear(**shape))
+    )
+    # PyTorch need not be there.
+    stack.enter_context(mock.patch.object(backend, "threads", lambda _: {}))
+    stack.enter_context(mock.patch.dict(training_run.LIBRARIES, torch=()))
+    return stack
+
+
+def library_of(context: Context) -> str:
+    return next(name for name, one in BACKENDS.items() if one == context.settings.training.backend)
+
+
 def act(context: Context) -> None:
     """`train`, or `train --resume` of the run that is there, from the data on."""
-    found = recorded(context)
-    with mock.patch.multiple(network, seeded=linear.seeded):
+    found, library = recorded(context), library_of(context)
+    with patched(library):
         name = found[0].name if found else None
         try:
             with training_run.open_attempt(context, resume=name, accept_snapshot=False) as attempt:
                 parts: dict[str, Any] = feeds()
+                if library == "numpy":
+                    parts = {name: Looped(part) for name, part in parts.items()}
                 data = training_run.Prepared(
                     features=["log_return"],
                     split=Split(TRAIN_UNTIL, VALIDATE_UNTIL),
@@ -93,10 +137,15 @@ def result(context: Context) -> tuple[object, ...]:
     (run,) = recorded(context)
     assert run.state == runs.FINISHED
     files = sorted(path.name for path in run.folder.iterdir())
-    assert files == ["best.keras", "history.csv", "run.json"], files
+    best = backend.BEST[context.settings.training.backend]
+    assert files == [best, "history.csv", "run.json"], files
     assert run.record["fitted"]["epochs"] == 3
+    content = runs.read_file(run, best)
+    if library_of(context) == "numpy":
+        with np.load(io.BytesIO(content)) as arrays:
+            return losses(run.folder), [arrays[name].tolist() for name in arrays]
     built = linear.seeded(seed=0, look_back=6)
-    network.load_weights(built, runs.read_file(run, "best.keras"))
+    network.load_weights(built, content)
     return losses(run.folder), [weight.tolist() for weight in built.get_weights()]
 
 
@@ -133,25 +182,25 @@ def unbroken(context: Context, expected: Path) -> None:
     expected.write_text(json.dumps(result(context)))
 
 
-def main(kind: str, folder: Path, step: int) -> None:
+def main(library: str, kind: str, folder: Path) -> None:
     third_party_noise.install_filters()
     third_party_noise.hush_loggers()
     # Each fork traces TensorFlow's graphs anew.
     sweeping.DEADLINE = 120.0
-    import tensorflow  # noqa: F401
+    if library == "keras":
+        import tensorflow  # noqa: F401
 
-    context = made(folder / "workspace")
+    context = made(folder / "workspace", library)
     expected, told = folder / "expected", folder / "told"
     fresh(context)
     problem = forked(lambda: unbroken(context, expected))
     assert not problem, problem
     ended: dict[str, int] = {}
     problems = []
-    runs_so_far = 0
+    number = 0
     while True:
-        number = 1 + runs_so_far * step
-        runs_so_far += 1
-        assert runs_so_far < 500, f"it never gets through: {ended}"
+        number += 1
+        assert number < 500, f"it never gets through: {ended}"
         fresh(context)
         outcome = forked(functools.partial(struck, kind, context, number, told))
         line = outcome.strip().splitlines()[-1] if outcome else "through"
@@ -169,9 +218,9 @@ def main(kind: str, folder: Path, step: int) -> None:
         if problem:
             problems.append(f"{kind} {number}: {problem}")
         if not outcome and not told.exists():
-            print(json.dumps({"runs": runs_so_far, "ended": ended, "problems": problems}))
+            print(json.dumps({"runs": number, "ended": ended, "problems": problems}))
             return
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

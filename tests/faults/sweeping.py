@@ -1,7 +1,8 @@
 """Runs a job with a strike at its first, second, … file-system call until it gets through.
 
-`python sweeping.py SCENARIO KIND FOLDER [reads]` prints one JSON object: how many runs, and what
-went wrong in which. Each run is a fork of this process: everything is loaded once.
+`python sweeping.py SCENARIO KIND[,KIND …] FOLDER [reads]` prints one JSON object: for each kind how
+many runs, and what went wrong in which. Each run is a fork of this process: everything is loaded
+once.
 """
 
 from __future__ import annotations
@@ -198,8 +199,6 @@ def held(root: Path, *choices: Iterable[Batch]) -> None:
 
 
 def sweep(scenario: Scenario, kind: str, folder: Path, *, reads: bool) -> dict[str, object]:
-    # Here, not in a fork: so that what is loaded at first use is loaded once.
-    job(folder / "warm" / "prices", NEW)
     base = folder / "base"
     base.mkdir(parents=True)
     scenario.before(base / "prices")
@@ -329,6 +328,11 @@ def _same_links(seen: dict[int, str]) -> Callable[[str, str], str]:
 
 
 if __name__ == "__main__":
-    scenario, kind, folder, *rest = sys.argv[1:]
-    report = sweep(SCENARIOS[scenario](), kind, Path(folder), reads="reads" in rest)
-    print(json.dumps(report))
+    scenario, kinds, folder, *rest = sys.argv[1:]
+    # Here, not in a fork: so that what is loaded at first use is loaded once.
+    job(Path(folder) / "warm" / "prices", NEW)
+    reports = {}
+    for kind in kinds.split(","):
+        own = Path(folder) / kind
+        reports[kind] = sweep(SCENARIOS[scenario](), kind, own, reads="reads" in rest)
+    print(json.dumps(reports))

@@ -13,59 +13,62 @@ import pytest
 SWEEPING = Path(__file__).with_name("sweeping.py")
 EVERY = ("kill", "interrupt", "EIO", "ENOSPC", "full", "gone")
 # What the whole suite runs; the rest waits for scripts/test --faults.
-SHORT = {
-    ("next", "kill"),
-    *(("rollback", kind) for kind in EVERY),
-    *(("garbage", kind) for kind in ("kill", "gone")),
-    ("append", "kill"),
+SHORT: dict[str, tuple[str, ...]] = {
+    "next": ("kill",),
+    "rollback": EVERY,
+    "garbage": ("kill", "gone"),
+    "append": ("kill",),
 }
 
 
-def swept(folder: Path, scenario: str, kind: str, *more: str) -> dict:
+def swept(folder: Path, scenario: str, *kinds: str, more: tuple[str, ...] = ()) -> dict[str, dict]:
+    """The report of each kind; one process has them all, since its start takes as long as one."""
     done = subprocess.run(
-        [sys.executable, str(SWEEPING), scenario, kind, str(folder), *more],
+        [sys.executable, str(SWEEPING), scenario, ",".join(kinds), str(folder), *more],
         capture_output=True,
         text=True,
         timeout=540,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
-    assert report["problems"] == []
-    assert report["ended"]["through"] >= 1
-    return report
-
-
-def marked(scenario: str, kind: str):
-    short = (scenario, kind) in SHORT
-    return pytest.param(scenario, kind, marks=pytest.mark.slow if short else pytest.mark.faults)
+    reports = json.loads(done.stdout)
+    assert tuple(reports) == kinds
+    for report in reports.values():
+        assert report["problems"] == []
+        assert report["ended"]["through"] >= 1
+    return reports
 
 
 @pytest.mark.parametrize(
-    ("scenario", "kind"),
+    ("scenario", "kinds"),
     [
-        marked(scenario, kind)
-        for scenario in ("first", "next", "copies", "rollback", "garbage", "writer", "append")
-        for kind in EVERY
+        *(pytest.param(scenario, SHORT[scenario], marks=pytest.mark.slow) for scenario in SHORT),
+        *(
+            pytest.param(scenario, (kind,), marks=pytest.mark.faults)
+            for scenario in ("first", "next", "copies", "rollback", "garbage", "writer", "append")
+            for kind in EVERY
+            if kind not in SHORT.get(scenario, ())
+        ),
     ],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
-def test_a_fault_at_every_call_that_changes_something(tmp_path, scenario, kind):
-    report = swept(tmp_path, scenario, kind)
-    assert report["runs"] >= {"rollback": 8, "garbage": 20, "append": 30}.get(scenario, 50)
-    if kind == "kill":
-        assert report["ended"] == {"killed": report["runs"] - 1, "through": 1}
+def test_a_fault_at_every_call_that_changes_something(tmp_path, scenario, kinds):
+    for kind, report in swept(tmp_path, scenario, *kinds).items():
+        assert report["runs"] >= {"rollback": 8, "garbage": 20, "append": 30}.get(scenario, 50)
+        if kind == "kill":
+            assert report["ended"] == {"killed": report["runs"] - 1, "through": 1}
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", ["EIO", "gone", "interrupt"])
 @pytest.mark.parametrize("scenario", ["first", "next", "rollback", "garbage"])
 def test_a_fault_at_every_call_reads_included(tmp_path, scenario, kind):
-    assert swept(tmp_path, scenario, kind, "reads")["runs"] >= 20
+    assert swept(tmp_path, scenario, kind, more=("reads",))[kind]["runs"] >= 20
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_limit_on_the_size_of_files(tmp_path):
-    report = swept(tmp_path, "next", "fsize")
+    report = swept(tmp_path, "next", "fsize")["fsize"]
     assert report["ended"].get("StoreError", 0) >= 5
 
 
@@ -84,8 +87,10 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["first", "next"])
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param("first", marks=pytest.mark.slow), pytest.param("next", marks=pytest.mark.faults)],
+)
 def test_a_disk_that_is_full_after_any_number_of_blocks(small_disk, scenario):
-    report = swept(small_disk, scenario, "tmpfs")
+    report = swept(small_disk, scenario, "tmpfs")["tmpfs"]
     assert report["ended"].get("StoreError", 0) >= 5

@@ -1,21 +1,14 @@
-"""A small training; as a program it prints the losses of seed 7 over the folder it is given.
-
-`python small_run.py FOLDER` trains on FOLDER/windows.npz and prints what came of it.
-"""
+"""A small training on windows of an array."""
 
 from __future__ import annotations
 
 import csv
-import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from bitstorm.core import third_party_noise
 
 LOOK_BACK = 4
 SHAPE: dict[str, Any] = {
@@ -109,9 +102,3 @@ def trained(folder, *, seed, **rules):
     out.mkdir()
     network = new_network(seed=seed)
     return fitted(out, *feeds(folder), network, seed=seed, **rules), losses(out), out
-
-
-if __name__ == "__main__":
-    third_party_noise.install_filters()
-    third_party_noise.hush_loggers()
-    print(json.dumps(trained(Path(sys.argv[1]), seed=7)[1]))

@@ -4,11 +4,8 @@ all, and that a training that goes on is the training that was never broken off.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,17 +83,10 @@ def test_four_times_the_batch_is_twice_the_learning_rate():
     assert auto_learning_rate(256) == pytest.approx(0.001 * 8**0.5)
 
 
-def test_the_same_seed_gives_the_same_losses_in_another_process(folder):
-    first, other = (trained(folder, seed=seed)[1] for seed in (7, 8))
-    assert first != other
-    answer = subprocess.run(
-        [sys.executable, small_run.__file__, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout) == [list(pair) for pair in first]
+def test_the_same_seed_gives_the_same_losses(folder):
+    # In another process, too: a fold of `backtest/test_tasks.py` has the same bits there.
+    first, other, again = (trained(folder, seed=seed)[1] for seed in (7, 8, 7))
+    assert first == again != other
 
 
 def test_training_ends_when_the_validation_loss_no_longer_falls(folder, out):

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ SHAPE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["tensorflow", "torch"])
+# The one that loads sooner, where it is there, for what the backend does not decide.
+SOONER = "torch" if find_spec("torch") else "tensorflow"
+
+
+@pytest.fixture
 def library(request: pytest.FixtureRequest) -> str:
     if request.param == "torch":
         pytest.importorskip(
@@ -41,6 +46,15 @@ def library(request: pytest.FixtureRequest) -> str:
             reason="PyTorch is not installed (scripts/setup --torch): its backend is not tested",
         )
     return str(request.param)
+
+
+def libraries(*faults: str) -> pytest.MarkDecorator:
+    """Both backends, some of them with the long faults alone."""
+    both = [
+        pytest.param(name, marks=[pytest.mark.faults] if name in faults else [])
+        for name in ("tensorflow", "torch")
+    ]
+    return pytest.mark.parametrize("library", both, indirect=True)
 
 
 @pytest.fixture
@@ -73,6 +87,7 @@ def stored(task: Task) -> Checkpoint:
     return found
 
 
+@libraries()
 def test_two_workers_reach_the_weights_of_one(spark_session, library, task):
     shape = {**SHAPE, "dropout": 0.0}
     told: list[Progress] = []
@@ -111,6 +126,7 @@ def deadly(feed: Feed) -> Feed:
     return Deadly(feed.stored, feed.scaler, feed.first, feed.last, feed.windows, feed.files)
 
 
+@libraries(*{"tensorflow", "torch"} - {SOONER})
 def test_a_killed_worker_ends_it_and_a_resumed_run_is_equal(spark_session, library, task):
     shape, task = {**SHAPE, "dropout": 0.3}, replace(task, epochs=3)
     unbroken, broken = in_folder(task, "unbroken"), in_folder(task, "broken")
@@ -148,7 +164,7 @@ def test_a_signal_ends_all_workers_with_the_way_on(spark_session, task):
     task = in_folder(replace(task, epochs=1_000, patience=1_000, progress=stopping), "stopped")
     said = r"\(stopped by SIGTERM\): `bitstorm train --resume stopped` goes on after epoch (\d+)$"
     with pytest.raises(BrokenOff, match=said) as raised:
-        workers.fit(spark_session, "tensorflow", {**SHAPE, "dropout": 0.0}, task, 2)
+        workers.fit(spark_session, SOONER, {**SHAPE, "dropout": 0.0}, task, 2)
     # Nothing is written after it.
     assert str(raised.value).endswith(f"after epoch {stored(task).epochs}")
     assert stored(task).epochs < 10

@@ -17,6 +17,8 @@ from bitstorm.store import snapshots
 pytestmark = pytest.mark.slow
 
 BITSTORM = Path(sys.executable).with_name("bitstorm")
+# Warnings that nobody filters would be among the lines of standard error.
+LOUD = (sys.executable, "-W", "default")
 FOREIGN = ("BITSTORM__", "SPARK_", "PYSPARK_")
 PICTURES = (
     "autocorrelation", "candles", "drawdown", "forecast", "hours", "price", "returns", "test",
@@ -30,7 +32,7 @@ def done(tmp_path_factory):
     """One run of the command in its own process, and where it ran."""
     folder = tmp_path_factory.mktemp("newcomer")
     process = subprocess.run(
-        [BITSTORM, "run", "--json", "--workspace", "my space", "--stage-log", "log", *SMALL],
+        [*LOUD, BITSTORM, "run", "--json", "--workspace", "my space", "--stage-log", "log", *SMALL],
         cwd=folder,
         # Sessions of other tests in this process leave variables of Spark.
         env={k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)},

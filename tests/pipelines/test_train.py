@@ -11,13 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-import prepared
 from bitstorm.core.errors import DataError, SnapshotMissing
 from bitstorm.core.time import iso
 from bitstorm.pipelines.train import train
-from landed import HOUR
 from pipelines.priced import (
-    START,
     TRAIN_UNTIL,
     VALIDATE_UNTIL,
     impatient,
@@ -26,7 +23,6 @@ from pipelines.priced import (
     random_walk,
     small,
     wave,
-    with_prices,
 )
 
 pytestmark = pytest.mark.slow
@@ -43,17 +39,18 @@ def record(context, run: str) -> dict:
 
 
 def test_prices_of_the_test_part_change_no_bit_of_the_training(spark_session, tmp_path):
-    context = with_prices(small(tmp_path / "first", "training.epochs=2"), random_walk(1))
+    points = points_of(random_walk(1))
+    context = published(small(tmp_path / "first", "training.epochs=2"), points)
     first = train(context)
     # The same prices up to the end of the validation part, others from there on.
     altered = random_walk(1)
     altered[511:] *= np.linspace(1.5, 3, len(altered) - 511)
-    other_context = with_prices(small(tmp_path / "other", "training.epochs=2"), altered)
+    other_context = published(small(tmp_path / "other", "training.epochs=2"), points_of(altered))
     other = train(other_context)
 
     assert losses(context, first.run) == losses(other_context, other.run)
     ours, theirs = record(context, first.run), record(other_context, other.run)
-    assert ours["prices"] != theirs["prices"]
+    assert ours["indicators"] != theirs["indicators"]
     for key in ("scaler", "split", "windows", "features"):
         assert ours[key] == theirs[key]
     assert ours["fitted"]["best_validation_loss"] == theirs["fitted"]["best_validation_loss"]
@@ -172,14 +169,10 @@ def test_unknown_features_are_named_before_spark_starts(tmp_path):
         train(impatient(published(context, points_of(wave()[:200]))))
 
 
-def test_a_training_on_another_snapshot_has_its_windows(
-    spark_session, indicators_workspace, workspace_copy
-):
-    context = prepared.context(workspace_copy(indicators_workspace))
+def test_a_training_on_another_snapshot_has_its_windows(spark_session, tmp_path):
+    context = published(small(tmp_path, "training.epochs=2"), points_of(random_walk(4)[:500]))
     first = train(context)
-    after = (prepared.FIRST_MS - START) // HOUR + prepared.HOURS
-    with_prices(context, random_walk(4)[:100] + 30_000, steps=np.arange(after, after + 100))
-    other = train(context)
+    other = train(published(context, points_of(random_walk(4))))
     assert other.indicators != first.indicators
     assert other.windows > first.windows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from bitstorm.pipelines.tune import tune
 from landed import HOUR
 from pipelines.priced import START, VALIDATE_UNTIL, impatient, points_of, published, small, wave
 
-FEW = ("tune.epochs=2", "training.units=4", "training.batch_size=64")
+# The one that loads sooner, where it is there; `test_jobs.py` tunes Keras' network.
+BACKEND = "torch" if find_spec("torch") else "tensorflow"
+FEW = ("tune.epochs=2", "training.units=4", "training.batch_size=64", f"training.backend={BACKEND}")
 
 
 def trials_in(folder: str) -> list[dict]:

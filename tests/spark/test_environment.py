@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from bitstorm.core.errors import EnvironmentProblem
-from bitstorm.spark import environment
+from bitstorm.core.settings import Spark
+from bitstorm.spark import environment, session
 from landed import drop
 
 FOREIGN = {
@@ -247,7 +248,25 @@ def test_a_java_option_that_stops_java_is_in_the_sentence(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_java_without_names_for_the_workspace_is_refused(tmp_path):
+def test_a_java_without_names_for_the_workspace_is_refused(spark_session, tmp_path):
+    system = spark_session._jvm.java.lang.System
+    encoding = system.setProperty("sun.jnu.encoding", "ANSI_X3.4-1968")
+    try:
+        with session.spark_session(app_name="x", spark=Spark(), log=tmp_path / "spark.log"):
+            pass
+        said = r"wörk is not plain ASCII, .* ANSI_X3\.4-1968 .*: start it with LC_ALL=C\.UTF-8$"
+        log = tmp_path / "wörk" / "spark.log"
+        with (
+            pytest.raises(EnvironmentProblem, match=said),
+            session.spark_session(app_name="x", spark=Spark(), log=log),
+        ):
+            pass
+    finally:
+        system.setProperty("sun.jnu.encoding", encoding)
+
+
+@pytest.mark.faults
+def test_a_java_started_without_names_is_refused(tmp_path):
     """A session that a user, or a launcher, has started under LC_ALL=C."""
     script = """
 import sys

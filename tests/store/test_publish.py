@@ -147,7 +147,14 @@ def garbage(root: Objects) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(False, id="before"),
+        # What the n-th operation leaves, a crash before the one after it has left, too.
+        pytest.param(True, id="after", marks=pytest.mark.faults),
+    ],
+)
 @pytest.mark.parametrize(
     ("act", "before", "old", "new"),
     [
