@@ -1,4 +1,4 @@
-"""The seal's check of many rows as Spark tasks, a month each, so that the driver reads none."""
+"""The seal's check of many rows as Spark tasks, month by month, so that the driver reads none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from bitstorm.core.errors import SealBroken, SparkFailure
 from bitstorm.core.schema import Table
-from bitstorm.spark.context import is_cluster
+from bitstorm.spark.context import is_cluster, slots
 from bitstorm.spark.executors import ask_executors
 from bitstorm.store.manifest import File
 from bitstorm.store.seal import Checked, EachMonth, Month, check_month, in_threads
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MANY_ROWS = 20_000_000
 # What `check_month` imports.
 NEEDED = ("bitstorm", "numpy", "pyarrow")
+_TASKS_A_SLOT = 4
 _ROW = "number int, problem string, record string"
 
 
@@ -58,8 +59,10 @@ def in_tasks(spark: SparkSession, table: Table, months: Sequence[Month]) -> Iter
     from bitstorm.spark.session import described_jobs
 
     count = len(months)
+    # A task of its own for each month would cost more than the check of a month of minutes.
+    tasks = min(count, _TASKS_A_SLOT * slots(spark))
     with described_jobs(spark, "seal"):
-        found = spark.range(0, count, 1, count).mapInArrow(_task_of(table, months), _ROW).collect()
+        found = spark.range(0, count, 1, tasks).mapInArrow(_task_of(table, months), _ROW).collect()
     for row in sorted(found, key=lambda row: int(row.number)):
         if row.problem is not None:
             raise SealBroken(row.problem)
