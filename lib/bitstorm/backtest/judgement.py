@@ -118,11 +118,11 @@ def day_volatility(frame: pd.DataFrame, series: Series) -> pd.DataFrame:
     first, horizon = frame.drop_duplicates("origin_timestamp"), day_of(series.step_ms)
     origins = first["origin_timestamp"].to_numpy()
     places = series.places(origins)
-    variance = pd.Series(series.returns**2).rolling(horizon).mean().shift(-horizon)[places]
+    days = pd.Series(series.returns**2).rolling(horizon).mean().shift(-horizon).to_numpy()
     return pd.DataFrame(
         {
             "timestamp": origins + horizon * series.step_ms,
-            "realised": np.sqrt(variance.clip(lower=0).to_numpy()),
+            "realised": np.sqrt(np.maximum(days[places], 0.0)),
             "forecast": np.sqrt(first["variance"].to_numpy() / horizon),
         }
     )
